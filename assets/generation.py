@@ -9,6 +9,8 @@ SITE = Site(content=content, days=days, campaigns=campaigns)
 _made = generation_assets(SITE)
 prompts = _made["prompts"]
 generated_content = _made["generated_content"]
+generated_images = _made["generated_images"]
+generated_speech = _made["generated_speech"]
 reviewed_content = _made["reviewed_content"]
 rolled_back_rows = _made["rolled_back_rows"]
 campaign_report = _made["campaign_report"]

@@ -1,31 +1,18 @@
 """Media made from generated content: pictures for people who learn the terms."""
 
-from typing import Any
-
 import dagster as dg
 
 from assets.partitions import content
 from headrace.generation.cards import CARDS_CODE_VERSION, COLUMNS, flash_cards
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.media.thumbnails import contact_sheet_markdown, thumbnail_markdown
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
+from headrace_dagster.assets.media_metadata import media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.handoff_lineage import lineage_of
 from headrace_dagster.resources.campaigns import CampaignsResource
-
-
-def media_metadata(media: MediaSet) -> dict[str, Any]:
-    """What people see of media first: how many and how large they are, and the first ones."""
-    return {
-        "num_items": len(media),
-        "media_bytes": media.num_bytes,
-        "num_shards": len(media.layout.shards),
-        "thumbnails": dg.MetadataValue.md(thumbnail_markdown(media)),
-        "contact_sheet": dg.MetadataValue.md(contact_sheet_markdown(media)),
-    }
 
 
 @GENERATION.asset(content, code_version=CARDS_CODE_VERSION)

@@ -14,6 +14,7 @@ import dagster as dg
 
 from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from headrace.placement.demand import REQUESTED_BY
+from headrace_dagster.assets.generation import MEDIA_ASSETS
 from resources.settings import settings_from_environment
 
 # A night's follow-ups are decided within seconds; a tick over this project's graph costs about 0.1 CPU s.
@@ -37,6 +38,8 @@ if SEMANTIC_DUPLICATES:
     _AFTER |= dict.fromkeys(_FINDING, dg.AssetSelection.assets("document_embeddings"))
 # A corpus that one run can compare has none; without them that run does their work.
 _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buckets")
+# Most campaigns make none; rows that have any are published with the last of them.
+_PARTS = dg.AssetSelection.assets(*MEDIA_ASSETS)
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
@@ -57,6 +60,7 @@ def on_changed_inputs(
     with_requested_inputs: bool = False,
     without_idle_inputs: bool = False,
     without: dg.AssetSelection | None = None,
+    if_there: dg.AssetSelection | None = None,
     after: dg.AssetSelection | None = None,
 ) -> dg.AutomationCondition:
     """Requests a partition that is missing, or has an input with a new data version, once all inputs exist.
@@ -69,18 +73,21 @@ def on_changed_inputs(
         without_idle_inputs: inputs that nobody has begun are not waited for, if there are others: those whose own
             inputs are missing, too, and not being made.
         without: inputs that are neither waited for nor reasons.
+        if_there: inputs that are reasons, but not waited for.
         after: the inputs that are made last, of others of them; only that they were made is a reason.
     """
     condition = dg.AutomationCondition
 
-    def any_input(matching: dg.AutomationCondition) -> Any:
+    def any_input(matching: dg.AutomationCondition, *leaving_out: dg.AssetSelection | None) -> Any:
         found: Any = condition.any_deps_match(matching)
-        return found.ignore(without) if without else found
+        for left_out in (without, *leaving_out):
+            found = found.ignore(left_out) if left_out else found
+        return found
 
     changed = any_input(condition.data_version_changed() & ~condition.executed_with_root_target())
     if after:
         changed = any_input(condition.newly_updated()).allow(after)
-    missing = condition.any_deps_missing() if with_requested_inputs else any_input(condition.missing())
+    missing = condition.any_deps_missing() if with_requested_inputs else any_input(condition.missing(), if_there)
     if without_idle_inputs:
         is_begun = condition.any_deps_in_progress() | ~condition.any_deps_match(condition.missing())
         has_none = ~condition.any_deps_match(~condition.missing())
@@ -105,6 +112,7 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
             with_requested_inputs=name in IN_ONE_RUN,
             without_idle_inputs=name in OF_WHAT_IS_THERE,
             without=_NOT_WAITED_FOR if name == "duplicates" else None,
+            if_there=_PARTS if name == "reviewed_content" else None,
             after=_AFTER.get(name),
         )
         return spec.replace_attributes(automation_condition=condition)

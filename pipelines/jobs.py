@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from headrace.placement.demand import STAGE
+from headrace_dagster.assets.generation import MEDIA_ASSETS
 from headrace_dagster.collection import collection_job
 from resources.settings import TRACKING_URI, settings_from_environment
 
@@ -56,6 +57,10 @@ STAGE_JOBS = (
     StageJob(name="list_prompts", stage="generation", assets=("prompts",)),
     # Alone in its run, for the same reason as training.
     StageJob(name="generate", stage="generation", assets=("generated_content",)),
+    # A campaign's pictures and recordings with their texts, in one run and one process where they fit; or each alone.
+    StageJob(name="generate_with_media", stage="generation", assets=("generated_content", *MEDIA_ASSETS)),
+    StageJob(name="paint", stage="generation", assets=("generated_images",)),
+    StageJob(name="speak", stage="generation", assets=("generated_speech",)),
     StageJob(name="mirror", stage="generation", assets=("mirrored_content",)),
     StageJob(name="list_rolled_back", stage="generation", assets=("rolled_back_rows",)),
     StageJob(name="review", stage="generation", assets=("reviewed_content", "cards")),
@@ -63,7 +68,7 @@ STAGE_JOBS = (
 )
 
 # Makes what `generate` makes, but only where a rolled-back version set made it.
-REGENERATE = StageJob(name="regenerate_rolled_back", stage="generation", assets=("generated_content",))
+REGENERATE = StageJob(name="regenerate_rolled_back", stage="generation", assets=("generated_content", *MEDIA_ASSETS))
 
 ASSETS_OF_JOB = {job.name: job.assets for job in (REGENERATE, *STAGE_JOBS)}
 STAGE_OF_JOB = {job.name: job.stage for job in (REGENERATE, *STAGE_JOBS)}

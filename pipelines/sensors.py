@@ -50,6 +50,9 @@ ASK_AGAIN_SECONDS = 600
 # How often all partitions are examined again after a rollback with nothing left to do.
 LOOK_AGAIN_SECONDS = 3600
 
+# Of a campaign that only writes, and of one that paints or speaks, too.
+_GENERATION_JOBS = ("generate", "generate_with_media")
+
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -132,7 +135,11 @@ def _rollout_request(
     )
 
 
-@dg.sensor(job=JOBS["generate"], minimum_interval_seconds=TICK_SECONDS, default_status=running_when_automated()[0])
+@dg.sensor(
+    jobs=[JOBS[name] for name in _GENERATION_JOBS],
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=running_when_automated()[0],
+)
 def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Starts generation of partitions that have prompts: first canaries, and the rest after their verdict."""
     settings = settings_from_environment()
@@ -179,7 +186,12 @@ def _day_requests(
         places=claims.places(state, keys),
     )
     requests = [
-        dg.RunRequest(run_key=f"{key}:{inputs_digest(prompts[key])[:16]}", partition_key=key) for key in ready.start
+        dg.RunRequest(
+            run_key=f"{key}:{inputs_digest(prompts[key])[:16]}",
+            partition_key=key,
+            job_name=_GENERATION_JOBS[bool(campaign.makers)],
+        )
+        for key in ready.start
     ]
     return requests, ready.hold_reason
 

@@ -5,13 +5,14 @@ fail in a table, a metric or a client's connection, each in its own way. That co
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import NoReturn
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import NoReturn, TypeVar
 
 from headrace.engines.base import (
     Answer,
     Engine,
     EngineFailed,
+    LoadedModel,
     NoAnswer,
     Piece,
     Turn,
@@ -20,8 +21,14 @@ from headrace.engines.base import (
     shown,
     wrong_answer,
 )
+from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
+from headrace.engines.media_bytes import MediaFacts, examined
 from headrace.engines.openai.meaning import characters_max
 from headrace.errors import HeadraceError
+from headrace.version_sets.sets import Member
+
+_Q = TypeVar("_Q")
+_O = TypeVar("_O")
 
 
 async def answer_of(engine: Engine, turn: Turn) -> Answer:
@@ -80,23 +87,20 @@ async def answers_of(engine: Engine, turns: Sequence[Turn]) -> list[Answer | NoA
 
     Raises: HeadraceError: of another kind, as `Engine.answer_together` does.
     """
-    try:
-        # A tuple: an engine that sorts or empties what it was given would change whose answer is whose.
-        answers: object = await engine.answer_together(tuple(turns))
-        if isinstance(answers, list | tuple):
-            answers = list(answers)
-    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
-        return [no_answer(error, engine.name)] * len(turns)
-    if not isinstance(answers, list):
-        fault = f"{shown(answers)} to a batch, which must be a list of answers"
-    elif len(answers) != len(turns):
-        fault = f"{len(answers)} answers to a batch, which must be {len(turns)}, one for each turn"
-    else:
-        return [_outcome(engine, turn, answer) for turn, answer in zip(turns, answers, strict=True)]
-    return [wrong_answer(engine.name, fault)] * len(turns)
+    return await _outcomes(engine, engine.answer_together, turns, lambda turn, given: _answer(engine, turn, given))
 
 
-async def close(engine: Engine) -> None:
+async def media_of(
+    engine: MediaEngine, member: Member, turns: Sequence[MediaTurn]
+) -> list[tuple[MediaAnswer, MediaFacts] | NoAnswer]:
+    """What an engine made of a batch, one for each turn, with what the bytes are. As `answers_of` for what fails.
+
+    Raises: HeadraceError: of another kind, as `MediaEngine.make_together` does; InvalidInput: Pillow is not installed.
+    """
+    return await _outcomes(engine, engine.make_together, turns, lambda _, given: _medium(engine, member, given))
+
+
+async def close(engine: LoadedModel) -> None:
     """Raises: EngineFailed: it tried to end the caller. Else what the engine raises."""
     try:
         await engine.close()
@@ -106,13 +110,65 @@ async def close(engine: Engine) -> None:
         raise no_answer(error, engine.name) from error
 
 
-def _outcome(engine: Engine, turn: Turn, answer: object) -> Answer | NoAnswer:
+async def _outcomes(
+    engine: LoadedModel,
+    ask: Callable[[Sequence[_Q]], Awaitable[object]],
+    turns: Sequence[_Q],
+    read: Callable[[_Q, object], _O],
+) -> list[_O | NoAnswer]:
+    try:
+        # A tuple: an engine that sorts or empties what it was given would change whose answer is whose.
+        answers = await ask(tuple(turns))
+        if isinstance(answers, list | tuple):
+            answers = list(answers)
+    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+        return [no_answer(error, engine.name)] * len(turns)
+    if not isinstance(answers, list):
+        fault = f"{shown(answers)} to a batch, which must be a list of answers"
+    elif len(answers) != len(turns):
+        fault = f"{len(answers)} answers to a batch, which must be {len(turns)}, one for each turn"
+    else:
+        return [_outcome(engine, turn, answer, read) for turn, answer in zip(turns, answers, strict=True)]
+    return [wrong_answer(engine.name, fault)] * len(turns)
+
+
+def _outcome(engine: LoadedModel, turn: _Q, answer: object, read: Callable[[_Q, object], _O]) -> _O | NoAnswer:
     try:
         if isinstance(answer, BaseException):
             return no_answer(answer, engine.name)
-        return _of_turn(checked(answer, Answer, engine.name), turn, engine)
+        return read(turn, answer)
     except EngineFailed as fault:
         return fault.with_traceback(None)
+
+
+def _answer(engine: Engine, turn: Turn, answer: object) -> Answer:
+    return _of_turn(checked(answer, Answer, engine.name), turn, engine)
+
+
+def _medium(engine: MediaEngine, member: Member, answer: object) -> tuple[MediaAnswer, MediaFacts]:
+    """Raises: EngineFailed: it is not what the contract says, or its bytes are not what the member makes."""
+    # Exactly: a subclass may make its fields in its own way.
+    if type(answer) is not MediaAnswer or not _is_sound(answer):
+        raise wrong_answer(engine.name, f"{shown(answer)}, which must be a MediaAnswer of bytes and texts")
+    return answer, examined(answer.content, member)
+
+
+def _is_sound(answer: MediaAnswer) -> bool:
+    try:
+        texts = [answer.replica, answer.note, *answer.attributes, *answer.attributes.values()]
+        return type(answer.content) is bytes and all(map(_is_text, texts))
+    except Exception:  # noqa: BLE001 (a field that was never set, attributes that are none)
+        return False
+
+
+def _is_text(value: object) -> bool:
+    if type(value) is not str:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_turn(answer: Answer, turn: Turn, engine: Engine) -> Answer:
@@ -127,7 +183,7 @@ def _too_long(engine: Engine, turn: Turn) -> EngineFailed:
     return wrong_answer(engine.name, f"more than {limit} characters, which {turn.max_tokens} tokens cannot be")
 
 
-def _raise(error: BaseException, engine: Engine) -> NoReturn:
+def _raise(error: BaseException, engine: LoadedModel) -> NoReturn:
     """Raises: what a live caller gets for an error: one of ours as it is; of any other its class, since its text may be
     a prompt, with the error as the cause.
     """

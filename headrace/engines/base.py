@@ -6,7 +6,7 @@ version set (model, prompt template, decoding, engine) or in the `Turn`. Bulk an
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -74,11 +74,12 @@ class TurnRefused(HeadraceError):
     """The engine refuses this turn, and would refuse it again. `status` is the HTTP status to pass on (400, 413, 422).
 
     `for_clients`: a text that clients may read; if empty, the message is for the log only, since it may quote a server.
+    `by_policy`: what was asked for is refused, and not how it was asked: an outcome of its own, and no error.
 
     Raises: EngineFailed: any other status would tell a client what is not so.
     """
 
-    def __init__(self, message: str, *, status: int = 400, for_clients: str = "") -> None:
+    def __init__(self, message: str, *, status: int = 400, for_clients: str = "", by_policy: bool = False) -> None:
         super().__init__(message)
         if type(status) is not int or status not in REFUSED:
             raise EngineFailed(f"TurnRefused must have a status of {sorted(REFUSED)}, got {shown(status)}.")
@@ -86,6 +87,7 @@ class TurnRefused(HeadraceError):
             raise EngineFailed(f"for_clients of TurnRefused must be a string, got {shown(for_clients)}.")
         self.status = status
         self.for_clients = for_clients
+        self.by_policy = bool(by_policy)
 
 
 class EngineBusy(Transient):
@@ -118,13 +120,12 @@ class EngineFailed(Transient):
 # Why a turn of a batch has no answer.
 NoAnswer = TurnRefused | EngineBusy | EngineFailed
 
+_Q = TypeVar("_Q")
+_O = TypeVar("_O")
 
-class Engine(ABC):
-    """A loaded model. Another package's engine overrides `answer`, and each method that it can improve on.
 
-    If the caller is cancelled or the iterator closed, `answer`, `stream` and `answer_together` end their work at the
-    engine. One event loop calls all of them.
-    """
+class LoadedModel(ABC):
+    """What every opened engine has, whatever it makes. One event loop calls all of its methods."""
 
     # Its name in a version set.
     name: str
@@ -136,6 +137,17 @@ class Engine(ABC):
     mixes_rows: bool = False
     # How many turns of a batch are asked at once; more would wait in a server's queue and time out there.
     num_at_once: int = 32
+
+    async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
+        """Fails the turns under way, and frees what the engine holds. A second call does nothing."""
+
+
+class Engine(LoadedModel):
+    """A loaded model that writes. Another package's engine overrides `answer`, and each method that it can improve on.
+
+    If the caller is cancelled or the iterator closed, `answer`, `stream` and `answer_together` end their work at the
+    engine.
+    """
 
     @abstractmethod
     async def answer(self, turn: Turn) -> Answer:
@@ -160,26 +172,37 @@ class Engine(ABC):
 
         Raises: HeadraceError: of another kind, such as InvalidInput: then no turn caused it.
         """
-        room = asyncio.Semaphore(self.num_at_once)
 
-        async def settled(turn: Turn) -> Answer | NoAnswer:
-            async with room:
-                try:
-                    return checked(await self.answer(turn), Answer, self.name)
-                except BaseException as error:  # noqa: BLE001 (whatever an engine raises is one turn's)
-                    return no_answer(error, self.name)
+        async def answered(turn: Turn) -> Answer:
+            return checked(await self.answer(turn), Answer, self.name)
 
-        tasks = [asyncio.ensure_future(settled(turn)) for turn in turns]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            # If one raised, the others' work ends too.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await settled_together(self, answered, turns)
 
-    async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
-        """Fails the turns under way, and frees what the engine holds. A second call does nothing."""
+
+async def settled_together(
+    engine: LoadedModel, ask: Callable[[_Q], Awaitable[_O]], turns: Sequence[_Q]
+) -> "list[_O | NoAnswer]":
+    """Asks each turn alone, `engine.num_at_once` of them at once: in order what `ask` gives, or why there is none.
+
+    Raises: as `Engine.answer_together`.
+    """
+    room = asyncio.Semaphore(engine.num_at_once)
+
+    async def settled(turn: _Q) -> _O | NoAnswer:
+        async with room:
+            try:
+                return await ask(turn)
+            except BaseException as error:  # noqa: BLE001 (whatever an engine raises is one turn's)
+                return no_answer(error, engine.name)
+
+    tasks = [asyncio.ensure_future(settled(turn)) for turn in turns]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        # If one raised, the others' work ends too.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _A = TypeVar("_A", Answer, Piece)
@@ -266,7 +289,9 @@ def _sound(error: NoAnswer) -> NoAnswer:
     try:
         match error:
             case TurnRefused() if type(error) is not TurnRefused:
-                return TurnRefused(text_of(error), status=error.status, for_clients=error.for_clients)
+                return TurnRefused(
+                    text_of(error), status=error.status, for_clients=error.for_clients, by_policy=error.by_policy
+                )
             case EngineBusy() if type(error) is not EngineBusy:
                 return EngineBusy(text_of(error), retry_after_seconds=error.retry_after_seconds)
             case EngineFailed() if type(error) is not EngineFailed:

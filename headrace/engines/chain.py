@@ -6,16 +6,20 @@ so a unit's records are complete, however it ends.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from headrace.engines.asking import answer_of, answers_of, pieces_of
-from headrace.engines.base import Answer, Engine, EngineFailed, Message, NoAnswer, Piece, Turn
+from headrace.engines.asking import answer_of, answers_of, media_of, pieces_of
+from headrace.engines.base import Answer, Engine, EngineFailed, LoadedModel, Message, NoAnswer, Piece, Turn
+from headrace.engines.media import MediaEngine, MediaTurn
 from headrace.engines.messages import messages_for
 from headrace.errors import reason_of
 from headrace.keys import digest_text
 from headrace.version_sets.sets import Member, VersionSet
+
+_T = TypeVar("_T")
 
 # The trial of a member: its prompt, the most tokens of the answer, and the patience.
 _TRIAL_PROMPT = "Say hello."
@@ -47,7 +51,7 @@ class LoadedRole:
 
     def turn(self, asked: Conversation, *, unit: str, seed: int, with_decoding: bool = False) -> Turn:
         """Args: with_decoding: use temperature and top_p of `asked` where given."""
-        member, decoding = self.member, self.member.decoding
+        member, decoding = self.member, self.member.writing
         temperature = asked.temperature if with_decoding and asked.temperature is not None else decoding.temperature
         top_p = asked.top_p if with_decoding and asked.top_p is not None else decoding.top_p
         return Turn(
@@ -206,15 +210,27 @@ async def try_role(role: LoadedRole) -> None:
     Raises: TurnRefused, EngineBusy, EngineFailed: the engine does not answer.
     """
     turn = role.turn(Conversation.of(_TRIAL_PROMPT, max_tokens=_TRIAL_TOKENS), unit="smoke-test", seed=0)
+    await _within_trial(answer_of(role.engine, turn), role.member, role.engine)
+
+
+async def try_maker(member: Member, engine: MediaEngine) -> None:
+    """Asks a member that paints or speaks for one item and discards it. Raises: as `try_role`."""
+    turn = MediaTurn(unit="smoke-test", text=_TRIAL_PROMPT, seed=0)
+    [made] = await _within_trial(media_of(engine, member, [turn]), member, engine)
+    if isinstance(made, NoAnswer):
+        raise made
+
+
+async def _within_trial(answer: Awaitable[_T], member: Member, engine: LoadedModel) -> _T:
     patience = asyncio.timeout(_TRIAL_SECONDS_MAX)
     try:
         async with patience:
-            await answer_of(role.engine, turn)
+            return await answer
     except TimeoutError as error:
         if not patience.expired():
             raise EngineFailed(reason_of(error)) from error
         raise EngineFailed(
-            f"{role.member.role} on {role.engine.name} did not answer a first prompt in {_TRIAL_SECONDS_MAX:.0f} s.",
+            f"{member.role} on {engine.name} did not answer a first prompt in {_TRIAL_SECONDS_MAX:.0f} s.",
             timed_out=True,
         ) from None
 

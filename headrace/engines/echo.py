@@ -55,7 +55,7 @@ class EchoEngine(Engine):
 
     def _words(self, turn: Turn) -> tuple[list[str], FinishReason]:
         draw = random.Random(f"{turn.seed} {self._member.weights_digest}")
-        num_words = min(draw.randint(6, 14), self._member.decoding.max_new_tokens)
+        num_words = min(draw.randint(6, 14), self._member.writing.max_new_tokens)
         words: list[str] = list(draw.sample(_WORDS, num_words))
         finish_reason: FinishReason = "stop"
         if len(words) > turn.max_tokens:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from headrace.chat.template import checked_date
-from headrace.engines.base import Engine
+from headrace.engines.base import Engine, LoadedModel
 from headrace.engines.openai.address import check_address
 from headrace.engines.registry import EngineKind, Opening
 from headrace.errors import InvalidInput
@@ -75,10 +75,14 @@ class ServerOptions(Options):
         super().__post_init__()
 
 
-def _open_echo(opening: Opening) -> Engine:
-    from headrace.engines.echo import EchoEngine
+def _open_echo(opening: Opening) -> LoadedModel:
+    if opening.member.kind == "text":
+        from headrace.engines.echo import EchoEngine
 
-    return EchoEngine(opening.member)
+        return EchoEngine(opening.member)
+    from headrace.engines.echo_media import EchoMediaEngine
+
+    return EchoMediaEngine(opening.member)
 
 
 def _open_server(opening: Opening) -> Engine:
@@ -102,7 +106,7 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
-ECHO = EngineKind(name="echo", open=_open_echo, options=Options, deterministic=True)
+ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
 OPENAI_HTTP = EngineKind(name="openai_http", open=_open_server, options=ServerOptions)
 TRANSFORMERS = EngineKind(
     name="transformers",

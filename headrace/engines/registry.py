@@ -17,15 +17,17 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
-from headrace.engines.base import Engine, shown
+from headrace.engines.base import Engine, LoadedModel, shown
 from headrace.engines.deployment import Deployment
+from headrace.engines.media import MediaEngine
 from headrace.engines.option_types import check_options
 from headrace.errors import InvalidInput, reason_of
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
 from headrace.user_files.shapes import from_mapping
+from headrace.version_sets.media_settings import MemberKind, Picture, Speech
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"
@@ -67,14 +69,16 @@ class EngineKind:
         open: loads the engine, and blocks meanwhile. Raises InvalidInput or EngineUnavailable, with the reason.
         options: a frozen dataclass of the settings beside the name in a file; see `headrace.engines.option_types`.
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
-        deterministic: `answer_together` gives a turn the same bytes alone, in any batch and in any order of it, on the
-            same kind of machine.
+        makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
+        deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
+            order of it, on the same kind of machine.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
     """
 
     name: str
-    open: Callable[[Opening], Engine]
+    open: Callable[[Opening], LoadedModel]
     options: type = NoOptions
+    makes: tuple[MemberKind, ...] = ("text",)
     packages: tuple[str, ...] = ()
     deterministic: bool = False
     needs_weights: bool = False
@@ -124,7 +128,7 @@ def engine_names() -> list[str]:
 
 
 def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment) -> Engine:
-    """A loaded engine for one member of a version set.
+    """A loaded engine for one member of a version set that writes.
 
     Blocks while weights are fetched and loaded: call it in a thread.
 
@@ -136,7 +140,27 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
         HandoffCorrupt: the weights are damaged.
         EngineUnavailable: the engine cannot be loaded now.
     """
+    return _opened(member, spec, objects, deployment, Engine)
+
+
+def open_media_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment) -> MediaEngine:
+    """A loaded engine for one member of a version set that paints or speaks.
+
+    Args, raises: as `open_engine`.
+    """
+    return _opened(member, spec, objects, deployment, MediaEngine)
+
+
+_L = TypeVar("_L", bound=LoadedModel)
+
+
+def _opened(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment, wanted: type[_L]) -> _L:
     kind = engine_kind(spec.name)
+    if member.kind not in kind.makes:
+        raise InvalidInput(
+            f"Engine {kind.name!r} makes {' and '.join(kind.makes)}, and {member.role!r} must make {member.kind}. "
+            "Name another engine."
+        )
     opening = Opening(member=member, spec=spec, options=kind.options_of(spec), deployment=deployment, objects=objects)
     package = _package(_points()[spec.name][0])
     try:
@@ -144,8 +168,10 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
     except (SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         # Passed on, it would end the process, or the task, without a word.
         raise InvalidInput(f"Engine {kind.name!r} ({package}) raised {type(error).__name__} when opened.") from error
-    if not isinstance(engine, Engine):
-        raise InvalidInput(f"Engine {kind.name!r} ({package}) must be opened as an Engine, got {shown(engine)}.")
+    if not isinstance(engine, wanted):
+        raise InvalidInput(
+            f"Engine {kind.name!r} ({package}) must be opened as {_an(wanted)} for {member.kind}, got {shown(engine)}."
+        )
     try:
         num_at_once: object = engine.num_at_once
         engine.name, engine.build = kind.name, kind.build
@@ -164,12 +190,21 @@ def open_engine(member: Member, spec: EngineSpec, objects: ObjectStore, deployme
 
 
 # Members with the same key can share an engine: they differ only in prompts.
-EngineKey = tuple[EngineSpec, str, str, str, str, Decoding]
+EngineKey = tuple[EngineSpec, str, str, str, str, Decoding | None, Picture | None, Speech | None]
 
 
 def engine_key(member: Member, spec: EngineSpec) -> EngineKey:
     name, version = member.model_name, member.model_version
-    return (spec, name, version, member.weights_digest, member.weights_uri, member.decoding)
+    return (
+        spec,
+        name,
+        version,
+        member.weights_digest,
+        member.weights_uri,
+        member.decoding,
+        member.picture,
+        member.speech,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -195,11 +230,20 @@ def _loaded(name: str) -> EngineKind:
     if not isinstance(kind, EngineKind) or kind.name != name:
         raise InvalidInput(f"The entry point {name!r} ({where}) must be an EngineKind of that name, got {kind!r}.")
     check_options(kind.options, f"engine {name!r} ({where})")
+    if not isinstance(kind.makes, tuple) or not kind.makes or set(kind.makes) - {*get_args(MemberKind)}:
+        raise InvalidInput(
+            f"makes of engine {name!r} ({where}) must be a tuple of {', '.join(get_args(MemberKind))}, got "
+            f"{kind.makes!r}."
+        )
     if not isinstance(kind.packages, tuple) or not all(isinstance(one, str) and one.strip() for one in kind.packages):
         raise InvalidInput(
             f"packages of engine {name!r} ({where}) must be a tuple of distributions' names, got {kind.packages!r}."
         )
     return kind
+
+
+def _an(wanted: type) -> str:
+    return f"an {wanted.__name__}" if wanted.__name__[0] in "AEIOU" else f"a {wanted.__name__}"
 
 
 def _package(point: metadata.EntryPoint) -> str:

@@ -15,6 +15,7 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
 from headrace.user_files.shapes import After, chosen, core_schema_of, fault
+from headrace.version_sets.media_settings import MemberKind, Picture, Speech
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
@@ -202,8 +203,20 @@ class Role:
     of `model`, without training or evaluation. null: `model` is registered already."""
     registered: bool = True
     """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
+    picture: Picture | None = None
+    """For a role that paints: how. It has no decoding and no prompt_template."""
+    speech: Speech | None = None
+    """For a role that speaks: how. It has no decoding and no prompt_template."""
+    template: str | None = None
+    """For a role that paints or speaks: what it is asked, with places such as {text} for what was written before it,
+    {prompt}, {term} and the columns that the prompts carry; null: {text}."""
+
+    @property
+    def kind(self) -> MemberKind:
+        return "image" if self.picture else "speech" if self.speech else "text"
 
     def __post_init__(self) -> None:
+        self._check_kind()
         try:
             check_name("model", self.model)
         except InvalidInput as error:
@@ -225,6 +238,34 @@ class Role:
                 "A server's own model has registered: false."
             )
 
+    def _check_kind(self) -> None:
+        if self.picture and self.speech:
+            raise InvalidInput("A role paints or speaks, got picture and speech: make two roles of it.")
+        if self.kind not in self.engine.kind.makes:
+            makes = " and ".join(self.engine.kind.makes)
+            raise InvalidInput(
+                f"engine {self.engine.name!r} makes {makes}, and the role must make {self.kind}: name another engine, "
+                "or take picture and speech out."
+            )
+        if self.kind == "text":
+            if self.template is not None:
+                raise InvalidInput(
+                    f"template is for roles that paint or speak, got {self.template!r}: a role that writes has "
+                    "prompt_template."
+                )
+            return
+        how = {"image": "picture", "speech": "speech"}[self.kind]
+        if self.prompt_template != PromptTemplate() or self.decoding != Decoding():
+            raise InvalidInput(
+                f"decoding and prompt_template are for roles that write, and this one has {how}: take them out, and "
+                "say in template what it is asked."
+            )
+        if self.template is not None and not placeholders("template", self.template):
+            raise InvalidInput(
+                f"template must name what it is about in braces, such as {{text}}, got {self.template!r}: every row "
+                "would get the same."
+            )
+
     def member(self, name: str, model: RegisteredModel | None, *, engine: EngineSpec | None) -> Member:
         """The version set's member that this role becomes.
 
@@ -239,9 +280,11 @@ class Role:
             weights_digest=model.weights_digest if model else digest_text("unregistered", self.model, self.version),
             weights_uri=model.weights_uri if model else "",
             system_prompt=self.prompt_template.system or "",
-            user_template=self.prompt_template.user,
-            decoding=self.decoding,
+            user_template=self.prompt_template.user if self.kind == "text" else self.template or "{text}",
+            decoding=self.decoding if self.kind == "text" else None,
             engine=engine,
+            picture=self.picture,
+            speech=self.speech,
         )
 
 
@@ -256,6 +299,12 @@ def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str |
         raise InvalidInput(f"judge must name a role {there}, got {judge!r}.")
     if len(set(chain)) != len(chain):
         raise InvalidInput(f"chain must ask each role once, got {list(chain)!r}.")
+    kinds = [roles[role].kind for role in chain]
+    if late := [role for place, role in enumerate(chain) if kinds[place] == "text" and set(kinds[:place]) - {"text"}]:
+        raise InvalidInput(
+            f"chain must have the roles that write before those that paint or speak, got {list(chain)!r}: {late[0]!r} "
+            "cannot read a picture or a recording. Move it to the front."
+        )
     if idle := [role for role in roles if role not in chain and role != judge]:
         raise InvalidInput(f"roles has {', '.join(idle)}, which chain never asks: add it to chain, or take it out.")
 

@@ -4,13 +4,13 @@ It adds patience and judgement. A row without an answer is that row's error only
 the run ends, committed rows stay, and a later run continues. So an outage never fills a day with errors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self
 
 from headrace.engines.asking import close
-from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer
+from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer, TurnRefused
 from headrace.engines.chain import Conversation, LoadedRole, RoleChain
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
@@ -106,12 +106,7 @@ class ChainRows:
     async def _generated(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         asked = [(request.row_id, Conversation.of(request.prompt), request.seed) for request in requests]
         answers = await self._chain.answer_together(asked)
-        unanswered = [answer for answer in answers if not isinstance(answer, Answer)]
-        for answer in unanswered:
-            if isinstance(answer, EngineBusy) or (isinstance(answer, EngineFailed) and not answer.may_be_the_turn):
-                raise EngineUnavailable(str(answer)) from answer
-        if unanswered and not await self._answers_others():
-            raise EngineUnavailable(str(unanswered[0])) from unanswered[0]
+        await stop_if_away([one for one in answers if isinstance(one, NoAnswer)], self._answers_others)
         return [_result(answer) for answer in answers]
 
     async def _answers_others(self) -> bool:
@@ -131,6 +126,7 @@ def open_rows(version_set: VersionSet, objects: ObjectStore, deployment: Deploym
     engines: dict[str, Engine] = {}
     # The set's order, not the present campaign file's, since the set decides the rows. One writer has no chain.
     order = version_set.chain or tuple(member.role for member in version_set.members)
+    order = tuple(role for role in order if version_set.member(role).kind == "text")
     for role in order:
         member, spec = version_set.member(role), version_set.engine_of(role)
         key = engine_key(member, spec)
@@ -145,11 +141,31 @@ def builds(of_roles: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(of_roles))
 
 
+async def stop_if_away(unanswered: Sequence[NoAnswer], answers_others: Callable[[], Awaitable[bool]]) -> None:
+    """Args:
+        unanswered: of a batch, what has no answer.
+        answers_others: whether the engine answers a control turn.
+
+    Raises: EngineUnavailable: no turn of the batch is at fault: none can be answered now.
+    """
+    for answer in unanswered:
+        if isinstance(answer, EngineBusy) or (isinstance(answer, EngineFailed) and not answer.may_be_the_turn):
+            raise EngineUnavailable(str(answer)) from answer
+    at_fault = [one for one in unanswered if not (isinstance(one, TurnRefused) and one.by_policy)]
+    if at_fault and not await answers_others():
+        raise EngineUnavailable(str(at_fault[0])) from at_fault[0]
+
+
 def failed(error: BaseException | str) -> GenerationResult:
     """The result for a row without output."""
+    reason = error_text(error)
+    return GenerationResult(text="", num_prompt_tokens=0, num_output_tokens=0, finish_reason="error", error=reason)
+
+
+def error_text(error: BaseException | str) -> str:
+    """What a row's record says of an error, in a form that a table can hold."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    text = text.encode(errors="replace").decode()
-    return GenerationResult(text="", num_prompt_tokens=0, num_output_tokens=0, finish_reason="error", error=text[:500])
+    return text.encode(errors="replace").decode()[:500]
 
 
 def storable(result: GenerationResult) -> GenerationResult:

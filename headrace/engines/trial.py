@@ -1,11 +1,11 @@
-"""Tries whether one member of a version set works here: loads it, asks for a few words, closes it."""
+"""Tries whether one member of a version set works here: loads it, asks for something small, closes it."""
 
 from headrace.engines.asking import close
 from headrace.engines.base import TurnRefused
-from headrace.engines.chain import LoadedRole, try_role
+from headrace.engines.chain import LoadedRole, try_maker, try_role
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
-from headrace.engines.registry import open_engine
+from headrace.engines.registry import open_engine, open_media_engine
 from headrace.errors import EngineUnavailable, Transient
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member
@@ -18,11 +18,16 @@ def try_member(member: Member, spec: EngineSpec, objects: ObjectStore, deploymen
         InvalidInput, HandoffMissing, HandoffCorrupt: the member can never work.
         EngineUnavailable: the member cannot be used now, or does not answer.
     """
-    engine = open_engine(member, spec, objects, deployment)
+    if member.kind == "text":
+        engine = open_engine(member, spec, objects, deployment)
+        answer = try_role(LoadedRole(member=member, engine=engine))
+    else:
+        engine = open_media_engine(member, spec, objects, deployment)
+        answer = try_maker(member, engine)
 
     async def trial() -> None:
         try:
-            await try_role(LoadedRole(member=member, engine=engine))
+            await answer
         finally:
             await close(engine)
 

@@ -11,21 +11,33 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from headrace.engines.rows import GenerationRequest, GenerationResult, RowMaker, builds, failed, storable
-from headrace.errors import HandoffCorrupt, HeadraceError
+from headrace.errors import HandoffCorrupt
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
-from headrace.generation.micro_batches import MadeRow, assemble, commit, committed, read_commit
-from headrace.generation.requests import Row, plan_micro_batches, rows_for
-from headrace.generation.sealing import Origin, find_sealed, inputs_now, seal, stop_if_superseded, void_error
+from headrace.generation.micro_batches import assemble
+from headrace.generation.requests import plan_micro_batches, rows_for
+from headrace.generation.sealing import (
+    MadeTables,
+    Origin,
+    SealedContent,
+    find_sealed,
+    inputs_now,
+    seal,
+    stop_if_superseded,
+    void_error,
+)
 from headrace.generation.spending import Spending
+from headrace.generation.step_work import Clocked, MadeBy, OpenMedia, OpenRows, Plan, Work, works_of
+from headrace.generation.steps import steps_of
+from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.version_sets.sets import VersionSet, VersionSets
+from headrace.version_sets.media_settings import MemberKind
+from headrace.version_sets.sets import VersionSets
 
 # How many different notes a run reports; affected counts are null in any case.
 _NUM_NOTES_MAX = 5
@@ -45,13 +57,15 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A sealed partition. `reused`: it was sealed before, and this call made nothing.
+    """A sealed partition, or one whose later steps are still to be made. `reused`: it was sealed before, and this call
+    made nothing.
 
     `seconds` and counts that end in `_now` cover this call's batches; the others cover the partition.
     """
 
-    content: Handoff
-    execution: Handoff
+    sealed: SealedContent | None
+    # The content digest of the texts, sealed or not.
+    texts: str
     claim: Claim
     reused: bool
     num_errors: int
@@ -62,6 +76,18 @@ class Outcome:
     notes: Mapping[str, int] = field(default_factory=dict)
     # The engine's libraries here, or this release's code, if they differ from the version set's: bytes may differ.
     build_drift: str | None = None
+    # Roles that paint or speak whose rows are not all made: nothing is sealed before they are.
+    waits_for: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> Handoff:
+        assert self.sealed, "nothing is sealed before every step is made"
+        return self.sealed.content
+
+    @property
+    def execution(self) -> Handoff:
+        assert self.sealed, "nothing is sealed before every step is made"
+        return self.sealed.execution
 
     @property
     def tokens_per_second(self) -> float:
@@ -79,6 +105,8 @@ class Outcome:
             "attempt": self.claim.attempt,
             "attempt_reason": self.claim.reason,
         }
+        if self.waits_for:
+            figures["waits_for"] = ", ".join(self.waits_for)
         if self.notes:
             figures["engine_notes"] = "; ".join(f"{note} ({count} rows)" for note, count in self.notes.items())
         return figures | ({"engine_build_drift": self.build_drift} if self.build_drift else {})
@@ -90,15 +118,22 @@ def generate_partition(
     campaign: Campaign,
     claims: Claims,
     handoffs: HandoffStore,
-    open_engine: Callable[[VersionSet], RowMaker],
+    open_engine: OpenRows,
     worker: Worker,
+    open_media: OpenMedia | None = None,
+    up_to: MemberKind | None = None,
     progress: Progress | None = None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Finishes a claim: makes the missing rows, then seals the partition.
+    """Finishes a claim: makes the missing rows step by step, then seals the partition.
 
-    Calls `open_engine` only if a row is missing: a partition that is sealed, or only lacks its seal, loads no
-    model.
+    Calls `open_engine` and `open_media` only if a row is missing: a partition that is sealed, or only lacks its seal,
+    loads no model.
+
+    Args:
+        open_engine: the roles that write. open_media: a role that paints or speaks.
+        up_to: the last kind of step that this call makes, in the order of the chain; None: all. What comes before it is
+            made first where it is missing. The call that finds every step made seals.
 
     Raises:
         RepinRequired: the claim's version set was rolled back; open the claim again.
@@ -108,54 +143,70 @@ def generate_partition(
         Superseded: newer prompts or a later attempt were sealed since the claim; nothing of this one is published.
         HandoffCorrupt: a commit or the prompts are damaged.
     """
-    if sealed := find_sealed(claim, claims, handoffs):
+    version_set = VersionSets(claims.objects).get(claim.version_set)
+    steps = steps_of(version_set)
+    if sealed := find_sealed(claim, claims, handoffs, steps):
         errors = _num_errors(sealed.content.table(["finish_reason"]))
-        return Outcome(content=sealed.content, execution=sealed.execution, claim=claim, reused=True, num_errors=errors)
+        return Outcome(sealed=sealed, texts=sealed.content.content_digest, claim=claim, reused=True, num_errors=errors)
     prompts = handoffs.open("prompts", claim.partition, claim.inputs["prompts"])
     read = {f"prompts[{claim.partition}]": f"v{prompts.version} {prompts.content_digest}"}
     origin = Origin(run_id=worker.run_id, input_versions=inputs_now(handoffs, read))
     stop_if_superseded(claim, claims, handoffs, origin)
     asked = prompts.table()
-    rows = rows_for(asked, claim.version_set)
-    making = _Making(
+    rows = rows_for(asked, claim.version_set, seeds_of=steps[0].led_to_by)
+    plan = Plan(
         claim=claim,
-        claims=claims,
+        version_set=version_set,
         batches=plan_micro_batches(rows, claim.micro_batch_rows),
+        prompts={one["prompt_id"]: one for one in asked.to_pylist()},
         row_attempts=campaign.row_attempts,
+        objects=claims.objects,
+    )
+    works = works_of(plan, steps, open_engine, open_media)
+    making = _Making(
+        plan=plan,
+        claims=claims,
         worker=worker,
         progress=progress,
         monotonic=monotonic,
         spending=Spending.of(claim, campaign, handoffs, monotonic),
     )
-    if making.missing():
-        making.run(open_engine)
-    content, execution = assemble(making.commits(), rows, asked)
-    assert len(set(content["row_id"].to_pylist())) == content.num_rows == len(rows), "lost or doubled rows"
-    # The partition's prompts may have changed, even back to these, while rows were made.
-    origin = replace(origin, input_versions=inputs_now(handoffs, read))
-    sealed = seal(claim, claims, handoffs, content=content, execution=execution, origin=origin)
-    return Outcome(
-        content=sealed.content,
-        execution=sealed.execution,
+    for work in _up_to(works, up_to):
+        making.run(work)
+    texts, execution = assemble(making.commits(works[0]), rows, asked)
+    assert len(set(texts["row_id"].to_pylist())) == texts.num_rows == len(rows), "lost or doubled rows"
+    outcome = Outcome(
+        sealed=None,
+        texts=digest_of(texts),
         claim=claim,
         reused=False,
-        num_errors=_num_errors(content),
+        num_errors=_num_errors(texts),
         num_generated_now=making.num_rows,
         num_tokens_now=making.num_tokens,
         seconds=making.seconds,
         notes=dict(making.notes.most_common(_NUM_NOTES_MAX)),
         build_drift=making.build_drift,
     )
+    if unmade := [work.step.role for work in works[1:] if making.missing(work)]:
+        return replace(outcome, waits_for=tuple(unmade))
+    # The partition's prompts may have changed, even back to these, while rows were made.
+    origin = replace(origin, input_versions=inputs_now(handoffs, read))
+    media: list[tuple[MemberKind, list[pa.Table]]] = [(work.step.kind, making.commits(work)) for work in works[1:]]
+    made = MadeTables(content=texts, execution=execution, media=media)
+    return replace(outcome, sealed=seal(claim, claims, handoffs, steps, made, origin=origin))
+
+
+def _up_to(works: Sequence[Work], kind: MemberKind | None) -> Sequence[Work]:
+    """The texts, then the steps of the wanted kind: pictures and recordings do not need each other."""
+    return works if kind is None else [work for work in works if work.step.kind in ("text", kind)]
 
 
 @dataclass(kw_only=True)
 class _Making:
     """One worker's pass over a claim's missing batches, with its counts."""
 
-    claim: Claim
+    plan: Plan
     claims: Claims
-    batches: Sequence[tuple[Row, ...]]
-    row_attempts: int
     worker: Worker
     progress: Progress | None
     monotonic: Callable[[], float]
@@ -167,38 +218,36 @@ class _Making:
     notes: Counter[str] = field(default_factory=Counter)
     _done: set[int] = field(default_factory=set)
 
-    def missing(self) -> list[int]:
-        self._done = committed(self.claims.objects, self.claim)
-        return [index for index in range(len(self.batches)) if index not in self._done]
+    @property
+    def claim(self) -> Claim:
+        return self.plan.claim
 
-    def run(self, open_engine: Callable[[VersionSet], RowMaker]) -> None:
-        version_set = VersionSets(self.claims.objects).get(self.claim.version_set)
+    def missing(self, work: Work) -> list[int]:
+        self._done = work.committed()
+        return [index for index in range(len(self.plan.batches)) if index not in self._done]
+
+    def run(self, work: Work) -> None:
+        if not self.missing(work):
+            return
         self._stop_if_aborted()
         # No model is loaded for nothing.
         self._stop_if_spent()
-        engine = open_engine(version_set)
+        engine = work.open()
         try:
-            wanted = builds(version_set.engine_of(role).build for role in version_set.chain) or version_set.engine.build
-            if engine.build != wanted:
-                self.build_drift = f"{engine.build or 'no build'} instead of {wanted or 'no build'}"
-            elif version_set.code_version != GENERATION_CODE_VERSION:
-                # A set that an earlier release made: its other rows may have other bytes than this release's.
-                self.build_drift = f"generation code {GENERATION_CODE_VERSION} instead of {version_set.code_version}"
+            self._note_drift(engine.build, work.wanted_build())
             # Checked again after each batch, since another worker may have made some.
-            while missing := self.missing():
+            while missing := self.missing(work):
                 self._report()
                 self._stop_if_aborted()
                 self._stop_if_spent()
-                self._make(engine, missing[0])
+                self._make(work, engine, missing[0])
             self._report()
         finally:
             engine.close()
 
-    def commits(self) -> list[pa.Table]:
+    def commits(self, work: Work) -> list[pa.Table]:
         try:
-            return [
-                read_commit(self.claims.objects, self.claim, index, batch) for index, batch in enumerate(self.batches)
-            ]
+            return [work.read(index) for index in range(len(self.plan.batches))]
         except HandoffCorrupt:
             # A worker that found the claim's set rolled back has dropped the batches.
             settlement = self.claims.settlement(self.claim)
@@ -206,25 +255,23 @@ class _Making:
                 raise void_error(self.claim, settlement.reason) from None
             raise
 
-    def _make(self, engine: RowMaker, index: int) -> None:
-        started = self.monotonic()
-        results = generate_rows(engine, self.batches[index], self.row_attempts)
-        seconds = self.monotonic() - started
-        made = [
-            MadeRow(
-                row=row,
-                result=result,
-                seconds=seconds / len(results),
-                num_retries=num_retries,
-                deterministic=engine.deterministic and self.build_drift is None,
-            )
-            for row, (result, num_retries) in zip(self.batches[index], results, strict=True)
-        ]
-        self.seconds += seconds
-        self.num_tokens += sum(one.result.num_output_tokens or 0 for one in made)
-        self.notes.update(one.result.note for one in made if one.result.note)
-        if commit(self.claims.objects, self.claim, index, made, host=self.worker.host, run_id=self.worker.run_id):
-            self.num_rows += len(made)
+    def _note_drift(self, build: str, wanted: str) -> None:
+        made_by = self.plan.version_set.code_version
+        if build != wanted:
+            self.build_drift = f"{build or 'no build'} instead of {wanted or 'no build'}"
+        elif self.build_drift is None and made_by != GENERATION_CODE_VERSION:
+            # A set that an earlier release made: its other rows may have other bytes than this release's.
+            self.build_drift = f"generation code {GENERATION_CODE_VERSION} instead of {made_by}"
+
+    def _make(self, work: Work, engine: Any, index: int) -> None:
+        clocked = Clocked(monotonic=self.monotonic)
+        made_by = MadeBy(host=self.worker.host, run_id=self.worker.run_id, is_own_build=self.build_drift is None)
+        made = work.make(engine, index, made_by, clocked)
+        self.seconds += clocked.seconds
+        self.num_tokens += made.num_tokens
+        self.notes.update(made.notes)
+        if made.is_first:
+            self.num_rows += len(self.plan.batches[index])
 
     def _stop_if_aborted(self) -> None:
         if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
@@ -241,42 +288,13 @@ class _Making:
 
     def _rows(self) -> tuple[int, int]:
         """Those that are made, and all."""
-        return sum(len(self.batches[index]) for index in self._done), sum(map(len, self.batches))
+        batches = self.plan.batches
+        return sum(len(batches[index]) for index in self._done), sum(map(len, batches))
 
     def _report(self) -> None:
         if self.progress:
             rows_done, rows_total = self._rows()
             self.progress(rows_done, rows_total, self.num_tokens / self.seconds if self.seconds else 0.0)
-
-
-def generate_rows(engine: RowMaker, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
-    """A batch's results, each with its number of retries. Failing rows are retried alone, then given up.
-
-    Raises:
-        HeadraceError: from the engine: no row caused it, so none is given up.
-    """
-    requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]
-    outcome: list[tuple[GenerationResult, int]] = []
-    for request, first in zip(requests, _attempt(engine, requests), strict=True):
-        result, num_retries = first, 0
-        while result.finish_reason == "error" and num_retries < row_attempts - 1:
-            num_retries += 1
-            (result,) = _attempt(engine, [request])
-        outcome.append((result, num_retries))
-    return outcome
-
-
-def _attempt(engine: RowMaker, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-    try:
-        results = engine.generate(requests)
-    except HeadraceError:
-        raise
-    except Exception as error:  # noqa: BLE001 (whatever a library raises may be one row's fault, and stays one row's)
-        return [failed(error) for _ in requests]
-    assert len(results) == len(requests), (
-        f"engine {engine.name} gave {len(results)} results for {len(requests)} requests"
-    )
-    return [storable(result) for result in results]
 
 
 def _num_errors(content: pa.Table) -> int:

@@ -21,6 +21,7 @@ from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredMod
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.review_settings import ReviewSettings
+from headrace.generation.steps import places_of
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import BULK_METRICS
 from headrace.rollout.plan import Plan
@@ -134,7 +135,8 @@ class Campaign:
     roles: dict[str, Role] = field(default_factory=dict)
     """For several roles: their parts, by name."""
     chain: tuple[str, ...] = ()
-    """The order in which the roles answer; each gets the previous one's answer."""
+    """The order in which the roles answer. Each that writes gets the previous one's answer; each that paints or speaks
+    gets, by its template, what the last of them wrote. If none writes, prompts are painted or spoken as they are."""
     micro_batch_rows: Annotated[int, Ge(1)] = 8
     """How many rows run and are committed together; a killed worker loses at most these."""
     row_attempts: Annotated[int, Ge(1)] = 3
@@ -203,8 +205,18 @@ class Campaign:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The roles in the order of their answers; the last answer is the row."""
+        """The roles in the order of their answers."""
         return self.chain or (WRITER,)
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """The roles that write, in the order of their answers; the last answer is the row's text."""
+        return tuple(role for role in self.order if self.parts[role].kind == "text")
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """The roles that paint or speak, in their order."""
+        return tuple(role for role in self.order if self.parts[role].kind != "text")
 
     def with_engine(self, name: str | None) -> "Campaign":
         """The campaign on another engine, such as `echo` for a dry run; None changes nothing.
@@ -233,7 +245,7 @@ class Campaign:
             part.member(role, models.get(role), engine=part.engine.spec if self.roles else None)
             for role, part in self.parts.items()
         )
-        spec = self.parts[self.order[-1]].engine.spec
+        spec = self.parts[(self.writers or self.order)[-1]].engine.spec
         return VersionSet(members=members, engine=spec, code_version=GENERATION_CODE_VERSION, chain=self.chain)
 
     def _check_roles(self) -> None:
@@ -248,6 +260,7 @@ class Campaign:
                     "roles, or leave roles out."
                 )
             check_chain(self.roles, self.chain)
+            self._check_templates()
             return
         if self.chain:
             raise InvalidCampaign(f"chain orders the roles, and there are none, got {list(self.chain)!r}.")
@@ -256,8 +269,20 @@ class Campaign:
         # Describes the writer, and so checks it.
         _ = self.parts
 
+    def _check_templates(self) -> None:
+        """What roles that paint or speak are asked can be filled in from what a row has."""
+        known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
+        for role in self.makers:
+            template = self.roles[role].template or "{text}"
+            if unknown := sorted(placeholders("template", template) - known):
+                raise InvalidCampaign(
+                    f"roles: {role}: template may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got "
+                    f"{{{unknown[0]}}} in {template!r}: name a column of the prompt files in carry, or the term's in "
+                    "term_column."
+                )
+
     def _check_budget(self) -> None:
-        models = [part.model for part in self.parts.values()]
+        models = [self.parts[role].model for role in self.writers]
         check_prices(self.prices, models)
         if self.budget is None or not self.budget.counts_tokens:
             return
@@ -289,7 +314,7 @@ class Campaign:
 
     def _check_variations(self) -> None:
         wanted = self.prompts.variations
-        if wanted > 1 and not any(part.decoding.temperature for part in self.parts.values()):
+        if wanted > 1 and not self.makers and not any(part.decoding.temperature for part in self.parts.values()):
             raise InvalidCampaign(
                 f"prompts: variations must be 1 where the temperature is 0, or a prompt's rows would all be equal, got "
                 f"{wanted}. Raise the temperature."

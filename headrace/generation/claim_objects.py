@@ -61,8 +61,12 @@ class Claim:
     # Nothing of a mirror is published, and it has its own keys.
     kind: Literal["content", "mirror"] = "content"
 
-    def batch_key(self, index: int) -> str:
-        return f"{self.batches_prefix}/b{index:05d}.arrow"
+    def batch_key(self, index: int, role: str = "") -> str:
+        """Of a role that paints or speaks, or of the texts."""
+        return f"{self.batches_of(role)}/b{index:05d}.arrow"
+
+    def batches_of(self, role: str) -> str:
+        return f"{self.batches_prefix}/{role}" if role else self.batches_prefix
 
     @property
     def batches_prefix(self) -> str:

@@ -61,16 +61,21 @@ def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRo
         "run_id": [run_id] * len(made),
         "deterministic": [one.deterministic for one in made],
     }
+    return commit_table(objects, claim.batch_key(index), pa.table(columns, schema=_COLUMNS))
+
+
+def commit_table(objects: ObjectStore, key: str, table: pa.Table) -> bool:
+    """Makes a batch's table final. False: another commit of this batch exists, and stays."""
     body = io.BytesIO()
-    with pa.ipc.new_stream(body, _COLUMNS) as writer:
-        writer.write_table(pa.table(columns, schema=_COLUMNS))
+    with pa.ipc.new_stream(body, table.schema) as writer:
+        writer.write_table(table)
     raw = body.getvalue()
-    return objects.create(claim.batch_key(index), raw + xxhash.xxh3_128_digest(raw))
+    return objects.create(key, raw + xxhash.xxh3_128_digest(raw))
 
 
-def committed(objects: ObjectStore, claim: Claim) -> set[int]:
-    """Numbers of the final batches."""
-    names = objects.children(claim.batches_prefix)
+def committed(objects: ObjectStore, claim: Claim, role: str = "") -> set[int]:
+    """Numbers of the final batches of a role that paints or speaks, or of the texts."""
+    names = objects.children(claim.batches_of(role))
     return {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
 
 
@@ -80,10 +85,14 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     Raises:
         HandoffCorrupt: the object is missing, changed, or holds other rows than `planned`.
     """
-    key = claim.batch_key(index)
+    # An earlier release's batches did not allow unknown counts.
+    return read_planned(objects, claim, claim.batch_key(index), planned, _COLUMNS)
+
+
+def read_planned(objects: ObjectStore, claim: Claim, key: str, planned: Sequence[Row], columns: pa.Schema) -> pa.Table:
+    """A committed batch's table, in `columns`. Raises: as `read_commit`."""
     try:
-        # An earlier release's batches did not allow unknown counts.
-        table = _rows_in(objects, claim, index).cast(_COLUMNS)
+        table = _rows_in(objects, claim, key).cast(columns)
     except ObjectMissing as error:
         raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
@@ -103,11 +112,10 @@ def read_figures(objects: ObjectStore, claim: Claim, index: int, columns: Sequen
         ObjectMissing: the batch was dropped.
         HandoffCorrupt: its bytes changed.
     """
-    return _rows_in(objects, claim, index).select(columns)
+    return _rows_in(objects, claim, claim.batch_key(index)).select(columns)
 
 
-def _rows_in(objects: ObjectStore, claim: Claim, index: int) -> pa.Table:
-    key = claim.batch_key(index)
+def _rows_in(objects: ObjectStore, claim: Claim, key: str) -> pa.Table:
     raw = objects.read(key)
     body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
     if xxhash.xxh3_128_digest(body) != digest:

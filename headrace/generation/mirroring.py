@@ -11,14 +11,13 @@ against a cap, which limits what is published.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 
-from headrace.engines.rows import RowMaker
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
@@ -28,6 +27,7 @@ from headrace.generation.review import review_rows
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
 from headrace.generation.sealing import MirrorStopped, void_error
+from headrace.generation.step_work import OpenMedia, OpenRows
 from headrace.handoff.layout import asset_prefix
 from headrace.handoff.schemas import VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -36,7 +36,7 @@ from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Damaged, create_object, read_object
-from headrace.version_sets.sets import VersionSet, VersionSets
+from headrace.version_sets.sets import VersionSets
 
 COMPARISON = "mirror_comparison"
 
@@ -100,8 +100,9 @@ def mirror_partition(
     campaign: Campaign,
     claims: Claims,
     handoffs: HandoffStore,
-    open_engine: Callable[[VersionSet], RowMaker],
+    open_engine: OpenRows,
     worker: Worker,
+    open_media: OpenMedia | None = None,
     progress: Progress | None = None,
     **timing: Any,
 ) -> Mirror:
@@ -136,6 +137,7 @@ def mirror_partition(
         claims=claims,
         handoffs=handoffs,
         open_engine=open_engine,
+        open_media=open_media,
         worker=worker,
         progress=progress,
         **timing,

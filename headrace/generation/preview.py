@@ -16,10 +16,10 @@ from headrace.engines.model_directory import model_directory
 from headrace.engines.roles import newest_versions
 from headrace.engines.rows import GenerationResult, RowMaker
 from headrace.errors import InvalidInput
-from headrace.generation.bulk import generate_rows
 from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.requests import Row, prompts_of_day, rows_for
 from headrace.generation.review import rejections
+from headrace.generation.step_work import generate_rows
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState

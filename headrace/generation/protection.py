@@ -13,11 +13,17 @@ from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_p
 from headrace.generation.sealed_tables import (
     CONTENT,
     EXECUTION,
+    IMAGES,
+    MEDIA_EXECUTION,
     MIRROR_EXECUTION,
+    MIRROR_MEDIA_EXECUTION,
     MIRRORED,
+    MIRRORED_IMAGES,
+    MIRRORED_SPEECH,
     PROMPT_PLACES,
     PROMPTS,
     REVIEWED,
+    SPEECH,
 )
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
 from headrace.handoff.manifests import states_read
@@ -44,6 +50,11 @@ def _was_read(read: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
 _BELONGINGS = (
     Belonging(asset=EXECUTION, of=CONTENT, belongs=_is_of_claim),
     Belonging(asset=MIRROR_EXECUTION, of=MIRRORED, belongs=_is_of_claim),
+    *(Belonging(asset=one, of=CONTENT, belongs=_is_of_claim) for one in (IMAGES, SPEECH, MEDIA_EXECUTION)),
+    *(
+        Belonging(asset=one, of=MIRRORED, belongs=_is_of_claim)
+        for one in (MIRRORED_IMAGES, MIRRORED_SPEECH, MIRROR_MEDIA_EXECUTION)
+    ),
     Belonging(asset=REVIEWED, of=CONTENT, belongs=lambda review, rows: _was_read(rows, review)),
     Belonging(asset=PROMPTS, of=CONTENT, belongs=_was_read),
     Belonging(asset=PROMPTS, of=MIRRORED, belongs=_was_read),

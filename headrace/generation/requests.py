@@ -26,7 +26,8 @@ from headrace.keys import ContentPartition, digest_text, prompt_id, row_id, row_
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One output to make. Its id and seed depend only on the prompt and the version set."""
+    """One output to make. Its id depends only on the prompt and the version set, and its seed on the prompt and what of
+    the set its text comes from."""
 
     row_id: str
     prompt_id: str
@@ -58,8 +59,11 @@ def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: P
     return day.of_shard(partition.shard), places_table(places, digests, home)
 
 
-def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
-    """One row for each variation of each prompt, ordered by position: a prompt's variations are neighbours."""
+def rows_for(prompts: pa.Table, version_set_id: str, *, seeds_of: str = "") -> list[Row]:
+    """One row for each variation of each prompt, ordered by position: a prompt's variations are neighbours.
+
+    Args: seeds_of: the id of the set that leads to the texts (`steps.Step.led_to_by`); empty: the whole set.
+    """
     read = [name for name in ("prompt_id", "position", "text", NUM_VARIATIONS.name) if name in prompts.column_names]
     rows = []
     for prompt in sorted(prompts.select(read).to_pylist(), key=lambda prompt: prompt["position"]):
@@ -72,7 +76,7 @@ def rows_for(prompts: pa.Table, version_set_id: str) -> list[Row]:
                     prompt_id=prompt["prompt_id"],
                     position=prompt["position"] * num_variations + variation,
                     prompt=prompt["text"],
-                    seed=row_seed(identity),
+                    seed=row_seed(row_id(prompt["prompt_id"], seeds_of or version_set_id, variation)),
                     variation=variation,
                 )
             )

@@ -16,7 +16,7 @@ Rules see one output at a time and no model: they catch broken output, not wrong
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,13 +64,18 @@ def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
         broken = rejections(row, settings)
         counts.update(broken)
         verdicts.append(broken)
+    return reviewed_table(content, verdicts, counts)
+
+
+def reviewed_table(content: pa.Table, verdicts: Sequence[Sequence[str]], counts: Mapping[str, int]) -> Review:
+    """The rows with their verdicts. `counts`: by rule, of any kind of part."""
     wanted = schema_named("reviewed_content", content.schema)
     copied = content.select([name for name in wanted.names if name in content.column_names])
     table = copied.append_column("kept", pa.array([not broken for broken in verdicts], pa.bool_()))
     table = table.append_column("rejected_by", pa.array(verdicts, pa.list_(pa.string())))
     return Review(
         table=table.select(wanted.names).cast(wanted),
-        num_rejected_by={name: counts[name] for name in RULES},
+        num_rejected_by={name: counts.get(name, 0) for name in (*RULES, *(one for one in counts if one not in RULES))},
     )
 
 

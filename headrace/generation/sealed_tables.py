@@ -4,6 +4,7 @@ import re
 
 from headrace.errors import HandoffMissing
 from headrace.handoff.versions import Handoff
+from headrace.version_sets.media_settings import MemberKind
 
 PROMPTS = "prompts"
 # Of each prompt, where in the prompt files it stood.
@@ -16,9 +17,19 @@ UNPUBLISHED = "unpublished_content"
 # A mirror's rows, and the record of their making.
 MIRRORED = "mirrored_content"
 MIRROR_EXECUTION = "mirror_execution"
+# Pictures and recordings of rows, and the record of their making.
+IMAGES, SPEECH = "generated_images", "generated_speech"
+MEDIA_EXECUTION = "media_execution"
+MIRRORED_IMAGES, MIRRORED_SPEECH = "mirrored_images", "mirrored_speech"
+MIRROR_MEDIA_EXECUTION = "mirror_media_execution"
 
 # The tables of rows and of their making, by the claim's kind.
 TABLES_OF = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
+# The same of pictures and recordings: by the claim's kind the tables by a member's kind, and of their making.
+MEDIA_OF: dict[str, tuple[dict[MemberKind, str], str]] = {
+    "content": ({"image": IMAGES, "speech": SPEECH}, MEDIA_EXECUTION),
+    "mirror": ({"image": MIRRORED_IMAGES, "speech": MIRRORED_SPEECH}, MIRROR_MEDIA_EXECUTION),
+}
 
 
 def version_read(made: Handoff, asset: str) -> int:

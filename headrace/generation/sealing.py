@@ -1,8 +1,8 @@
 """Publishes a claim's committed rows: at most one version for each claim, and nothing of a void claim.
 
-The claim is settled first, then the execution table is published, then the content. A worker killed in between leaves a
-settled claim; the next process that opens it publishes the same bytes. A worker that slept meanwhile finds them
-published.
+The claim is settled first; then pictures and recordings are published, then the execution table, then the content. A
+worker killed in between leaves a settled claim; the next process that opens it publishes the same bytes. A worker that
+slept meanwhile finds them published.
 
 Readers take a partition's newest version. If a worker slept while newer prompts or a later attempt were sealed, it does
 not hide them: its attempt becomes void, or stays sealed but unpublished if it was settled before.
@@ -10,9 +10,10 @@ not hide them: its attempt becomes void, or stays sealed but unpublished if it w
 A mirror's rows go to their own assets, from which nobody publishes; the claim decides which assets are used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -20,8 +21,15 @@ from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, Re
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
-from headrace.generation.sealed_tables import CONTENT, TABLES_OF, UNPUBLISHED
+from headrace.generation.media_batches import execution_of, items_of
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, TABLES_OF, UNPUBLISHED
+from headrace.generation.steps import Step, media_kinds
+from headrace.handoff.media.publishing import media_versions, publish_media
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.version_sets.media_settings import MemberKind
+
+# An attribute of content: the set that led to its texts, where it is not the version set itself.
+TEXTS_OF = "texts_of"
 
 
 class MirrorStopped(IllegalTransition):
@@ -42,16 +50,26 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class SealedContent:
-    """Both tables of a sealed attempt."""
+    """The tables of a sealed attempt; `media`: the pictures, and the recordings, of a set that makes any."""
 
     content: Handoff
     execution: Handoff
+    media: Mapping[MemberKind, Handoff] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeTables:
+    """What an attempt made. `media`: of each step that paints or speaks its kind and its committed batches."""
+
+    content: pa.Table
+    execution: pa.Table
+    media: Sequence[tuple[MemberKind, Sequence[pa.Table]]] = ()
 
 
 def seal(
-    claim: Claim, claims: Claims, handoffs: HandoffStore, *, content: pa.Table, execution: pa.Table, origin: Origin
+    claim: Claim, claims: Claims, handoffs: HandoffStore, steps: Sequence[Step], made: MadeTables, *, origin: Origin
 ) -> SealedContent:
-    """Settles the claim as sealed and publishes both tables.
+    """Settles the claim as sealed and publishes its tables, the content last.
 
     Raises:
         RepinRequired, MirrorStopped: the claim's version set was rolled back before the settlement, or another worker
@@ -60,6 +78,7 @@ def seal(
         PublishConflict: another attempt was published just now; seal again.
         HandoffCorrupt: a row has another version set than the claim; nothing was settled.
     """
+    content = made.content
     _check_one_set(claim, content)
     settlement = claims.settlement(claim)
     if settlement is None and (reason := claims.abort_of(claim)):
@@ -78,9 +97,11 @@ def seal(
     expected = handoffs.last_number(rows, claim.partition)
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
         raise _superseded_error(claim, reason)
-    sealed_execution = _publish_once(handoffs, making, claim, execution, origin)
-    sealed_content = _publish_once(handoffs, rows, claim, content, origin, expected=expected)
-    return SealedContent(content=sealed_content, execution=sealed_execution)
+    media = _publish_media(handoffs, claim, made.media, origin)
+    sealed_execution = _publish_once(handoffs, making, claim, made.execution, origin)
+    texts = {TEXTS_OF: steps[0].led_to_by} if len(steps) > 1 else {}
+    sealed_content = _publish_once(handoffs, rows, claim, content, origin, expected=expected, attributes=texts)
+    return SealedContent(content=sealed_content, execution=sealed_execution, media=media)
 
 
 def stop_if_superseded(claim: Claim, claims: Claims, handoffs: HandoffStore, origin: Origin) -> None:
@@ -147,8 +168,8 @@ def _keep_unpublished(handoffs: HandoffStore, claim: Claim, content: pa.Table, o
         _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
 
 
-def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedContent | None:
-    """The claim's published content, as the partition's newest version; None: there is none, or it is damaged.
+def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore, steps: Sequence[Step]) -> SealedContent | None:
+    """The claim's published content, as the partition's newest version; None: there is none, or something is damaged.
 
     If inputs change back, an old attempt serves again: its rows are then published again, since readers take the newest
     version.
@@ -160,6 +181,9 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedC
     content = handoffs.find(rows, claim.partition, claim=claim.id)
     execution = handoffs.find(making, claim.partition, claim=claim.id)
     if content is None or execution is None or not (handoffs.is_intact(content) and handoffs.is_intact(execution)):
+        return None
+    media = media_of(handoffs, claim.kind, claim.partition, claim.id, steps)
+    if media is None:
         return None
     # A mirror is found by its set; it need not be the newest.
     expected = handoffs.last_number(CONTENT, claim.partition)
@@ -178,7 +202,32 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore) -> SealedC
             attributes=content.attributes,
             expected=expected,
         )
-    return SealedContent(content=replace(content, reused=True), execution=replace(execution, reused=True))
+    return SealedContent(
+        content=replace(content, reused=True),
+        execution=replace(execution, reused=True),
+        media={kind: replace(one, reused=True) for kind, one in media.items()},
+    )
+
+
+def media_of(
+    handoffs: HandoffStore, claim_kind: str, partition: str, claim_id: str, steps: Sequence[Step]
+) -> dict[MemberKind, Handoff] | None:
+    """A claim's pictures and recordings, by kind; None: one of them, or their record, is missing or damaged."""
+    tables, making = MEDIA_OF[claim_kind]
+    kinds = media_kinds(steps)
+    if kinds and not _is_there(handoffs, making, partition, claim_id):
+        return None
+    found: dict[MemberKind, Handoff] = {}
+    for kind in kinds:
+        if (one := _is_there(media_versions(handoffs), tables[kind], partition, claim_id)) is None:
+            return None
+        found[kind] = one
+    return found
+
+
+def _is_there(handoffs: HandoffStore, asset: str, partition: str, claim_id: str) -> Handoff | None:
+    found = handoffs.find(asset, partition, claim=claim_id)
+    return found if found is not None and handoffs.is_intact(found) else None
 
 
 def void_error(claim: Claim, reason: str) -> HeadraceError:
@@ -206,8 +255,43 @@ def _check_one_set(claim: Claim, content: pa.Table) -> None:
         )
 
 
+def _publish_media(
+    handoffs: HandoffStore,
+    claim: Claim,
+    made: Sequence[tuple[MemberKind, Sequence[pa.Table]]],
+    origin: Origin,
+) -> dict[MemberKind, Handoff]:
+    tables, making = MEDIA_OF[claim.kind]
+    sealed: dict[MemberKind, Handoff] = {}
+    kinds: dict[MemberKind, None] = {kind: None for kind, _ in made}
+    for kind in kinds:
+        of_kind = [batches for one, batches in made if one == kind]
+        sealed[kind] = publish_media(
+            handoffs,
+            tables[kind],
+            claim.partition,
+            chain.from_iterable(items_of(batches, claim.version_set) for batches in of_kind),
+            code_version=GENERATION_CODE_VERSION,
+            run_id=origin.run_id,
+            input_versions=origin.input_versions,
+            attributes={"version_set": claim.version_set},
+            once={"claim": claim.id},
+        )
+    if made:
+        execution = pa.concat_tables([execution_of(batches) for _, batches in made])
+        _publish_once(handoffs, making, claim, execution, origin)
+    return sealed
+
+
 def _publish_once(
-    handoffs: HandoffStore, asset: str, claim: Claim, table: pa.Table, origin: Origin, *, expected: int | None = None
+    handoffs: HandoffStore,
+    asset: str,
+    claim: Claim,
+    table: pa.Table,
+    origin: Origin,
+    *,
+    expected: int | None = None,
+    attributes: Mapping[str, str] | None = None,
 ) -> Handoff:
     # Once: a late second publication of a claim finds the first one, and does not hide a newer attempt's version.
     return handoffs.publish(
@@ -217,7 +301,7 @@ def _publish_once(
         code_version=GENERATION_CODE_VERSION,
         run_id=origin.run_id,
         input_versions=origin.input_versions,
-        attributes={"version_set": claim.version_set},
+        attributes={"version_set": claim.version_set, **(attributes or {})},
         once={"claim": claim.id},
         expected=expected,
     )

@@ -214,7 +214,7 @@ class Spending:
         if num_unknown:
             # A token is a byte of its text at least.
             read = read.fill_null(figures["prompt"].str.len_bytes())
-            written = written.fill_null(self._writer(claim).decoding.max_new_tokens)
+            written = written.fill_null(self._writer(claim).writing.max_new_tokens)
         # Of int32 columns, whose sums may be more.
         num_read, num_written = int(read.cast(pl.Int64).sum()), int(written.cast(pl.Int64).sum())
         price = self._price(claim) if self.campaign.budget.money is not None else None

@@ -179,6 +179,23 @@ EXECUTION = _schema(
     deterministic=pa.bool_(),
 )
 
+# How each picture or recording was made, or why there is none; a row for each row of content and role.
+MEDIA_EXECUTION = _schema(
+    row_id=_STRING,
+    role=_STRING,
+    asked=_STRING,  # what its template gave
+    seed=pa.int64(),
+    finish_reason=_STRING,  # "stop" | "error" | "refused" | "skipped"
+    error=_nullable(_STRING),
+    micro_batch=pa.int32(),
+    seconds=pa.float64(),
+    attempt=pa.int32(),
+    retries=pa.int32(),
+    host=_STRING,
+    run_id=_STRING,
+    deterministic=pa.bool_(),
+)
+
 REVIEWED_CONTENT = _schema(
     row_id=_STRING,
     prompt_id=_STRING,
@@ -210,6 +227,27 @@ MIRROR_COMPARISON = _schema(
 # their content digests.
 NUM_VARIATIONS = pa.field("num_variations", pa.int32(), nullable=False)
 VARIATION = pa.field("variation", pa.int32(), nullable=False)  # from 0
+
+# Pictures and recordings of a row, in the order of the chain; only where a campaign has any. Their bytes are the items
+# `item_id` of generated_images and generated_speech.
+MEDIA = pa.field(
+    "media",
+    pa.list_(
+        pa.struct(
+            [
+                ("role", _STRING),
+                ("item_id", _STRING),
+                ("media_type", _STRING),
+                ("num_bytes", pa.int64()),
+                ("xxh3_128", pa.binary(16)),
+                ("width", pa.int32()),
+                ("height", pa.int32()),
+                ("duration_seconds", pa.float64()),
+            ]
+        )
+    ),
+    nullable=False,
+)
 
 # Only where a corpus asks for it.
 LANGUAGE = pa.field("language", _STRING, nullable=True)
@@ -309,8 +347,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     "generated_content": GENERATED_CONTENT,
     "execution": EXECUTION,
     "reviewed_content": REVIEWED_CONTENT,
+    "generated_images": MEDIA_INDEX,
+    "generated_speech": MEDIA_INDEX,
+    "media_execution": MEDIA_EXECUTION,
     "mirrored_content": GENERATED_CONTENT,
     "mirror_execution": EXECUTION,
+    "mirrored_images": MEDIA_INDEX,
+    "mirrored_speech": MEDIA_INDEX,
+    "mirror_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
     "cards": MEDIA_INDEX,
@@ -331,7 +375,7 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "prompts": ((NUM_VARIATIONS,), True),
     "generated_content": ((VARIATION,), True),
     "mirrored_content": ((VARIATION,), True),
-    "reviewed_content": ((VARIATION,), True),
+    "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.

@@ -19,6 +19,7 @@ from headrace.keys import digest_text
 from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.version_sets.media_settings import MemberKind, Picture, Speech
 
 ROOT = "version_sets"
 _BEGINNING = re.compile(r"[0-9a-f]{4,64}")
@@ -81,7 +82,7 @@ class EngineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One role's model, prompt template and decoding."""
+    """One role's model, its prompt template, and how it makes its output: one of decoding, picture and speech."""
 
     role: str
     model_name: str
@@ -90,9 +91,29 @@ class Member:
     weights_uri: str
     system_prompt: str
     user_template: str
-    decoding: Decoding
+    decoding: Decoding | None = None
     # None: the set's engine. Roles of one set may run on different engines, such as two servers.
     engine: EngineSpec | None = None
+    picture: Picture | None = None
+    speech: Speech | None = None
+
+    def __post_init__(self) -> None:
+        if (self.decoding, self.picture, self.speech).count(None) != 2:
+            raise InvalidInput(
+                f"A member has one of decoding, picture and speech, got {self.role!r} with decoding={self.decoding!r}, "
+                f"picture={self.picture!r}, speech={self.speech!r}."
+            )
+
+    @property
+    def kind(self) -> MemberKind:
+        return "image" if self.picture else "speech" if self.speech else "text"
+
+    @property
+    def writing(self) -> Decoding:
+        """How a member that writes draws tokens. Raises: InvalidInput: it paints or speaks."""
+        if self.decoding is None:
+            raise InvalidInput(f"{self.role!r} makes {self.kind}, and is asked for text.")
+        return self.decoding
 
     @property
     def is_registered(self) -> bool:
@@ -285,8 +306,9 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
     if not body["chain"]:
         del body["chain"]
     for member in body["members"]:
-        if member["engine"] is None:
-            del member["engine"]
+        for name in ("engine", "decoding", "picture", "speech"):
+            if member[name] is None:
+                del member[name]
     for engine in [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]:
         for name in ("template_date", "special_tokens", "options"):
             if not engine[name]:

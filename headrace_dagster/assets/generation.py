@@ -1,7 +1,8 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
 import socket
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import dagster as dg
 import pyarrow as pa
@@ -9,8 +10,9 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
-from headrace.generation.bulk import Worker, generate_partition
-from headrace.generation.claims import Claims, check_regenerate
+from headrace.generation.bulk import Outcome, Worker, generate_partition
+from headrace.generation.campaign import Campaign
+from headrace.generation.claims import Claims, Regenerate, check_regenerate
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
@@ -19,13 +21,16 @@ from headrace.generation.partition_summary import content_summary, review_summar
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_with_places
-from headrace.generation.review import review_rows
+from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
+from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.assets.asset_site import Site
+from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
 from headrace_dagster.resources.campaigns import CampaignsResource
@@ -33,6 +38,8 @@ from headrace_dagster.resources.engines import EnginesResource
 
 # A model of 135M parameters with its cache needs 2 GiB in bfloat16, 0.3 more in float32; one of 7B must state its own.
 GPU_MEMORY_MIB = 4096
+# What a row may have beside its text; made after it.
+MEDIA_ASSETS = ("generated_images", "generated_speech")
 
 
 class GenerationConfig(dg.Config):
@@ -71,60 +78,143 @@ def generated_content(
     campaigns: CampaignsResource,
     engines: EnginesResource,
     site: Site,
-) -> dg.MaterializeResult[Handoff]:
+) -> dg.MaterializeResult:
     """An output for each variation of every prompt of one campaign shard's day, all from one version set.
 
     The first run pins prompts and version set; a run that was killed is resumed, row for row. Materializing a sealed
     partition again returns it (`reused`), unless its prompts changed or `regenerate` is set. The rollout decides which
-    version set a partition gets; this asset reads its journal, without an asset dependency. Read by reviewed_content.
+    version set a partition gets; this asset reads its journal, without an asset dependency. Where a campaign also
+    paints or speaks, the texts are published with the last of a row's parts. Read by reviewed_content.
     """
-    partition = ContentPartition.parse(context.partition_key)
-    objects, handoffs = store.objects(), store.handoffs()
-    campaign = campaigns.campaign(partition.campaign)
-    journal = Journal(objects, campaign.name, SystemClock())
-    claims = Claims(objects=objects, journal=journal, clock=SystemClock())
-    if not journal.head():
-        raise InvalidInput(
-            f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
-            f"{site.launch_of_rollout(campaign.name)}"
-        )
-    claim = claims.open(
-        campaign,
-        partition,
-        prompts,
-        root_run_id=context.run.root_run_id or context.run.run_id,
-        regenerate=check_regenerate(config.regenerate),
-    )
-    context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
-    outcome = generate_partition(
-        claim,
-        campaign=campaign,
-        claims=claims,
-        handoffs=handoffs,
-        open_engine=partial(engines.open_rows, objects=objects, replicas=campaign.replicas),
-        worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-        progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
-    )
-    label, report_key = VersionSets(objects).label(claim.version_set), site.key("campaign_report").to_user_string()
-    summary = content_summary(partition, outcome.content, handoffs, label, report_key=report_key)
+    making = _Making(context, prompts, store, campaigns, engines, site)
+    outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
+    if outcome.sealed is None:
+        return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
+    label, report_key = making.set_label(outcome), site.key("campaign_report").to_user_string()
+    summary = content_summary(making.partition, outcome.content, store.handoffs(), label, report_key=report_key)
     shown = {SUMMARY: dg.MetadataValue.md(summary), **outcome.figures()}
     return dg.MaterializeResult(value=outcome.content, metadata=shown)
 
 
+def generated_images(
+    context: dg.AssetExecutionContext,
+    prompts: Handoff,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    engines: EnginesResource,
+    site: Site,
+) -> dg.MaterializeResult:
+    """A picture for each row of one campaign shard's day, of the version set that made its text.
+
+    The index of packed media; `row_id` and the attribute `role` say whose picture an item is, and media_execution has
+    the rows that got none. Nothing of a row is published before all of its parts are made. Empty where the campaign
+    paints nothing. Read by reviewed_content.
+    """
+    return _made_media("image", _Making(context, prompts, store, campaigns, engines, site))
+
+
+def generated_speech(
+    context: dg.AssetExecutionContext,
+    prompts: Handoff,
+    store: StoreResource,
+    campaigns: CampaignsResource,
+    engines: EnginesResource,
+    site: Site,
+) -> dg.MaterializeResult:
+    """A recording for each row of one campaign shard's day, of the version set that made its text.
+
+    As generated_images, with recordings. Read by reviewed_content.
+    """
+    return _made_media("speech", _Making(context, prompts, store, campaigns, engines, site))
+
+
+def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
+    if kind not in {making.campaign.parts[role].kind for role in making.campaign.makers}:
+        told = f"{making.campaign.name} makes no {kind}: its chain has no such role."
+        return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
+    outcome = making.run(kind)
+    if outcome.sealed is None:
+        making_of = dg.DataVersion(f"{outcome.claim.id} {kind}")
+        return dg.MaterializeResult(metadata=outcome.figures(), data_version=making_of)
+    sealed = outcome.sealed.media[kind]
+    shown = media_metadata(MediaSet.open(sealed))
+    return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures()})
+
+
+@dataclass(frozen=True)
+class _Making:
+    """One run's work on a partition: what it has from its asset's parameters."""
+
+    context: dg.AssetExecutionContext
+    prompts: Handoff
+    store: StoreResource
+    campaigns: CampaignsResource
+    engines: EnginesResource
+    site: Site
+
+    @cached_property
+    def partition(self) -> ContentPartition:
+        return ContentPartition.parse(self.context.partition_key)
+
+    @cached_property
+    def campaign(self) -> Campaign:
+        return self.campaigns.campaign(self.partition.campaign)
+
+    def set_label(self, outcome: Outcome) -> str:
+        return VersionSets(self.store.objects()).label(outcome.claim.version_set)
+
+    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
+        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
+        context, campaign, objects = self.context, self.campaign, self.store.objects()
+        journal = Journal(objects, campaign.name, SystemClock())
+        claims = Claims(objects=objects, journal=journal, clock=SystemClock())
+        if not journal.head():
+            raise InvalidInput(
+                f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
+                f"{self.site.launch_of_rollout(campaign.name)}"
+            )
+        claim = claims.open(
+            campaign,
+            self.partition,
+            self.prompts,
+            root_run_id=context.run.root_run_id or context.run.run_id,
+            regenerate=regenerate,
+        )
+        context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
+        opening = {"objects": objects, "replicas": campaign.replicas}
+        return generate_partition(
+            claim,
+            campaign=campaign,
+            claims=claims,
+            handoffs=self.store.handoffs(),
+            open_engine=partial(self.engines.open_rows, **opening),
+            open_media=partial(self.engines.open_media, **opening),
+            up_to=up_to if campaign.makers else None,
+            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+        )
+
+
 def reviewed_content(
     context: dg.AssetExecutionContext,
-    generated_content: Handoff,
+    generated_content: dict[str, Handoff],
     store: StoreResource,
     campaigns: CampaignsResource,
     site: Site,
-) -> dg.MaterializeResult[pa.Table]:
+) -> dg.MaterializeResult:
     """Every generated row of one campaign shard's day, kept or rejected, with the rules that it breaks.
 
     Read by whoever publishes the content, by the rollout's gate and by the day's report. Follows the newest
     generated_content; the campaign's file has the rules' limits.
     """
     partition = ContentPartition.parse(context.partition_key)
-    review = review_rows(generated_content.table(), campaigns.campaign(partition.campaign).review)
+    campaign = campaigns.campaign(partition.campaign)
+    if not generated_content and campaign.makers:
+        # Asked for as soon as the texts are made.
+        told = f"{' and '.join(campaign.makers)}: nothing of a row is published before all of its parts are made."
+        return dg.MaterializeResult(metadata={"waits_for": told})
+    content = generated_content.get(partition.key) or store.handoffs().open("generated_content", partition.key)
+    review = review_content(content, store.handoffs(), campaign)
     report_key = site.key("campaign_report").to_user_string()
     summary = review_summary(partition, review, store.handoffs(), report_key=report_key)
     return dg.MaterializeResult(
@@ -211,11 +301,26 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
             gpus=1,
             gpu_memory_mib=GPU_MEMORY_MIB,
         ),
+        *(
+            site.asset(
+                body,
+                GENERATION,
+                site.content,
+                reads={"prompts": {}},
+                # Its texts are in the attempt's commits: nothing is published yet that could be loaded.
+                deps=[site.key("generated_content")],
+                code_version="1",
+                gpus=1,
+                gpu_memory_mib=GPU_MEMORY_MIB,
+            )
+            for body in (generated_images, generated_speech)
+        ),
         site.asset(
             reviewed_content,
             GENERATION,
             site.content,
-            reads={"generated_content": {}},
+            reads={"generated_content": {"metadata": {ALLOW_MISSING_PARTITIONS: True}}},
+            deps=[site.key(name) for name in MEDIA_ASSETS],
             code_version="2",
             metadata={ATTRIBUTES: [NUM_KEPT]},
         ),

@@ -192,13 +192,17 @@ class CampaignRun:
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
         tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
-        run_id = webserver.launch(step.job, key, requested_by="headrace run", run_config=config, tags=tags)
+        run_id = webserver.launch(self._job_of(step), key, requested_by="headrace run", run_config=config, tags=tags)
         # Another call may have launched its own since this one looked: the oldest run stays.
         if (other := self._under_way(webserver, step, key)) and other != run_id:
             webserver.terminate(run_id)
             self._follow(other, step, key)
             return
         self._launched.setdefault((step.asset, key), []).append(run_id)
+
+    def _job_of(self, step: Step) -> str:
+        """Parts of a row that are painted or spoken are made in the run that makes its text."""
+        return "generate_with_media" if step is CONTENT and self.campaign.makers else step.job
 
     def _follow(self, run_id: str, step: Step, key: str) -> None:
         self._followed[run_id] = step.asset, key
@@ -211,7 +215,7 @@ class CampaignRun:
         found = [
             (run.created, run.run_id)
             for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY))
-            if run.job_name == step.job or step.asset in run.assets
+            if run.job_name == self._job_of(step) or step.asset in run.assets
         ]
         return min(found)[1] if found else None
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
 from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
+from headrace.engines.media_rows import MediaRows, open_media_rows
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
@@ -53,6 +54,17 @@ class EnginesResource(dg.ConfigurableResource):
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.rows.open_rows`.
         """
         return open_rows(version_set, objects, self._deployment(replicas))
+
+    def open_media(
+        self,
+        version_set: VersionSet,
+        role: str,
+        objects: ObjectStore,
+        *,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> MediaRows:
+        """As `open_rows`, for a role that paints or speaks."""
+        return open_media_rows(version_set, role, objects, self._deployment(replicas))
 
     def try_member(
         self,

@@ -57,8 +57,7 @@ def publish_media(
         raise InvalidInput(f"shard_bytes must be at least 1, got {shard_bytes}.")
     nonce = handoffs.nonces()
     written = _Shards(handoffs.objects, parts_prefix(asset, partition, nonce), shard_bytes)
-    shared = {one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)}
-    return _MediaVersions(**shared).publish(
+    return media_versions(handoffs).publish(
         asset,
         partition,
         written.index_batches(items),
@@ -70,6 +69,11 @@ def publish_media(
         once=once,
         nonce=nonce,
     )
+
+
+def media_versions(handoffs: HandoffStore) -> HandoffStore:
+    """The same store, which knows that a media version has shards beside its parts."""
+    return _MediaVersions(**{one.name: getattr(handoffs, one.name) for one in fields(HandoffStore)})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,159 @@
+"""What a picture or a recording is, found in its bytes: the one door through which media of engines and servers come.
+
+A type is told by the bytes alone, since servers say `image/png` of a JPEG. A picture's size is compared with what was
+asked for before its pixels are decoded, so a small file cannot become gigabytes. A recording is a WAV whose length
+follows from the bytes that came, since servers that stream write sizes of 0 or 0xFFFFFFFF into its header.
+"""
+
+import io
+import struct
+from dataclasses import dataclass
+
+from headrace.engines.base import EngineFailed
+from headrace.errors import InvalidInput
+from headrace.version_sets.media_settings import Picture, Speech
+from headrace.version_sets.sets import Member
+
+# What one item may have: a picture of 4096 × 4096 as PNG, or three minutes of speech.
+ITEM_BYTES_MAX = 32 * 1024 * 1024
+
+_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_AUDIO = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\xff\xfb": "MP3", b"\xff\xf3": "MP3", b"\xff\xf1": "AAC"}
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaFacts:
+    """Width and height in pixels; the duration in seconds, and samples a second."""
+
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    duration_seconds: float | None = None
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sound:
+    """The samples of a WAV, still as its bytes. `data`: whole frames alone."""
+
+    sample_rate: int
+    num_channels: int
+    bits: int
+    is_float: bool
+    data: memoryview
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.data) // (self.num_channels * self.bits // 8)
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.num_frames / self.sample_rate
+
+
+def examined(content: bytes, member: Member) -> MediaFacts:
+    """The facts of what a member made.
+
+    Raises:
+        EngineFailed: it is not what the member makes, or larger than an item may be.
+        InvalidInput: Pillow is not installed.
+    """
+    if not content:
+        raise EngineFailed(f"{member.role} made nothing: 0 bytes.")
+    if len(content) > ITEM_BYTES_MAX:
+        raise EngineFailed(f"{member.role} made {len(content):,} bytes, more than the {ITEM_BYTES_MAX:,} of an item.")
+    if member.picture:
+        return _picture(content, member.role, member.picture)
+    assert member.speech, "a member that writes makes no media"
+    return _recording(content, member.role, member.speech)
+
+
+def sound_of(content: bytes) -> Sound:
+    """The samples of a WAV: PCM of 8 to 32 bits, or float.
+
+    Raises: EngineFailed: it is none.
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        found = next((name for magic, name in _AUDIO.items() if content.startswith(magic)), None)
+        raise EngineFailed(f"A recording must be a WAV, got {found or f'bytes that begin with {content[:4]!r}'}.")
+    view, place, form = memoryview(content), 12, None
+    while place + 8 <= len(content):
+        name, size = content[place : place + 4], struct.unpack_from("<I", content, place + 4)[0]
+        start = place + 8
+        if name == b"fmt ":
+            form = _form(view[start : start + size])
+        elif name == b"data":
+            if form is None:
+                raise EngineFailed(
+                    "A recording must say how its samples are written before they come, got a WAV whose "
+                    "data come first."
+                )
+            encoding, num_channels, sample_rate, bits = form
+            frame = num_channels * bits // 8
+            # A stream's header has no true size: all that came are samples.
+            data = view[start:] if size in (0, 0xFFFFFFFF, 0x7FFFFFFF) else view[start : start + size]
+            return Sound(
+                sample_rate=sample_rate,
+                num_channels=num_channels,
+                bits=bits,
+                is_float=encoding == _FLOAT,
+                data=data[: len(data) // frame * frame],
+            )
+        place = start + size + size % 2
+    raise EngineFailed("A recording must have samples, got a WAV without data.")
+
+
+def _form(chunk: memoryview) -> tuple[int, int, int, int]:
+    """Encoding, channels, samples a second and bits of a sample."""
+    if len(chunk) < 16:
+        raise EngineFailed(f"A WAV's format takes 16 bytes, got {len(chunk)}.")
+    encoding, num_channels, sample_rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    if encoding == _EXTENSIBLE and len(chunk) >= 26:
+        encoding = struct.unpack_from("<H", chunk, 24)[0]
+    is_known = (encoding == _PCM and bits in (8, 16, 24, 32)) or (encoding == _FLOAT and bits in (32, 64))
+    if not is_known or not 1 <= num_channels <= 8 or not 8000 <= sample_rate <= 192_000:
+        raise EngineFailed(
+            "A recording must be PCM of 8 to 32 bits or float, of 1 to 8 channels and 8,000 to 192,000 samples a "
+            f"second, got encoding {encoding}, {bits} bits, {num_channels} channels, {sample_rate} samples a second."
+        )
+    return encoding, num_channels, sample_rate, bits
+
+
+def _picture(content: bytes, role: str, asked: Picture) -> MediaFacts:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InvalidInput("Pictures need Pillow, which is not installed. Run pip install pillow.") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=list(_FORMATS)) as picture:
+            found, size, kind = picture.format or "", picture.size, _FORMATS[picture.format or ""]
+            if size == (asked.width, asked.height):
+                picture.load()
+    except Exception as error:
+        raise EngineFailed(
+            f"{role} made no PNG, JPEG or WebP that can be decoded: {type(error).__name__}, {len(content):,} bytes "
+            f"that begin with {content[:8]!r}."
+        ) from error
+    if size != (asked.width, asked.height):
+        raise EngineFailed(
+            f"{role} must paint {asked.width} × {asked.height} pixels, got a {found} of {size[0]} × {size[1]}."
+        )
+    return MediaFacts(media_type=kind, width=asked.width, height=asked.height)
+
+
+def _recording(content: bytes, role: str, asked: Speech) -> MediaFacts:
+    sound = sound_of(content)
+    seconds = sound.duration_seconds
+    if asked.sample_rate not in (None, sound.sample_rate):
+        raise EngineFailed(
+            f"{role} must speak at {asked.sample_rate} samples a second, got a WAV of {sound.sample_rate}."
+        )
+    if not sound.num_frames:
+        raise EngineFailed(f"{role} made a WAV without a sample.")
+    if seconds > asked.duration_seconds_max:
+        raise EngineFailed(
+            f"{role} must speak for at most {asked.duration_seconds_max:g} s (duration_seconds_max), got "
+            f"{seconds:.1f} s."
+        )
+    return MediaFacts(media_type="audio/wav", duration_seconds=seconds, sample_rate=sound.sample_rate)

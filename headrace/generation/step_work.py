@@ -1,0 +1,289 @@
+"""How one micro-batch of a step is made, committed and read: of the texts, or of a role that paints or speaks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from headrace.engines.media_rows import MediaMaker, MediaRequest, MediaResult
+from headrace.engines.rows import (
+    GenerationRequest,
+    GenerationResult,
+    RowMaker,
+    builds,
+    failed,
+    storable,
+)
+from headrace.errors import HeadraceError, InvalidInput
+from headrace.generation.claim_objects import Claim
+from headrace.generation.media_batches import MadeMedium, commit_media, execution_of, read_media
+from headrace.generation.micro_batches import MadeRow, commit, committed, read_commit
+from headrace.generation.requests import Row
+from headrace.generation.steps import Step, asked_of
+from headrace.keys import row_id, row_seed
+from headrace.store.objects import ObjectStore
+from headrace.version_sets.sets import VersionSet
+
+_Q = TypeVar("_Q")
+_R = TypeVar("_R", GenerationResult, MediaResult)
+
+
+class Loaded(Protocol):
+    """What a step's engine has, whatever it makes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def build(self) -> str: ...
+
+    @property
+    def deterministic(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class OpenRows(Protocol):
+    def __call__(self, version_set: VersionSet, /) -> RowMaker: ...
+
+
+class OpenMedia(Protocol):
+    def __call__(self, version_set: VersionSet, role: str, /) -> MediaMaker: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBy:
+    """Who makes a batch, and whether its bytes are the version set's own."""
+
+    host: str
+    run_id: str
+    is_own_build: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBatch:
+    """`is_first`: this worker committed it."""
+
+    num_tokens: int
+    notes: Sequence[str]
+    is_first: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One attempt's rows in their batches, and what is known of their prompts."""
+
+    claim: Claim
+    version_set: VersionSet
+    batches: Sequence[tuple[Row, ...]]
+    # Prompt id → its row of PROMPTS, with what it carries.
+    prompts: Mapping[str, Mapping[str, Any]]
+    row_attempts: int
+    objects: ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The first step: what the writers write, or the prompts as they are."""
+
+    plan: Plan
+    step: Step
+    open_rows: OpenRows
+
+    def open(self) -> RowMaker:
+        return self.open_rows(self.plan.version_set) if self.step.roles else PromptsAsTheyAre()
+
+    def wanted_build(self) -> str:
+        if not self.step.roles:
+            return ""
+        version_set = self.plan.version_set
+        return builds(version_set.engine_of(role).build for role in self.step.roles)
+
+    def committed(self) -> set[int]:
+        return committed(self.plan.objects, self.plan.claim)
+
+    def make(self, engine: RowMaker, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
+        batch = self.plan.batches[index]
+        results = seconds_of(lambda: generate_rows(engine, batch, self.plan.row_attempts))
+        made = [
+            MadeRow(
+                row=row,
+                result=result,
+                seconds=seconds_of.seconds / len(results),
+                num_retries=num_retries,
+                deterministic=engine.deterministic and made_by.is_own_build,
+            )
+            for row, (result, num_retries) in zip(batch, results, strict=True)
+        ]
+        is_first = commit(self.plan.objects, self.plan.claim, index, made, host=made_by.host, run_id=made_by.run_id)
+        return MadeBatch(
+            num_tokens=sum(one.result.num_output_tokens or 0 for one in made),
+            notes=[one.result.note for one in made if one.result.note],
+            is_first=is_first,
+        )
+
+    def read(self, index: int) -> pa.Table:
+        return read_commit(self.plan.objects, self.plan.claim, index, self.plan.batches[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """A later step: one role that paints or speaks of what the texts' commits hold, never of memory."""
+
+    plan: Plan
+    step: Step
+    texts: Texts
+    open_media: OpenMedia
+
+    def open(self) -> MediaMaker:
+        return self.open_media(self.plan.version_set, self.step.role)
+
+    def wanted_build(self) -> str:
+        return self.plan.version_set.engine_of(self.step.role).build
+
+    def committed(self) -> set[int]:
+        return committed(self.plan.objects, self.plan.claim, self.step.role)
+
+    def make(self, engine: MediaMaker, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
+        batch = self.plan.batches[index]
+        asked = self._asked(index)
+        requests = [one for one in asked.values() if isinstance(one, MediaRequest)]
+        tried = seconds_of(
+            lambda: tried_rows(engine.generate, requests, self.plan.row_attempts, failed=_failed, name=engine.name)
+        )
+        results = dict(zip((one.row_id for one in requests), tried, strict=True))
+        made = []
+        for row in batch:
+            request = asked[row.row_id]
+            is_asked = isinstance(request, MediaRequest)
+            result, num_retries = results[row.row_id] if is_asked else (MediaResult.none("skipped", request), 0)
+            made.append(
+                MadeMedium(
+                    row=row,
+                    asked=request.text if is_asked else "",
+                    seed=self._seed(row),
+                    result=result,
+                    seconds=seconds_of.seconds / len(requests) if is_asked else 0.0,
+                    num_retries=num_retries,
+                    deterministic=engine.deterministic and made_by.is_own_build,
+                )
+            )
+        claim, role = self.plan.claim, self.step.role
+        is_first = commit_media(self.plan.objects, claim, role, index, made, host=made_by.host, run_id=made_by.run_id)
+        return MadeBatch(num_tokens=0, notes=[one.result.note for one in made if one.result.note], is_first=is_first)
+
+    def read(self, index: int) -> pa.Table:
+        return read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
+
+    def execution(self) -> pa.Table:
+        return execution_of([self.read(index) for index in range(len(self.plan.batches))])
+
+    def _asked(self, index: int) -> dict[str, MediaRequest | str]:
+        """Row id → what is asked of it, or why nothing is."""
+        template = self.plan.version_set.member(self.step.role).user_template
+        found: dict[str, MediaRequest | str] = {}
+        rows = {row.row_id: row for row in self.plan.batches[index]}
+        for made in self.texts.read(index).select(["row_id", "output", "finish_reason"]).to_pylist():
+            row = rows[made["row_id"]]
+            if made["finish_reason"] == "error" or not made["output"].strip():
+                found[row.row_id] = "the row has no text"
+                continue
+            prompt = self.plan.prompts[row.prompt_id]
+            try:
+                text = asked_of(template, text=made["output"], prompt=prompt, writers=self.texts.step.roles)
+            except InvalidInput as error:
+                found[row.row_id] = str(error)
+                continue
+            found[row.row_id] = MediaRequest(row_id=row.row_id, text=text, seed=self._seed(row))
+        return found
+
+    def _seed(self, row: Row) -> int:
+        return row_seed(row_id(row.prompt_id, self.step.led_to_by, row.variation))
+
+
+Work = Texts | Media
+
+
+@dataclass(kw_only=True)
+class Clocked:
+    """Times one call. `seconds`: of the last one."""
+
+    monotonic: Callable[[], float]
+    seconds: float = field(default=0.0)
+
+    def __call__(self, work: Callable[[], Any]) -> Any:
+        started = self.monotonic()
+        made = work()
+        self.seconds = self.monotonic() - started
+        return made
+
+
+class PromptsAsTheyAre:
+    """The texts of a chain in which nobody writes: a prompt is what is painted or spoken."""
+
+    name, build, deterministic = "prompt", "", True
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+        return [
+            GenerationResult(text=one.prompt, num_prompt_tokens=0, num_output_tokens=0, finish_reason="stop")
+            for one in requests
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def works_of(plan: Plan, steps: Sequence[Step], open_rows: OpenRows, open_media: OpenMedia | None) -> tuple[Work, ...]:
+    """How each of a set's steps is made.
+
+    Raises: InvalidInput: a step paints or speaks, and nobody says how it is opened.
+    """
+    texts = Texts(plan=plan, step=steps[0], open_rows=open_rows)
+    if open_media is None and len(steps) > 1:
+        raise InvalidInput(f"Role {steps[1].role!r} makes {steps[1].kind}, and nothing here opens its engine.")
+    later = (Media(plan=plan, step=step, texts=texts, open_media=open_media) for step in steps[1:] if open_media)
+    return (texts, *later)
+
+
+def generate_rows(engine: RowMaker, rows: Sequence[Row], row_attempts: int) -> list[tuple[GenerationResult, int]]:
+    """A batch's texts, each with its number of retries. Failing rows are retried alone, then given up.
+
+    Raises:
+        HeadraceError: from the engine: no row caused it, so none is given up.
+    """
+    requests = [GenerationRequest(row_id=row.row_id, prompt=row.prompt, seed=row.seed) for row in rows]
+    return tried_rows(engine.generate, requests, row_attempts, failed=failed, name=engine.name, storable=storable)
+
+
+def tried_rows(
+    generate: Callable[[Sequence[_Q]], list[_R]],
+    requests: Sequence[_Q],
+    row_attempts: int,
+    *,
+    failed: Callable[[BaseException], _R],
+    name: str,
+    storable: Callable[[_R], _R] = lambda result: result,
+) -> list[tuple[_R, int]]:
+    def attempt(some: Sequence[_Q]) -> list[_R]:
+        try:
+            results = generate(some)
+        except HeadraceError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a library raises may be one row's fault, and stays one row's)
+            return [failed(error) for _ in some]
+        assert len(results) == len(some), f"engine {name} gave {len(results)} results for {len(some)} requests"
+        return [storable(result) for result in results]
+
+    outcome: list[tuple[_R, int]] = []
+    for request, first in zip(requests, attempt(requests) if requests else [], strict=True):
+        result, num_retries = first, 0
+        while result.finish_reason == "error" and num_retries < row_attempts - 1:
+            num_retries += 1
+            (result,) = attempt([request])
+        outcome.append((result, num_retries))
+    return outcome
+
+
+def _failed(error: BaseException) -> MediaResult:
+    return MediaResult.none("error", error)

@@ -1,0 +1,120 @@
+"""A campaign that writes, paints and speaks, in Dagster: in one run, or in a run for each step."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets.generation import generated_content, generated_images, generated_speech, prompts, reviewed_content
+from headrace.clock import SystemClock
+from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.versions import HandoffStore
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import INITIALIZED
+from headrace.store.local import LocalStore
+from headrace.version_sets.sets import VersionSets
+from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
+from headrace_dagster.partition_keys import register_keys
+from headrace_dagster.resources.campaigns import CampaignsResource
+from headrace_dagster.resources.engines import EnginesResource
+
+PARTITION = "2026-11-01|tales-00"
+CAMPAIGN = """
+name: tales
+num_shards: 1
+prompts: {files: tales.jsonl, format: jsonl, column: text, term_column: term}
+chain: [writer, painter, speaker]
+roles:
+  writer: {model: pen, version: "1", registered: false, engine: {name: echo}}
+  painter:
+    model: brush
+    version: "1"
+    registered: false
+    engine: {name: echo}
+    picture: {width: 32, height: 32}
+    template: "{term}: {writer}"
+  speaker: {model: voice, version: "1", registered: false, engine: {name: echo}, speech: {sample_rate: 16000}}
+micro_batch_rows: 2
+"""
+_MEDIA = (generated_content, generated_images, generated_speech)
+
+
+class Project:
+    def __init__(self, directory: Path, instance: dg.DagsterInstance) -> None:
+        self.instance, self.handoffs = instance, HandoffStore(LocalStore(directory / "store"))
+        campaigns = CampaignsResource(
+            directory=str(directory / "campaigns"), home=str(directory), reports=str(directory / "reports")
+        )
+        self.campaign = campaigns.campaign("tales")
+        self.resources: dict[str, Any] = {
+            "io_manager": ArrowHandoffIOManager(url=str(directory / "store")),
+            "store": StoreResource(url=str(directory / "store")),
+            "campaigns": campaigns,
+            "engines": EnginesResource(),
+        }
+
+    def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [prompts, *_MEDIA, reviewed_content],
+            selection=dg.AssetSelection.assets(*assets),
+            partition_key=PARTITION,
+            instance=self.instance,
+            resources=self.resources,
+        )
+
+    def metadata(self, result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+        [event] = result.asset_materializations_for_node(asset)
+        return {name: value.value for name, value in event.metadata.items()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    rows = [{"term": f"mill {n}", "text": f"Tell of mill {n}."} for n in range(5)]
+    (tmp_path / "tales.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "campaigns").mkdir()
+    (tmp_path / "campaigns/tales.yaml").write_text(CAMPAIGN)
+    with dg.DagsterInstance.ephemeral() as instance:
+        project = Project(tmp_path, instance)
+        register_keys(instance, project.campaign.dynamic_keys)
+        version_set = project.campaign.version_set({})
+        VersionSets(project.handoffs.objects).put(version_set)
+        entry = {"version_set": version_set.id, "weights_digest": version_set.weights_digest, "reason": "first"}
+        Journal(project.handoffs.objects, "tales", SystemClock()).append(INITIALIZED, entry, expected=0)
+        project.materialize(prompts)
+        yield project
+
+
+def reviewed(project: Project) -> list[dict[str, Any]]:
+    return project.handoffs.open("reviewed_content", PARTITION).table().to_pylist()
+
+
+def test_one_run_makes_and_reviews_all_parts_of_a_row(project: Project) -> None:
+    result = project.materialize(*_MEDIA, reviewed_content)
+    rows = reviewed(project)
+    assert [[one["role"] for one in row["media"]] for row in rows] == [["painter", "speaker"]] * 5
+    assert all(row["kept"] for row in rows)
+    pictures = MediaSet.open(project.handoffs.open("generated_images", PARTITION))
+    first = rows[0]["media"][0]
+    assert pictures.read(first["item_id"]).startswith(b"\x89PNG")
+    assert pictures.item(first["item_id"]).caption == f"mill 0: {rows[0]['output']}"
+    assert project.metadata(result, "generated_speech")["num_items"] == 5
+
+
+def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:
+    asked = project.metadata(project.materialize(generated_content), "generated_content")
+    assert asked["waits_for"] == "painter, speaker"
+    early = project.metadata(project.materialize(reviewed_content), "reviewed_content")
+    assert early == {
+        "waits_for": "painter and speaker: nothing of a row is published before all of its parts are made."
+    }
+    project.materialize(generated_images)
+    assert project.handoffs.newest("generated_content", PARTITION) is None
+    project.materialize(generated_speech)
+    project.materialize(reviewed_content)
+    assert len(reviewed(project)) == 5
+    again = project.metadata(project.materialize(*_MEDIA), "generated_content")
+    assert again["reused"]
+    assert again["num_rows_generated_now"] == 0

@@ -1,0 +1,161 @@
+"""A row's text, its picture and its recording: made step by step, sealed together, each with a seed of its own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.engines.media_rows import MediaRequest, MediaResult
+from headrace.errors import EngineUnavailable, InvalidCampaign, InvalidInput, RepinRequired
+from headrace.generation.sealed_tables import IMAGES, MEDIA_EXECUTION, SPEECH
+from headrace.generation.steps import steps_of
+from headrace.handoff.media.reading import MediaSet
+from headrace.rollout.states import ABORTED
+from tests.generation.builders import TEXTS, make_site
+from tests.generation.media_builders import (
+    ECHO,
+    MediaSite,
+    make_media_campaign,
+    make_media_site,
+    make_roles,
+    start,
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> MediaSite:
+    return make_media_site(tmp_path)
+
+
+def bytes_of(site: MediaSite, asset: str) -> dict[str, bytes]:
+    media = MediaSet.open(site.handoffs.open(asset, site.partition.key))
+    return {item_id: media.read(item_id) for item_id in media.ids()}
+
+
+def test_a_row_gets_its_text_its_picture_and_its_recording(site: MediaSite) -> None:
+    outcome = site.generate()
+    rows = outcome.content.table()["row_id"].to_pylist()
+    assert list(bytes_of(site, IMAGES)) == [f"{row}/painter" for row in rows]
+    assert list(bytes_of(site, SPEECH)) == [f"{row}/speaker" for row in rows]
+    assert all(one.startswith(b"\x89PNG") for one in bytes_of(site, IMAGES).values())
+    assert all(one.startswith(b"RIFF") for one in bytes_of(site, SPEECH).values())
+    made = site.handoffs.open(MEDIA_EXECUTION, site.partition.key).table()
+    assert made["role"].to_pylist() == ["painter"] * len(TEXTS) + ["speaker"] * len(TEXTS)
+    assert set(made["finish_reason"].to_pylist()) == {"stop"}
+
+
+def test_nothing_is_published_before_the_last_step(site: MediaSite) -> None:
+    claim = site.open_claim()
+    for kind, left in (("text", ("painter", "speaker")), ("image", ("speaker",))):
+        outcome = site.generate(claim, up_to=kind)
+        assert (outcome.sealed, outcome.waits_for) == (None, left)
+        assert not site.handoffs.assets() or site.handoffs.assets() == ["prompts"]
+    assert site.generate(claim, up_to="speech").sealed
+    again = site.generate(claim)
+    assert again.reused
+    assert again.num_generated_now == 0
+
+
+def test_the_order_of_pictures_and_recordings_means_nothing(site: MediaSite, tmp_path: Path) -> None:
+    other = make_media_site(tmp_path / "other")
+    site.generate()
+    for kind in ("speech", "image"):
+        other.generate(other.open_claim(), up_to=kind)
+    assert bytes_of(site, IMAGES) == bytes_of(other, IMAGES)
+    assert bytes_of(site, SPEECH) == bytes_of(other, SPEECH)
+
+
+def test_a_new_painter_leaves_texts_and_recordings_as_they_are(site: MediaSite, tmp_path: Path) -> None:
+    other = MediaSite(tmp_path / "other", campaign=site.campaign)
+    other.roll_out_set("initialized", other.make_set(painter=2))
+    other.put_prompts()
+    one, two = site.generate(), other.generate()
+    assert one.claim.version_set != two.claim.version_set
+    texts = ["output", "seed", "num_output_tokens"]
+    assert one.content.table().select(texts).equals(two.content.table().select(texts))
+    assert list(bytes_of(site, SPEECH).values()) == list(bytes_of(other, SPEECH).values())
+    assert not set(bytes_of(site, IMAGES).values()) & set(bytes_of(other, IMAGES).values())
+
+
+def test_texts_are_those_of_the_writer_alone(site: MediaSite, tmp_path: Path) -> None:
+    plain = make_site(tmp_path / "plain")
+    [texts, *_] = steps_of(site.make_set())
+    # The same wish, but for who paints and speaks.
+    assert texts.led_to_by == plain.open_claim().version_set
+    outputs = ["prompt_id", "output", "seed"]
+    assert site.generate().content.table().select(outputs).equals(plain.generate().content.table().select(outputs))
+
+
+def test_prompts_are_painted_as_they_are_where_nobody_writes(tmp_path: Path) -> None:
+    roles = {"painter": make_roles()["painter"]}
+    site = make_media_site(tmp_path, campaign=make_media_campaign(roles))
+    assert site.generate().content.table()["output"].to_pylist() == TEXTS
+    assert len(bytes_of(site, IMAGES)) == len(TEXTS)
+
+
+class Broken:
+    """Makes nothing of one text, and dies at another batch."""
+
+    name, build, deterministic = "echo", "", True
+
+    def __init__(self, made: Any, *, dies_after: int) -> None:
+        self.made, self.dies_after = made, dies_after
+        self.asked: list[str] = []
+
+    def generate(self, requests: list[MediaRequest]) -> list[MediaResult]:
+        if len(self.asked) >= self.dies_after:
+            raise EngineUnavailable("killed")
+        self.asked += [one.row_id for one in requests]
+        return self.made.generate(requests)
+
+    def close(self) -> None:
+        self.made.close()
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 3, 5])
+def test_a_worker_killed_in_a_later_step_goes_on_there(site: MediaSite, tmp_path: Path, dies_after: int) -> None:
+    claim = site.open_claim()
+    first = Broken(site.open_media(site.make_set(), "painter"), dies_after=dies_after)
+    with pytest.raises(EngineUnavailable):
+        site.generate(claim, up_to="image", open_media=lambda *_: first)
+    second = Broken(site.open_media(site.make_set(), "painter"), dies_after=1000)
+    site.generate(claim, up_to="image", open_media=lambda *_: second)
+    site.generate(claim)
+    assert len(first.asked) + len(second.asked) == len(TEXTS)
+    assert not set(first.asked) & set(second.asked)
+    other = make_media_site(tmp_path / "other")
+    other.generate()
+    assert bytes_of(site, IMAGES) == bytes_of(other, IMAGES)
+
+
+def test_a_rollback_takes_all_parts_of_a_row_back(site: MediaSite) -> None:
+    candidate = site.make_set(painter=2)
+    start(site, candidate)
+    claim = site.open_claim()
+    assert claim.version_set == candidate.id
+    site.generate(claim, up_to="image")
+    site.roll_out_set(ABORTED, candidate)
+    with pytest.raises(RepinRequired):
+        site.generate(claim, up_to="speech")
+    assert site.objects.list(claim.batches_prefix) == []
+    assert site.handoffs.assets() == ["prompts"]
+
+
+def test_who_writes_comes_before_who_paints() -> None:
+    roles = make_roles()
+    with pytest.raises(InvalidInput, match="chain must have the roles that write before"):
+        make_media_campaign({"painter": roles["painter"], "writer": roles["writer"]})
+
+
+def test_a_template_names_what_a_row_has() -> None:
+    roles = make_roles()
+    with pytest.raises(
+        InvalidCampaign, match=r"roles: painter: template may use \{prompt\}, \{text\}, \{writer\}, got"
+    ):
+        make_media_campaign(roles | {"painter": replace(roles["painter"], template="{colour}")})
+
+
+def test_an_engine_that_only_writes_paints_nothing() -> None:
+    with pytest.raises(InvalidInput, match="engine 'transformers' makes text, and the role must make image"):
+        replace(make_roles()["painter"], engine=type(ECHO)("transformers"))
