@@ -411,7 +411,8 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    follows = [field for field in fields if field.name in like.names]
+    # By type, too: generated_content has a column `media` of another one, which nobody fills.
+    follows = [one for one in fields if one.name in like.names and _same_type(like.field(one.name).type, one.type)]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 

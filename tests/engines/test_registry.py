@@ -92,8 +92,8 @@ def test_two_packages_with_one_name_are_refused_and_named(install: Install) -> N
 @pytest.mark.parametrize(
     ("opening", "why"),
     {
-        "lambda opening: None": "must be opened as an Engine, got None",
-        "lambda opening: 'x'": "must be opened as an Engine, got something of type str",
+        "lambda opening: None": "must be opened as an Engine for text, got None",
+        "lambda opening: 'x'": "must be opened as an Engine for text, got something of type str",
         "lambda opening: sys.exit(4)": "raised SystemExit when opened",
         "lambda opening: Fixed()": "take name, build and deterministic as attributes: AttributeError",
         "lambda opening: ended(asyncio.CancelledError())": "raised CancelledError when opened",
