@@ -202,9 +202,18 @@ def _recording(content: bytes, role: str, asked: Speech) -> MediaFacts:
         )
     if not sound.num_frames:
         raise EngineFailed(f"{role} made a WAV without a sample.")
+    if sound.is_float and not _is_finite(sound):
+        raise EngineFailed(f"{role} made a WAV with a sample that is no number.")
     if seconds > asked.duration_seconds_max:
         raise EngineFailed(
             f"{role} must speak for at most {asked.duration_seconds_max:g} s (duration_seconds_max), got "
             f"{seconds:.1f} s."
         )
     return MediaFacts(media_type="audio/wav", duration_seconds=seconds, sample_rate=sound.sample_rate)
+
+
+def _is_finite(sound: Sound) -> bool:
+    # Imported here: pictures do without it.
+    import numpy as np
+
+    return bool(np.isfinite(np.frombuffer(sound.data, f"<f{sound.bits // 8}")).all())

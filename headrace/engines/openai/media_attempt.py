@@ -162,7 +162,9 @@ class MediaAttempt(Attempt):
         """
         shown = self._mask(without_credentials(address))[:200]
         try:
-            url = base.join(URL(address))
+            # As it was spelt, since others sign addresses; what no address may have is spelt by the rules first.
+            is_spelt = all("!" <= character < "\x7f" for character in address)
+            url = base.join(URL(address, encoded=is_spelt))
             if url.scheme not in ("http", "https") or not url.host:
                 raise ValueError(url.scheme)
             if url.origin() == self._base_url.origin():
