@@ -72,6 +72,7 @@ class EngineKind:
         makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
             order of it, on the same kind of machine.
+        check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
     """
 
@@ -82,6 +83,7 @@ class EngineKind:
     packages: tuple[str, ...] = ()
     deterministic: bool = False
     needs_weights: bool = False
+    check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
 
     @property
     def build(self) -> str:

@@ -148,7 +148,7 @@ class EngineSettings:
         return f"EngineSettings({self.name!r}, {self.options!r})"
 
 
-_OF_ONE_ENGINE = frozenset({"template_date", "special_tokens"})
+_OF_ONE_ENGINE = frozenset({"template_date", "special_tokens", "request", "allow_url_hosts"})
 
 
 class RegisteredModel(Protocol):
@@ -247,6 +247,7 @@ class Role:
                 f"engine {self.engine.name!r} makes {makes}, and the role must make {self.kind}: name another engine, "
                 "or take picture and speech out."
             )
+        self._check_engine()
         if self.kind == "text":
             if self.template is not None:
                 raise InvalidInput(
@@ -265,6 +266,12 @@ class Role:
                 f"template must name what it is about in braces, such as {{text}}, got {self.template!r}: every row "
                 "would get the same."
             )
+
+    def _check_engine(self) -> None:
+        try:
+            self.engine.kind.check_role(self.engine.options, self.picture or self.speech)
+        except InvalidInput as error:
+            raise InvalidInput(f"engine: {error}") from error
 
     def member(self, name: str, model: RegisteredModel | None, *, engine: EngineSpec | None) -> Member:
         """The version set's member that this role becomes.

@@ -61,6 +61,8 @@ class EngineSpec:
         special_tokens: texts that no prompt or message may contain, since the server would take them for a turn.
         batch_rows: how many rows are decoded together, always: fewer are padded, since the shape of a batch moves the
             last bits of every sum.
+        request: what a server's dialect of OpenAI's protocol has beside our own keys, as canonical JSON.
+        allow_url_hosts: other hosts from which a server's pictures may be fetched.
         options: those of another package's engine, as canonical JSON.
     """
 
@@ -73,11 +75,14 @@ class EngineSpec:
     template_date: str | None = None
     special_tokens: tuple[str, ...] = ()
     batch_rows: int = 8
+    request: str = ""
+    allow_url_hosts: tuple[str, ...] = ()
     options: str = ""
 
     def __post_init__(self) -> None:
         # JSON has lists.
         object.__setattr__(self, "special_tokens", tuple(self.special_tokens))
+        object.__setattr__(self, "allow_url_hosts", tuple(self.allow_url_hosts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,7 +315,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
             if member[name] is None:
                 del member[name]
     for engine in [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]:
-        for name in ("template_date", "special_tokens", "options"):
+        for name in ("template_date", "special_tokens", "request", "allow_url_hosts", "options"):
             if not engine[name]:
                 del engine[name]
         if engine["batch_rows"] == EngineSpec.batch_rows:

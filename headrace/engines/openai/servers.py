@@ -200,7 +200,9 @@ class ServerClient:
                 self._dispatcher.failed(ticket, "busy", why, retry_after_seconds=0.0)
                 return
             self._dispatcher.refused(ticket)
-            raise TurnRefused(f"The engine refuses this {self.asked}: {why}.", status=failure.status)
+            raise TurnRefused(
+                f"The engine refuses this {self.asked}: {why}.", status=failure.status, by_policy=failure.by_policy
+            )
         # Once a part was given out, the turn can no longer be refused.
         kind = failure.kind or "failing"
         state = self._dispatcher.failed(
