@@ -259,8 +259,8 @@ def test_rows_of_another_set_than_the_claims_are_not_sealed(site: Site) -> None:
     mixed = pa.concat_tables([content.slice(0, 6), _of_set(content.slice(6), other.version_set)])
     execution = site.handoffs.open("execution", site.partition.key).table()
     origin = Origin(run_id="run-2", input_versions={})
+    made = MadeTables(content=mixed, execution=execution)
     with pytest.raises(HandoffCorrupt, match=f"pinned version set {other.version_set[:12]}, and has rows of"):
-        made = MadeTables(content=mixed, execution=execution)
         seal(other, site.claims, site.handoffs, steps_of(make_version_set(2)), made, origin=origin)
     assert site.claims.settlement(other) is None
     assert site.handoffs.versions("generated_content", site.partition.key) == [1]
