@@ -11,7 +11,7 @@ against a cap, which limits what is published.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -24,12 +24,13 @@ from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
 from headrace.generation.claims import Claims
 from headrace.generation.review import review_rows
+from headrace.generation.review_content import review_content
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
-from headrace.generation.sealing import MirrorStopped, void_error
+from headrace.generation.sealing import TEXTS_OF, MirrorStopped, void_error
 from headrace.generation.step_work import OpenMedia, OpenRows
 from headrace.handoff.layout import asset_prefix
-from headrace.handoff.schemas import VARIATION, schema_named
+from headrace.handoff.schemas import MEDIA, VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path
 from headrace.rollout.sequential.samples import Sample
@@ -142,22 +143,25 @@ def mirror_partition(
         progress=progress,
         **timing,
     )
-    comparison = compare(published, outcome.content, campaign.review, handoffs, run_id=worker.run_id)
+    comparison = compare(published, outcome.content, campaign, handoffs, run_id=worker.run_id)
     return _mirror(outcome, published, comparison)
 
 
 def compare(
-    published: Handoff, mirrored: Handoff, review: ReviewSettings, handoffs: HandoffStore, *, run_id: str
+    published: Handoff, mirrored: Handoff, campaign: Campaign, handoffs: HandoffStore, *, run_id: str
 ) -> Handoff:
     """The comparison of one published version with one mirror of it, sealed once for each set of review rules.
 
+    Of rows that have pictures or recordings, all parts are judged, and all must be the same.
+
     Raises:
         HandoffCorrupt: the two answer different prompts.
+        HandoffMissing: the pictures or recordings of one are gone.
     """
     once = {
         "claim": mirrored.attributes["claim"],
         "published": published.content_digest,
-        "review": digest_text("review", canonical_json(asdict(review)).decode()),
+        "review": digest_text("review", canonical_json(asdict(campaign.review)).decode()),
     }
     found = handoffs.find(COMPARISON, published.partition, **once)
     if found is not None and handoffs.is_intact(found):
@@ -165,7 +169,7 @@ def compare(
     return handoffs.publish(
         COMPARISON,
         published.partition,
-        _compared(published, mirrored, review),
+        _compared(_Judged.of(published, campaign, handoffs), _Judged.of(mirrored, campaign, handoffs)),
         schema=_comparison_schema(published),
         code_version=GENERATION_CODE_VERSION,
         run_id=run_id,
@@ -291,7 +295,37 @@ def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Cla
     return create_object(claims.objects, key, RUN_PIN, pin).value
 
 
-def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> Iterator[pa.RecordBatch]:
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """Rows with their verdicts. `whole`: of rows with several parts, judged together, since their media are looked up
+    by row; None: of texts, which are judged a slice at a time."""
+
+    content: Handoff
+    review: ReviewSettings
+    whole: pa.Table | None
+
+    @classmethod
+    def of(cls, content: Handoff, campaign: Campaign, handoffs: HandoffStore) -> "_Judged":
+        whole = review_content(content, handoffs, campaign).table if TEXTS_OF in content.attributes else None
+        return cls(content=content, review=campaign.review, whole=whole)
+
+    def rows(self, rows: range) -> pa.Table:
+        if self.whole is None:
+            return review_rows(self.content.table(rows=rows), self.review).table
+        return self.whole.slice(rows.start, len(rows))
+
+
+def _parts(judged: pa.Table) -> list[Mapping[str, Any]]:
+    """What each row is made of: its text, and the digests of its pictures and recordings by role."""
+    texts = judged["output"].to_pylist()
+    media = judged[MEDIA.name].to_pylist() if MEDIA.name in judged.column_names else [[]] * len(texts)
+    return [
+        {"": text, **{one["role"]: one["xxh3_128"] for one in items}} for text, items in zip(texts, media, strict=True)
+    ]
+
+
+def _compared(before_all: _Judged, after_all: _Judged) -> Iterator[pa.RecordBatch]:
+    published, mirrored = before_all.content, after_all.content
     if published.num_rows != mirrored.num_rows:
         raise _other_prompts(published, mirrored)
     for start in range(0, published.num_rows, _SLICE_ROWS):
@@ -300,8 +334,8 @@ def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> 
         answered = _answered(before)
         if answered != _answered(after):
             raise _other_prompts(published, mirrored)
-        old, new = review_rows(before, review).table, review_rows(after, review).table
-        outputs = zip(before["output"].to_pylist(), after["output"].to_pylist(), strict=True)
+        old, new = before_all.rows(rows), after_all.rows(rows)
+        parts = zip(_parts(old), _parts(new), strict=True)
         columns = {
             **answered,
             "position": before["position"].to_pylist(),
@@ -311,7 +345,7 @@ def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> 
             "mirrored_kept": new["kept"].to_pylist(),
             "published_rejected_by": old["rejected_by"].to_pylist(),
             "mirrored_rejected_by": new["rejected_by"].to_pylist(),
-            "same_output": [one == other for one, other in outputs],
+            "same_output": [one == other for one, other in parts],
             "published_num_output_tokens": before["num_output_tokens"].to_pylist(),
             "mirrored_num_output_tokens": after["num_output_tokens"].to_pylist(),
         }

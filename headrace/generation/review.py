@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.generation.review_settings import ReviewSettings
-from headrace.handoff.schemas import schema_named
+from headrace.handoff.schemas import MEDIA, schema_named
 from headrace.text.words import Running, Term, tokens, words
 
 # Markers of the chat formats in use: ChatML, Llama, Mistral, Gemma.
@@ -69,6 +69,9 @@ def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
 
 def reviewed_table(content: pa.Table, verdicts: Sequence[Sequence[str]], counts: Mapping[str, int]) -> Review:
     """The rows with their verdicts. `counts`: by rule, of any kind of part."""
+    if MEDIA.name in content.column_names and content.schema.field(MEDIA.name).type != MEDIA.type:
+        # Of texts alone: null.
+        content = content.drop_columns([MEDIA.name])
     wanted = schema_named("reviewed_content", content.schema)
     copied = content.select([name for name in wanted.names if name in content.column_names])
     table = copied.append_column("kept", pa.array([not broken for broken in verdicts], pa.bool_()))

@@ -197,6 +197,9 @@ EXECUTION = _schema(
     deterministic=pa.bool_(),
 )
 
+# The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
+TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
+
 # How each picture or recording was made, or why there is none; a row for each row of content and role.
 MEDIA_EXECUTION = _schema(
     row_id=_STRING,
@@ -212,6 +215,7 @@ MEDIA_EXECUTION = _schema(
     host=_STRING,
     run_id=_STRING,
     deterministic=pa.bool_(),
+    taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
 )
 
 REVIEWED_CONTENT = _schema(
@@ -395,6 +399,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "execution": ((TAKEN_FROM,), False),
+    "mirror_execution": ((TAKEN_FROM,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(

@@ -12,7 +12,8 @@ from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
-from headrace.generation.claims import Claims, Regenerate, check_regenerate
+from headrace.generation.claim_objects import Claim
+from headrace.generation.claims import Claims, Regenerate, check_regenerate, unsettled
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
@@ -23,6 +24,7 @@ from headrace.generation.report import BYTES_MAX, render_report, report_markdown
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.generation.steps import Step, media_kinds, steps_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
@@ -129,8 +131,8 @@ def generated_speech(
 
 
 def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
-    if kind not in {making.campaign.parts[role].kind for role in making.campaign.makers}:
-        told = f"{making.campaign.name} makes no {kind}: its chain has no such role."
+    if kind not in media_kinds(making.steps):
+        told = f"version set {making.claim.version_set[:12]} of {making.campaign.name} makes no {kind}."
         return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
     outcome = making.run(kind)
     if outcome.sealed is None:
@@ -163,17 +165,29 @@ class _Making:
     def set_label(self, outcome: Outcome) -> str:
         return VersionSets(self.store.objects()).label(outcome.claim.version_set)
 
-    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
-        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
-        context, campaign, objects = self.context, self.campaign, self.store.objects()
-        journal = Journal(objects, campaign.name, SystemClock())
-        claims = Claims(objects=objects, journal=journal, clock=SystemClock())
-        if not journal.head():
+    @cached_property
+    def claims(self) -> Claims:
+        objects = self.store.objects()
+        return Claims(objects=objects, journal=Journal(objects, self.campaign.name, SystemClock()), clock=SystemClock())
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Those of the version set that the claim pins, whatever the campaign's file says by now."""
+        return steps_of(VersionSets(self.store.objects()).get(self.claim.version_set))
+
+    @cached_property
+    def claim(self) -> Claim:
+        return self.open_claim(None)
+
+    def open_claim(self, regenerate: Regenerate | None) -> Claim:
+        """Raises: as `Claims.open`. InvalidInput: nothing was rolled out."""
+        context, campaign = self.context, self.campaign
+        if not self.claims.journal.head():
             raise InvalidInput(
                 f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
                 f"{self.site.launch_of_rollout(campaign.name)}"
             )
-        claim = claims.open(
+        claim = self.claims.open(
             campaign,
             self.partition,
             self.prompts,
@@ -181,15 +195,21 @@ class _Making:
             regenerate=regenerate,
         )
         context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
-        opening = {"objects": objects, "replicas": campaign.replicas}
+        return claim
+
+    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
+        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
+        context, campaign = self.context, self.campaign
+        claim = self.open_claim(regenerate) if regenerate else self.claim
+        opening = {"objects": self.store.objects(), "replicas": campaign.replicas}
         return generate_partition(
             claim,
             campaign=campaign,
-            claims=claims,
+            claims=self.claims,
             handoffs=self.store.handoffs(),
             open_engine=partial(self.engines.open_rows, **opening),
             open_media=partial(self.engines.open_media, **opening),
-            up_to=up_to if campaign.makers else None,
+            up_to=up_to,
             worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
             progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
         )
@@ -209,9 +229,9 @@ def reviewed_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     campaign = campaigns.campaign(partition.campaign)
-    if not generated_content and campaign.makers:
+    if not generated_content and (makers := _under_way(store, campaign, partition)):
         # Asked for as soon as the texts are made.
-        told = f"{' and '.join(campaign.makers)}: nothing of a row is published before all of its parts are made."
+        told = f"{' and '.join(makers)}: nothing of a row is published before all of its parts are made."
         return dg.MaterializeResult(metadata={"waits_for": told})
     content = generated_content.get(partition.key) or store.handoffs().open("generated_content", partition.key)
     review = review_content(content, store.handoffs(), campaign)
@@ -220,6 +240,15 @@ def reviewed_content(
     return dg.MaterializeResult(
         value=review.table, metadata={SUMMARY: dg.MetadataValue.md(summary), **review.figures()}
     )
+
+
+def _under_way(store: StoreResource, campaign: Campaign, partition: ContentPartition) -> tuple[str, ...]:
+    """The roles that paint or speak in the attempt under way at a partition; none: it makes texts alone, or is over."""
+    objects = store.objects()
+    claims = [one for one in unsettled(objects, campaign.name) if one.kind == "content"]
+    own = [one for one in claims if one.partition == partition.key]
+    sets = [VersionSets(objects).get(one.version_set) for one in own[-1:]]
+    return tuple(step.role for one in sets for step in steps_of(one)[1:])
 
 
 def rolled_back_rows(
