@@ -243,6 +243,7 @@ MEDIA = pa.field(
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("duration_seconds", pa.float64()),
+                ("figures", _STRING),  # a JSON object: what its review measured, by name
             ]
         )
     ),
