@@ -24,12 +24,12 @@ _ASSET = re.compile(r"[a-z][a-z0-9_]*")
 class NearDuplicates:
     """Two pictures are near duplicates if both their perceptual hashes and their mean colours are near."""
 
-    hash_distance_max: Annotated[int, Ge(0), Le(64)] = 22
-    """How many of the 64 bits of their perceptual hashes may differ. Copies saved as JPEG or with a little noise: up to
-    26; in flat drawings most bits are chance. Different pictures: 28 in the middle."""
+    hash_distance_max: Annotated[int, Ge(0), Le(64)] = 26
+    """How many of the 64 bits of their perceptual hashes may differ. Copies saved as JPEG or with a little noise have
+    up to 26, since in flat drawings most bits are chance; different pictures 28 in the middle."""
     colour_distance_max: Annotated[float, Ge(0), Le(255)] = 9.0
-    """How far apart the mean colours of their 8 × 8 fields may lie, of 255 (root mean square). Copies: up to 10; of 300
-    different drawings 2% have another one within 8."""
+    """How far apart the mean colours of their 8 × 8 fields may lie, of 255 (root mean square). Copies have up to 10; of
+    300 different drawings 2% have another one within 8."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
