@@ -234,7 +234,7 @@ def reviewed_content(
         told = f"{' and '.join(makers)}: nothing of a row is published before all of its parts are made."
         return dg.MaterializeResult(metadata={"waits_for": told})
     content = generated_content.get(partition.key) or store.handoffs().open("generated_content", partition.key)
-    review = review_content(content, store.handoffs(), campaign)
+    review = review_content(content, store.handoffs(), campaign, campaigns.home_directory())
     report_key = site.key("campaign_report").to_user_string()
     summary = review_summary(partition, review, store.handoffs(), report_key=report_key)
     return dg.MaterializeResult(
