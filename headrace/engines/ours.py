@@ -137,6 +137,7 @@ TRANSFORMERS = EngineKind(
     packages=("transformers", "torch"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
 )
 DIFFUSERS = EngineKind(
     name="diffusers",
@@ -146,4 +147,5 @@ DIFFUSERS = EngineKind(
     packages=("diffusers", "transformers", "torch", "pillow"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
 )

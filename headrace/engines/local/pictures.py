@@ -67,6 +67,7 @@ class DiffusersEngine(MediaEngine):
         self._local: LocalPipeline | None = load_pipeline(directory, member, spec)
         self._batch_rows = spec.batch_rows
         self.mixes_rows = self._local.mixes_rows
+        self.computes_on_cpu = self._local.device.type == "cpu"
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_closed = False

@@ -156,7 +156,7 @@ def _scheduler(own: Any, role: str, name: str) -> Any:
     import diffusers
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    found: Any = getattr(diffusers, name, None)
+    found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
         raise InvalidInput(f"scheduler of {role!r} must be a scheduler of diffusers, got {name!r}.")
     flows = "FlowMatch"
@@ -166,7 +166,8 @@ def _scheduler(own: Any, role: str, name: str) -> Any:
             f"scheduler of {role!r} must be one of {', '.join(sorted(fitting))}, for its model was trained for "
             f"{type(own).__name__}, got {name!r}."
         )
-    return found.from_config(own.config)
+    kind: Any = found
+    return kind.from_config(own.config)
 
 
 def _let_it_take_several(pipeline: Any) -> None:
