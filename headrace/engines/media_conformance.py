@@ -56,7 +56,8 @@ _ASKED = (_TEXT, "A mill race.", "The wheel turns, and the stones grind.", "one 
 
 def painter(**picture: Any) -> Member:
     """A member without weights that paints 32 x 32 pixels, if `picture` does not say otherwise."""
-    return _member("painter", picture=Picture(**({"width": 32, "height": 32} | picture)))
+    asked: dict[str, Any] = {"width": 32, "height": 32} | picture
+    return _member("painter", picture=Picture(**asked))
 
 
 def speaker(**speech: Any) -> Member:

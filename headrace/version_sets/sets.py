@@ -1,8 +1,9 @@
 """Version sets: the exact models and settings that one unit of work sees, identified by their content.
 
-A set is immutable; its id is a sha256 over everything that can change an output. The weights' location (`weights_uri`)
-is not included: the same bytes in a moved store are the same set. Neither is the kind of CPU (`EngineSpec.cpu`). Sets are never deleted, so a retired set's rows stay
-traceable.
+A set is immutable; its id is a sha256 over everything that can change an output. Two things are kept and not included:
+the weights' location (`weights_uri`), since the same bytes in a moved store are the same set, and the kind of CPU
+(`EngineSpec.cpu`), or each kind in a cluster would have sets of its own. Sets are never deleted, so a retired set's rows
+stay traceable.
 """
 
 import hashlib
@@ -62,8 +63,8 @@ class EngineSpec:
         batch_rows: how many rows are decoded together, always: fewer are padded, since the shape of a batch moves the
             last bits of every sum.
         options: those of another package's engine, as canonical JSON.
-        cpu: the kind of CPU of the machine that made the set, for engines that compute here. Not part of the id, or a
-            daemon that moves to another machine would start a rollout; an engine on another kind is another build.
+        cpu: the kind of CPU of the machine that made the set, for engines that compute here. An engine on another kind
+            is another build. Not part of the id: a daemon that moves to another machine would start a rollout.
     """
 
     name: str

@@ -1,7 +1,6 @@
 """The diffusers engine against the suite that any package's engine is held to: in pixels, and with a VAE."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
