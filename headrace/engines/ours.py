@@ -30,13 +30,13 @@ class Options:
     """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
-    """For transformers: how the weights are held; bfloat16 for GPUs."""
+    """For transformers and diffusers: how the weights are held; bfloat16 for GPUs."""
     num_threads: Annotated[int, Ge(1)] = 1
-    """For transformers: the number of CPU threads."""
+    """For transformers and diffusers: the number of CPU threads."""
     batch_rows: Annotated[int, Ge(1), Le(4096)] = EngineSpec.batch_rows
-    """For transformers: how many rows of bulk generation are decoded together. Fewer are padded to as many, so that a
-    row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a campaign should
-    be a multiple of it."""
+    """For transformers and diffusers: how many rows of bulk generation are made together. Fewer are padded to as many,
+    so that a row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a
+    campaign should be a multiple of it."""
     base_url: str | None = None
     """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None
@@ -76,6 +76,17 @@ class TransformersOptions(Options):
             raise InvalidInput(
                 f"{'request' if self.request else 'allow_url_hosts'} is for servers, engine openai_http, and "
                 "'transformers' asks none. Leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesOptions(Options):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.special_tokens:
+            raise InvalidInput(
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'diffusers': "
+                "leave it out."
             )
 
 
@@ -148,6 +159,17 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
+def _open_pictures(opening: Opening) -> LoadedModel:
+    try:
+        from headrace.engines.local.pictures import DiffusersEngine
+
+        return DiffusersEngine(opening.weights(), opening.member, opening.spec)
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"The engine 'diffusers' needs {error.name}, which is not installed. Run pip install 'headrace[pictures]'."
+        ) from error
+
+
 ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
 OPENAI_HTTP = EngineKind(
     name="openai_http",
@@ -163,4 +185,15 @@ TRANSFORMERS = EngineKind(
     packages=("transformers", "torch"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
+)
+DIFFUSERS = EngineKind(
+    name="diffusers",
+    open=_open_pictures,
+    options=PicturesOptions,
+    makes=("image",),
+    packages=("diffusers", "transformers", "torch", "pillow"),
+    deterministic=True,
+    needs_weights=True,
+    computes_here=True,
 )
