@@ -21,7 +21,7 @@ _DATASET, _FOLDER = "dataset", "folder"
     "headrace export taglines today.csv --day 2026-11-22     texts that a spreadsheet would evaluate are disarmed",
     "headrace export 3fa1c2 rows.jsonl --rejected            all rows of a version set, with the rules they break",
     "headrace export taglines hub --format dataset           a Hugging Face dataset with its card",
-    "headrace export taglines cards --format folder          their pictures and sounds, named by row, and a table",
+    "headrace export taglines media --format folder          their pictures and sounds, named by row, and a table",
     "headrace export clean_documents documents.parquet       an asset's newest rows, of all partitions",
 )
 def export(

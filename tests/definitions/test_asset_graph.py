@@ -40,7 +40,7 @@ STAGE_AND_PARTITIONS = {
     "mirrored_content": ("generation", content),
     "rolled_back_rows": ("generation", campaigns),
     "reviewed_content": ("generation", content),
-    "cards": ("generation", content),
+    "clips": ("generation", content),
     "campaign_report": ("generation", days),
 }
 # What one partition is made from. Downstream partition → upstream partitions, on the instance below.
@@ -70,7 +70,7 @@ EDGES = {
     ("generated_content", "mirrored_content"): (CONTENT, [CONTENT]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
-    ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
+    ("generated_content", "clips"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 # One of the two has no partitions: all of the other's are read, or each reads it.
