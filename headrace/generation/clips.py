@@ -100,7 +100,7 @@ def film(picture: bytes, wav: bytes, text: str, settings: ClipSettings) -> tuple
         video.width, video.height = still.size
         video.pix_fmt = "yuv420p"
         make_bitexact(video)
-        audio = add_opus(container, num_channels=min(2, sound.num_channels))
+        audio = add_opus(container, sound.num_channels)
         track = container.add_mux_stream("webvtt") if settings.subtitles and text.strip() else None
         container.start_encoding()
         if track is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 48_000
 _PACKET_FRAMES = 960
 # Speech in one channel is transparent from about 32 kbit/s on.
-_BITS_A_CHANNEL = 40_000
+BITS_A_CHANNEL = 40_000
 # Names of raw samples: by bits, and whether they are floats.
 _RAW = {(8, False): "u8", (16, False): "s16le", (24, False): "s24le", (32, False): "s32le"}
 _RAW |= {(32, True): "f32le", (64, True): "f64le"}
@@ -43,22 +43,24 @@ def av_module() -> Any:
     return av
 
 
-def ogg_opus(wav: bytes) -> bytes:
-    """A WAV as Ogg with Opus, which browsers play.
+def ogg_opus(wav: bytes, *, bits_a_channel: int = BITS_A_CHANNEL) -> bytes:
+    """A WAV as Ogg with Opus, which browsers play. `bits_a_channel`: a second.
 
     Raises:
         EngineFailed: it is no WAV. InvalidInput: PyAV is not installed.
     """
     body = io.BytesIO()
     with av_module().open(body, "w", format="ogg", container_options=BITEXACT) as container:
-        stream = add_opus(container, num_channels=_num_channels(wav))
+        stream = add_opus(container, sound_of(wav).num_channels, bits_a_channel=bits_a_channel)
         mux_opus(container, stream, wav)
     return body.getvalue()
 
 
-def add_opus(container: "OutputContainer", *, num_channels: int) -> "AudioStream":
+def add_opus(container: "OutputContainer", num_channels: int, *, bits_a_channel: int = BITS_A_CHANNEL) -> "AudioStream":
+    """A stream of one channel or two; more are mixed down."""
+    num_channels = min(2, num_channels)
     stream = container.add_stream("libopus", rate=SAMPLE_RATE)
-    stream.bit_rate = _BITS_A_CHANNEL * num_channels
+    stream.bit_rate = bits_a_channel * num_channels
     stream.layout = "mono" if num_channels == 1 else "stereo"
     make_bitexact(stream)
     return stream
@@ -74,11 +76,6 @@ def mux_opus(container: "OutputContainer", stream: "AudioStream", wav: bytes) ->
 def make_bitexact(stream: Any) -> None:
     stream.codec_context.thread_count = 1
     stream.codec_context.flags |= _BITEXACT
-
-
-def _num_channels(wav: bytes) -> int:
-    # More than two are mixed down.
-    return min(2, sound_of(wav).num_channels)
 
 
 def _frames(wav: bytes, layout: str) -> "Iterator[AudioFrame]":
