@@ -411,7 +411,13 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    follows = [field for field in fields if field.name in like.names]
+    # The column `media` of a text campaign's content is no list of items, and has always been null.
+    follows = [
+        field
+        for field in fields
+        if field.name in like.names
+        and pa.types.is_nested(like.field(field.name).type) == pa.types.is_nested(field.type)
+    ]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
