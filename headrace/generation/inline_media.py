@@ -1,7 +1,8 @@
 """Pictures and recordings within a page, as `data:` URLs: small enough that hundreds fit into one file.
 
-A small picture is there as it is, a larger one as a thumbnail. A recording is there as Opus of 16 kbit/s if PyAV is
-installed (2 kB a second), else as the WAV that it is (30 to 50 kB a second). What does not fit is counted.
+A small picture is there as it is, a larger one as a thumbnail. A recording is there as Opus of 20 kbit/s if PyAV is
+installed (2.5 kB and 3 ms of CPU time a second), else as the WAV that it is (30 to 50 kB a second). What does not fit
+is counted.
 """
 
 import base64
@@ -20,7 +21,7 @@ from headrace.version_sets.media_settings import MemberKind
 PICTURE_PIXELS = 192
 # A picture of such size and bytes is shown as it is.
 _RAW_BYTES_MAX = 16_000
-_SOUND_BITS = 16_000
+_SOUND_BITS, _SOUND_EFFORT = 20_000, 0
 # Every browser shows and plays these.
 _SHOWN = frozenset({"image/png", "image/jpeg", "image/webp"})
 _PLAYED = frozenset({"audio/wav", "audio/ogg", "audio/mpeg"})
@@ -110,7 +111,7 @@ def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:
 def _sound(body: bytes, part: Part) -> tuple[str, bytes] | None:
     if has_av() and part.media_type == "audio/wav":
         try:
-            return "audio/ogg", ogg_opus(body, bits_a_channel=_SOUND_BITS)
+            return "audio/ogg", ogg_opus(body, bits_a_channel=_SOUND_BITS, effort=_SOUND_EFFORT)
         except (EngineFailed, InvalidInput):
             return None
     return (part.media_type, body) if part.media_type in _PLAYED else None

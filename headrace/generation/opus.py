@@ -43,23 +43,29 @@ def av_module() -> Any:
     return av
 
 
-def ogg_opus(wav: bytes, *, bits_a_channel: int = BITS_A_CHANNEL) -> bytes:
-    """A WAV as Ogg with Opus, which browsers play. `bits_a_channel`: a second.
+def ogg_opus(wav: bytes, *, bits_a_channel: int = BITS_A_CHANNEL, effort: int = 10) -> bytes:
+    """A WAV as Ogg with Opus, which browsers play.
+
+    Args:
+        bits_a_channel: a second.
+        effort: from 0, a third of the CPU time of 10, to 10; speech stays clear.
 
     Raises:
         EngineFailed: it is no WAV. InvalidInput: PyAV is not installed.
     """
     body = io.BytesIO()
     with av_module().open(body, "w", format="ogg", container_options=BITEXACT) as container:
-        stream = add_opus(container, sound_of(wav).num_channels, bits_a_channel=bits_a_channel)
+        stream = add_opus(container, sound_of(wav).num_channels, bits_a_channel=bits_a_channel, effort=effort)
         mux_opus(container, stream, wav)
     return body.getvalue()
 
 
-def add_opus(container: "OutputContainer", num_channels: int, *, bits_a_channel: int = BITS_A_CHANNEL) -> "AudioStream":
+def add_opus(
+    container: "OutputContainer", num_channels: int, *, bits_a_channel: int = BITS_A_CHANNEL, effort: int = 10
+) -> "AudioStream":
     """A stream of one channel or two; more are mixed down."""
     num_channels = min(2, num_channels)
-    stream = container.add_stream("libopus", rate=SAMPLE_RATE)
+    stream = container.add_stream("libopus", rate=SAMPLE_RATE, options={"compression_level": str(effort)})
     stream.bit_rate = bits_a_channel * num_channels
     stream.layout = "mono" if num_channels == 1 else "stereo"
     make_bitexact(stream)

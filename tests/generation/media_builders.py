@@ -12,6 +12,7 @@ from headrace.engines.rows import ChainRows, open_rows
 from headrace.generation.bulk import Outcome
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
+from headrace.generation.day_summary import CampaignDay, summarize_day
 from headrace.generation.review_content import review_content
 from headrace.generation.review_settings import ReviewSettings
 from headrace.handoff.versions import Handoff
@@ -20,7 +21,7 @@ from headrace.version_sets.media_settings import Picture, Speech
 from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.campaign_site import make_campaign
 from simulation.models import model_of
-from tests.generation.builders import TEXTS, Site, make_partition
+from tests.generation.builders import DAY, TEXTS, Site, make_partition
 
 ECHO = EngineSettings("echo")
 PICTURE = Picture(width=32, height=24, num_inference_steps=8, guidance_scale=2)
@@ -106,4 +107,22 @@ def review_site(site: MediaSite, content: Handoff) -> Handoff:
         code_version="1",
         run_id="r",
         input_versions={f"{content.asset}[{content.partition}]": f"v{content.version} {content.content_digest}"},
+    )
+
+
+def summary_of(site: MediaSite) -> CampaignDay:
+    """The site's day, as far as it is sealed."""
+    keys = site.campaign.partition_keys(DAY)
+    content, reviewed = (
+        {key: found for key in keys if (found := site.handoffs.newest(asset, key))}
+        for asset in ("generated_content", "reviewed_content")
+    )
+    return summarize_day(
+        site.campaign.name,
+        DAY,
+        partition_keys=keys,
+        content=content,
+        reviewed=reviewed,
+        handoffs=site.handoffs,
+        set_label=VersionSets(site.objects).label,
     )

@@ -34,7 +34,7 @@
 
   function part([role, kind, url, isSmall]) {
     if (kind === "image") return element("img", { src: url, alt: `${role}'s picture`, className: isSmall ? "small" : "" });
-    const player = element("audio", { controls: true, preload: "none", src: url });
+    const player = element("audio", { controls: true, preload: "metadata", src: url });
     player.setAttribute("aria-label", `${role}'s recording`);
     return player;
   }
