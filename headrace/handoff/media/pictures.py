@@ -35,6 +35,24 @@ def opened_picture(body: bytes, *, draft_pixels: int | None = None) -> "Image | 
     return ground
 
 
+def first_frame(film: bytes) -> "Image | None":
+    """A film's first picture; None: it cannot be decoded, has more than PIXELS_MAX, or PyAV is not installed."""
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:
+        return None
+    try:
+        with av.open(io.BytesIO(film), "r") as read:
+            video = read.streams.video[0]
+            if video.width * video.height > PIXELS_MAX:
+                return None
+            return next(read.decode(video)).to_image()
+    # Any error of a decoder over foreign bytes.
+    except (FFmpegError, OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
 def enlarged(picture: "Image", pixels_min: int) -> "Image":
     """The picture, its shorter side at least `pixels_min`: by a whole factor, so that every pixel stays sharp."""
     from PIL import Image

@@ -1,7 +1,7 @@
-"""Small pictures of a version's first items, for people who inspect a run: scaled images, and waveforms of sounds.
+"""Small pictures of a version's first items, for people who inspect a run: images, waveforms of sounds, first frames.
 
-Items that cannot be drawn (films, formats unknown to Pillow, very large items) become a labelled box: a picture for the
-UI must never fail the run that made the items. Without Pillow a sentence replaces the pictures.
+Items that cannot be drawn (films without PyAV, formats unknown to Pillow, very large items) become a labelled box: a
+picture for the UI must never fail the run that made the items. Without Pillow a sentence replaces the pictures.
 """
 
 import base64
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from headrace.errors import InvalidInput
-from headrace.handoff.media.pictures import enlarged, opened_picture
+from headrace.handoff.media.pictures import enlarged, first_frame, opened_picture
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.media.waveform import wav_peaks
 from headrace.text import markdown
@@ -98,6 +98,8 @@ def _thumbnail(media: MediaSet, item: StoredItem, pixels: int) -> "Image":
     if item.num_bytes <= _ITEM_BYTES_MAX:
         if kind == "image" and (picture := _scaled(media.read(item.item_id), pixels)):
             return picture
+        if kind == "video" and (picture := _first_frame(media.read(item.item_id), pixels)):
+            return picture
         if kind == "audio" and (peaks := wav_peaks(media.read(item.item_id), pixels)):
             return _drawn_wave(peaks, pixels)
     return _labelled(item, pixels)
@@ -112,6 +114,13 @@ def _scaled(body: bytes, pixels: int) -> "Image | None":
     if factor > 1:
         return enlarged(picture, factor * min(picture.size))
     picture.thumbnail((pixels, pixels))
+    return picture
+
+
+def _first_frame(body: bytes, pixels: int) -> "Image | None":
+    picture = first_frame(body)
+    if picture is not None:
+        picture.thumbnail((pixels, pixels))
     return picture
 
 
