@@ -16,7 +16,6 @@ from assets import (
     generation_checks,
     image_checks,
     images,
-    media,
     mirroring,
     prep,
     prep_checks,
@@ -46,9 +45,7 @@ register_when_loaded(settings_from_environment())
 _PREP = [prep, *([embeddings] if SEMANTIC_DUPLICATES else []), *([duplicates] if COMPARES_SHARDS else [])]
 
 defs = dg.Definitions(
-    assets=with_conditions(
-        dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring, media])
-    ),
+    assets=with_conditions(dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring])),
     asset_checks=dg.load_asset_checks_from_modules(
         [prep_checks, image_checks, deployment_checks, generation_checks, file_checks]
     ),

@@ -61,7 +61,7 @@ STAGE_JOBS = (
     StageJob(name="speak", stage="generation", assets=("generated_speech",)),
     StageJob(name="mirror", stage="generation", assets=("mirrored_content",)),
     StageJob(name="list_rolled_back", stage="generation", assets=("rolled_back_rows",)),
-    StageJob(name="review", stage="generation", assets=("reviewed_content", "cards")),
+    StageJob(name="review", stage="generation", assets=("reviewed_content", "clips")),
     StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 

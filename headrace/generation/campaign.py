@@ -20,6 +20,7 @@ from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
+from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.steps import places_of
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
@@ -149,6 +150,8 @@ class Campaign:
     """Model, or MODEL:VERSION → the price of its tokens; for the budget of money."""
     review: ReviewSettings = field(default_factory=ReviewSettings)
     rollout: Plan = field(default_factory=Plan)
+    clips: ClipSettings | None = None
+    """Films of rows that have a picture and a recording: `{}` asks for them as they usually are; null: none."""
 
     def __post_init__(self) -> None:
         check_subject_name("name", self.name)
@@ -160,6 +163,7 @@ class Campaign:
         check_replicas(self.replicas)
         self._check_budget()
         self._check_review()
+        self._check_clips()
         self.rollout.check_measured(BULK_METRICS | self._role_metrics)
 
     @cached_property
@@ -328,6 +332,17 @@ class Campaign:
             raise InvalidCampaign(
                 f"budget: money is never spent on tokens that cost nothing, got a price of 0 for prompt and output of "
                 f"{', '.join(map(repr, free))}: state what they cost, or a budget of tokens or seconds instead."
+            )
+
+    def _check_clips(self) -> None:
+        kinds = {self.parts[role].kind for role in self.makers}
+        if self.clips is not None and (missing := {"image": "paints", "speech": "speaks"}.keys() - kinds):
+            lacks = " and none that ".join(
+                word for kind, word in (("image", "paints"), ("speech", "speaks")) if kind in missing
+            )
+            raise InvalidCampaign(
+                f"clips: a film is made of a picture and a recording, and the chain has no role that {lacks}: add it, "
+                "or leave clips out."
             )
 
     def _check_system_turns(self) -> None:

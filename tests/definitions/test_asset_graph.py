@@ -42,7 +42,7 @@ STAGE_AND_PARTITIONS = {
     "mirrored_content": ("generation", content),
     "rolled_back_rows": ("generation", campaigns),
     "reviewed_content": ("generation", content),
-    "cards": ("generation", content),
+    "clips": ("generation", content),
     "campaign_report": ("generation", days),
 }
 HOLD_A_GPU = ("generated_content", "generated_images", "generated_speech", "mirrored_content")
@@ -79,7 +79,7 @@ EDGES = {
     ("generated_content", "mirrored_content"): (CONTENT, [CONTENT]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
-    ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
+    ("generated_content", "clips"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 # One of the two has no partitions: all of the other's are read, or each reads it.
