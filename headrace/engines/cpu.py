@@ -1,10 +1,10 @@
 """What of this machine's CPU picks the code that a library computes with, read without importing the library.
 
 Another instruction set adds in another order, so the last bits of a sum differ: an engine that computes here is the
-same build only on a CPU of the same kind. Sizes of caches, which some libraries go by as well, are not in it.
+same build only on a CPU of the same kind. Not in it: sizes of caches, which some libraries go by as well, and
+ATEN_CPU_CAPABILITY, by which a user can have PyTorch take fewer instructions than there are.
 """
 
-import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -38,9 +38,6 @@ def cpu_kind_of(cpuinfo: str, machine: str) -> str:
     if flags := {*facts.get("flags", "").split()}:
         vendor = facts.get("vendor_id", "")
         kernels = next((name for name, needed in _KERNELS.items() if needed <= flags), "DEFAULT")
-        # The word by which users have PyTorch take less than there is.
-        wanted = os.environ.get("ATEN_CPU_CAPABILITY", "").upper()
-        kernels = wanted if wanted in {*_KERNELS, "DEFAULT"} else kernels
         units = [name for name, flag in _UNITS.items() if flag in flags]
         return " ".join([_VENDORS.get(vendor, vendor), kernels, *units]).strip()
     features = {*facts.get("Features", "").split()}

@@ -34,8 +34,3 @@ def test_kernels_and_units_are_those_that_pytorch_finds() -> None:
 )
 def test_the_kind_of_a_cpu(cpuinfo: str, machine: str, kind: str) -> None:
     assert cpu_kind_of(cpuinfo, machine) == kind
-
-
-def test_fewer_kernels_than_there_are_can_be_asked_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    assert cpu_kind_of(CASCADE, "x86_64") == "Intel AVX2"

@@ -104,7 +104,7 @@ def test_a_damaged_registration_is_made_again(site: Site) -> None:
     [
         (
             "models",
-            "tales: weights of writer must be a model directory, got .*/models, which has no config.json .* no model_inde",
+            "tales: weights of writer must be a model directory, got .*/models, which has no config.json .* no model_",
         ),
         ("/nowhere/model", "tales: weights of writer must be a model directory or a hub name, got '/nowhere/model'"),
         ("a/b/c", "which does not exist in"),

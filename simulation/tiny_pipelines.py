@@ -7,7 +7,7 @@ call gives the same bytes.
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_model import SENTENCES
+from simulation.tiny_model import SENTENCES
 
 _POSITIONS_MAX = 64
 
