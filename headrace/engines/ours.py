@@ -7,6 +7,7 @@ from annotated_types import Ge, Le
 
 from headrace.chat.template import checked_date
 from headrace.engines.base import Engine, LoadedModel
+from headrace.engines.comfyui.graph import ComfyOptions, check_comfy_role
 from headrace.engines.openai.address import check_address, check_url_hosts
 from headrace.engines.registry import EngineKind, Opening
 from headrace.errors import InvalidInput
@@ -152,6 +153,18 @@ def _open_server(opening: Opening) -> LoadedModel:
     )
 
 
+def _open_comfyui(opening: Opening) -> LoadedModel:
+    from headrace.engines.comfyui.client import ComfyEngine
+
+    options: ComfyOptions = opening.options
+    return ComfyEngine(
+        member=opening.member,
+        base_urls=opening.deployment.servers(options.base_url),
+        options=options,
+        deployment=opening.deployment,
+    )
+
+
 def _open_local(opening: Opening) -> Engine:
     # Imported here: it costs seconds of CPU, which the other engines do not need.
     from headrace.engines.local.engine import LocalEngine
@@ -177,6 +190,9 @@ OPENAI_HTTP = EngineKind(
     options=ServerOptions,
     makes=("text", "image", "speech"),
     check_role=_check_server_role,
+)
+COMFYUI_HTTP = EngineKind(
+    name="comfyui_http", open=_open_comfyui, options=ComfyOptions, makes=("image",), check_role=check_comfy_role
 )
 TRANSFORMERS = EngineKind(
     name="transformers",

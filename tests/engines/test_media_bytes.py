@@ -110,9 +110,9 @@ def webp_header(width: int, height: int) -> bytes:
 def test_no_bomb_of_any_form_takes_memory(tmp_path: Any) -> None:
     """In a process of its own, whose peak shows what was taken."""
     text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 9))
-    data = png_bomb(32, 300_000)
+    data = png_bomb(32, 100_000)
     bombs = {
-        "pixels": png_bomb(8000, 8000),
+        "pixels": png_bomb(5000, 5000),
         "pixels of JPEG": jpeg_header(65_000, 65_000),
         "pixels of WebP": webp_header(16_000, 16_000),
         "a text in a picture of the right size": PNG[:33] + text + PNG[33:],
@@ -123,10 +123,12 @@ def test_no_bomb_of_any_form_takes_memory(tmp_path: Any) -> None:
     script = """
 import json, resource, sys
 from pathlib import Path
-from PIL import Image
 from headrace.engines.base import EngineFailed
 from headrace.engines.media_bytes import examined
-from tests.engines.test_media_bytes import PAINTER
+from headrace.version_sets.media_settings import Picture
+from headrace.version_sets.sets import Member
+PAINTER = Member(role="painter", model_name="a", model_version="1", weights_digest="", weights_uri="", system_prompt="",
+                 user_template="{text}", picture=Picture(width=32, height=24))
 files = sorted(Path(sys.argv[1]).iterdir())
 contents = [file.read_bytes() for file in files]
 examined(Path(sys.argv[2]).read_bytes(), PAINTER)
@@ -142,7 +144,7 @@ print(json.dumps([told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - bef
     well.write_bytes(PNG)
     command = [sys.executable, "-c", script, str(tmp_path), str(well)]
     told, grown_kb = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert "8000 × 8000" in told[0]
+    assert "5000 × 5000" in told[0]
     assert all("must paint" in one or BROKEN in one for one in told), told
     assert grown_kb < 60_000, told
 

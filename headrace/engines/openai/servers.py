@@ -76,12 +76,7 @@ class ServerClient:
 
     async def close(self) -> None:
         """Fails the turns under way."""
-        self._is_closed = True
-        for scope in list(self._scopes.values()):
-            scope.reschedule(0.0)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result(None)
+        self._end_turns()
         tasks = [*self._probes, *([self._ticker] if self._ticker else [])]
         for task in tasks:
             task.cancel()
@@ -90,6 +85,14 @@ class ServerClient:
                 await task
         if self._session is not None:
             await self._session.close()
+
+    def _end_turns(self) -> None:
+        self._is_closed = True
+        for scope in list(self._scopes.values()):
+            scope.reschedule(0.0)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
 
     # --- a request ---
 
