@@ -141,10 +141,12 @@ class Recipe:
                 f"freeze must be empty with objective: flow_matching, whose weights start at random, got "
                 f"{list(self.freeze)!r}."
             )
-        if self.zero_stage == 0 and self.precision != "fp32":
+        # DeepSpeed hands out a whole fp32 weight, by which the average is gathered, at these alone: stage 3 was tried
+        # and waits for ever.
+        if self.zero_stage == 3 or (self.zero_stage == 0 and self.precision != "fp32"):
             raise InvalidTrainingRun(
-                f"objective: flow_matching in {self.precision} needs zero_stage 1, 2 or 3, from whose fp32 weights the "
-                "moving average is gathered, got zero_stage=0."
+                f"objective: flow_matching in {self.precision} needs zero_stage 1 or 2 (in fp32 also 0), from which "
+                f"the moving average can be gathered, got zero_stage={self.zero_stage}."
             )
         if self.precision == "fp16":
             raise InvalidTrainingRun(
