@@ -183,6 +183,12 @@ def _open_pictures(opening: Opening) -> LoadedModel:
         ) from error
 
 
+def _open_voice(opening: Opening) -> LoadedModel:
+    from headrace.engines.local.hibari_voice import HibariEngine
+
+    return HibariEngine(opening.member)
+
+
 ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
 OPENAI_HTTP = EngineKind(
     name="openai_http",
@@ -211,5 +217,14 @@ DIFFUSERS = EngineKind(
     packages=("diffusers", "transformers", "torch", "pillow"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
+)
+HIBARI = EngineKind(
+    name="hibari",
+    open=_open_voice,
+    makes=("speech",),
+    # Its spectra are numpy's and scipy's: either one's FFT moves the last bits, and so does a resampled rate.
+    packages=("hibari-tts", "onnxruntime", "scipy", "numpy"),
+    deterministic=True,
     computes_here=True,
 )
