@@ -46,7 +46,7 @@ class References:
 
     @cached_property
     def digest(self) -> str:
-        told = xxhash.xxh3_128("\0".join(self.captions))
+        told = xxhash.xxh3_128("\0".join(self.captions).encode())
         told.update(np.ascontiguousarray(self.colours_NC).tobytes())
         return told.hexdigest()
 
