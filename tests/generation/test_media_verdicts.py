@@ -106,6 +106,7 @@ def test_each_picture_is_rejected_by_the_rules_that_it_breaks(tmp_path: Path) ->
     assert found.num_rejected_by == {
         "painter.failed": 0,
         "painter.refused": 1,
+        "painter.unreadable": 0,
         "painter.blank": 1,
         "painter.noise": 0,
         "painter.near_duplicate": 1,
@@ -229,7 +230,7 @@ rollout: {gate: {margins: {painter.pass_rate: 0.25, painter.agreement: 0.2}}}
     campaign: Campaign = load_campaign(file)
     assert campaign.review.pictures
     assert campaign.review.pictures.references == f"{tmp_path}/true/*"
-    assert campaign.review.pictures.rules == ("blank", "noise")
+    assert campaign.review.pictures.rules == ("unreadable", "blank", "noise")
     assert campaign.plan.gate.margins == {"painter.pass_rate": 0.25, "painter.agreement": 0.2}
 
 

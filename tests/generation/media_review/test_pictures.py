@@ -85,7 +85,7 @@ def test_a_limit_of_null_turns_its_rule_off() -> None:
 
 def test_bytes_that_are_no_picture_are_a_fault_of_their_own() -> None:
     painted = [Painted(measured=measured(b"GIF89a, not"), caption="")]
-    assert picture_verdicts(painted, PictureReview())[0].faults == ("undecodable",)
+    assert picture_verdicts(painted, PictureReview())[0].faults == ("unreadable",)
 
 
 def test_of_pictures_that_look_alike_the_first_stays() -> None:
