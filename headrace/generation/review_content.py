@@ -33,9 +33,10 @@ from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
-    from headrace.generation.media_review.pictures import Verdict
     from headrace.generation.media_review.references import References
 
+# A row's id, the rules that its item breaks, and what was measured of it, by name.
+_Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
 # Rows whose texts are in memory at once.
 _SLICE_ROWS = 2048
 # Faults of a part that is not there, by its finish_reason; a part that was skipped for want of a text has none.
@@ -73,7 +74,7 @@ class Verdicts:
 
     broken: list[list[str]]
     rules: tuple[str, ...]
-    figures: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     measured: Mapping[str, int | float] = field(default_factory=dict)
 
 
@@ -118,7 +119,7 @@ def verdicts_of(
         return Verdicts(broken=broken, rules=rules)
     rows = content.table(["row_id"])["row_id"].to_pylist()
     by_row = dict(zip(rows, broken, strict=True))
-    figures: dict[str, dict[str, Mapping[str, float]]] = defaultdict(dict)
+    figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for role in parts.kinds:
         rules += _rules_of(role, campaign, parts)
         for row, rule in _not_made(rows, role, parts):
@@ -131,12 +132,12 @@ def verdicts_of(
                 role, by_row, captions, parts, _settings_of(campaign, parts.kinds.values())["pictures"], references
             )
         else:
-            judged = _speech_judged(role, parts, _settings_of(campaign, parts.kinds.values()).get("speech"))
-        for row, verdict in judged:
-            by_row[row] += [f"{role}.{rule}" for rule in verdict.faults]
-            figures[row][role] = verdict.figures
-    measured = {name: value for role in parts.kinds for name, value in _measured(role, figures, campaign, parts)}
-    return Verdicts(broken=broken, rules=rules, figures=figures, measured=measured)
+            judged = _speech_judged(role, parts, campaign)
+        for row, faults, measured in judged:
+            by_row[row] += [f"{role}.{rule}" for rule in faults]
+            figures[row][role] = measured
+    over_all = {name: value for role in parts.kinds for name, value in _measured(role, figures, campaign, parts)}
+    return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
 
 
 def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "References | None":
@@ -234,7 +235,7 @@ def _pictures_judged(
     parts: RowParts,
     settings: PictureReview,
     references: "References | None",
-) -> "Iterator[tuple[str, Verdict]]":
+) -> Iterator[_Judged]:
     """Args: broken: every row, in order, with the rules that it breaks so far."""
     from headrace.generation.media_review.pictures import Painted, measured, picture_verdicts
 
@@ -243,10 +244,11 @@ def _pictures_judged(
     painted = [
         Painted(measured=found[row], caption=captions.get(row, ""), is_rejected=bool(broken[row])) for row in there
     ]
-    yield from zip(there, picture_verdicts(painted, settings, references), strict=True)
+    for row, verdict in zip(there, picture_verdicts(painted, settings, references), strict=True):
+        yield row, verdict.faults, verdict.figures
 
 
-def _speech_judged(role: str, parts: RowParts, settings: Any) -> "Iterator[tuple[str, Verdict]]":
+def _speech_judged(role: str, parts: RowParts, settings: Any) -> Iterator[_Judged]:
     return iter(())
 
 
@@ -282,7 +284,7 @@ def _captions(
 
 
 def _measured(
-    role: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]], campaign: Campaign, parts: RowParts
+    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], campaign: Campaign, parts: RowParts
 ) -> Iterator[tuple[str, int | float]]:
     items = [of_row[role] for of_row in figures.values() if role in of_row]
     for name in ROLE_METRICS:
@@ -293,7 +295,7 @@ def _measured(
         yield f"{role}.num_without_reference", sum("agreement" not in one for one in items)
 
 
-def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     there = parts.items.get(row_id, {})
     names = [field.name for field in MEDIA.type.value_type]
     found = (
@@ -302,9 +304,10 @@ def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str,
     return [{name: item[name] for name in names} for item in found]
 
 
-def _json(figures: Mapping[str, float]) -> str:
+def _json(figures: Mapping[str, Any]) -> str:
     # Rounded, so that a processor that adds in another order gives the same bytes.
-    return json.dumps({name: round(value, 4) for name, value in sorted(figures.items())})
+    rounded = {name: round(one, 4) if isinstance(one, float) else one for name, one in figures.items()}
+    return json.dumps(rounded, sort_keys=True)
 
 
 def _replaced(table: pa.Table, media: pa.Array) -> pa.Table:

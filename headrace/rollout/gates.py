@@ -265,10 +265,11 @@ def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]
 
 
 def _harm(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
-    for metric, finding in findings.items():
-        if finding.verdict == "harmful":
-            told = _said(evidence, metric, finding)
-            return told if metric not in METRICS else f"{METRICS[metric].words}: {told}"
+    harmful = [metric for metric, finding in findings.items() if finding.verdict == "harmful"]
+    if harmful:
+        # Rows that a worse role spoils are missing in the whole campaign's share, too: the role says why.
+        harmful.sort(key=lambda metric: metric in METRICS)
+        return "; ".join(_harm_said(evidence, metric, findings[metric]) for metric in harmful)
     candidate, _ = evidence.arms(PASS_RATE)
     if candidate.num >= settings.min_rows and settings.pass_rate_margin is not None:
         from headrace.rollout.sequential.looks import confidence_band
@@ -286,6 +287,11 @@ def _said(evidence: Evidence, metric: str, finding: "Finding") -> str:
         return finding.sentence
     candidate, stable = evidence.arms(metric)
     return f"{metric}: {candidate.mean:.2f} against {stable.mean:.2f}, {finding.sentence}"
+
+
+def _harm_said(evidence: Evidence, metric: str, finding: "Finding") -> str:
+    said = _said(evidence, metric, finding)
+    return f"{METRICS[metric].words}: {said}" if metric in METRICS else said
 
 
 def _undecided(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:

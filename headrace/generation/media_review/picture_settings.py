@@ -81,4 +81,4 @@ class PictureReview:
             "near_duplicate": self.near_duplicates is not None,
             "wrong_picture": self.references is not None and self.rank_max is not None,
         }
-        return tuple(rule for rule, on in is_on.items() if on)
+        return ("unreadable", *(rule for rule, on in is_on.items() if on))
