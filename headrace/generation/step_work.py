@@ -94,6 +94,9 @@ class Texts:
     step: Step
     open_rows: OpenRows
 
+    # Of its micro-batches' keys.
+    role = ""
+
     def open(self) -> RowMaker:
         return self.open_rows(self.plan.version_set) if self.step.roles else PromptsAsTheyAre()
 
@@ -162,6 +165,10 @@ class Media:
     step: Step
     texts: Texts
     open_media: OpenMedia
+
+    @property
+    def role(self) -> str:
+        return self.step.role
 
     def open(self) -> MediaMaker:
         return self.open_media(self.plan.version_set, self.step.role)
