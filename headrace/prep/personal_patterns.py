@@ -271,6 +271,8 @@ _ITEM_BEFORE_PLUS = re.compile(rf"(?:\A|[\s,;:。、\"'|]|(?!{_LETTER})[^\W_])(?
 _GOES_ON = re.compile(r"\.?\d")
 _PLUS_GOES_ON = re.compile(r"\.?\d")
 _DECIMAL = re.compile(r"[(\-\[]*\d*\.\d+|0\.\d.*|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
+# "01.23.45.67.89", as in France: an address of a machine has four groups.
+_DOTTED = re.compile(r"\(?0\d(?:\.\d\d){4}\)?")
 # "+1.7035555555" as registries write it (RFC 5733) or a number with decimals: by what stands before it.
 _PLUS_DECIMAL = re.compile(r"[+＋]\d*\.\d+")
 _BEFORE_PLUS_DECIMAL = re.compile(r"(?:\A|[\n\t\"'>|]|[^\W\d]\.?[:：=] ?) ?\Z")
@@ -372,7 +374,8 @@ def _is_national(before: str, written: str, after: str) -> bool:
     if before.endswith("[") and written.count(" ") > _BLANKS_MAX and written[0] not in "(0":
         # A row of a matrix.
         return False
-    if _NO_PHONE_AFTER.search(before) or _DECIMAL.fullmatch(written) or _GOES_ON.match(after):
+    is_decimal = _DECIMAL.fullmatch(written) and not _DOTTED.fullmatch(written)
+    if _NO_PHONE_AFTER.search(before) or is_decimal or _GOES_ON.match(after):
         return False
     digits = written.strip("()[] -")
     return not digits.isdecimal() or digits[0] == "0" or (len(digits) == 11 and digits[0] == "1")
