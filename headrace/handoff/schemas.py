@@ -287,7 +287,7 @@ MODEL_VERSIONS = _schema(
     kind=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
     weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     recipe=_STRING,
@@ -299,11 +299,14 @@ MODEL_VERSIONS = _schema(
 EVALUATION = _schema(
     model=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
-    heldout_loss=pa.float64(),  # nats per token
+    heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     samples=_STRINGS,
 )
+
+# What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
+MEASURE = pa.field("measure", _STRING, nullable=False)
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
@@ -395,6 +398,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "model_versions": ((MEASURE,), False),
+    "evaluation": ((MEASURE,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(

@@ -14,6 +14,7 @@ import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import digest_text
+from headrace.registry.model_versions import HELDOUT_LOSS
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, Record, create_object, read_object
 from headrace.training.examples import ExamplesInput, PackedExamples
@@ -25,8 +26,6 @@ from headrace.training.recipe import SFT, ObjectiveName
 _MEASURE = "1"
 # The same for picture models.
 _PICTURE_MEASURE = "1"
-# Evaluation.measure of language models: nats a completion token.
-HELDOUT_LOSS = "heldout_loss"
 # Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 
