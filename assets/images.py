@@ -1,5 +1,4 @@
-"""Captioned pictures: read shard by shard, judged all together, sealed shard by shard, and made examples for training.
-"""
+"""Captioned pictures: read shard by shard, judged all together, sealed shard by shard, and made examples for training."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ from assets.partitions import image_shards, refuse_unknown_image_shards
 from headrace.errors import QuarantineExceeded
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.schemas import CAPTION_ENCODER
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
-from headrace.prep.images import picture_examples as picture_examples_of
 from headrace.prep.images.judging import judge
+from headrace.prep.images.picture_examples import CaptionEncoder, build_picture_examples
 from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.sealing import RAW_IMAGES, kept_items, own_verdicts
 from headrace.prep.shard_verdicts import CORPUS
@@ -165,7 +165,7 @@ def clean_images(
     code_version="1",
     # The caption encoder; it runs on a CPU, too.
     gpus=1,
-    metadata={ATTRIBUTES: (picture_examples_of.CAPTION_ENCODER,)},
+    metadata={ATTRIBUTES: (CAPTION_ENCODER,)},
 )
 def picture_examples(
     context: dg.AssetExecutionContext, images: ImagesResource, store: StoreResource, clean_images: Handoff
@@ -177,16 +177,12 @@ def picture_examples(
     """
     settings = images.examples()
     weights = seal_directory(store.objects(), images.caption_encoder_directory())
-    encoder_digest = {picture_examples_of.CAPTION_ENCODER: weights.digest}
+    encoder_digest = {CAPTION_ENCODER: weights.digest}
     made_by = {**encoder_digest, "caption_tokens": str(settings.caption_tokens)}
     if sealed := sealed_already(context, store.handoffs(), **made_by):
         return dg.MaterializeResult(value=sealed, metadata=encoder_digest)
-    encoder = picture_examples_of.CaptionEncoder(
-        open_directory(store.objects(), weights.digest), tokens=settings.caption_tokens
-    )
-    examples = picture_examples_of.build_picture_examples(
-        MediaSet.open(clean_images), encoder, tokens=settings.caption_tokens
-    )
+    encoder = CaptionEncoder(open_directory(store.objects(), weights.digest), tokens=settings.caption_tokens)
+    examples = build_picture_examples(MediaSet.open(clean_images), encoder, tokens=settings.caption_tokens)
     return dg.MaterializeResult(
         value=RecordBatches(examples.schema, examples.batches),
         metadata={**encoder_digest, "num_train": examples.num_train, "num_heldout": examples.num_heldout},

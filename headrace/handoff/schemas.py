@@ -137,6 +137,10 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
+# An attribute of picture_examples: the digest of the files of the model that read the captions, as base_model has it.
+CAPTION_ENCODER = "caption_encoder"
+
+
 def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
     """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
 

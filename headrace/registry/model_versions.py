@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headrace.keys import HELDOUT_LOSS
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# What `heldout_loss` is of every language model.
-HELDOUT_LOSS = "heldout_loss"
 
 
 @dataclass(frozen=True, kw_only=True)

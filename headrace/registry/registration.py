@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.keys import HELDOUT_LOSS
 from headrace.registry.mlflow_models import ModelRegistry
-from headrace.registry.model_versions import HELDOUT_LOSS, ModelVersion
+from headrace.registry.model_versions import ModelVersion
 from headrace.store.objects import canonical_json
 from headrace.store.sealed_directory import SealedDirectory
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from headrace.errors import HandoffMissing
 from headrace.handoff.schemas import EVALUATION, MEASURE, check_schema
-from headrace.registry.model_versions import HELDOUT_LOSS
+from headrace.keys import HELDOUT_LOSS
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import SealedDirectory, find_directory
 from headrace.text import markdown
