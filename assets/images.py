@@ -1,4 +1,4 @@
-"""Captioned pictures: read shard by shard, judged all together, sealed shard by shard, and made examples for training."""
+"""Captioned pictures: read shard by shard, judged all together, packed shard by shard, and made training examples."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.media import media_metadata
 from assets.partitions import image_shards, refuse_unknown_image_shards
 from headrace.errors import QuarantineExceeded
 from headrace.handoff.media.publishing import publish_media
@@ -21,6 +20,7 @@ from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.sealing import RAW_IMAGES, kept_items, own_verdicts
 from headrace.prep.shard_verdicts import CORPUS
 from headrace.store.sealed_directory import open_directory, seal_directory
+from headrace_dagster.assets.media_metadata import media_metadata
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_inputs import RecordBatches

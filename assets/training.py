@@ -82,7 +82,8 @@ def trained_model(
     """Weights that one recipe made from its base model and all shards of its examples, sealed under their digest.
 
     Of a picture model a directory that diffusers opens, with the averaged weights. Trained once for the same weights,
-    data and recipe; an interrupted training continues after its last checkpoint. Read by evaluation and registered_version.
+    data and recipe; an interrupted training continues after its last checkpoint. Read by evaluation and
+    registered_version.
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))

@@ -201,6 +201,9 @@ EXECUTION = _schema(
     deterministic=pa.bool_(),
 )
 
+# The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
+TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
+
 # How each picture or recording was made, or why there is none; a row for each row of content and role.
 MEDIA_EXECUTION = _schema(
     row_id=_STRING,
@@ -216,6 +219,7 @@ MEDIA_EXECUTION = _schema(
     host=_STRING,
     run_id=_STRING,
     deterministic=pa.bool_(),
+    taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
 )
 
 REVIEWED_CONTENT = _schema(
@@ -265,6 +269,7 @@ MEDIA = pa.field(
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("duration_seconds", pa.float64()),
+                ("figures", _STRING),  # a JSON object: what its review measured, by name
             ]
         )
     ),
@@ -374,6 +379,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "reviewed_content": REVIEWED_CONTENT,
     "generated_images": MEDIA_INDEX,
     "generated_speech": MEDIA_INDEX,
+    "clips": MEDIA_INDEX,
     "media_execution": MEDIA_EXECUTION,
     "mirrored_content": GENERATED_CONTENT,
     "mirror_execution": EXECUTION,
@@ -382,7 +388,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirror_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
-    "cards": MEDIA_INDEX,
     "raw_images": MEDIA_INDEX,
     "image_quarantine": QUARANTINE,
     "image_signatures": IMAGE_SIGNATURES,
@@ -404,6 +409,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirror_comparison": ((VARIATION,), False),
     "model_versions": ((MEASURE,), False),
     "evaluation": ((MEASURE,), False),
+    "execution": ((TAKEN_FROM,), False),
+    "mirror_execution": ((TAKEN_FROM,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(
@@ -438,7 +445,8 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    follows = [field for field in fields if field.name in like.names]
+    # By type, too: generated_content has a column `media` of another one, which nobody fills.
+    follows = [one for one in fields if one.name in like.names and _same_type(like.field(one.name).type, one.type)]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 

@@ -99,8 +99,8 @@ def open_pictures(
     opened = PictureSplit([handoffs.open(PICTURES, item.partition, item.version) for item in inputs], split)
     if split == "train" and not len(opened):
         raise InvalidTrainingRun(
-            f"The {len(inputs)} given partitions of {PICTURES} hold no picture of split 'train'; check heldout_share and "
-            "the rules of the images file."
+            f"The {len(inputs)} given partitions of {PICTURES} hold no picture of split 'train'; check heldout_share "
+            "and the rules of the images file."
         )
     return opened
 
