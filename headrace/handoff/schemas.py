@@ -137,6 +137,10 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
+# An attribute of picture_examples: the digest of the files of the model that read the captions, as base_model has it.
+CAPTION_ENCODER = "caption_encoder"
+
+
 def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
     """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
 
@@ -292,7 +296,7 @@ MODEL_VERSIONS = _schema(
     kind=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
     weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     recipe=_STRING,
@@ -304,11 +308,14 @@ MODEL_VERSIONS = _schema(
 EVALUATION = _schema(
     model=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
-    heldout_loss=pa.float64(),  # nats per token
+    heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     samples=_STRINGS,
 )
+
+# What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
+MEASURE = pa.field("measure", _STRING, nullable=False)
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
@@ -400,6 +407,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "model_versions": ((MEASURE,), False),
+    "evaluation": ((MEASURE,), False),
     "execution": ((TAKEN_FROM,), False),
     "mirror_execution": ((TAKEN_FROM,), False),
 }
