@@ -1,15 +1,13 @@
 """Same bytes: every kind's engine in batches of 1, 4, 7 and 16, in any order, among any neighbours."""
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from benchmarks.modalities.chain import ChainSite, texts_of
 from headrace.engines.asking import answers_of, close, media_of
-from headrace.engines.base import Answer, Message, Turn
+from headrace.engines.base import Message, Turn
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaTurn

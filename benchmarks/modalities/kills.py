@@ -38,7 +38,6 @@ def killed_runs(
 ) -> Tally:
     """Kills `num_kills` runs, each in a copy of the prepared store, and finishes them."""
     # What every worker needs, once: a fork has it.
-    import diffusers.pipelines.prx.pipeline_prx_pixel
     import transformers.models.auto.modeling_auto  # noqa: F401
 
     draw, tally = random.Random(seed), Tally()
