@@ -73,6 +73,7 @@ class EngineKind:
         makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
             order of it, on the same kind of machine.
+        check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
         computes_here: whether it computes in this process, so that another kind of CPU can change an output.
     """
@@ -84,6 +85,7 @@ class EngineKind:
     packages: tuple[str, ...] = ()
     deterministic: bool = False
     needs_weights: bool = False
+    check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
     computes_here: bool = False
 
     @property

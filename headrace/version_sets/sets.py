@@ -62,6 +62,8 @@ class EngineSpec:
         special_tokens: texts that no prompt or message may contain, since the server would take them for a turn.
         batch_rows: how many rows are decoded together, always: fewer are padded, since the shape of a batch moves the
             last bits of every sum.
+        request: what a server's dialect of OpenAI's protocol has beside our own keys, as canonical JSON.
+        allow_url_hosts: other hosts from which a server's pictures may be fetched.
         options: those of another package's engine, as canonical JSON.
         cpu: the kind of CPU of the machine that made the set, for engines that compute here. An engine on another kind
             is another build. Not part of the id: a daemon that moves to another machine would start a rollout.
@@ -76,12 +78,15 @@ class EngineSpec:
     template_date: str | None = None
     special_tokens: tuple[str, ...] = ()
     batch_rows: int = 8
+    request: str = ""
+    allow_url_hosts: tuple[str, ...] = ()
     options: str = ""
     cpu: str = ""
 
     def __post_init__(self) -> None:
         # JSON has lists.
         object.__setattr__(self, "special_tokens", tuple(self.special_tokens))
+        object.__setattr__(self, "allow_url_hosts", tuple(self.allow_url_hosts))
 
     @property
     def whole_build(self) -> str:
@@ -321,7 +326,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
             if member[name] is None:
                 del member[name]
     for engine in _engines(body):
-        for name in ("template_date", "special_tokens", "options", "cpu"):
+        for name in ("template_date", "special_tokens", "request", "allow_url_hosts", "options", "cpu"):
             if not engine[name]:
                 del engine[name]
         if engine["batch_rows"] == EngineSpec.batch_rows:
