@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.media import media_metadata
 from assets.partitions import image_shards, refuse_unknown_image_shards
 from headrace.errors import QuarantineExceeded
 from headrace.handoff.media.publishing import publish_media
@@ -18,6 +17,7 @@ from headrace.prep.images.judging import judge
 from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.sealing import RAW_IMAGES, kept_items, own_verdicts
 from headrace.prep.shard_verdicts import CORPUS
+from headrace_dagster.assets.media_metadata import media_metadata
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
 from headrace_dagster.handoff_io import ATTRIBUTES, StoreResource

@@ -42,7 +42,7 @@ from headrace_dagster.resources.campaigns import campaigns_resource
 from headrace_dagster.resources.rollouts import rollouts_resource
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
-from pipelines.jobs import JOBS, REGENERATION, run_assets
+from pipelines.jobs import GENERATION_WITH_MEDIA, JOBS, REGENERATION, WITH_MEDIA, run_assets
 from resources.partition_keys import keys_of_files
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
@@ -51,9 +51,6 @@ from resources.user_files import file_problems
 ASK_AGAIN_SECONDS = 600
 # How often all partitions are examined again after a rollback with nothing left to do.
 LOOK_AGAIN_SECONDS = 3600
-
-# Of a campaign that only writes, and of one that paints or speaks, too.
-_GENERATION_JOBS = ("generate", "generate_with_media")
 
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -138,7 +135,7 @@ def _rollout_request(
 
 
 @dg.sensor(
-    jobs=[JOBS[name] for name in _GENERATION_JOBS],
+    jobs=[JOBS["generate"], GENERATION_WITH_MEDIA],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],
 )
@@ -193,7 +190,7 @@ def _day_requests(
         dg.RunRequest(
             run_key=f"{key}:{inputs_digest(prompts[key])[:16]}",
             partition_key=key,
-            job_name=_GENERATION_JOBS[makes_media(handoffs.objects, campaign, state, begun.get(key))],
+            job_name=WITH_MEDIA.name if makes_media(handoffs.objects, campaign, state, begun.get(key)) else "generate",
         )
         for key in ready.start
     ]

@@ -104,7 +104,7 @@ class Texts:
         if not self.step.roles:
             return ""
         version_set = self.plan.version_set
-        return builds(version_set.engine_of(role).build for role in self.step.roles)
+        return builds(version_set.engine_of(role).whole_build for role in self.step.roles)
 
     def committed(self) -> set[int]:
         return committed(self.plan.objects, self.plan.claim)
@@ -174,7 +174,7 @@ class Media:
         return self.open_media(self.plan.version_set, self.step.role)
 
     def wanted_build(self) -> str:
-        return self.plan.version_set.engine_of(self.step.role).build
+        return self.plan.version_set.engine_of(self.step.role).whole_build
 
     def committed(self) -> set[int]:
         return committed(self.plan.objects, self.plan.claim, self.step.role)

@@ -137,6 +137,24 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
+def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
+    """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
+
+    def lists(kind: pa.DataType, *shape: int) -> pa.DataType:
+        for length in reversed(shape):
+            kind = pa.list_(kind, length)
+        return kind
+
+    return _schema(
+        item_id=_STRING,  # of clean_images; "" with the split "empty"
+        split=_STRING,  # "train" | "heldout" | "empty": the one row of no caption
+        caption=_STRING,
+        pixels=lists(pa.uint8(), 3, side, side),
+        caption_states=lists(pa.float16(), tokens, width),
+        caption_mask=lists(pa.uint8(), tokens),
+    )
+
+
 PROMPTS = _schema(
     prompt_id=_STRING,
     position=pa.int64(),
@@ -247,6 +265,7 @@ MEDIA = pa.field(
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("duration_seconds", pa.float64()),
+                ("figures", _STRING),  # a JSON object: what its review measured, by name
             ]
         )
     ),
@@ -353,6 +372,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "reviewed_content": REVIEWED_CONTENT,
     "generated_images": MEDIA_INDEX,
     "generated_speech": MEDIA_INDEX,
+    "clips": MEDIA_INDEX,
     "media_execution": MEDIA_EXECUTION,
     "mirrored_content": GENERATED_CONTENT,
     "mirror_execution": EXECUTION,
@@ -361,7 +381,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirror_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
-    "cards": MEDIA_INDEX,
     "raw_images": MEDIA_INDEX,
     "image_quarantine": QUARANTINE,
     "image_signatures": IMAGE_SIGNATURES,
@@ -417,7 +436,8 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    follows = [field for field in fields if field.name in like.names]
+    # By type, too: generated_content has a column `media` of another one, which nobody fills.
+    follows = [one for one in fields if one.name in like.names and _same_type(like.field(one.name).type, one.type)]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
@@ -435,6 +455,9 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
     if name == "training_examples":
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
+    if name == "picture_examples" and {"pixels", "caption_states"} <= {*like.names}:
+        side, states = like.field("pixels").type.value_type.list_size, like.field("caption_states").type
+        return picture_examples_schema(side, states.list_size, states.value_type.list_size)
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")

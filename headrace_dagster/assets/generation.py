@@ -1,6 +1,7 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,6 +15,7 @@ from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, Regenerate, check_regenerate
+from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
@@ -232,10 +234,9 @@ def reviewed_content(
     campaign = campaigns.campaign(partition.campaign)
     if not generated_content and (makers := _under_way(store, campaign, partition)):
         # Asked for as soon as the texts are made.
-        told = f"{' and '.join(makers)}: nothing of a row is published before all of its parts are made."
-        return dg.MaterializeResult(metadata={"waits_for": told})
+        return dg.MaterializeResult(metadata={"waits_for": _waits_for(makers)})
     content = generated_content.get(partition.key) or store.handoffs().open("generated_content", partition.key)
-    review = review_content(content, store.handoffs(), campaign)
+    review = review_content(content, store.handoffs(), campaign, campaigns.home_directory())
     report_key = site.key("campaign_report").to_user_string()
     summary = review_summary(partition, review, store.handoffs(), report_key=report_key)
     return dg.MaterializeResult(
@@ -247,6 +248,34 @@ def _under_way(store: StoreResource, campaign: Campaign, partition: ContentParti
     """The roles that paint or speak in the attempt under way at a partition; none: it makes texts alone, or is over."""
     claim = claims_under_way(store.objects(), campaign.name).get(partition.key)
     return makers_of(store.objects(), claim.version_set) if claim else ()
+
+
+def clips(
+    context: dg.AssetExecutionContext,
+    generated_content: dict[str, Handoff],
+    store: StoreResource,
+    campaigns: CampaignsResource,
+) -> dg.MaterializeResult:
+    """A film for each row of one campaign shard's day that has a picture and a recording, where its campaign asks so.
+
+    The picture for as long as the recording lasts, and what is spoken as a text track: WebM with VP9, Opus and WebVTT.
+    The index of packed media; `row_id` says whose film an item is, and its attributes of which parts it is made. Of all
+    rows, kept or not. Follows the newest generated_content; read by whoever publishes or exports films.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    campaign = campaigns.campaign(partition.campaign)
+    if campaign.clips is None:
+        told = f"{campaign.name} asks for no films: its file has no clips."
+        return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
+    if not generated_content:
+        return dg.MaterializeResult(metadata={"waits_for": _waits_for(campaign.makers)})
+    [content] = generated_content.values()
+    sealed = seal_clips(content, store.handoffs(), campaign, run_id=context.run.run_id)
+    return dg.MaterializeResult(value=sealed, metadata=media_metadata(MediaSet.open(sealed)))
+
+
+def _waits_for(makers: Sequence[str]) -> str:
+    return f"{' and '.join(makers)}: nothing of a row is published before all of its parts are made."
 
 
 def rolled_back_rows(
@@ -350,6 +379,14 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
             deps=[site.key(name) for name in MEDIA_ASSETS],
             code_version="2",
             metadata={ATTRIBUTES: [NUM_KEPT]},
+        ),
+        site.asset(
+            clips,
+            GENERATION,
+            site.content,
+            reads={"generated_content": {"metadata": {ALLOW_MISSING_PARTITIONS: True}}},
+            deps=[site.key(name) for name in MEDIA_ASSETS],
+            code_version=CLIPS_CODE_VERSION,
         ),
         site.asset(rolled_back_rows, GENERATION, site.campaigns, code_version="1"),
         site.asset(

@@ -77,7 +77,7 @@ def _engine_text(engine: Any) -> str:
     from headrace.masking import without_credentials
     from headrace.text.visible import one_line
 
-    settings = [f"{engine.name} ({engine.build})" if engine.build else engine.name]
+    settings = [f"{engine.name} ({engine.whole_build})" if engine.whole_build else engine.name]
     settings += [f"dtype {engine.dtype}", f"num_threads {engine.num_threads}"]
     if engine.base_url:
         settings.append(f"{engine.model} at {without_credentials(engine.base_url)}")
