@@ -9,6 +9,7 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from headrace.generation.review_content import RowParts, parts_of
 from headrace.generation.sealed_tables import CLIPS
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.pictures import enlarged, opened_picture
-from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.media.publishing import media_versions, publish_media
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import digest_text
+from headrace.store.objects import canonical_json
 from headrace.version_sets.media_settings import MemberKind
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 # Raise it to change how a row's film looks: sealed films are then made again.
 CLIPS_CODE_VERSION = "1"
 ROLE = "clip"
+_MADE_OF = "made_of"
 
 # A still picture costs nothing after its first frame; ten a second end within 0.1 s of the recording.
 _FRAMES_PER_SECOND = 10
@@ -63,13 +67,26 @@ def clips_of(parts: RowParts, campaign: Campaign, version_set: str) -> Iterator[
 
 
 def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, run_id: str) -> Handoff:
-    """Publishes the films of a sealed generated_content, or returns them if they are the newest already.
+    """Publishes the films of a sealed generated_content.
+
+    Returns the newest version where it was made of the same parts in the same way: nothing is encoded again.
 
     Raises: as `clips_of`; HandoffMissing: the rows' pictures or recordings are gone.
     """
     parts = parts_of(content, handoffs)
     version_set = content.attributes.get("version_set", "")
     made_from = [content, *(one.handoff for one in parts.sets.values())]
+    made_of = digest_text(
+        "clips",
+        CLIPS_CODE_VERSION,
+        canonical_json(asdict(campaign.clips or ClipSettings())).decode(),
+        *campaign.makers,
+        *(one.content_digest for one in made_from),
+    )
+    versions = media_versions(handoffs)
+    newest = versions.newest(CLIPS, content.partition)
+    if newest is not None and newest.attributes.get(_MADE_OF) == made_of and versions.is_intact(newest):
+        return replace(newest, reused=True)
     return publish_media(
         handoffs,
         CLIPS,
@@ -78,7 +95,7 @@ def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, 
         code_version=CLIPS_CODE_VERSION,
         run_id=run_id,
         input_versions={f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in made_from},
-        attributes={"version_set": version_set},
+        attributes={"version_set": version_set, _MADE_OF: made_of},
     )
 
 

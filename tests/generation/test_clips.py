@@ -128,6 +128,8 @@ def test_each_row_with_both_parts_has_a_film_that_names_them(tmp_path: Path) -> 
     assert 0 <= first.duration_seconds - speech.duration_seconds < 0.1
     again = seal_clips(outcome.content, site.handoffs, site.campaign, run_id="another")
     assert (again.version, again.reused) == (1, True)
+    silent = replace(site.campaign, clips=ClipSettings(pixels_min=48, subtitles=False))
+    assert seal_clips(outcome.content, site.handoffs, silent, run_id="another").version == 2
 
 
 def test_a_chain_without_a_voice_makes_no_films() -> None:
