@@ -23,7 +23,7 @@ from assets import (
 )
 from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from pipelines.automation import follow_changed_inputs, with_conditions
-from pipelines.jobs import COLLECTION, JOBS, REGENERATION
+from pipelines.jobs import COLLECTION, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
@@ -50,7 +50,7 @@ defs = dg.Definitions(
         [prep_checks, image_checks, deployment_checks, generation_checks, file_checks]
     ),
     resources=deployment_resources(settings_from_environment()),
-    jobs=[*JOBS.values(), REGENERATION, COLLECTION],
+    jobs=[*JOBS.values(), GENERATION_WITH_MEDIA, REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],
     sensors=[follow_changed_inputs, *SENSORS],
     # A run makes one partition of one stage; a process for each step would double its start-up.

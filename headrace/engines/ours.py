@@ -1,20 +1,29 @@
 """Headrace's own engines, offered as another package would offer its own. Imports none of their libraries."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
 from headrace.chat.template import checked_date
 from headrace.engines.base import Engine, LoadedModel
-from headrace.engines.openai.address import check_address
+from headrace.engines.comfyui.graph import ComfyOptions, check_comfy_role
+from headrace.engines.openai.address import check_address, check_url_hosts
 from headrace.engines.registry import EngineKind, Opening
 from headrace.errors import InvalidInput
 from headrace.masking import without_credentials
 from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import Before
+from headrace.version_sets.media_settings import Picture, Speech
 from headrace.version_sets.sets import EngineSpec
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def _request_text(value: Any) -> str:
+    from headrace.engines.openai.dialect import request_text
+
+    return request_text(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +31,13 @@ class Options:
     """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
-    """For transformers: how the weights are held; bfloat16 for GPUs."""
+    """For transformers and diffusers: how the weights are held; bfloat16 for GPUs."""
     num_threads: Annotated[int, Ge(1)] = 1
-    """For transformers: the number of CPU threads."""
+    """For transformers and diffusers: the number of CPU threads."""
     batch_rows: Annotated[int, Ge(1), Le(4096)] = EngineSpec.batch_rows
-    """For transformers: how many rows of bulk generation are decoded together. Fewer are padded to as many, so that a
-    row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a campaign should
-    be a multiple of it."""
+    """For transformers and diffusers: how many rows of bulk generation are made together. Fewer are padded to as many,
+    so that a row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a
+    campaign should be a multiple of it."""
     base_url: str | None = None
     """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None
@@ -38,6 +47,12 @@ class Options:
     special_tokens: tuple[str, ...] = ()
     """For openai_http: the model's special tokens. The server would take them for turns in any text, so a prompt or a
     message that contains one is refused."""
+    request: Annotated[str, Before(_request_text, accepts=dict[str, Any])] = ""
+    """For openai_http of a role that paints or speaks: the server's dialect, laid over our own keys: null leaves one of
+    them out, and texts may name places such as "{seed31}", in quotes."""
+    allow_url_hosts: tuple[str, ...] = ()
+    """For openai_http of a role that paints: hosts (`host` or `host:port`) besides the server's own, from which a
+    picture may be fetched if the server answers with an address."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -46,6 +61,7 @@ class Options:
             raise InvalidInput("special_tokens must list texts such as <|im_start|>, got an empty one.")
         if self.base_url:
             check_address(self.base_url)
+        check_url_hosts(self.allow_url_hosts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +72,22 @@ class TransformersOptions(Options):
             raise InvalidInput(
                 f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
                 "which knows the model's own. Leave it out."
+            )
+        if self.request or self.allow_url_hosts:
+            raise InvalidInput(
+                f"{'request' if self.request else 'allow_url_hosts'} is for servers, engine openai_http, and "
+                "'transformers' asks none. Leave it out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesOptions(Options):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.special_tokens:
+            raise InvalidInput(
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'diffusers': "
+                "leave it out."
             )
 
 
@@ -85,17 +117,51 @@ def _open_echo(opening: Opening) -> LoadedModel:
     return EchoMediaEngine(opening.member)
 
 
-def _open_server(opening: Opening) -> Engine:
-    from headrace.engines.openai.client import OpenAIEngine
+def _check_server_role(options: ServerOptions, made: Picture | Speech | None) -> None:
+    from headrace.engines.openai.dialect import check_dialect
 
+    check_dialect(options.request, made)
+    if options.allow_url_hosts and not isinstance(made, Picture):
+        raise InvalidInput(
+            f"allow_url_hosts is for roles that paint, whose pictures may come by an address, got "
+            f"{list(options.allow_url_hosts)!r}. Leave it out."
+        )
+
+
+def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
+    if opening.member.kind != "text":
+        from headrace.engines.openai.media_client import OpenAIMediaEngine
+
+        return OpenAIMediaEngine(
+            member=opening.member,
+            model=options.model,
+            base_urls=opening.deployment.servers(options.base_url),
+            deployment=opening.deployment,
+            request=options.request,
+            allow_url_hosts=options.allow_url_hosts,
+        )
+    from headrace.engines.openai.client import OpenAIEngine
+
     return OpenAIEngine(
         model=options.model,
         base_urls=opening.deployment.servers(options.base_url),
         deployment=opening.deployment,
         special_tokens=options.special_tokens,
+    )
+
+
+def _open_comfyui(opening: Opening) -> LoadedModel:
+    from headrace.engines.comfyui.client import ComfyEngine
+
+    options: ComfyOptions = opening.options
+    return ComfyEngine(
+        member=opening.member,
+        base_urls=opening.deployment.servers(options.base_url),
+        options=options,
+        deployment=opening.deployment,
     )
 
 
@@ -106,8 +172,34 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
+def _open_pictures(opening: Opening) -> LoadedModel:
+    try:
+        from headrace.engines.local.pictures import DiffusersEngine
+
+        return DiffusersEngine(opening.weights(), opening.member, opening.spec)
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"The engine 'diffusers' needs {error.name}, which is not installed. Run pip install 'headrace[pictures]'."
+        ) from error
+
+
+def _open_voice(opening: Opening) -> LoadedModel:
+    from headrace.engines.local.hibari_voice import HibariEngine
+
+    return HibariEngine(opening.member)
+
+
 ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
-OPENAI_HTTP = EngineKind(name="openai_http", open=_open_server, options=ServerOptions)
+OPENAI_HTTP = EngineKind(
+    name="openai_http",
+    open=_open_server,
+    options=ServerOptions,
+    makes=("text", "image", "speech"),
+    check_role=_check_server_role,
+)
+COMFYUI_HTTP = EngineKind(
+    name="comfyui_http", open=_open_comfyui, options=ComfyOptions, makes=("image",), check_role=check_comfy_role
+)
 TRANSFORMERS = EngineKind(
     name="transformers",
     open=_open_local,
@@ -115,4 +207,24 @@ TRANSFORMERS = EngineKind(
     packages=("transformers", "torch"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
+)
+DIFFUSERS = EngineKind(
+    name="diffusers",
+    open=_open_pictures,
+    options=PicturesOptions,
+    makes=("image",),
+    packages=("diffusers", "transformers", "torch", "pillow"),
+    deterministic=True,
+    needs_weights=True,
+    computes_here=True,
+)
+HIBARI = EngineKind(
+    name="hibari",
+    open=_open_voice,
+    makes=("speech",),
+    # Its spectra are numpy's and scipy's: either one's FFT moves the last bits, and so does a resampled rate.
+    packages=("hibari-tts", "onnxruntime", "scipy", "numpy"),
+    deterministic=True,
+    computes_here=True,
 )

@@ -148,7 +148,7 @@ class EngineSettings:
         return f"EngineSettings({self.name!r}, {self.options!r})"
 
 
-_OF_ONE_ENGINE = frozenset({"template_date", "special_tokens"})
+_OF_ONE_ENGINE = frozenset({"template_date", "special_tokens", "request", "allow_url_hosts"})
 
 
 class RegisteredModel(Protocol):
@@ -194,7 +194,8 @@ class Role:
     model: str
     """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
-    """`newest`, a number of the registered model, or whatever a server's owner calls the model now."""
+    """`newest`, a number of the registered model, or, if `registered` is false, whatever a server's owner calls the
+    model now, or the version of the package that has its weights."""
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: WantedDecoding = field(default_factory=Decoding)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -202,7 +203,8 @@ class Role:
     """A model directory (absolute, or relative to HEADRACE_HOME) or a hub name: registered by itself as a base version
     of `model`, without training or evaluation. null: `model` is registered already."""
     registered: bool = True
-    """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
+    """False: a model that no registry knows: a server's, or one whose weights are in an engine's package. Its version
+    is then its identity."""
     picture: Picture | None = None
     """For a role that paints: how. It has no decoding and no prompt_template."""
     speech: Speech | None = None
@@ -229,8 +231,9 @@ class Role:
             )
         if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
-                f"registered: false needs a version, whatever the server's owner calls it, and a server (engine "
-                f"openai_http or echo), got version={self.version!r} on {self.engine.name}."
+                "registered: false needs a version, whatever the server's owner or the package calls it, and an engine "
+                "that takes no weights from the store (openai_http, hibari, echo), got "
+                f"version={self.version!r} on {self.engine.name}."
             )
         if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
             raise InvalidInput(
@@ -247,6 +250,7 @@ class Role:
                 f"engine {self.engine.name!r} makes {makes}, and the role must make {self.kind}: name another engine, "
                 "or take picture and speech out."
             )
+        self._check_engine()
         if self.kind == "text":
             if self.template is not None:
                 raise InvalidInput(
@@ -265,6 +269,12 @@ class Role:
                 f"template must name what it is about in braces, such as {{text}}, got {self.template!r}: every row "
                 "would get the same."
             )
+
+    def _check_engine(self) -> None:
+        try:
+            self.engine.kind.check_role(self.engine.options, self.picture or self.speech)
+        except InvalidInput as error:
+            raise InvalidInput(f"engine: {error}") from error
 
     def member(self, name: str, model: RegisteredModel | None, *, engine: EngineSpec | None) -> Member:
         """The version set's member that this role becomes.

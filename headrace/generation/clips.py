@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.engines.media_bytes import sound_of
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import Campaign
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.opus import BITEXACT, add_opus, av_module, make_bitexact, mux_opus
 from headrace.generation.review_content import RowParts, parts_of
@@ -27,7 +26,6 @@ from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import digest_text
 from headrace.store.objects import canonical_json
-from headrace.version_sets.media_settings import MemberKind
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -47,26 +45,25 @@ _MILLISECOND = Fraction(1, 1000)
 _CUE_CHARS = 84
 
 
-def clips_of(parts: RowParts, campaign: Campaign, version_set: str) -> Iterator[MediaItem]:
+def clips_of(parts: RowParts, settings: ClipSettings, version_set: str) -> Iterator[MediaItem]:
     """A film for each row that has a picture and a recording, in the order of the pictures; made on demand.
 
     Where several roles paint, the picture is the last one's; so with recordings. What is spoken is the subtitle.
 
     Raises: as `film`; HandoffCorrupt: a part's bytes are not those that were published.
     """
-    settings = campaign.clips
-    assert settings, "a campaign that asks for films"
-    painter, speaker = (last_role(campaign, kind) for kind in ("image", "speech"))
+    # Of the set that made the rows, whatever the campaign's file says by now; the last one of a kind stays.
+    role_of = {kind: role for role, kind in parts.kinds.items()}
     if not {"image", "speech"} <= parts.sets.keys():
         return
     pictures, recordings = parts.sets["image"], parts.sets["speech"]
     for row_id, items in parts.items.items():
-        picture, recording = items.get(painter), items.get(speaker)
+        picture, recording = items.get(role_of["image"]), items.get(role_of["speech"])
         if picture and recording:
             yield _clip(row_id, picture, recording, pictures, recordings, settings, version_set)
 
 
-def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, run_id: str) -> Handoff:
+def seal_clips(content: Handoff, handoffs: HandoffStore, settings: ClipSettings, *, run_id: str) -> Handoff:
     """Publishes the films of a sealed generated_content.
 
     Returns the newest version where it was made of the same parts in the same way: nothing is encoded again.
@@ -75,12 +72,11 @@ def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, 
     """
     parts = parts_of(content, handoffs)
     version_set = content.attributes.get("version_set", "")
-    made_from = [content, *(one.handoff for one in parts.sets.values())]
+    made_from = [content, *(one.handoff for one in parts.sets.values())] if parts else [content]
     made_of = digest_text(
         "clips",
         CLIPS_CODE_VERSION,
-        canonical_json(asdict(campaign.clips or ClipSettings())).decode(),
-        *campaign.makers,
+        canonical_json(asdict(settings)).decode(),
         *(one.content_digest for one in made_from),
     )
     versions = media_versions(handoffs)
@@ -91,16 +87,12 @@ def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, 
         handoffs,
         CLIPS,
         content.partition,
-        clips_of(parts, campaign, version_set),
+        clips_of(parts, settings, version_set) if parts else (),
         code_version=CLIPS_CODE_VERSION,
         run_id=run_id,
         input_versions={f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in made_from},
         attributes={"version_set": version_set, _MADE_OF: made_of},
     )
-
-
-def last_role(campaign: Campaign, kind: MemberKind) -> str:
-    return next(role for role in reversed(campaign.makers) if campaign.parts[role].kind == kind)
 
 
 def film(picture: bytes, wav: bytes, text: str, settings: ClipSettings) -> tuple[bytes, tuple[int, int], float]:

@@ -170,7 +170,8 @@ def _previewed(
     partition: ContentPartition, row: Row, result: GenerationResult, member: Member, campaign: Campaign
 ) -> PreviewedRow:
     judged = {"prompt": row.prompt, "output": result.text, "finish_reason": result.finish_reason}
-    rejected_by = tuple(rejections(judged, campaign.review))
+    # Where nobody writes, the prompt is what is painted or spoken, and no text is judged.
+    rejected_by = tuple(rejections(judged, campaign.review)) if campaign.writers else ()
     return PreviewedRow(
         row_id=row.row_id,
         prompt_id=row.prompt_id,

@@ -12,7 +12,7 @@ from headrace.handoff.versions import HandoffStore
 from headrace.registry.bases import registered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandidates
-from headrace.rollout.evidence import evidence_for, review_counts
+from headrace.rollout.evidence import evidence_for, review_metrics
 from headrace.rollout.gates import MIRRORED_PASS_RATE, Evidence
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
@@ -64,7 +64,9 @@ class CampaignSubject:
             state.stable,
             candidate_weights=state.candidate_weights or state.proposed_weights or "",
             stable_weights=state.stable_weights,
-            reviews=review_counts(self.handoffs, name, num_days=num_days, damaged=damaged),
+            reviews=review_metrics(
+                self.handoffs, name, num_days=num_days, writer=self.campaign.judged_writer, damaged=damaged
+            ),
             models=models,
         )
         found = mirrored_differences(self.handoffs, name, candidate, state.stable, num_days=num_days, damaged=damaged)

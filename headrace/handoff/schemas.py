@@ -137,6 +137,24 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
+def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
+    """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
+
+    def lists(kind: pa.DataType, *shape: int) -> pa.DataType:
+        for length in reversed(shape):
+            kind = pa.list_(kind, length)
+        return kind
+
+    return _schema(
+        item_id=_STRING,  # of clean_images; "" with the split "empty"
+        split=_STRING,  # "train" | "heldout" | "empty": the one row of no caption
+        caption=_STRING,
+        pixels=lists(pa.uint8(), 3, side, side),
+        caption_states=lists(pa.float16(), tokens, width),
+        caption_mask=lists(pa.uint8(), tokens),
+    )
+
+
 PROMPTS = _schema(
     prompt_id=_STRING,
     position=pa.int64(),
@@ -179,6 +197,9 @@ EXECUTION = _schema(
     deterministic=pa.bool_(),
 )
 
+# The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
+TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
+
 # How each picture or recording was made, or why there is none; a row for each row of content and role.
 MEDIA_EXECUTION = _schema(
     row_id=_STRING,
@@ -194,6 +215,7 @@ MEDIA_EXECUTION = _schema(
     host=_STRING,
     run_id=_STRING,
     deterministic=pa.bool_(),
+    taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
 )
 
 REVIEWED_CONTENT = _schema(
@@ -243,6 +265,7 @@ MEDIA = pa.field(
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("duration_seconds", pa.float64()),
+                ("figures", _STRING),  # a JSON object: what its review measured, by name
             ]
         )
     ),
@@ -377,6 +400,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "execution": ((TAKEN_FROM,), False),
+    "mirror_execution": ((TAKEN_FROM,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(
@@ -411,13 +436,8 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    # The column `media` of a text campaign's content is no list of items, and has always been null.
-    follows = [
-        field
-        for field in fields
-        if field.name in like.names
-        and pa.types.is_nested(like.field(field.name).type) == pa.types.is_nested(field.type)
-    ]
+    # By type, too: generated_content has a column `media` of another one, which nobody fills.
+    follows = [one for one in fields if one.name in like.names and _same_type(like.field(one.name).type, one.type)]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
@@ -435,6 +455,9 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
     if name == "training_examples":
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
+    if name == "picture_examples" and {"pixels", "caption_states"} <= {*like.names}:
+        side, states = like.field("pixels").type.value_type.list_size, like.field("caption_states").type
+        return picture_examples_schema(side, states.list_size, states.value_type.list_size)
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")

@@ -8,6 +8,7 @@ class are valid, the report includes what its `__post_init__` refuses.
 
 import re
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ Keys = tuple[str | int, ...]
 _NUMBER_END = 2**63
 _SHOWN_CHARACTERS_MAX = 300
 _FAULTS_SHOWN_MAX = 100
+# The directory of the file that is being read, for what it names relative to itself.
+_read_from: ContextVar[Path | None] = ContextVar("read_from", default=None)
 _NULL_OR = "null or "
 
 _NUMBERS = {"int_type": "a whole number", "float_type": "a number", "finite_number": "a number"}
@@ -57,11 +60,25 @@ def from_file(cls: type[T], path: Path, noun: str, *, refusal: type[InvalidInput
     """
     from headrace.user_files.yaml_file import read_yaml
 
+    token = _read_from.set(path.absolute().parent)
     try:
         document = read_yaml(path, noun)
         return _checked(cls, document.content, f"{noun} {path}", document)
     except InvalidInput as error:
         raise refusal(str(error)) from error.__cause__
+    finally:
+        _read_from.reset(token)
+
+
+def beside(name: Path) -> Path:
+    """A path that the file which is being read names, relative to that file.
+
+    Raises: ValueError, in the file's report: no file is being read, so nothing can be relative to it.
+    """
+    directory = _read_from.get()
+    if directory is None and not name.is_absolute():
+        raise ValueError(f"must be an absolute path where no file names it, got {name}")
+    return name if directory is None else directory / name
 
 
 def from_file_of_variable(cls: type[T], path: Path, noun: str, variable: str) -> T:

@@ -13,14 +13,18 @@ from typing import Any
 from aiohttp import web
 
 Behaviour = Callable[["ChatServer", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-# The last message's text, and how often it was asked before → the bytes of the whole HTTP answer.
+# What is asked (`asked_of`), and how often it was asked before → the bytes of the whole HTTP answer.
 Answers = Callable[[str, int], bytes | Iterable[bytes]]
 # Bulk generation's control turn, which tests whether a server answers at all.
 CONTROL = "Say one word."
+_POSTS = ("chat/completions", "embeddings", "images/generations", "audio/speech")
 
 
 class ChatServer:
-    """One replica. `bodies`, `headers`: its requests; `num_gone`: clients that left before their answer."""
+    """One replica. `bodies`, `headers`: its requests; `num_gone`: clients that left before their answer.
+
+    `files`: path → the bytes of the whole HTTP answer to a GET; `fetched`: the paths that were asked for, with headers.
+    """
 
     def __init__(self, behave: Behaviour) -> None:
         # May be changed between requests.
@@ -30,6 +34,8 @@ class ChatServer:
         self.num_gone = 0
         self.num_probes = 0
         self.url = ""
+        self.files: dict[str, bytes] = {}
+        self.fetched: list[tuple[str, Mapping[str, str]]] = []
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -45,6 +51,14 @@ class ChatServer:
         self.num_probes += 1
         return web.json_response({"data": []})
 
+    async def file(self, request: web.Request) -> web.Response:
+        self.fetched.append((request.path_qs, request.headers.copy()))
+        assert request.transport is not None
+        request.transport.write(self.files.get(request.path_qs) or http(b"", 404))
+        await request.writer.drain()
+        request.transport.close()
+        return web.Response()
+
 
 @asynccontextmanager
 async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
@@ -53,9 +67,10 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
         for behave in behaviours:
             server = ChatServer(behave)
             app = web.Application()
-            for path in ("chat/completions", "embeddings"):
+            for path in _POSTS:
                 app.router.add_post(f"/v1/{path}", server.complete)
             app.router.add_get("/v1/models", server.models)
+            app.router.add_get("/{path:.*}", server.file)
             runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
             await runner.setup()
             runners.append(runner)
@@ -98,8 +113,8 @@ def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:
     """
 
     async def behave(server: ChatServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        prompt = body["messages"][-1]["content"]
-        num_before = sum(one["messages"][-1]["content"] == prompt for one in server.bodies) - 1
+        prompt = asked_of(body)
+        num_before = sum(asked_of(one) == prompt for one in server.bodies) - 1
         answer = http(completion("fine")) if is_alive and prompt == CONTROL else answers(prompt, num_before)
         parts = iter([answer] if isinstance(answer, bytes) else answer)
         assert request.transport is not None
@@ -112,6 +127,11 @@ def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:
         return web.Response()
 
     return behave
+
+
+def asked_of(body: dict[str, Any]) -> str:
+    """What a request asks, whatever it asks for."""
+    return body["messages"][-1]["content"] if "messages" in body else body.get("prompt", body.get("input", ""))
 
 
 def http(

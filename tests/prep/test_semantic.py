@@ -181,7 +181,7 @@ def test_vectors_of_other_texts_or_models_are_refused() -> None:
         judged_shards(CORPUS, [other])
     # With more rows, those of the next shard would be taken for its own.
     shorter = replace(shard, raw=shard.raw.slice(0, 1))
-    with pytest.raises(InvalidInput, match=r"have 2 rows for 1 raw_documents: they were made of others. Materialize"):
+    with pytest.raises(InvalidInput, match=r"s\[shard-00\] has 2 rows for 1 raw_documents: it was made of others. Mat"):
         judged_shards(CORPUS, [shorter])
     with pytest.raises(InvalidInput, match=r"no document_embeddings were read. Reload the code location"):
         judged_shards(CORPUS, [replace(shard, embeddings=None)])

@@ -30,7 +30,7 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             f"got {shown}."
         )
     # Paths of the protocol, which are appended: the whole address of a request is what vendors' pages show.
-    for path in ("/chat/completions", "/completions", "/embeddings", "/models"):
+    for path in ("/chat/completions", "/completions", "/embeddings", "/models", "/images/generations", "/audio/speech"):
         if base_url.rstrip("/").endswith(path):
             shown = without_credentials(base_url)
             raise InvalidInput(
@@ -48,6 +48,21 @@ def check_address(base_url: str, api_key: str | None = None) -> None:
             f"The API key for {without_credentials(base_url)} has a blank, a line end or another character that no "
             "HTTP header takes: often the line end of the file that it came from. Take it out."
         )
+
+
+def check_url_hosts(hosts: Sequence[str]) -> None:
+    """Raises: InvalidInput: one is neither `host` nor `host:port`."""
+    for host in hosts:
+        try:
+            parts = urlsplit(f"//{host}")
+            is_host = parts.netloc == host and bool(parts.hostname) and parts.port != 0 and "@" not in host
+        except ValueError:
+            is_host = False
+        if not is_host or host != host.strip() or "*" in host:
+            raise InvalidInput(
+                "allow_url_hosts must list hosts such as pictures.example or 10.0.0.1:9000, without http://, got "
+                f"{host!r}."
+            )
 
 
 def check_replicas(replicas: Mapping[str, Sequence[str]]) -> None:

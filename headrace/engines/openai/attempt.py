@@ -19,6 +19,7 @@ from headrace.engines.openai.wire import (
     EventLines,
     Halves,
     is_event_stream,
+    is_policy,
     parse_answer,
     parse_event,
     refusal_text,
@@ -37,7 +38,8 @@ _NUM_NOTES_MAX = 4
 class AttemptFailed(Exception):
     """`kind` None: the server refuses the turn itself, with `status`.
 
-    `is_made`: the server made an answer, but an invalid one, and would charge for another.
+    `is_made`: the server made an answer, but an invalid one, and would charge for another. `by_policy`: as in
+    `TurnRefused`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class AttemptFailed(Exception):
         timed_out: bool = False,
         is_about_usage: bool = False,
         is_made: bool = False,
+        by_policy: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind: FailureKind | None = kind
@@ -58,12 +61,15 @@ class AttemptFailed(Exception):
         self.timed_out = timed_out
         self.is_about_usage = is_about_usage
         self.is_made = is_made
+        self.by_policy = by_policy
 
 
 class Attempt:
     """Sends the request at the first `read`. `close` ends the connection unless the answer was read whole."""
 
     path = "/chat/completions"
+    # Whether a refusal may be an outcome of its own (`by_policy`): text has no such rows.
+    tells_policy = False
 
     def __init__(
         self,
@@ -149,7 +155,8 @@ class Attempt:
         # Stored before its body is read, so that the connection is closed in any case.
         self._response = response
         wish = response.headers.get(hdrs.RETRY_AFTER)
-        text = refusal_text(await self._refusal(response), self._mask)
+        raw = await self._refusal(response)
+        text = self._refusal_text(raw)
         raise AttemptFailed(
             judged(response.status, with_retry_after=wish is not None),
             # After 401 and 403 the server's text is left out: it may contain the key.
@@ -157,7 +164,11 @@ class Attempt:
             status=response.status,
             retry_after_seconds=retry_after_seconds(wish, response.headers.get(hdrs.DATE)),
             is_about_usage="stream_options" in text,
+            by_policy=self.tells_policy and is_policy(raw),
         )
+
+    def _refusal_text(self, raw: bytes) -> str:
+        return refusal_text(raw, self._mask)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
         """The beginning of a refusal's body. If it breaks off or its encoding is broken, the rest is ignored: the
@@ -174,7 +185,10 @@ class Attempt:
         if error.status is None:
             return AttemptFailed("failing", f"sent a broken answer: {said}", is_made=True)
         kind = judged(error.status, with_retry_after=False)
-        return AttemptFailed(kind, f"answered 200, and in it {error.status}: {said}", status=error.status)
+        told = f"answered 200, and in it {error.status}: {said}"
+        return AttemptFailed(
+            kind, told, status=error.status, by_policy=kind is None and self.tells_policy and error.by_policy
+        )
 
     async def _plain(self) -> bytes:
         """The next bytes of the answer; empty at its end."""

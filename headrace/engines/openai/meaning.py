@@ -3,6 +3,7 @@
 | answer | meaning | live | bulk |
 |---|---|---|---|
 | 400, 413, 422 | refused: this turn, now and later | refused to the client | the row's error ¹ |
+| the same of a picture or recording, with a word of a policy | refused for what it asks | refused | a `refused` row |
 | 429; 503 with Retry-After | busy: nothing is wrong | another replica, or later | asked again; then the run waits ² |
 | 408, 500, 502–504 | failing: server or turn is at fault | another replica, a few times | asked again; then ¹ |
 | 200 with an error in its body | as that error's status or word | | |
@@ -69,6 +70,7 @@ _ERROR_WORDS: dict[str, int] = {
     "badrequesterror": 400,
     "content_policy_violation": 400,
     "content_filter": 400,
+    "moderation_blocked": 400,
     "invalid_api_key": 401,
     "authentication_error": 401,
     "permission_error": 403,
@@ -96,6 +98,10 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "insufficient_system_resource"})
 
 
+# Words in an error's `code` or `type`: what was asked for is refused, and would be by any wording of the request.
+_POLICY_WORDS = frozenset({"content_policy_violation", "moderation_blocked", "content_filter", "contentfilter"})
+
+
 def judged(status: int, *, with_retry_after: bool) -> FailureKind | None:
     """The meaning of a status other than 200; None: the server refuses the turn itself."""
     if status in REFUSED:
@@ -119,6 +125,14 @@ def status_in(body: dict[str, Any]) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600:
             return value
     return 500
+
+
+def policy_in(body: dict[str, Any]) -> bool:
+    """Whether an error's body names a policy as its reason."""
+    error = body.get("error")
+    fields = error if isinstance(error, dict) else body
+    words = [fields.get(name) for name in ("code", "type")]
+    return any(isinstance(word, str) and word.strip().lower() in _POLICY_WORDS for word in words)
 
 
 def finish_reason(word: object) -> FinishReason | None:

@@ -76,12 +76,7 @@ class ServerClient:
 
     async def close(self) -> None:
         """Fails the turns under way."""
-        self._is_closed = True
-        for scope in list(self._scopes.values()):
-            scope.reschedule(0.0)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result(None)
+        self._end_turns()
         tasks = [*self._probes, *([self._ticker] if self._ticker else [])]
         for task in tasks:
             task.cancel()
@@ -90,6 +85,14 @@ class ServerClient:
                 await task
         if self._session is not None:
             await self._session.close()
+
+    def _end_turns(self) -> None:
+        self._is_closed = True
+        for scope in list(self._scopes.values()):
+            scope.reschedule(0.0)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_result(None)
 
     # --- a request ---
 
@@ -200,7 +203,9 @@ class ServerClient:
                 self._dispatcher.failed(ticket, "busy", why, retry_after_seconds=0.0)
                 return
             self._dispatcher.refused(ticket)
-            raise TurnRefused(f"The engine refuses this {self.asked}: {why}.", status=failure.status)
+            raise TurnRefused(
+                f"The engine refuses this {self.asked}: {why}.", status=failure.status, by_policy=failure.by_policy
+            )
         # Once a part was given out, the turn can no longer be refused.
         kind = failure.kind or "failing"
         state = self._dispatcher.failed(

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from headrace.engines.openai.meaning import COUNT_MAX, FinishReason, finish_reason, status_in
+from headrace.engines.openai.meaning import COUNT_MAX, FinishReason, finish_reason, policy_in, status_in
 from headrace.masking import Mask
 
 # Servers disagree on the width of a seed; all accept 31 bits.
-_SEED_MASK = 0x7FFFFFFF
+SEED_MASK = 0x7FFFFFFF
 _SHOWN_CHARACTERS_MAX = 200
 _SHOWN_BYTES_MAX = 65_536
 _PARTS_OF_TEXT = frozenset({"text", "output_text"})
@@ -26,12 +26,13 @@ _PARTS_OF_THOUGHT = frozenset({"thinking", "reasoning", "reasoning_content"})
 class AnswerBroken(Exception):
     """The answer is not a chat completion, ends in its middle, or reports that the server failed.
 
-    `status`: the reported failure's; None: there is none.
+    `status`: the reported failure's; None: there is none. `by_policy`: what was asked for is refused.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, by_policy: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.by_policy = by_policy
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def chat_body(
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
-        "seed": seed & _SEED_MASK,
+        "seed": seed & SEED_MASK,
     }
     if stop:
         body["stop"] = list(stop)
@@ -170,13 +171,31 @@ def refusal_text(raw: bytes, mask: Mask) -> str:
     text = raw.decode(errors="replace")
     try:
         body = json.loads(text)
-        error = body.get("error", body) if isinstance(body, dict) else body
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
+        error = body.get("error", body.get("detail", body)) if isinstance(body, dict) else body
+        text = _details(error) or str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, RecursionError):
         pass
     # Masked before cutting, so that no half of a secret remains; and again after line ends, which may have split one.
     text = mask(" ".join(mask(text).split()))
     return text.encode(errors="replace").decode()[:_SHOWN_CHARACTERS_MAX] or "nothing"
+
+
+def _details(error: object) -> str:
+    """FastAPI's list of faults as a text, such as `body.size: must be WxH`; empty: it is none."""
+    if not isinstance(error, list) or not all(isinstance(one, dict) and "msg" in one for one in error):
+        return ""
+    places = [one.get("loc") for one in error]
+    named = [".".join(map(str, place)) if isinstance(place, list) else "" for place in places]
+    return "; ".join(f"{name}: {one['msg']}".removeprefix(": ") for name, one in zip(named, error, strict=True))
+
+
+def is_policy(raw: bytes) -> bool:
+    """Whether a refusal's body says that what was asked for is refused, and not how it was asked."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(body, dict) and policy_in(body)
 
 
 def body_of(raw: bytes, named: str, mask: Mask) -> dict[str, Any]:
@@ -196,7 +215,8 @@ def body_of(raw: bytes, named: str, mask: Mask) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise AnswerBroken(f"no {named}: {refusal_text(shown, mask)}")
     if body.get("error") or body.get("object") == "error":
-        raise AnswerBroken(f"the server says: {refusal_text(shown, mask)}", status=status_in(body))
+        said = f"the server says: {refusal_text(shown, mask)}"
+        raise AnswerBroken(said, status=status_in(body), by_policy=policy_in(body))
     return body
 
 
