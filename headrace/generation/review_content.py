@@ -20,7 +20,8 @@ from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
-from headrace.generation.sealed_tables import CONTENT, MEDIA_EXECUTION, MEDIA_OF, PROMPTS, version_read
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
+from headrace.generation.sealing import TEXTS_OF
 from headrace.generation.steps import asked_of
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.schemas import MEDIA
@@ -33,6 +34,7 @@ from headrace.version_sets.media_settings import MemberKind
 if TYPE_CHECKING:
     from headrace.generation.media_review.references import References
 
+_KEYS: Mapping[MemberKind, str] = {"image": "pictures", "speech": "speech"}
 # A row's id, the rules that its item breaks, and what was measured of it, by name.
 _Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
 # Rows whose texts are in memory at once.
@@ -43,11 +45,24 @@ _NOT_MADE = {"error": "failed", "refused": "refused"}
 
 @dataclass(frozen=True, kw_only=True)
 class RowParts:
-    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes."""
+    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
+    Attributes:
+        makers: the roles that painted or spoke, in their order: those of the version set that made the rows, whatever
+            the campaign's file says by now.
+        is_written: somebody wrote the texts; otherwise they are the prompts.
+    """
+
+    makers: Sequence[str]
+    is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
     sets: Mapping[MemberKind, MediaSet]
+
+    def kind_of(self, role: str) -> MemberKind | None:
+        """None: the role made nothing at all."""
+        item = next((of_row[role]["item_id"] for of_row in self.items.values() if role in of_row), None)
+        return next((kind for kind, media in self.sets.items() if item is not None and item in media), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +93,11 @@ def review_content(content: Handoff, handoffs: HandoffStore, campaign: Campaign,
         InvalidInput: the campaign's true pictures are not found.
     """
     table = content.table()
-    parts = parts_of(content, handoffs) if campaign.makers else None
-    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts)
+    parts = parts_of(content, handoffs)
+    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts=parts)
     if parts is not None:
         rows = table["row_id"].to_pylist()
-        references = [_references(parts, row, campaign.makers, found.figures.get(row, {})) for row in rows]
+        references = [_references(parts, row, found.figures.get(row, {})) for row in rows]
         media = pa.array(references, MEDIA.type)
         table = table.append_column(MEDIA, media) if "media" not in table.column_names else _replaced(table, media)
     return reviewed_table(table, found.broken, found.rules, found.measured)
@@ -93,36 +108,42 @@ def verdicts_of(
     handoffs: HandoffStore,
     campaign: Campaign,
     references: "References | None" = None,
-    parts: RowParts | None = None,
+    *,
+    parts: RowParts | None,
 ) -> Verdicts:
-    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: if the caller has read them.
-
-    Raises: HandoffMissing: as `parts_of`.
-    """
+    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: of it, as `parts_of` finds them."""
     # A prompt that is painted as it is was not written by anybody.
-    rules = tuple(RULES) if campaign.writers else ()
-    broken = _texts_broken(content, campaign)
-    if not campaign.makers:
+    is_written = parts is None or parts.is_written
+    rules = tuple(RULES) if is_written else ()
+    broken = _texts_broken(content, campaign) if is_written else [[] for _ in range(content.num_rows)]
+    if parts is None:
         return Verdicts(broken=broken, rules=rules)
-    parts = parts or parts_of(content, handoffs)
     rows = content.table(["row_id"])["row_id"].to_pylist()
     by_row = dict(zip(rows, broken, strict=True))
     figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for role in campaign.makers:
-        rules += _rules_of(role, campaign)
+    kinds: dict[str, MemberKind | None] = {role: parts.kind_of(role) for role in parts.makers}
+    for role in parts.makers:
+        rules += _rules_of(role, kinds[role], campaign)
         for row, rule in _not_made(rows, role, parts):
             by_row[row].append(f"{role}.{rule}")
     # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
-    for role in sorted(campaign.makers, key=lambda role: campaign.parts[role].kind == "image"):
-        if campaign.parts[role].kind == "image":
+    for role in sorted(parts.makers, key=lambda role: kinds[role] == "image"):
+        if kinds[role] is None:
+            continue
+        if kinds[role] == "image":
             captions = _captions(content, handoffs, campaign, role, parts)
-            judged = _pictures_judged(role, by_row, captions, parts, _settings_of(campaign)["pictures"], references)
+            judged = _pictures_judged(role, by_row, captions, parts, _limits_of("image", campaign), references)
         else:
             judged = _speech_judged(role, parts, campaign)
         for row, faults, measured in judged:
             by_row[row] += [f"{role}.{rule}" for rule in faults]
             figures[row][role] = measured
-    over_all = {name: value for role in campaign.makers for name, value in _measured(role, figures, campaign)}
+    has_references = references is not None
+    over_all = {
+        name: value
+        for role in parts.makers
+        for name, value in _measured(role, figures, has_references=has_references and kinds[role] == "image")
+    }
     return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
 
 
@@ -139,31 +160,38 @@ def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "Re
 def rules_digest(campaign: Campaign, references: "References | None") -> str:
     """Of everything in a campaign's file that verdicts depend on."""
     body = asdict(campaign.review)
-    of_kinds = {kind: asdict(settings) for kind, settings in _settings_of(campaign).items()}
     # A text campaign's is what it was before there were pictures.
-    body = {name: value for name, value in body.items() if name not in ("pictures", "speech")} | of_kinds
+    body = {name: value for name, value in body.items() if name not in _KEYS.values()}
+    kinds: set[MemberKind] = {campaign.parts[role].kind for role in campaign.makers}
+    for kind in kinds:
+        body[_KEYS[kind]] = asdict(limits) if (limits := _limits_of(kind, campaign)) else None
     if references is not None:
         body["references"] = references.digest
     return digest_text("review", canonical_json(body).decode())
 
 
-def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts:
-    """The pictures and recordings of a sealed content version, of the same claim.
+def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
+    """The pictures and recordings of a sealed version of content or of a mirror, of the same claim; None: its version
+    set makes none.
 
     Raises: HandoffMissing: they are gone.
     """
+    if TEXTS_OF not in content.attributes:
+        return None
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
     execution = handoffs.find(making_asset, content.partition, claim=claim)
     if execution is None:
         raise HandoffMissing(
-            f"{content.label} has parts beside its texts, and their record {MEDIA_EXECUTION} is gone. Materialize "
+            f"{content.label} has parts beside its texts, and their record {making_asset} is gone. Materialize "
             f"{content.asset}[{content.partition}] again with regenerate: keep_set.",
             handoff=content.label,
         )
     making: dict[str, dict[str, Mapping[str, Any]]] = {}
+    makers: dict[str, None] = {}
     for row in execution.table().to_pylist():
+        makers[row["role"]] = None
         making.setdefault(row["row_id"], {})[row["role"]] = row
     items: dict[str, dict[str, Mapping[str, Any]]] = {}
     sets: dict[MemberKind, MediaSet] = {}
@@ -175,12 +203,11 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts:
         for item in handoff.table().to_pylist():
             role = item["item_id"].rpartition("/")[2]
             items.setdefault(item["row_id"], {})[role] = item
-    return RowParts(making=making, items=items, sets=sets)
+    is_written = bool(content.attributes[TEXTS_OF])
+    return RowParts(makers=tuple(makers), is_written=is_written, making=making, items=items, sets=sets)
 
 
 def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
-    if not campaign.writers:
-        return [[] for _ in range(content.num_rows)]
     broken: list[list[str]] = []
     for start in range(0, content.num_rows, _SLICE_ROWS):
         slice_rows = range(start, min(start + _SLICE_ROWS, content.num_rows))
@@ -189,15 +216,16 @@ def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
     return broken
 
 
-def _settings_of(campaign: Campaign) -> dict[str, Any]:
-    """The limits by which the campaign's pictures and recordings are judged, by their key in its file."""
-    kinds = {campaign.parts[role].kind for role in campaign.makers}
-    return {"pictures": campaign.review.pictures or PictureReview()} if "image" in kinds else {}
+def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
+    """The limits by which the campaign's pictures, or recordings, are judged."""
+    return campaign.review.pictures or PictureReview()
 
 
-def _rules_of(role: str, campaign: Campaign) -> tuple[str, ...]:
-    settings = _settings_of(campaign).get({"image": "pictures", "speech": "speech"}[campaign.parts[role].kind])
-    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(settings.rules if settings else ())))
+def _rules_of(role: str, kind: MemberKind | None, campaign: Campaign) -> tuple[str, ...]:
+    if kind is None and role in campaign.parts:
+        kind = campaign.parts[role].kind
+    limits = _limits_of(kind, campaign) if kind else None
+    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
 
 
 def _not_made(rows: Iterable[str], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
@@ -266,23 +294,22 @@ def _captions(
 
 
 def _measured(
-    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], campaign: Campaign
+    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], *, has_references: bool
 ) -> Iterator[tuple[str, int | float]]:
     items = [of_row[role] for of_row in figures.values() if role in of_row]
     for name in ROLE_METRICS:
         if values := [one[name] for one in items if name in one]:
             yield f"{role}.{name}", fmean(values)
-    pictures = _settings_of(campaign).get("pictures")
-    if pictures and pictures.references and campaign.parts[role].kind == "image":
+    if has_references:
         yield f"{role}.num_without_reference", sum("agreement" not in one for one in items)
 
 
-def _references(
-    parts: RowParts, row_id: str, makers: Iterable[str], figures: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     there = parts.items.get(row_id, {})
     names = [field.name for field in MEDIA.type.value_type]
-    found = ({**there[role], "role": role, "figures": _json(figures.get(role, {}))} for role in makers if role in there)
+    found = (
+        {**there[role], "role": role, "figures": _json(figures.get(role, {}))} for role in parts.makers if role in there
+    )
     return [{name: item[name] for name in names} for item in found]
 
 
