@@ -1,7 +1,8 @@
 """The first rows of a campaign's day before anything runs: the same ids and bytes as a run on the same file makes.
 
-Nothing is sealed, registered or claimed. The version set is the one that the campaign's file asks for now. If the
-rollout's stable set is another one, a run gives the file's set some partitions first.
+Nothing is sealed, registered or claimed, and nothing is painted or spoken: rows are judged by their texts. The version
+set is the one that the campaign's file asks for now. If the rollout's stable set is another one, a run gives the file's
+set some partitions first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ from headrace.errors import InvalidInput
 from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.requests import Row, prompts_of_day, rows_for
 from headrace.generation.review import rejections
-from headrace.generation.step_work import generate_rows
+from headrace.generation.step_work import PromptsAsTheyAre, generate_rows
+from headrace.generation.steps import steps_of
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState
@@ -143,16 +145,17 @@ def preview(
     """
     partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
     of_day = zip(partitions, prompts_of_day(campaign, day, home), strict=True)
-    rows = {partition: rows_for(prompts, wanted.version_set.id) for partition, prompts in of_day}
+    seeds_of = steps_of(wanted.version_set)[0].led_to_by
+    rows = {partition: rows_for(prompts, wanted.version_set.id, seeds_of=seeds_of) for partition, prompts in of_day}
     # The day's list deals its prompts to the shards in turn.
     listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
     chosen = [(partition, row) for _, partition, row in listed[:num_rows]]
-    engine = open_engine(wanted.version_set)
+    engine = open_engine(wanted.version_set) if campaign.writers else PromptsAsTheyAre()
     try:
         made = generate_rows(engine, [row for _, row in chosen], campaign.row_attempts)
     finally:
         engine.close()
-    member = wanted.version_set.member(campaign.order[0])
+    member = wanted.version_set.member(campaign.writers[0]) if campaign.writers else None
     shown = [
         _previewed(partition, row, result, member, campaign)
         for (partition, row), (result, _) in zip(chosen, made, strict=True)
@@ -167,7 +170,7 @@ def preview(
 
 
 def _previewed(
-    partition: ContentPartition, row: Row, result: GenerationResult, member: Member, campaign: Campaign
+    partition: ContentPartition, row: Row, result: GenerationResult, member: Member | None, campaign: Campaign
 ) -> PreviewedRow:
     judged = {"prompt": row.prompt, "output": result.text, "finish_reason": result.finish_reason}
     # Where nobody writes, the prompt is what is painted or spoken, and no text is judged.
@@ -178,7 +181,7 @@ def _previewed(
         partition=partition.key,
         position=row.position,
         prompt=row.prompt,
-        asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content,
+        asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content if member else row.prompt,
         output=result.text,
         seed=row.seed,
         finish_reason=result.finish_reason,

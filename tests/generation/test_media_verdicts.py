@@ -14,8 +14,9 @@ import pytest
 from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.errors import InvalidCampaign, InvalidInput
-from headrace.generation.campaign import Campaign, load_campaign
+from headrace.generation.campaign import Campaign, PromptSource, load_campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.preview import WantedSet, preview
 from headrace.generation.review import RULES, Review
 from headrace.generation.review_content import review_content
 from headrace.generation.review_settings import ReviewSettings
@@ -24,6 +25,7 @@ from headrace.handoff.media.publishing import publish_media
 from headrace.rollout.evidence import review_metrics
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan
+from simulation.campaign_site import DAY
 from simulation.pictures import landscape
 from tests.generation.builders import TEXTS, ScriptedEngine
 from tests.generation.media_builders import PICTURE, MediaSite, make_media_campaign, make_media_site, make_roles, start
@@ -255,3 +257,17 @@ def test_an_empty_partition_is_reviewed(tmp_path: Path) -> None:
     found = reviewed(site, true_picture)
     assert found.table.num_rows == 0
     assert pa.types.is_list(found.table.schema.field("media").type)
+
+
+@pytest.mark.parametrize("roles", [PAINTER, make_roles()], ids=["prompts as they are", "written"])
+def test_a_preview_shows_the_texts_of_a_run(tmp_path: Path, roles: dict) -> None:
+    campaign = make_media_campaign(roles, num_shards=1, prompts=PromptSource(files="prompts.jsonl"))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    site = make_media_site(tmp_path / "store", campaign=campaign)
+    site.draw_prompts(tmp_path)
+    wanted = WantedSet(version_set=site.make_set(), unsealed={})
+    shown = preview(campaign, wanted, day=DAY, home=tmp_path, num_rows=7, open_engine=site.open_rows).rows
+    made = site.generate().content.table().to_pylist()
+    assert [(one.row_id, one.seed, one.output) for one in shown] == [
+        (row["row_id"], row["seed"], row["output"]) for row in made
+    ]
