@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from headrace.command_line.checking.named_files import reference_findings
 from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.errors import InvalidCampaign, InvalidInput
@@ -257,6 +258,22 @@ def test_an_empty_partition_is_reviewed(tmp_path: Path) -> None:
     found = reviewed(site, true_picture)
     assert found.table.num_rows == 0
     assert pa.types.is_list(found.table.schema.field("media").type)
+
+
+def test_a_check_says_whether_there_are_true_pictures(tmp_path: Path) -> None:
+    site = painter_site(tmp_path)
+    sealed, files = PictureReview(references="clean_images"), PictureReview(references="true/*")
+    [missing] = reference_findings(sealed, tmp_path, site.objects)
+    assert (missing.level, missing.key) == ("warn", "review.pictures.references")
+    with_references(site)
+    assert [one.sentence for one in reference_findings(sealed, tmp_path, site.objects)] == [
+        "1 partition of clean_images."
+    ]
+    assert [one.level for one in reference_findings(files, tmp_path, site.objects)] == ["fail"]
+    (tmp_path / "true").mkdir()
+    (tmp_path / "true/fox.png").write_bytes(SCENES[0])
+    assert [one.sentence for one in reference_findings(files, tmp_path, None)] == ["true/*: 1 file."]
+    assert reference_findings(PictureReview(), tmp_path, None) == []
 
 
 @pytest.mark.parametrize("roles", [PAINTER, make_roles()], ids=["prompts as they are", "written"])
