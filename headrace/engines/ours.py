@@ -106,6 +106,12 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
+def _open_voice(opening: Opening) -> LoadedModel:
+    from headrace.engines.local.hibari_voice import HibariEngine
+
+    return HibariEngine(opening.member)
+
+
 ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
 OPENAI_HTTP = EngineKind(name="openai_http", open=_open_server, options=ServerOptions)
 TRANSFORMERS = EngineKind(
@@ -115,4 +121,12 @@ TRANSFORMERS = EngineKind(
     packages=("transformers", "torch"),
     deterministic=True,
     needs_weights=True,
+)
+HIBARI = EngineKind(
+    name="hibari",
+    open=_open_voice,
+    makes=("speech",),
+    # Its spectra are numpy's and scipy's: either one's FFT moves the last bits, and so does a resampled rate.
+    packages=("hibari-tts", "onnxruntime", "scipy", "numpy"),
+    deterministic=True,
 )
