@@ -102,6 +102,9 @@ class ComfyOptions:
 
     def __post_init__(self) -> None:
         check_address(self.base_url)
+        if not isinstance(self.graph, str):
+            # Built in Python, and not from a file.
+            object.__setattr__(self, "graph", graph_text(self.graph))
         graph = json.loads(self.graph)
         for name, place in self.places.given().items():
             node, key = _split(place)
