@@ -73,6 +73,8 @@ def test_a_refusal_and_an_error_are_their_rows_alone(tmp_path: Path) -> None:
     kept = [pictures.read(one) for one in pictures.ids()]
     assert len(kept) == len(reasons) - 2
     assert all(one.startswith(b"\xff\xd8") for one in kept)
+    item = pictures.item(next(iter(pictures.ids())))
+    assert item.attributes["revised_prompt"].endswith(", detailed")
     # The seed of a row is what its server got.
     seeds = {row["seed"] & 0x7FFFFFFF for row in executed(site, "painter")}
     asked = [body for body in server.bodies if "prompt" in body and body["prompt"] != CONTROL]

@@ -1,5 +1,7 @@
 """Whether the engines of a file's roles are there: a server answers, a library is installed."""
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -15,6 +17,7 @@ from headrace.masking import without_credentials
 
 # A server that takes longer for its list of models is busy or away; a person waits.
 _REQUEST_SECONDS = 3.0
+_ANSWER_BYTES_MAX = 8 * 1024 * 1024
 # Engines whose options name a server.
 _ASKING = ("openai_http", "comfyui_http")
 _NO_CONNECTION = "takes no connection: start the server, or correct the address."
@@ -106,10 +109,23 @@ def _json_at(url: str) -> Any:
     import httpx2
 
     try:
-        answer = httpx2.get(url, timeout=_REQUEST_SECONDS)
-        return answer.json() if answer.status_code == 200 else None
+        status, raw = _got(url)
+        return json.loads(raw) if status == 200 else None
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError):
         return None
+
+
+def _got(url: str) -> tuple[int, bytes]:
+    """The status and the beginning of the body: what is longer, or drips, is no list of models."""
+    import httpx2
+
+    ends_at, raw = time.monotonic() + _REQUEST_SECONDS, b""
+    with httpx2.stream("GET", url, timeout=_REQUEST_SECONDS) as answer:
+        for part in answer.iter_bytes():
+            raw += part
+            if len(raw) > _ANSWER_BYTES_MAX or time.monotonic() > ends_at:
+                break
+        return answer.status_code, raw
 
 
 @cache
@@ -122,22 +138,22 @@ def _models_of(server: str, *, is_openai: bool = True) -> tuple[tuple[str, ...],
     # It would log each request's address.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        answer = httpx2.get(f"{server.rstrip('/')}/models", timeout=_REQUEST_SECONDS)
+        status, raw = _got(f"{server.rstrip('/')}/models")
     except httpx2.ConnectError:
         return (), _NO_CONNECTION
     except httpx2.TimeoutException:
         return (), f"did not answer within {_REQUEST_SECONDS:.0f} s: it is busy, or base_url names another machine."
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         return (), f"does not answer ({type(error).__name__}): start it, or correct base_url."
-    if answer.status_code in (401, 403):
-        return (), f"answers {answer.status_code}: it wants a key, which this command does not have."
-    if answer.status_code == 404 and is_openai and not server.rstrip("/").endswith("/v1"):
+    if status in (401, 403):
+        return (), f"answers {status}: it wants a key, which this command does not have."
+    if status == 404 and is_openai and not server.rstrip("/").endswith("/v1"):
         return (), "answers 404 at /models: most addresses end in /v1; correct base_url if yours does."
-    if answer.status_code >= 500:
-        return (), f"answers {answer.status_code}: look at its log."
+    if status >= 500:
+        return (), f"answers {status}: look at its log."
     try:
-        listed = answer.json()["data"]
+        listed = json.loads(raw)["data"]
         return tuple(str(one["id"]) for one in listed), ""
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         # Some servers have no list; they may still answer turns.
         return (), ""
