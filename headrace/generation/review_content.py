@@ -49,8 +49,8 @@ class RowParts:
     """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
     Attributes:
-        kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made the
-            rows, whatever the campaign's file says by now.
+        kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
+            the rows, whatever the campaign's file says by now.
         is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
@@ -214,10 +214,8 @@ def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
     return campaign.review.pictures or PictureReview()
 
 
-def _rules_of(role: str, kind: MemberKind | None, campaign: Campaign) -> tuple[str, ...]:
-    if kind is None and role in campaign.parts:
-        kind = campaign.parts[role].kind
-    limits = _limits_of(kind, campaign) if kind else None
+def _rules_of(role: str, kind: MemberKind, campaign: Campaign) -> tuple[str, ...]:
+    limits = _limits_of(kind, campaign)
     return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
 
 
