@@ -319,6 +319,10 @@ class Campaign:
         check_prices(self.prices, models)
         if self.budget is None or not self.budget.counts_tokens:
             return
+        if not models:
+            raise InvalidCampaign(
+                "budget: tokens and money count a writer's tokens, and no role of chain writes: state seconds."
+            )
         if len(models) > 1:
             raise InvalidCampaign(
                 "budget: tokens and money count one writer's tokens, of which rows keep the last role's alone, got "

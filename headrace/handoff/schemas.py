@@ -65,7 +65,7 @@ DOCUMENT_SIGNATURES = _schema(
 DOCUMENT_EMBEDDINGS = _schema(
     key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
     num_characters=pa.int64(),  # of that text
-    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key
+    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
 )
 
 # Documents that share a key with another, in the order of keys.

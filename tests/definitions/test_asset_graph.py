@@ -90,6 +90,8 @@ EDGES = {
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
     ("generated_content", "clips"): (CONTENT, [CONTENT]),
+    ("generated_images", "clips"): (CONTENT, [CONTENT]),
+    ("generated_speech", "clips"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 # One of the two has no partitions: all of the other's are read, or each reads it.
