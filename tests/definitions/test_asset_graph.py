@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from pipelines.definitions import defs
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from resources.partition_keys import keys_of_files
 from resources.settings import settings_from_environment
+from tests.training_builders import make_recipe
 
 STAGE_AND_PARTITIONS = {
     "raw_documents": ("data_prep", corpus_shards),
