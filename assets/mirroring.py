@@ -63,6 +63,7 @@ def mirrored_content(
         handoffs=store.handoffs(),
         open_engine=partial(engines.open_rows, objects=objects, replicas=campaign.replicas),
         open_media=partial(engines.open_media, objects=objects, replicas=campaign.replicas),
+        home=campaigns.home_directory(),
         worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
         progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
     )

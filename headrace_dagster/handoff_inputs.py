@@ -27,8 +27,23 @@ NUM_OPENERS = 16
 ANNOTATIONS = (
     "pa.Table, pl.DataFrame, pl.LazyFrame, pd.DataFrame, Handoff, pa.RecordBatchReader, RecordBatches, "
     "or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame, pl.LazyFrame or pd.DataFrame; "
-    "with `| None` where there may be no partition"
+    "with `| None` where there may be no partition; or HandoffsWhenAsked"
 )
+
+
+class HandoffsWhenAsked:
+    """An input that the body opens only if it needs it, by partition.
+
+    For an asset whose partitions read different assets. What is not asked for is no input of what is sealed: it may be
+    missing, and no lineage names it.
+    """
+
+    def __init__(self, opened: Callable[[], dict[str, Handoff]]) -> None:
+        self._opened = opened
+
+    def open(self) -> dict[str, Handoff]:
+        """Raises: dg.Failure: a partition is missing."""
+        return self._opened()
 
 
 class RecordBatches(Iterator[pa.RecordBatch]):

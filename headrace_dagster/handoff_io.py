@@ -7,6 +7,7 @@ version is the content digest: making the same rows again changes nothing downst
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace_dagster.failures import permanent_failure, translated_errors
-from headrace_dagster.handoff_inputs import InputRequest, in_parallel
+from headrace_dagster.handoff_inputs import HandoffsWhenAsked, InputRequest, in_parallel
 from headrace_dagster.handoff_lineage import MADE_FROM, METADATA, lineage_of, remember_loaded
 from headrace_dagster.handoff_metadata import PreviewedRows, handoff_metadata, preview_of
 from headrace_dagster.handoff_names import handoff_name, naming_metadata, of_input, sole_partition
@@ -68,7 +69,8 @@ class StoreResource(dg.ConfigurableResource):
 class ArrowHandoffIOManager(dg.ConfigurableIOManager):
     """Stores frames, tables, streams of record batches and sealed `Handoff`s; one partition, or several of one run.
 
-    Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` without one), one partition, many or none.
+    Loads by the input's annotation (`handoff_inputs.ANNOTATIONS`; `pa.Table` without one), one partition, many or none;
+    `HandoffsWhenAsked` loads nothing before the body asks.
     Metadata of an input: `allow_missing_partitions: True` leaves out unsealed partitions; `columns: [..]` opens only
     these; `schema: name` refuses other columns; `verification` as below. Metadata of an asset: `schema: name` refuses
     other columns, and an empty stream is sealed with it; `handoff: name` seals under that name instead of the asset's
@@ -134,6 +136,13 @@ class ArrowHandoffIOManager(dg.ConfigurableIOManager):
             schema=options.get(SCHEMA),
         )
         wanted = ordered_partitions(context) if context.has_asset_partitions else [sole_partition(named)]
+        if request.kind is HandoffsWhenAsked:
+            asked = replace(request, kind=dict[str, Handoff])
+            return HandoffsWhenAsked(lambda: self._opened(context, asked, wanted))
+        return self._opened(context, request, wanted)
+
+    def _opened(self, context: dg.InputContext, request: InputRequest, wanted: list[str]) -> Any:
+        options = context.definition_metadata or {}
         handoffs = self._handoffs(checked_verification(options.get(VERIFICATION, self.verification)))
         newest = in_parallel(lambda partition: _held_newest(handoffs, request.asset, partition), wanted)
         found = {partition: handoff for partition, handoff in zip(wanted, newest, strict=True) if handoff}

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
+from assets.partitions import COMPARES_SHARDS, MAKES_PICTURE_EXAMPLES, SEMANTIC_DUPLICATES
 from headrace.placement.demand import REQUESTED_BY
 from headrace_dagster.assets.generation import MEDIA_ASSETS
 from resources.settings import settings_from_environment
@@ -25,7 +25,7 @@ LOOKBACK_DAYS = 3
 # Made in the run that makes their inputs, so one run prepares a changed shard completely; or, where shards are compared
 # with each other, up to what is compared, and then from it on.
 _AFTER_LABELS = ("document_signatures",) if COMPARES_SHARDS else ("clean_documents",)
-IN_ONE_RUN = (*(() if SEMANTIC_DUPLICATES else _AFTER_LABELS), "labels", "training_examples", "cards")
+IN_ONE_RUN = (*(() if SEMANTIC_DUPLICATES else _AFTER_LABELS), "labels", "training_examples")
 # Vectors are made in runs of their own, for which what needs them waits.
 _EMBEDDED = ("document_embeddings", *_AFTER_LABELS) if SEMANTIC_DUPLICATES else ()
 # Made of other partitions than their inputs, in other runs.
@@ -40,6 +40,11 @@ if SEMANTIC_DUPLICATES:
 _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buckets")
 # Most campaigns make none; rows that have any are published with the last of them.
 _PARTS = dg.AssetSelection.assets(*MEDIA_ASSETS)
+# Made of rows with all their parts, in one run.
+OF_ROWS = ("reviewed_content", "clips")
+# A recipe reads the ones or the others.
+_EXAMPLES = dg.AssetSelection.assets("training_examples", "picture_examples")
+_IF_THERE = dict.fromkeys(OF_ROWS, _PARTS) | {"evaluation": _EXAMPLES}
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
@@ -48,10 +53,11 @@ FOLLOWERS = (
     *_COMPARED,
     "evaluation",
     "registered_version",
-    "reviewed_content",
+    *OF_ROWS,
     "campaign_report",
     "image_verdicts",
     "clean_images",
+    *(("picture_examples",) if MAKES_PICTURE_EXAMPLES else ()),
 )
 
 
@@ -112,7 +118,7 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
             with_requested_inputs=name in IN_ONE_RUN,
             without_idle_inputs=name in OF_WHAT_IS_THERE,
             without=_NOT_WAITED_FOR if name == "duplicates" else None,
-            if_there=_PARTS if name == "reviewed_content" else None,
+            if_there=_IF_THERE.get(name),
             after=_AFTER.get(name),
         )
         return spec.replace_attributes(automation_condition=condition)
@@ -130,7 +136,7 @@ def running_when_automated() -> tuple[dg.DefaultSensorStatus, dg.DefaultSchedule
 follow_changed_inputs = dg.AutomationConditionSensorDefinition(
     name="follow_changed_inputs",
     description=(
-        "Requests what follows from changed inputs: preparation, pictures, evaluation, registration, review, report."
+        "Requests what follows from changed inputs: preparation, evaluation, registration, review, films, report."
     ),
     target=dg.AssetSelection.assets(*FOLLOWERS),
     minimum_interval_seconds=TICK_SECONDS,

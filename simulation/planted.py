@@ -247,10 +247,10 @@ def _(generate: Any, self: Any, requests: Any) -> Any:
 
 
 @_around("a void attempt is published all the same", 8, "is published out of an attempt", bulk, "seal")
-def _(_: Any, claim: Any, claims: Any, handoffs: Any, *, content: Any, execution: Any, origin: Any) -> Any:
+def _(_: Any, claim: Any, claims: Any, handoffs: Any, steps: Any, made: Any, *, origin: Any) -> Any:
     publish = sealing._publish_once
-    made = publish(handoffs, EXECUTION, claim, execution, origin)
-    return sealing.SealedContent(content=publish(handoffs, CONTENT, claim, content, origin), execution=made)
+    execution = publish(handoffs, EXECUTION, claim, made.execution, origin)
+    return sealing.SealedContent(content=publish(handoffs, CONTENT, claim, made.content, origin), execution=execution)
 
 
 @_around(

@@ -61,6 +61,22 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a 1M-parameter Llama with tokenizer and chat template; read it, never write to it."""
-    from tests.tiny_model import build_tiny_model
+    from simulation.tiny_model import build_tiny_model
 
     return build_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def pixel_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny PRX pipeline, without a VAE; read it, never write to it."""
+    from simulation.tiny_pipelines import build_pixel_pipeline
+
+    return build_pixel_pipeline(tmp_path_factory.mktemp("pixel-pipeline"))
+
+
+@pytest.fixture(scope="session")
+def latent_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny Stable Diffusion pipeline; read it, never write to it."""
+    from simulation.tiny_pipelines import build_latent_pipeline
+
+    return build_latent_pipeline(tmp_path_factory.mktemp("latent-pipeline"))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headrace.handoff.versions import HandoffStore
 
 _DATASET, _FOLDER = "dataset", "folder"
+_TEXT_FORMATS = frozenset({"csv", "jsonl"})
 
 
 @examples(
@@ -21,7 +22,7 @@ _DATASET, _FOLDER = "dataset", "folder"
     "headrace export taglines today.csv --day 2026-11-22     texts that a spreadsheet would evaluate are disarmed",
     "headrace export 3fa1c2 rows.jsonl --rejected            all rows of a version set, with the rules they break",
     "headrace export taglines hub --format dataset           a Hugging Face dataset with its card",
-    "headrace export taglines cards --format folder          their pictures and sounds, named by row, and a table",
+    "headrace export taglines media --format folder          their pictures and sounds, named by row, and a table",
     "headrace export clean_documents documents.parquet       an asset's newest rows, of all partitions",
 )
 def export(
@@ -45,8 +46,10 @@ def export(
     from headrace.command_line.handoff.exporting import export_file_as, format_for, refuse_stdout, write_to_stdout
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
+    from headrace.generation.dataset_media import has_media
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
     from headrace.handoff.export import FORMATS
+    from headrace.handoff.schemas import MEDIA
 
     handoffs = open_handoffs(context, store)
     selected = select_rows(handoffs, what, day=day, with_rejected=rejected)
@@ -55,6 +58,10 @@ def export(
     suggest_columns(selected, names or [])
     if names is None and "kept" in selected.where:
         names = [name for name in selected.schema.names if name not in VERDICT]
+    if columns is None and chosen in _TEXT_FORMATS and has_media(selected.schema):
+        # A list of pictures has no form there.
+        names = [name for name in names or selected.schema.names if name != MEDIA.name]
+        say("The rows have pictures or recordings: --format folder or dataset takes them along.", error=True)
     if chosen == _FOLDER:
         _export_media(selected, handoffs, target, names, force=force)
         return
@@ -73,7 +80,7 @@ def export(
         if str(target) == "-":
             write_to_stdout(selected, chosen, names, tell, verbatim=verbatim)
         elif chosen == _DATASET:
-            export_dataset(selected, target, columns=names, progress=tell)
+            export_dataset(selected, handoffs, target, columns=names, progress=tell)
         else:
             write = export_file_as(chosen, columns=names, force=force, verbatim=verbatim)
             write(selected, target, progress=tell)

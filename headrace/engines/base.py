@@ -129,8 +129,10 @@ class LoadedModel(ABC):
 
     # Its name in a version set.
     name: str
-    # Its library versions here, in the form of a version set's `engine.build`.
+    # Its library versions and kind of CPU here, in the form of `EngineSpec.whole_build`.
     build: str = ""
+    # Whether the CPU's kind can change an output: not if all sums are made on a GPU.
+    computes_on_cpu: bool = True
     # Whether a turn of a batch gets the same bytes whatever the batch, on the same kind of machine.
     deterministic: bool = False
     # Whether the model that it opened lets a row's bytes depend on its neighbours after all, whatever its kind says.

@@ -1,5 +1,7 @@
 """Tests whether an engine keeps the contract of `Engine`; its own package runs them.
 
+For one that paints or speaks: `headrace.engines.media_conformance`.
+
     # tests/test_conformance.py
     import pytest
     from headrace.engines.conformance import *
@@ -21,12 +23,12 @@ from typing import Any
 import pytest
 
 from headrace.engines.asking import answer_of, answers_of, pieces_of
-from headrace.engines.base import Answer, Engine, Message, Piece, Turn, checked
+from headrace.engines.base import Answer, Engine, LoadedModel, Message, Piece, Turn, checked
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.registry import engine_kind, open_engine
 from headrace.store.objects import ObjectStore
-from headrace.version_sets.sets import Decoding, Member
+from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 __all__ = [
     "ask",
@@ -43,7 +45,7 @@ __all__ = [
 ]
 
 Ask = Callable[[Coroutine[Any, Any, Any]], Any]
-_TEXTS = {
+TEXTS = {
     "Latin": "Name the parts of a water mill.",
     "Chinese": "说出水车的部件。",
     "Arabic": "سمِّ أجزاء الطاحونة المائية.",
@@ -85,13 +87,13 @@ def opened(
     return open_engine(member, spec, objects, deployment or Deployment())  # pyright: ignore[reportArgumentType]
 
 
-def turn(text: str = _TEXTS["Latin"], **changes: Any) -> Turn:
+def turn(text: str = TEXTS["Latin"], **changes: Any) -> Turn:
     fields = {"unit": "unit", "temperature": 0.7, "top_p": 0.9, "max_tokens": 8, "seed": 7, "stop": ()}
     return Turn(messages=(Message(role="user", content=text),), **(fields | changes))
 
 
 @pytest.fixture(scope="module")
-def ask(engine: Engine) -> Iterator[Ask]:
+def ask(engine: LoadedModel) -> Iterator[Ask]:
     """Runs awaitables on the engine's loop; closes the engine twice at the end: a second close must be harmless."""
     loop = LoopThread()
     yield loop.run
@@ -100,15 +102,16 @@ def ask(engine: Engine) -> Iterator[Ask]:
     loop.close()
 
 
-def test_an_engine_is_what_its_entry_point_says(engine: Engine) -> None:
+def test_an_engine_is_what_its_entry_point_says(engine: LoadedModel) -> None:
     kind = engine_kind(engine.name)
-    is_, says = (engine.build, engine.deterministic), (kind.build, kind.deterministic and not engine.mixes_rows)
+    build = EngineSpec(name=kind.name, build=kind.build, cpu=kind.cpu).whole_build
+    is_, says = (engine.build, engine.deterministic), (build, kind.deterministic and not engine.mixes_rows)
     assert is_ == says, f"build and deterministic must be the kind's {says}, got {is_}"
 
 
-@pytest.mark.parametrize("script", _TEXTS)
+@pytest.mark.parametrize("script", TEXTS)
 def test_a_turn_is_answered_in_any_script(engine: Engine, ask: Ask, script: str) -> None:
-    ask(answer_of(engine, turn(_TEXTS[script])))
+    ask(answer_of(engine, turn(TEXTS[script])))
 
 
 def test_pieces_make_up_an_answer_and_the_last_one_ends_it(engine: Engine, ask: Ask) -> None:
@@ -129,7 +132,7 @@ def test_pieces_make_up_an_answer_and_the_last_one_ends_it(engine: Engine, ask: 
 def test_a_batch_has_an_answer_for_each_turn_in_order(engine: Engine, ask: Ask) -> None:
     none = ask(engine.answer_together([]))
     assert none == [], f"an empty batch must have no answers, got {none}"
-    turns = [turn(text, seed=seed) for seed, text in enumerate(_TEXTS.values())]
+    turns = [turn(text, seed=seed) for seed, text in enumerate(TEXTS.values())]
     counts = [answer.num_prompt_tokens for answer in ask(_answers(engine, turns))]
     if engine.deterministic:
         turned = [answer.num_prompt_tokens for answer in ask(_answers(engine, turns[::-1]))]
@@ -138,7 +141,7 @@ def test_a_batch_has_an_answer_for_each_turn_in_order(engine: Engine, ask: Ask) 
 
 def test_a_turn_gets_the_same_bytes_in_any_batch(engine: Engine, ask: Ask) -> None:
     """Only for engines that claim it."""
-    turns = [turn(text, seed=seed) for seed, text in enumerate(_TEXTS.values())]
+    turns = [turn(text, seed=seed) for seed, text in enumerate(TEXTS.values())]
     if not engine.deterministic:
         ask(_answers(engine, turns))
         return

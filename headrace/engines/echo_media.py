@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.engines.base import TurnRefused
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
+from headrace.engines.sound_samples import wav_of
 from headrace.version_sets.media_settings import Picture, Speech
 from headrace.version_sets.sets import Member
 
@@ -73,7 +74,4 @@ def _recording(turn: MediaTurn, asked: Speech, draw: np.random.Generator) -> byt
     tone = np.minimum((times / seconds * num_tones).astype(int), num_tones - 1)
     within = times / seconds * num_tones - tone
     wave = np.sin(2 * np.pi * draw.uniform(110, 330, num_tones)[tone] * times) * np.sin(np.pi * within)
-    data = np.round(wave * _LOUDNESS * 32767).astype("<i2").tobytes()
-    form = struct.pack("<HHIIHH", 1, 1, rate, rate * 2, 2, 16)
-    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+    return wav_of(wave * _LOUDNESS, rate)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from headrace.errors import InvalidInput
 
-# Files that a causal language model of transformers needs, without copies of the weights in other formats.
+# Files that a model of transformers or a pipeline of diffusers needs, also in sub-directories, without copies of the
+# weights in other formats.
 _FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
-_CONFIG = "config.json"
+# What each has at its top.
+_CONFIGS = ("config.json", "model_index.json")
 
 
 def local_model_directory(name: str, home: Path | None = None) -> Path | None:
@@ -29,8 +31,11 @@ def model_directory(name: str, *, setting: str, home: Path | None = None) -> Pat
         InvalidInput: `name` is neither, it holds no model, or the hub cannot be reached and the cache has no copy.
     """
     if path := local_model_directory(name, home):
-        if not (path / _CONFIG).is_file():
-            raise InvalidInput(f"{setting} must be a model directory, got {path}, which has no {_CONFIG}.")
+        if not any((path / name).is_file() for name in _CONFIGS):
+            raise InvalidInput(
+                f"{setting} must be a model directory, got {path}, which has no {_CONFIGS[0]} of a model of "
+                f"transformers and no {_CONFIGS[1]} of a pipeline of diffusers."
+            )
         return path
     if Path(name).expanduser().is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InvalidInput(

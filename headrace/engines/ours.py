@@ -31,13 +31,13 @@ class Options:
     """The options of all our engines together, so that a file runs on `echo` after changing only the name."""
 
     dtype: Dtype = "bfloat16"
-    """For transformers: how the weights are held; bfloat16 for GPUs."""
+    """For transformers and diffusers: how the weights are held; bfloat16 for GPUs."""
     num_threads: Annotated[int, Ge(1)] = 1
-    """For transformers: the number of CPU threads."""
+    """For transformers and diffusers: the number of CPU threads."""
     batch_rows: Annotated[int, Ge(1), Le(4096)] = EngineSpec.batch_rows
-    """For transformers: how many rows of bulk generation are decoded together. Fewer are padded to as many, so that a
-    row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a campaign should
-    be a multiple of it."""
+    """For transformers and diffusers: how many rows of bulk generation are made together. Fewer are padded to as many,
+    so that a row's bytes depend on nothing but the row; another number gives other bytes. `micro_batch_rows` of a
+    campaign should be a multiple of it."""
     base_url: str | None = None
     """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None
@@ -66,6 +66,13 @@ class Options:
             check_address(self.base_url)
         check_url_hosts(self.allow_url_hosts)
 
+    def _check_no_server(self, name: str) -> None:
+        for option in ("request", "allow_url_hosts"):
+            if getattr(self, option):
+                raise InvalidInput(
+                    f"{option} is for the engine openai_http, and {name!r} asks no server. Leave it out."
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersOptions(Options):
@@ -76,11 +83,19 @@ class TransformersOptions(Options):
                 f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
                 "which knows the model's own. Leave it out."
             )
-        if self.request or self.allow_url_hosts:
+        self._check_no_server("transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesOptions(Options):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.special_tokens:
             raise InvalidInput(
-                f"{'request' if self.request else 'allow_url_hosts'} is for servers, engine openai_http, and "
-                "'transformers' asks none. Leave it out."
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'diffusers': "
+                "leave it out."
             )
+        self._check_no_server("diffusers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +179,23 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
+def _open_pictures(opening: Opening) -> LoadedModel:
+    try:
+        from headrace.engines.local.pictures import DiffusersEngine
+
+        return DiffusersEngine(opening.weights(), opening.member, opening.spec)
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"The engine 'diffusers' needs {error.name}, which is not installed. Run pip install 'headrace[pictures]'."
+        ) from error
+
+
+def _open_voice(opening: Opening) -> LoadedModel:
+    from headrace.engines.local.hibari_voice import HibariEngine
+
+    return HibariEngine(opening.member)
+
+
 ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
 OPENAI_HTTP = EngineKind(
     name="openai_http",
@@ -182,4 +214,24 @@ TRANSFORMERS = EngineKind(
     packages=("transformers", "torch"),
     deterministic=True,
     needs_weights=True,
+    computes_here=True,
+)
+DIFFUSERS = EngineKind(
+    name="diffusers",
+    open=_open_pictures,
+    options=PicturesOptions,
+    makes=("image",),
+    packages=("diffusers", "transformers", "torch", "pillow"),
+    deterministic=True,
+    needs_weights=True,
+    computes_here=True,
+)
+HIBARI = EngineKind(
+    name="hibari",
+    open=_open_voice,
+    makes=("speech",),
+    # Its spectra are numpy's and scipy's: either one's FFT moves the last bits, and so does a resampled rate.
+    packages=("hibari-tts", "onnxruntime", "scipy", "numpy"),
+    deterministic=True,
+    computes_here=True,
 )

@@ -13,13 +13,14 @@ imports the kind's module, so the module should be light: costly imports belong 
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from headrace.engines.base import Engine, LoadedModel, shown
+from headrace.engines.cpu import cpu_kind
 from headrace.engines.deployment import Deployment
 from headrace.engines.media import MediaEngine
 from headrace.engines.option_types import check_options
@@ -32,7 +33,7 @@ from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"
 # Options with these names become fields of the spec; all others go into `EngineSpec.options`.
-_SPEC_FIELDS = frozenset(field.name for field in fields(EngineSpec)) - {"name", "build", "options"}
+_SPEC_FIELDS = frozenset(field.name for field in fields(EngineSpec)) - {"name", "build", "cpu", "options"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ class EngineKind:
             order of it, on the same kind of machine.
         check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
+        computes_here: whether it computes in this process, so that another kind of CPU can change an output.
     """
 
     name: str
@@ -84,20 +86,27 @@ class EngineKind:
     deterministic: bool = False
     needs_weights: bool = False
     check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
+    computes_here: bool = False
 
     @property
     def build(self) -> str:
         """Library versions here, such as `transformers 5.23.0, torch 2.13.0`; read without importing them."""
         return ", ".join(f"{package} {_version(package)}" for package in self.packages)
 
+    @property
+    def cpu(self) -> str:
+        """This machine's kind of CPU; empty: it changes nothing."""
+        return cpu_kind() if self.computes_here else ""
+
     def spec(self, options: Any) -> EngineSpec:
-        """The engine's entry in a version set, with this installation's library versions."""
+        """The engine's entry in a version set, with this installation's library versions and kind of CPU."""
         given = asdict(options)
         named = {name: value for name, value in given.items() if name in _SPEC_FIELDS}
         others = {name: value for name, value in given.items() if name not in _SPEC_FIELDS}
         return EngineSpec(
             name=self.name,
             build=self.build,
+            cpu=self.cpu,
             options=canonical_json(others).decode() if others else "",
             **named,
         )
@@ -176,7 +185,9 @@ def _opened(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: 
         )
     try:
         num_at_once: object = engine.num_at_once
-        engine.name, engine.build = kind.name, kind.build
+        # Where the CPU does not count, it is the set's own: on a GPU, or if the set is older than its record.
+        cpu = kind.cpu if spec.cpu and engine.computes_on_cpu else spec.cpu
+        engine.name, engine.build = kind.name, replace(spec, build=kind.build, cpu=cpu).whole_build
         engine.deterministic = kind.deterministic and not engine.mixes_rows
     except Exception as error:
         raise InvalidInput(

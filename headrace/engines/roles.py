@@ -194,7 +194,8 @@ class Role:
     model: str
     """A registered model; `version` is "newest" or a version's number."""
     version: str = "newest"
-    """`newest`, a number of the registered model, or whatever a server's owner calls the model now."""
+    """`newest`, a number of the registered model, or, if `registered` is false, whatever a server's owner calls the
+    model now, or the version of the package that has its weights."""
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     decoding: WantedDecoding = field(default_factory=Decoding)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -202,7 +203,8 @@ class Role:
     """A model directory (absolute, or relative to HEADRACE_HOME) or a hub name: registered by itself as a base version
     of `model`, without training or evaluation. null: `model` is registered already."""
     registered: bool = True
-    """False: a server's model that no registry knows. The version given by the server's owner is then its identity."""
+    """False: a model that no registry knows: a server's, or one whose weights are in an engine's package. Its version
+    is then its identity."""
     picture: Picture | None = None
     """For a role that paints: how. It has no decoding and no prompt_template."""
     speech: Speech | None = None
@@ -229,8 +231,9 @@ class Role:
             )
         if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
-                f"registered: false needs a version, whatever the server's owner calls it, and a server (engine "
-                f"openai_http or echo), got version={self.version!r} on {self.engine.name}."
+                "registered: false needs a version, whatever the server's owner or the package calls it, and an engine "
+                "that takes no weights from the store (openai_http, hibari, echo), got "
+                f"version={self.version!r} on {self.engine.name}."
             )
         if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
             raise InvalidInput(

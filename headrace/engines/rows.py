@@ -53,7 +53,7 @@ class RowMaker(Protocol):
     """Makes rows for one version set, with its models loaded.
 
     `deterministic`: a request gives the same bytes alone and in any batch, on the same kind of machine. `build`: its
-    library versions here, in the form of a version set's `engine.build`.
+    library versions here, in the form of `EngineSpec.whole_build`.
     """
 
     @property

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -34,6 +34,7 @@ from headrace.generation.sealing import (
 from headrace.generation.spending import Spending
 from headrace.generation.step_work import Clocked, MadeBy, OpenMedia, OpenRows, Plan, Work, works_of
 from headrace.generation.steps import steps_of
+from headrace.generation.taken_rows import TakenRows
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.media_settings import MemberKind
@@ -41,6 +42,7 @@ from headrace.version_sets.sets import VersionSets
 
 # How many different notes a run reports; affected counts are null in any case.
 _NUM_NOTES_MAX = 5
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -70,6 +72,8 @@ class Outcome:
     reused: bool
     num_errors: int
     num_generated_now: int = 0
+    # Rows of steps that were taken from what another version set made already (`taken_rows`).
+    num_taken_now: int = 0
     num_tokens_now: int = 0
     seconds: float = 0.0
     # What was wrong with the engine's statements about its rows → how many rows.
@@ -105,6 +109,8 @@ class Outcome:
             "attempt": self.claim.attempt,
             "attempt_reason": self.claim.reason,
         }
+        if self.num_taken_now:
+            figures["num_rows_taken_now"] = self.num_taken_now
         if self.waits_for:
             figures["waits_for"] = ", ".join(self.waits_for)
         if self.notes:
@@ -161,6 +167,7 @@ def generate_partition(
         prompts={one["prompt_id"]: one for one in asked.to_pylist()},
         row_attempts=campaign.row_attempts,
         objects=claims.objects,
+        taken=TakenRows(claim=claim, version_set=version_set, handoffs=handoffs, prompts_digest=prompts.content_digest),
     )
     works = works_of(plan, steps, open_engine, open_media)
     making = _Making(
@@ -182,6 +189,7 @@ def generate_partition(
         reused=False,
         num_errors=_num_errors(texts),
         num_generated_now=making.num_rows,
+        num_taken_now=making.num_taken,
         num_tokens_now=making.num_tokens,
         seconds=making.seconds,
         notes=dict(making.notes.most_common(_NUM_NOTES_MAX)),
@@ -212,6 +220,7 @@ class _Making:
     monotonic: Callable[[], float]
     spending: Spending | None
     num_rows: int = 0
+    num_taken: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
     build_drift: str | None = None
@@ -230,8 +239,15 @@ class _Making:
         if not self.missing(work):
             return
         self._stop_if_aborted()
+        for index in self.missing(work):
+            if self._read(lambda at=index: work.is_there(at)):
+                self._stop_if_aborted()
+                self._make(work, None, index)
+        if not self.missing(work):
+            self._report()
+            return
         # No model is loaded for nothing.
-        self._stop_if_spent()
+        self._stop_if_spent(work)
         engine = work.open()
         try:
             self._note_drift(engine.build, work.wanted_build())
@@ -239,15 +255,22 @@ class _Making:
             while missing := self.missing(work):
                 self._report()
                 self._stop_if_aborted()
-                self._stop_if_spent()
+                self._stop_if_spent(work)
                 self._make(work, engine, missing[0])
             self._report()
+            if self.spending:
+                # The next step is measured against all of this one.
+                self.spending.count(self.claim, self._done, work.role)
         finally:
             engine.close()
 
     def commits(self, work: Work) -> list[pa.Table]:
+        return self._read(lambda: [work.read(index) for index in range(len(self.plan.batches))])
+
+    def _read(self, read: Callable[[], T]) -> T:
+        """Raises: RepinRequired, MirrorStopped: what is read is gone, since the claim is void."""
         try:
-            return [work.read(index) for index in range(len(self.plan.batches))]
+            return read()
         except HandoffCorrupt:
             # A worker that found the claim's set rolled back has dropped the batches.
             settlement = self.claims.settlement(self.claim)
@@ -266,12 +289,13 @@ class _Making:
     def _make(self, work: Work, engine: Any, index: int) -> None:
         clocked = Clocked(monotonic=self.monotonic)
         made_by = MadeBy(host=self.worker.host, run_id=self.worker.run_id, is_own_build=self.build_drift is None)
-        made = work.make(engine, index, made_by, clocked)
+        made = self._read(lambda: work.make(engine, index, made_by, clocked))
         self.seconds += clocked.seconds
         self.num_tokens += made.num_tokens
         self.notes.update(made.notes)
         if made.is_first:
-            self.num_rows += len(self.plan.batches[index])
+            self.num_rows += len(self.plan.batches[index]) - made.num_taken
+            self.num_taken += made.num_taken
 
     def _stop_if_aborted(self) -> None:
         if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
@@ -281,10 +305,11 @@ class _Making:
             self.claims.drop_batches(self.claim)
             raise void_error(self.claim, reason)
 
-    def _stop_if_spent(self) -> None:
+    def _stop_if_spent(self, work: Work) -> None:
         if self.spending:
             rows_done, rows_total = self._rows()
-            self.spending.stop_if_spent(self.claim, self._done, num_made=rows_done, num_asked=rows_total)
+            asked = {"num_made": rows_done, "num_asked": rows_total}
+            self.spending.stop_if_spent(self.claim, self._done, **asked, role=work.role)
 
     def _rows(self) -> tuple[int, int]:
         """Those that are made, and all."""

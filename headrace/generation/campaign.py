@@ -20,10 +20,11 @@ from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
+from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.steps import places_of
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
-from headrace.rollout.gates import BULK_METRICS
+from headrace.rollout.gates import AGREEMENT, BULK_METRICS, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
@@ -149,6 +150,8 @@ class Campaign:
     """Model, or MODEL:VERSION → the price of its tokens; for the budget of money."""
     review: ReviewSettings = field(default_factory=ReviewSettings)
     rollout: Plan = field(default_factory=Plan)
+    clips: ClipSettings | None = None
+    """Films of rows that have a picture and a recording: `{}` asks for them as they usually are; null: none."""
 
     def __post_init__(self) -> None:
         check_subject_name("name", self.name)
@@ -159,7 +162,9 @@ class Campaign:
         check_ranges(self)
         check_replicas(self.replicas)
         self._check_budget()
-        self.rollout.check_measured(BULK_METRICS)
+        self._check_review()
+        self._check_clips()
+        self.rollout.check_measured(BULK_METRICS | self._role_metrics)
 
     @cached_property
     def plan(self) -> Plan:
@@ -218,6 +223,21 @@ class Campaign:
         """The roles that paint or speak, in their order."""
         return tuple(role for role in self.order if self.parts[role].kind != "text")
 
+    @property
+    def judged_writer(self) -> str:
+        """The role whose text the review judges, in a campaign that also paints or speaks; else empty."""
+        return self.writers[-1] if self.writers and self.makers else ""
+
+    @property
+    def _role_metrics(self) -> frozenset[str]:
+        """What the review measures of each role."""
+        judged = [*self.makers, *([self.judged_writer] if self.judged_writer else [])]
+        has_references = self.review.pictures is not None and self.review.pictures.references is not None
+        painters = [role for role in self.makers if self.parts[role].kind == "image" and has_references]
+        return frozenset(role_metric(role, PASS_RATE) for role in judged) | {
+            role_metric(role, AGREEMENT) for role in painters
+        }
+
     def with_engine(self, name: str | None) -> "Campaign":
         """The campaign on another engine, such as `echo` for a dry run; None changes nothing.
 
@@ -271,21 +291,38 @@ class Campaign:
 
     def _check_templates(self) -> None:
         """What roles that paint or speak are asked can be filled in from what a row has."""
-        known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
         for role in self.makers:
-            template = self.roles[role].template or "{text}"
-            if unknown := sorted(placeholders("template", template) - known):
+            self._check_places(f"roles: {role}: template", self.roles[role].template or "{text}")
+
+    def _check_places(self, name: str, template: str) -> None:
+        known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
+        if unknown := sorted(placeholders("template", template) - known):
+            raise InvalidCampaign(
+                f"{name} may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got {{{unknown[0]}}} in "
+                f"{template!r}: name a column of the prompt files in carry, or the term's in term_column."
+            )
+
+    def _check_review(self) -> None:
+        """Limits of pictures and recordings have a role that makes them."""
+        kinds = {self.parts[role].kind for role in self.makers}
+        for kind, key in (("image", "pictures"), ("speech", "speech")):
+            if getattr(self.review, key, None) is not None and kind not in kinds:
                 raise InvalidCampaign(
-                    f"roles: {role}: template may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got "
-                    f"{{{unknown[0]}}} in {template!r}: name a column of the prompt files in carry, or the term's in "
-                    "term_column."
+                    f"review: {key} judges what a role makes, and no role of this campaign makes {kind}: take it out, "
+                    "or add the role."
                 )
+        if self.review.pictures and self.review.pictures.caption:
+            self._check_places("review: pictures: caption", self.review.pictures.caption)
 
     def _check_budget(self) -> None:
         models = [self.parts[role].model for role in self.writers]
         check_prices(self.prices, models)
         if self.budget is None or not self.budget.counts_tokens:
             return
+        if not models:
+            raise InvalidCampaign(
+                "budget: tokens and money count a writer's tokens, and no role of chain writes: state seconds."
+            )
         if len(models) > 1:
             raise InvalidCampaign(
                 "budget: tokens and money count one writer's tokens, of which rows keep the last role's alone, got "
@@ -299,6 +336,17 @@ class Campaign:
             raise InvalidCampaign(
                 f"budget: money is never spent on tokens that cost nothing, got a price of 0 for prompt and output of "
                 f"{', '.join(map(repr, free))}: state what they cost, or a budget of tokens or seconds instead."
+            )
+
+    def _check_clips(self) -> None:
+        kinds = {self.parts[role].kind for role in self.makers}
+        if self.clips is not None and (missing := {"image": "paints", "speech": "speaks"}.keys() - kinds):
+            lacks = " and none that ".join(
+                word for kind, word in (("image", "paints"), ("speech", "speaks")) if kind in missing
+            )
+            raise InvalidCampaign(
+                f"clips: a film is made of a picture and a recording, and the chain has no role that {lacks}: add it, "
+                "or leave clips out."
             )
 
     def _check_system_turns(self) -> None:
@@ -338,9 +386,17 @@ def load_campaigns(directory: Path, *, engine: str | None = None, only: str | No
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
     campaign = from_file(Campaign, file, "Campaign file", refusal=InvalidCampaign)
-    files = campaign.prompts.files
-    if not files.startswith(("./", "../")):
-        return campaign
+    prompts = replace(campaign.prompts, files=_beside(campaign.prompts.files, file))
+    review = campaign.review
+    if review.pictures and review.pictures.references and not review.pictures.is_asset:
+        references = _beside(review.pictures.references, file)
+        review = replace(review, pictures=replace(review.pictures, references=references))
+    return replace(campaign, prompts=prompts, review=review)
+
+
+def _beside(pattern: str, file: Path) -> str:
+    """A pattern that begins with `./` or `../` starts at its campaign's file."""
+    if not pattern.startswith(("./", "../")):
+        return pattern
     # The directory is a place and no pattern, whatever its name.
-    found = os.path.normpath(f"{glob.escape(str(file.absolute().parent))}/{files}")
-    return replace(campaign, prompts=replace(campaign.prompts, files=found))
+    return os.path.normpath(f"{glob.escape(str(file.absolute().parent))}/{pattern}")

@@ -41,6 +41,7 @@ class SettledClaim:
 
     id: str
     partition: str
+    version_set: str
     is_sealed: bool
     is_mirror: bool = False
 
@@ -100,7 +101,13 @@ def read_claim_pins(objects: ObjectStore, *, damaged: Damaged | None = None) -> 
         if settlement := settlements.get(key):
             is_sealed, is_mirror = settlement.outcome == "sealed", claim.kind == "mirror"
             settled.append(
-                SettledClaim(id=claim.id, partition=claim.partition, is_sealed=is_sealed, is_mirror=is_mirror)
+                SettledClaim(
+                    id=claim.id,
+                    partition=claim.partition,
+                    version_set=claim.version_set,
+                    is_sealed=is_sealed,
+                    is_mirror=is_mirror,
+                )
             )
         else:
             version_sets[claim.version_set] = f"claim {claim.id[:12]} (under way)"

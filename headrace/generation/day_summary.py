@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from headrace.generation.day_media import DayMedia, day_media
 from headrace.generation.day_rows import day_tables, joined
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text
@@ -82,6 +83,7 @@ class ShardSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
+    row_id: str
     prompt: str
     output: str
     set_label: str
@@ -105,6 +107,7 @@ class CampaignDay:
     samples: tuple[Sample, ...]
     # All rows, in the order of their partitions, with the columns of `day_rows`.
     rows: pl.DataFrame = field(repr=False, compare=False)
+    media: DayMedia = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def num_sealed(self) -> int:
@@ -155,6 +158,7 @@ def summarize_day(
         length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
         samples=tuple(_samples(rows, order, colors, set_label)),
         rows=rows,
+        media=day_media([content[key] for key in sealed], handoffs),
     )
 
 
@@ -244,6 +248,7 @@ def _samples(
     rejected = drawn.filter(~pl.col("kept")).head(_REJECTED_SAMPLES)
     return [
         Sample(
+            row_id=row["row_id"],
             prompt=row["prompt"],
             output=row["output"],
             set_label=set_label(row["version_set"]),

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.generation.dataset_media import CELL, has_media, write_dataset_file
 from headrace.generation.left_behind import left_behind
 from headrace.generation.sealed_tables import PROMPTS, REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows
@@ -68,9 +71,16 @@ def select_rows(handoffs: HandoffStore, word: str, *, day: str | None = None, wi
 
 
 def export_dataset(
-    selected: Selected, directory: Path, *, columns: Sequence[str] | None = None, progress: Progress = lambda _: None
+    selected: Selected,
+    handoffs: HandoffStore,
+    directory: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    progress: Progress = lambda _: None,
 ) -> int:
     """Writes a dataset with its card; returns its number of rows.
+
+    Pictures and recordings of rows are columns, one of each role, in the place of `media`.
 
     Raises:
         InvalidInput: the directory is there already. StoreUnavailable: it cannot be written.
@@ -86,8 +96,12 @@ def export_dataset(
         data = partial / DATA_FILE
         data.parent.mkdir()
         with data.open("xb") as file:
-            write_rows(selected, file, "parquet", columns=columns, progress=tell)
-        (partial / "README.md").write_text(_card(selected, columns or selected.schema.names, num_rows))
+            if has_media(selected.schema, columns):
+                schema = write_dataset_file(selected, handoffs, file, columns=columns, progress=tell)
+            else:
+                write_rows(selected, file, "parquet", columns=columns, progress=tell)
+                schema = pa.schema([selected.schema.field(name) for name in columns or selected.schema.names])
+        (partial / "README.md").write_text(_card(selected, schema, num_rows))
     return num_rows
 
 
@@ -111,7 +125,13 @@ def _listed(handoffs: HandoffStore, keys: Sequence[str]) -> dict[str, Manifest]:
     return found
 
 
-def _card(selected: Selected, columns: Sequence[str], num_rows: int) -> str:
+def _type_name(field: pa.Field) -> str:
+    if field.type == CELL:
+        return "picture or sound, with its file's name"
+    return str(plain_type(field.type))
+
+
+def _card(selected: Selected, schema: pa.Schema, num_rows: int) -> str:
     """The card's head is what `datasets` reads; the rest is for people."""
     sets: Counter[str] = Counter()
     for one in selected.handoffs:
@@ -120,7 +140,7 @@ def _card(selected: Selected, columns: Sequence[str], num_rows: int) -> str:
     versions = VersionSets(selected.handoffs[0].objects)
     made_by = [f"- {count:,} rows of {inline(versions.label(one))}, version set `{one}`" for one, count in sets.items()]
     sealed = [f"- {inline(one.label)}, `{one.content_digest}`" for one in selected.handoffs]
-    fields = [f"| {inline(name)} | {inline(str(plain_type(selected.schema.field(name).type)))} |" for name in columns]
+    fields = [f"| {inline(field.name)} | {inline(_type_name(field))} |" for field in schema]
     return "\n".join(
         [
             "---",

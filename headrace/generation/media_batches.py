@@ -35,7 +35,7 @@ _COLUMNS = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class MadeMedium:
-    """One row's picture or recording, as an engine made it. `seconds`, `deterministic`: as in `MadeRow`."""
+    """One row's picture or recording. `seconds`, `deterministic`, `taken_from`: as in `MadeRow`."""
 
     row: Row
     asked: str
@@ -44,6 +44,7 @@ class MadeMedium:
     seconds: float
     num_retries: int
     deterministic: bool
+    taken_from: str | None = None
 
 
 def item_id(row_id: str, role: str) -> str:
@@ -69,6 +70,7 @@ def commit_media(
             "host": host,
             "run_id": run_id,
             "deterministic": one.deterministic,
+            "taken_from": one.taken_from,
             "position": one.row.position,
             "content": one.result.content,
             **_facts(one.result),

@@ -1,16 +1,18 @@
 """Exports the media of generated rows as a folder: a file for each, named by its row, and a table that names them.
 
-Media of a row are the items of any sealed media index (such as the asset `cards`) of the row's own partition that state
-its `row_id`. An item is checked against its digest while it is written; the folder appears when it is whole.
+Media of a row are the items of any sealed media index (such as `generated_images`) of the row's own partition that
+state its `row_id`. Each kind has a folder, in the layout that Hugging Face reads as an image, audio or video folder. An
+item is checked against its digest while it is written; the export appears when it is whole.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from headrace.errors import InvalidInput
 from headrace.handoff.export import Progress, Selected
@@ -18,10 +20,12 @@ from headrace.handoff.media.exporting import METADATA, placed_when_whole, stated
 from headrace.handoff.media.file_names import file_name
 from headrace.handoff.media.layout import is_media
 from headrace.handoff.media.reading import MediaSet, StoredItem
+from headrace.handoff.schemas import MEDIA
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 
 _ROW = "row_id"
+_KINDS = {"image": "images", "audio": "audio", "video": "video"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,8 @@ def export_media_folder(
     columns: Sequence[str] | None = None,
     progress: Progress = lambda num_items: None,
 ) -> ExportedMedia:
-    """Writes `ROW_ID.SUFFIX` for each item, and `metadata.jsonl` with a line for each.
+    """Writes `KIND/ROW_ID.SUFFIX` for each item, and `KIND/metadata.jsonl` with a line for each; KIND is `images`,
+    `audio`, `video` or `files`.
 
     A line has `file_name`, the item's facts and the row's columns. Further items of a row are `ROW_ID-ITEM_ID.SUFFIX`.
     An asset that is a media index itself gives all its items, named by their rows, or by their ids without one.
@@ -55,20 +60,24 @@ def export_media_folder(
     """
     num_items = num_without = 0
     names: set[str] = set()
-    with placed_when_whole(directory) as partial:
+    with placed_when_whole(directory) as partial, ExitStack() as opened:
         partial.mkdir()
-        with (partial / METADATA).open("x", encoding="utf-8") as metadata:
-            for item, chunks, row in _with_rows(selected, handoffs, columns):
-                if item is None:
-                    num_without += 1
-                    continue
-                name = _name(item, names)
-                with (partial / name).open("xb") as file:
-                    file.writelines(chunks)
-                line = {"file_name": name, **row, **stated(item)}
-                metadata.write(json.dumps(line, ensure_ascii=False, default=_as_text) + "\n")
-                num_items += 1
-                progress(1)
+        tables: dict[str, IO[str]] = {}
+        for item, chunks, row in _with_rows(selected, handoffs, columns):
+            if item is None:
+                num_without += 1
+                continue
+            kind = _KINDS.get(item.media_type.partition("/")[0], "files")
+            if kind not in tables:
+                (partial / kind).mkdir()
+                tables[kind] = opened.enter_context((partial / kind / METADATA).open("x", encoding="utf-8"))
+            name = _name(item, names)
+            with (partial / kind / name).open("xb") as file:
+                file.writelines(chunks)
+            line = {"file_name": name, **row, **stated(item)}
+            tables[kind].write(json.dumps(line, ensure_ascii=False, default=_as_text) + "\n")
+            num_items += 1
+            progress(1)
         if not num_items:
             media = [asset for asset in handoffs.assets() if any(_media(handoffs, asset, handoffs.partitions(asset)))]
             raise InvalidInput(
@@ -90,7 +99,8 @@ def _with_rows(
             # Nothing is made from what is no row.
             continue
         own = Selected(label=one.label, handoffs=(one,), where=selected.where)
-        wanted = list(columns) if columns is not None else own.schema.names
+        # What `media` says of an item is in its own line.
+        wanted = list(columns) if columns is not None else [name for name in own.schema.names if name != MEDIA.name]
         # One partition's rows fit into memory, as when they were made.
         rows = {
             row[_ROW]: {name: row[name] for name in wanted}
@@ -133,4 +143,6 @@ def _as_text(value: object) -> str:
         return value.isoformat()
     if isinstance(value, Decimal):
         return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
     raise TypeError(f"A column of the rows holds {type(value).__name__}, which JSON has no form for.")

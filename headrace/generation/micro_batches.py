@@ -18,7 +18,7 @@ from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.carried_columns import carried_rows
 from headrace.generation.claim_objects import Claim
 from headrace.generation.requests import Row
-from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT, NUM_VARIATIONS, VARIATION
+from headrace.handoff.schemas import EXECUTION, GENERATED_CONTENT, NUM_VARIATIONS, TAKEN_FROM, VARIATION, schema_named
 from headrace.store.objects import ObjectStore
 
 _COLUMNS = pa.schema([*GENERATED_CONTENT, *(field for field in EXECUTION if field.name != "row_id")])
@@ -36,6 +36,8 @@ class MadeRow:
     seconds: float
     num_retries: int
     deterministic: bool
+    # The sealed version that it comes from; None: it was made.
+    taken_from: str | None = None
 
 
 def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRow], *, host: str, run_id: str) -> bool:
@@ -61,7 +63,11 @@ def commit(objects: ObjectStore, claim: Claim, index: int, made: Sequence[MadeRo
         "run_id": [run_id] * len(made),
         "deterministic": [one.deterministic for one in made],
     }
-    return commit_table(objects, claim.batch_key(index), pa.table(columns, schema=_COLUMNS))
+    schema = _COLUMNS
+    if any(one.taken_from for one in made):
+        schema = schema.append(TAKEN_FROM)
+        columns[TAKEN_FROM.name] = [one.taken_from for one in made]
+    return commit_table(objects, claim.batch_key(index), pa.table(columns, schema=schema))
 
 
 def commit_table(objects: ObjectStore, key: str, table: pa.Table) -> bool:
@@ -92,7 +98,10 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
 def read_planned(objects: ObjectStore, claim: Claim, key: str, planned: Sequence[Row], columns: pa.Schema) -> pa.Table:
     """A committed batch's table, in `columns`. Raises: as `read_commit`."""
     try:
-        table = _rows_in(objects, claim, key).cast(columns)
+        table = _rows_in(objects, claim, key)
+        if TAKEN_FROM.name in table.column_names and TAKEN_FROM.name not in columns.names:
+            columns = columns.append(TAKEN_FROM)
+        table = table.cast(columns)
     except ObjectMissing as error:
         raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
@@ -105,14 +114,16 @@ def read_planned(objects: ObjectStore, claim: Claim, key: str, planned: Sequence
     return table
 
 
-def read_figures(objects: ObjectStore, claim: Claim, index: int, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a batch's rows, for who counts them and has no plan to compare them with.
+def read_figures(objects: ObjectStore, claim: Claim, index: int, columns: Sequence[str], role: str = "") -> pa.Table:
+    """Some columns of a batch's rows, for who counts them and has no plan to compare them with; and from which version
+    each was taken, where one was.
 
     Raises:
         ObjectMissing: the batch was dropped.
         HandoffCorrupt: its bytes changed.
     """
-    return _rows_in(objects, claim, claim.batch_key(index)).select(columns)
+    rows = _rows_in(objects, claim, claim.batch_key(index, role))
+    return rows.select([*columns, *({TAKEN_FROM.name} & set(rows.column_names) - set(columns))])
 
 
 def _rows_in(objects: ObjectStore, claim: Claim, key: str) -> pa.Table:
@@ -134,7 +145,8 @@ def assemble(batches: Sequence[pa.Table], planned: Sequence[Row], prompts: pa.Ta
     Variations and carried columns come from the plan and the prompts, which the claim pins, not from the commits: these
     hold only what was made.
     """
-    made = pa.concat_tables([*batches, _COLUMNS.empty_table()]).sort_by("position").combine_chunks()
+    tables = [*batches, _COLUMNS.empty_table()]
+    made = pa.concat_tables(tables, promote_options="default").sort_by("position").combine_chunks()
     content = made.select(GENERATED_CONTENT.names).cast(GENERATED_CONTENT)
     if NUM_VARIATIONS.name in prompts.column_names:
         variations = {row.row_id: row.variation for row in planned}
@@ -143,4 +155,5 @@ def assemble(batches: Sequence[pa.Table], planned: Sequence[Row], prompts: pa.Ta
     carried = carried_rows(prompts, content["prompt_id"].to_pylist())
     for field, column in zip(carried.schema, carried.columns, strict=True):
         content = content.append_column(field, column)
-    return content, made.select(EXECUTION.names).cast(EXECUTION)
+    making = schema_named("execution", made.schema)
+    return content, made.select(making.names).cast(making)

@@ -12,9 +12,10 @@ against a cap, which limits what is published.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -23,26 +24,28 @@ from headrace.generation.bulk import Outcome, Progress, Worker, generate_partiti
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
 from headrace.generation.claims import Claims
-from headrace.generation.review import review_rows
-from headrace.generation.review_settings import ReviewSettings
+from headrace.generation.review_content import RowParts, parts_of, references_of, rules_digest, verdicts_of
 from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
 from headrace.generation.sealing import MirrorStopped, void_error
 from headrace.generation.step_work import OpenMedia, OpenRows
 from headrace.handoff.layout import asset_prefix
 from headrace.handoff.schemas import VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition, digest_text, partition_from_path
+from headrace.keys import ContentPartition, partition_from_path
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState, fold
-from headrace.store.objects import ObjectStore, canonical_json
+from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged, create_object, read_object
 from headrace.version_sets.sets import VersionSets
+
+if TYPE_CHECKING:
+    from headrace.generation.media_review.references import References
 
 COMPARISON = "mirror_comparison"
 
 __all__ = ["COMPARISON", "MIRRORED", "Mirror", "MirrorStopped", "mirror_partition"]
 
-# Rows judged at once: a partition's text is mapped, but the review's results are not.
+# Rows compared at once.
 _SLICE_ROWS = 2048
 # Standard normal: two-sided, 95%.
 _Z = 1.959964
@@ -103,6 +106,7 @@ def mirror_partition(
     open_engine: OpenRows,
     worker: Worker,
     open_media: OpenMedia | None = None,
+    home: Path = Path(),
     progress: Progress | None = None,
     **timing: Any,
 ) -> Mirror:
@@ -113,9 +117,10 @@ def mirror_partition(
     Args:
         wanted: `candidate` (on trial, or proposed), `stable`, a version set's id or a prefix of one.
         root_run_id: a retry mirrors the same set as its run, whoever is the candidate by then.
+        home: where the globs of a campaign's true pictures start.
 
     Raises:
-        HandoffMissing: the partition was never sealed, or its prompts are gone.
+        HandoffMissing: the partition was never sealed, or its prompts or what is painted and spoken of it are gone.
         InvalidInput: `wanted` names no set, or more than one.
         MirrorStopped: the set was rolled back.
         HandoffCorrupt, EngineUnavailable: as `generate_partition`.
@@ -142,36 +147,45 @@ def mirror_partition(
         progress=progress,
         **timing,
     )
-    comparison = compare(published, outcome.content, campaign.review, handoffs, run_id=worker.run_id)
+    comparison = compare(published, outcome.content, campaign, handoffs, home=home, run_id=worker.run_id)
     return _mirror(outcome, published, comparison)
 
 
 def compare(
-    published: Handoff, mirrored: Handoff, review: ReviewSettings, handoffs: HandoffStore, *, run_id: str
+    published: Handoff,
+    mirrored: Handoff,
+    campaign: Campaign,
+    handoffs: HandoffStore,
+    *,
+    run_id: str,
+    home: Path = Path(),
 ) -> Handoff:
     """The comparison of one published version with one mirror of it, sealed once for each set of review rules.
 
+    Of rows that have pictures or recordings, all parts are judged, and all must be the same.
+
     Raises:
         HandoffCorrupt: the two answer different prompts.
+        HandoffMissing: the pictures or recordings of one are gone.
     """
+    references = references_of(campaign, handoffs, home)
     once = {
         "claim": mirrored.attributes["claim"],
         "published": published.content_digest,
-        "review": digest_text("review", canonical_json(asdict(review)).decode()),
+        "review": rules_digest(campaign, references),
     }
     found = handoffs.find(COMPARISON, published.partition, **once)
     if found is not None and handoffs.is_intact(found):
         return found
+    sides = (published, mirrored)
     return handoffs.publish(
         COMPARISON,
         published.partition,
-        _compared(published, mirrored, review),
+        _compared(*(_Judged.of(one, campaign, handoffs, references) for one in sides)),
         schema=_comparison_schema(published),
         code_version=GENERATION_CODE_VERSION,
         run_id=run_id,
-        input_versions={
-            f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in (published, mirrored)
-        },
+        input_versions={f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in sides},
         attributes={
             "version_set": mirrored.attributes["version_set"],
             "published_set": published.attributes.get("version_set", ""),
@@ -291,7 +305,33 @@ def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Cla
     return create_object(claims.objects, key, RUN_PIN, pin).value
 
 
-def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> Iterator[pa.RecordBatch]:
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """One side's rows, with their verdicts and what they are made of beside the text."""
+
+    content: Handoff
+    broken: list[list[str]]
+    parts: RowParts | None
+
+    @classmethod
+    def of(
+        cls, content: Handoff, campaign: Campaign, handoffs: HandoffStore, references: "References | None"
+    ) -> "_Judged":
+        parts = parts_of(content, handoffs)
+        found = verdicts_of(content, handoffs, campaign, references, parts=parts)
+        return cls(content=content, broken=found.broken, parts=parts)
+
+    def made(self, rows: pa.Table) -> list[dict[str, Any]]:
+        """What each row is made of: its text, and the digests of its pictures and recordings by role."""
+        items = self.parts.items if self.parts else {}
+        texts = zip(rows["row_id"].to_pylist(), rows["output"].to_pylist(), strict=True)
+        return [
+            {"": text, **{role: item["xxh3_128"] for role, item in items.get(row, {}).items()}} for row, text in texts
+        ]
+
+
+def _compared(before_all: _Judged, after_all: _Judged) -> Iterator[pa.RecordBatch]:
+    published, mirrored = before_all.content, after_all.content
     if published.num_rows != mirrored.num_rows:
         raise _other_prompts(published, mirrored)
     for start in range(0, published.num_rows, _SLICE_ROWS):
@@ -300,18 +340,18 @@ def _compared(published: Handoff, mirrored: Handoff, review: ReviewSettings) -> 
         answered = _answered(before)
         if answered != _answered(after):
             raise _other_prompts(published, mirrored)
-        old, new = review_rows(before, review).table, review_rows(after, review).table
-        outputs = zip(before["output"].to_pylist(), after["output"].to_pylist(), strict=True)
+        old, new = before_all.broken[rows.start : rows.stop], after_all.broken[rows.start : rows.stop]
+        made = zip(before_all.made(before), after_all.made(after), strict=True)
         columns = {
             **answered,
             "position": before["position"].to_pylist(),
             "published_row_id": before["row_id"].to_pylist(),
             "mirrored_row_id": after["row_id"].to_pylist(),
-            "published_kept": old["kept"].to_pylist(),
-            "mirrored_kept": new["kept"].to_pylist(),
-            "published_rejected_by": old["rejected_by"].to_pylist(),
-            "mirrored_rejected_by": new["rejected_by"].to_pylist(),
-            "same_output": [one == other for one, other in outputs],
+            "published_kept": [not broken for broken in old],
+            "mirrored_kept": [not broken for broken in new],
+            "published_rejected_by": old,
+            "mirrored_rejected_by": new,
+            "same_output": [one == other for one, other in made],
             "published_num_output_tokens": before["num_output_tokens"].to_pylist(),
             "mirrored_num_output_tokens": after["num_output_tokens"].to_pylist(),
         }

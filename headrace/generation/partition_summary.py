@@ -4,6 +4,7 @@ Short enough for Dagster's UI to show in place, whatever the rows hold.
 """
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -11,9 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 import polars as pl
+import pyarrow as pa
 
 from headrace.errors import HeadraceError
 from headrace.generation.review import Review
+from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.text import markdown
@@ -26,6 +29,7 @@ _ROWS_SHOWN = 5
 _REJECTED_SHOWN = 2
 # Characters of a text, until all five rows fit; a character is up to seven once it is escaped.
 _CELL_CHARS = (90, 72, 60, 50, 40, 32, 24, 16, 8)
+_NOUNS = {"image": "picture", "audio": "recording"}
 _BAR_WIDTH, _HEIGHT = 8, 28
 
 
@@ -58,6 +62,7 @@ def review_summary(
     broken = [f"{rule.replace('_', ' ')} {count:,}" for rule, count in review.num_rejected_by.items() if count]
     if broken:
         figures += f", rejected by {', '.join(broken)}"
+    figures += _parts(review.table)
     bars = [*_earlier(partition, handoffs, "reviewed_content", _kept_share), share]
     rows = [
         [row["prompt"], row["output"], "kept" if row["kept"] else ", ".join(row["rejected_by"]).replace("_", " ")]
@@ -65,6 +70,24 @@ def review_summary(
     ]
     link = _link(partition, report_key)
     return _page(link, figures, "share kept", bars, 1.0, ["prompt", "output", "review"], rows)
+
+
+def _parts(table: pa.Table) -> str:
+    """What the rows have beside their texts, by role; kept or not."""
+    if MEDIA.name not in table.column_names:
+        return ""
+    nums: Counter[tuple[str, str]] = Counter()
+    seconds: Counter[str] = Counter()
+    for row in table[MEDIA.name].to_pylist():
+        for one in row:
+            nums[one["role"], one["media_type"].partition("/")[0]] += 1
+            seconds[one["role"]] += one["duration_seconds"] or 0
+    said = [
+        f"{num:,} {_NOUNS.get(kind, 'item')}{'' if num == 1 else 's'} by {role}"
+        + (f" ({seconds[role]:,.0f} s)" if seconds[role] else "")
+        for (role, kind), num in nums.items()
+    ]
+    return f"; {', '.join(said) or 'no pictures or recordings'}"
 
 
 def _chosen(review: Review) -> list[dict[str, Any]]:

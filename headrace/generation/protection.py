@@ -7,7 +7,7 @@ their review. It also gives up the micro-batches of claims whose rows are publis
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headrace.errors import HandoffCorrupt
+from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.claim_objects import BATCHES
 from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_pins
 from headrace.generation.sealed_tables import (
@@ -15,6 +15,7 @@ from headrace.generation.sealed_tables import (
     EXECUTION,
     IMAGES,
     MEDIA_EXECUTION,
+    MEDIA_OF,
     MIRROR_EXECUTION,
     MIRROR_MEDIA_EXECUTION,
     MIRRORED,
@@ -24,7 +25,9 @@ from headrace.generation.sealed_tables import (
     PROMPTS,
     REVIEWED,
     SPEECH,
+    TABLES_OF,
 )
+from headrace.generation.steps import media_kinds, steps_of
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
 from headrace.handoff.manifests import states_read
 from headrace.handoff.notes import read_note
@@ -35,6 +38,7 @@ from headrace.store.objects import ObjectStore
 from headrace.store.protection import Answer, Asked, Belonging, Leaving, Named
 from headrace.store.small_objects import Damaged
 from headrace.store.tombstones import Condemned
+from headrace.version_sets.sets import VersionSets
 
 
 def _is_of_claim(making: Mapping[str, Any], rows: Mapping[str, Any]) -> bool:
@@ -103,8 +107,17 @@ def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
 
 
 def _is_published(objects: ObjectStore, claim: SettledClaim, damaged: Damaged) -> bool:
-    """Whether both of its tables were sealed, even if they were collected since."""
-    assets = (MIRRORED, MIRROR_EXECUTION) if claim.is_mirror else (CONTENT, EXECUTION)
+    """Whether all of its tables were sealed, even if they were collected since."""
+    kind = "mirror" if claim.is_mirror else "content"
+    try:
+        media = media_kinds(steps_of(VersionSets(objects).get(claim.version_set)))
+    except ObjectMissing:
+        return False  # nobody can tell which tables it has
+    except HandoffCorrupt as error:
+        damaged(error)
+        return False
+    tables, making = MEDIA_OF[kind]
+    assets = (*TABLES_OF[kind], *(tables[one] for one in media), *([making] if media else ()))
     handoffs = HandoffStore(objects, leased=False)
     return all(
         handoffs.find(asset, claim.partition, claim=claim.id) or _was_collected(objects, asset, claim, damaged)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from headrace.generation.charts import Bar, Series, bars, columns
+from headrace.generation.day_media import num_of
 from headrace.generation.day_summary import CampaignDay, Figures, ShardSummary
-from headrace.generation.row_list import RowList, list_rows
+from headrace.generation.inline_media import InlineMedia, inline_media
+from headrace.generation.row_list import RowList, list_rows, within_script
 from headrace.store.whole_files import renamed_when_whole
 from headrace.text import markdown
 from headrace.text.pages import page_environment
 from headrace.text.visible import shortened
+from headrace.version_sets.media_settings import MemberKind
 
 # A page that mail and chat programs carry, and that a browser opens at once.
 BYTES_MAX = 5_000_000
@@ -25,6 +29,11 @@ _SHARDS_SHOWN = 200
 _SPEEDS_SHOWN = 16
 _NAMES_SHOWN = 40
 _CELL_CHARS = 80
+# Of a page with pictures or recordings: for the texts of rows. Pictures and recordings have what is left.
+_TEXTS_SHARE = 0.4
+# Of each campaign's samples, which are seen without a script, too.
+_SAMPLE_MEDIA_BYTES = 150_000
+_KINDS: dict[MemberKind, str] = {"image": "picture", "speech": "recording"}
 
 
 def render_report(
@@ -38,7 +47,7 @@ def render_report(
     """The page of one day, over all campaigns: figures, then rows. Text from models and prompts is escaped.
 
     At most `bytes_max` bytes, and no less than its frame of about 40,000: if the day has more, rows are shortened, then
-    left out, and the page says so.
+    left out, and the page says so. Pictures and recordings of listed rows are within the page, as far as they fit.
 
     Args:
         ui_url: the address of Dagster's UI, for links from partitions to it; None: no links.
@@ -53,7 +62,13 @@ def render_report(
     sections: list[str] = []
     room = bytes_max * _SECTIONS_SHARE
     for number, campaign in enumerate(made):
-        section = template.render(number=number, ui_url=ui_url, partition_url=partition_url, **_section(campaign))
+        samples = inline_media(
+            [campaign.media], [(0, one.row_id) for one in campaign.samples], bytes_max=min(room, _SAMPLE_MEDIA_BYTES)
+        )
+        parts = {row_id: shown for (_, row_id), shown in samples.shown.items()}
+        section = template.render(
+            number=number, ui_url=ui_url, partition_url=partition_url, parts=parts, **_section(campaign)
+        )
         room -= len(section.encode())
         if room < 0:
             break
@@ -68,12 +83,20 @@ def render_report(
         "script": Markup(script),
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
+    has_media = any(campaign.media for campaign in made)
+    page |= {"has_media": has_media, "media": Markup("")}
     report = environment.get_template("report.html.j2")
     frame = report.render(
         rows=list_rows(made, partition_url=partition_url, bytes_max=0), listed="", is_cut=True, **page
     )
-    rows = list_rows(made, partition_url=partition_url, bytes_max=bytes_max - len(frame.encode()) - 1_000)
+    left = bytes_max - len(frame.encode()) - 1_000
+    rows = list_rows(made, partition_url=partition_url, bytes_max=int(left * (_TEXTS_SHARE if has_media else 1)))
     listed, is_cut = _listed(rows), rows.chars_max is not None
+    if has_media:
+        left -= len(rows.body.encode()) + 200
+        shown = inline_media([campaign.media for campaign in made], rows.listed, bytes_max=left)
+        page["media"] = _media_body(len(made), shown)
+        listed += _left_out(shown)
     return report.render(rows=rows, listed=listed, is_cut=is_cut, **page)
 
 
@@ -148,6 +171,19 @@ def _listed(rows: RowList) -> str:
     return f"{rows.num_listed:,} of {_count(rows.num_rows, 'row')} are listed{cut}: {sample}."
 
 
+def _left_out(shown: InlineMedia) -> str:
+    counts = [_count(number, _KINDS[kind]) for kind, number in shown.num_left_out.items()]
+    return f" {' and '.join(counts)} of listed rows did not fit on this page." if counts else ""
+
+
+def _media_body(num_campaigns: int, media: InlineMedia) -> Markup:
+    """Of each campaign, row id → its parts, as JSON safe within a `<script>` element."""
+    named: list[dict[str, Any]] = [{} for _ in range(num_campaigns)]
+    for (number, row_id), parts in media.shown.items():
+        named[number][row_id] = [[one.role, one.kind, one.url, one.is_small] for one in parts]
+    return Markup(within_script(json.dumps(named, ensure_ascii=False, separators=(",", ":"))))
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -156,7 +192,14 @@ def _section(campaign: CampaignDay) -> dict[str, Any]:
     shards, rest = campaign.shards[:_SHARDS_SHOWN], campaign.shards[_SHARDS_SHOWN:]
     num_sealed = sum(shard.figures is not None for shard in rest)
     left_out = f"And {_count(len(rest), 'partition')} more, {num_sealed:,} of them sealed." if rest else ""
-    return {"campaign": campaign, "charts": _charts(campaign), "shards": shards, "left_out": left_out}
+    media = [(num_of(campaign.media, kind), f"{word}s") for kind, word in _KINDS.items()]
+    return {
+        "num_media": media if campaign.media else (),
+        "campaign": campaign,
+        "charts": _charts(campaign),
+        "shards": shards,
+        "left_out": left_out,
+    }
 
 
 def _charts(campaign: CampaignDay) -> dict[str, Any]:

@@ -17,7 +17,7 @@ Rules see one output at a time and no model: they catch broken output, not wrong
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -36,10 +36,14 @@ Rule = Callable[[Mapping[str, Any], ReviewSettings], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """The reviewed rows, in the content's order, and how many each rule rejected (0 for rules that rejected none)."""
+    """The reviewed rows, in the content's order, and how many each rule rejected (0 for rules that rejected none).
+
+    `measured`: of roles that paint or speak, such as `painter.agreement`.
+    """
 
     table: pa.Table
     num_rejected_by: dict[str, int]
+    measured: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def num_kept(self) -> int:
@@ -53,29 +57,31 @@ class Review:
         """A run's figures, by name and unit."""
         by_rule = {f"num_rejected_by_{rule}": count for rule, count in self.num_rejected_by.items()}
         pass_rate = {"pass_rate": self.num_kept / self.table.num_rows} if self.table.num_rows else {}
-        return {"num_kept": self.num_kept, "num_rejected": self.num_rejected, **pass_rate, **by_rule}
+        return {"num_kept": self.num_kept, "num_rejected": self.num_rejected, **pass_rate, **by_rule, **self.measured}
 
 
 def review_rows(content: pa.Table, settings: ReviewSettings) -> Review:
     """Judge every row of a GENERATED_CONTENT table; the result is REVIEWED_CONTENT, with what the rows carry."""
-    counts: Counter[str] = Counter()
-    verdicts: list[list[str]] = []
-    for row in content.select(["prompt", "output", "finish_reason"]).to_pylist():
-        broken = rejections(row, settings)
-        counts.update(broken)
-        verdicts.append(broken)
-    return reviewed_table(content, verdicts, counts)
+    rows = content.select(["prompt", "output", "finish_reason"]).to_pylist()
+    return reviewed_table(content, [rejections(row, settings) for row in rows], tuple(RULES))
 
 
-def reviewed_table(content: pa.Table, verdicts: Sequence[Sequence[str]], counts: Mapping[str, int]) -> Review:
-    """The rows with their verdicts. `counts`: by rule, of any kind of part."""
+def reviewed_table(
+    content: pa.Table,
+    verdicts: Sequence[Sequence[str]],
+    rules: Sequence[str],
+    measured: Mapping[str, int | float] | None = None,
+) -> Review:
+    """The rows with their verdicts. `rules`: all that were applied, of any kind of part."""
+    counts = dict.fromkeys(rules, 0) | Counter(rule for broken in verdicts for rule in broken)
     wanted = schema_named("reviewed_content", content.schema)
     copied = content.select([name for name in wanted.names if name in content.column_names])
     table = copied.append_column("kept", pa.array([not broken for broken in verdicts], pa.bool_()))
     table = table.append_column("rejected_by", pa.array(verdicts, pa.list_(pa.string())))
     return Review(
         table=table.select(wanted.names).cast(wanted),
-        num_rejected_by={name: counts.get(name, 0) for name in (*RULES, *(one for one in counts if one not in RULES))},
+        num_rejected_by=counts,
+        measured=measured or {},
     )
 
 

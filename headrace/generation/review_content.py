@@ -1,68 +1,197 @@
 """Judges a sealed partition by what its rows are made of: texts, pictures, recordings. A row is kept if all parts are.
 
-Rules of a picture or a recording are named by its role and rule, such as `painter.blank`. Its bytes are those that its
-text was sealed with: both are of one claim.
+Rules of a picture or a recording are named by its role and rule, such as `painter.blank`; those of the text, which one
+role's alone is, have no such beginning. Bytes are those that the text was sealed with: all are of one claim. A row
+without a text gets no second fault for what was never made of it, and where prompts are painted as they are nobody's
+text is judged. What was measured of an item stays beside its reference, for reports and the rollout's gate.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from headrace.errors import HandoffMissing
+from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
-from headrace.generation.review import Review, rejections, reviewed_table
-from headrace.generation.sealed_tables import CONTENT, MEDIA_EXECUTION, MEDIA_OF
-from headrace.handoff.media.reading import MediaSet
+from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.review import RULES, Review, rejections, reviewed_table
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
+from headrace.generation.sealing import TEXTS_OF
+from headrace.generation.steps import asked_of
+from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import digest_text
+from headrace.rollout.gates import ROLE_METRICS
+from headrace.store.objects import canonical_json
 from headrace.version_sets.media_settings import MemberKind
+
+if TYPE_CHECKING:
+    from headrace.generation.media_review.references import References
+
+_KEYS: Mapping[MemberKind, str] = {"image": "pictures", "speech": "speech"}
+# A row's id, the rules that its item breaks, and what was measured of it, by name.
+_Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
+# Rows whose texts are in memory at once.
+_SLICE_ROWS = 2048
+# Faults of a part that is not there, by its finish_reason; a part that was skipped for want of a text has none.
+_NOT_MADE = {"error": "failed", "refused": "refused"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowParts:
-    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes."""
+    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
+    Attributes:
+        makers: the roles that painted or spoke, in their order: those of the version set that made the rows, whatever
+            the campaign's file says by now.
+        is_written: somebody wrote the texts; otherwise they are the prompts.
+    """
+
+    makers: Sequence[str]
+    is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
     sets: Mapping[MemberKind, MediaSet]
 
+    def kind_of(self, role: str) -> MemberKind | None:
+        """None: the role made nothing at all."""
+        item = next((of_row[role]["item_id"] for of_row in self.items.values() if role in of_row), None)
+        return next((kind for kind, media in self.sets.items() if item is not None and item in media), None)
 
-def review_content(content: Handoff, handoffs: HandoffStore, campaign: Campaign) -> Review:
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """A partition's rows, judged.
+
+    Attributes:
+        broken: by row, in the content's order, the rules that it breaks.
+        rules: all that were applied.
+        figures: row id → role → what was measured of its item.
+        measured: of a role, over all its items, such as `painter.agreement`.
+    """
+
+    broken: list[list[str]]
+    rules: tuple[str, ...]
+    figures: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    measured: Mapping[str, int | float] = field(default_factory=dict)
+
+
+def review_content(content: Handoff, handoffs: HandoffStore, campaign: Campaign, home: Path = Path()) -> Review:
     """Judges every row of a sealed generated_content; the result is REVIEWED_CONTENT.
 
-    Raises: HandoffMissing: the rows' pictures or recordings are gone.
+    Args:
+        home: where the globs of a campaign's true pictures start.
+
+    Raises:
+        HandoffMissing: the rows' pictures or recordings are gone.
+        InvalidInput: the campaign's true pictures are not found.
     """
     table = content.table()
-    parts = parts_of(content, handoffs) if campaign.makers else None
-    rows = table.select(["row_id", "prompt", "output", "finish_reason"]).to_pylist()
-    verdicts = [_broken(row, campaign, parts) for row in rows]
+    parts = parts_of(content, handoffs)
+    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts=parts)
     if parts is not None:
-        media = pa.array([_references(parts, row["row_id"], campaign.makers) for row in rows], MEDIA.type)
+        rows = table["row_id"].to_pylist()
+        references = [_references(parts, row, found.figures.get(row, {})) for row in rows]
+        media = pa.array(references, MEDIA.type)
         table = table.append_column(MEDIA, media) if "media" not in table.column_names else _replaced(table, media)
-    counts = Counter(rule for broken in verdicts for rule in broken)
-    return reviewed_table(table, verdicts, counts)
+    return reviewed_table(table, found.broken, found.rules, found.measured)
 
 
-def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts:
-    """The pictures and recordings of a sealed content version, of the same claim.
+def verdicts_of(
+    content: Handoff,
+    handoffs: HandoffStore,
+    campaign: Campaign,
+    references: "References | None" = None,
+    *,
+    parts: RowParts | None,
+) -> Verdicts:
+    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: of it, as `parts_of` finds them."""
+    # A prompt that is painted as it is was not written by anybody.
+    is_written = parts is None or parts.is_written
+    rules = tuple(RULES) if is_written else ()
+    broken = _texts_broken(content, campaign) if is_written else [[] for _ in range(content.num_rows)]
+    if parts is None:
+        return Verdicts(broken=broken, rules=rules)
+    rows = content.table(["row_id"])["row_id"].to_pylist()
+    by_row = dict(zip(rows, broken, strict=True))
+    figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    kinds: dict[str, MemberKind | None] = {role: parts.kind_of(role) for role in parts.makers}
+    for role in parts.makers:
+        rules += _rules_of(role, kinds[role], campaign)
+        for row, rule in _not_made(rows, role, parts):
+            by_row[row].append(f"{role}.{rule}")
+    # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
+    for role in sorted(parts.makers, key=lambda role: kinds[role] == "image"):
+        if kinds[role] is None:
+            continue
+        if kinds[role] == "image":
+            captions = _captions(content, handoffs, campaign, role, parts)
+            judged = _pictures_judged(role, by_row, captions, parts, _limits_of("image", campaign), references)
+        else:
+            judged = _speech_judged(role, parts, campaign)
+        for row, faults, measured in judged:
+            by_row[row] += [f"{role}.{rule}" for rule in faults]
+            figures[row][role] = measured
+    has_references = references is not None
+    over_all = {
+        name: value
+        for role in parts.makers
+        for name, value in _measured(role, figures, has_references=has_references and kinds[role] == "image")
+    }
+    return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
+
+
+def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "References | None":
+    """The campaign's true pictures, if it names any. Raises: as `open_references`."""
+    settings = campaign.review.pictures
+    if settings is None or settings.references is None:
+        return None
+    from headrace.generation.media_review.references import open_references
+
+    return open_references(settings, handoffs, home)
+
+
+def rules_digest(campaign: Campaign, references: "References | None") -> str:
+    """Of everything in a campaign's file that verdicts depend on."""
+    body = asdict(campaign.review)
+    # A text campaign's is what it was before there were pictures.
+    body = {name: value for name, value in body.items() if name not in _KEYS.values()}
+    kinds: set[MemberKind] = {campaign.parts[role].kind for role in campaign.makers}
+    for kind in kinds:
+        body[_KEYS[kind]] = asdict(limits) if (limits := _limits_of(kind, campaign)) else None
+    if references is not None:
+        body["references"] = references.digest
+    return digest_text("review", canonical_json(body).decode())
+
+
+def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
+    """The pictures and recordings of a sealed version of content or of a mirror, of the same claim; None: its version
+    set makes none.
 
     Raises: HandoffMissing: they are gone.
     """
+    if TEXTS_OF not in content.attributes:
+        return None
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
     execution = handoffs.find(making_asset, content.partition, claim=claim)
     if execution is None:
         raise HandoffMissing(
-            f"{content.label} has parts beside its texts, and their record {MEDIA_EXECUTION} is gone. Materialize "
+            f"{content.label} has parts beside its texts, and their record {making_asset} is gone. Materialize "
             f"{content.asset}[{content.partition}] again with regenerate: keep_set.",
             handoff=content.label,
         )
     making: dict[str, dict[str, Mapping[str, Any]]] = {}
+    makers: dict[str, None] = {}
     for row in execution.table().to_pylist():
+        makers[row["role"]] = None
         making.setdefault(row["row_id"], {})[row["role"]] = row
     items: dict[str, dict[str, Mapping[str, Any]]] = {}
     sets: dict[MemberKind, MediaSet] = {}
@@ -74,28 +203,120 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts:
         for item in handoff.table().to_pylist():
             role = item["item_id"].rpartition("/")[2]
             items.setdefault(item["row_id"], {})[role] = item
-    return RowParts(making=making, items=items, sets=sets)
+    is_written = bool(content.attributes[TEXTS_OF])
+    return RowParts(makers=tuple(makers), is_written=is_written, making=making, items=items, sets=sets)
 
 
-def _broken(row: Mapping[str, Any], campaign: Campaign, parts: RowParts | None) -> list[str]:
-    # A prompt that is painted as it is was not written by anybody.
-    broken = rejections(row, campaign.review) if campaign.writers else []
-    if parts is None:
-        return broken
-    for role in campaign.makers:
-        made = parts.making.get(row["row_id"], {}).get(role)
-        if made is None or made["finish_reason"] != "stop":
-            # A part that was skipped for want of a text is no second fault.
-            reason = "missing" if made is None else made["finish_reason"]
-            broken += [f"{role}.{'failed' if reason == 'error' else reason}"] if reason != "skipped" else []
+def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
+    broken: list[list[str]] = []
+    for start in range(0, content.num_rows, _SLICE_ROWS):
+        slice_rows = range(start, min(start + _SLICE_ROWS, content.num_rows))
+        texts = content.table(["prompt", "output", "finish_reason"], rows=slice_rows)
+        broken += [rejections(row, campaign.review) for row in texts.to_pylist()]
     return broken
 
 
-def _references(parts: RowParts, row_id: str, makers: Iterable[str]) -> list[dict[str, Any]]:
+def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
+    """The limits by which the campaign's pictures, or recordings, are judged."""
+    return campaign.review.pictures or PictureReview()
+
+
+def _rules_of(role: str, kind: MemberKind | None, campaign: Campaign) -> tuple[str, ...]:
+    if kind is None and role in campaign.parts:
+        kind = campaign.parts[role].kind
+    limits = _limits_of(kind, campaign) if kind else None
+    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
+
+
+def _not_made(rows: Iterable[str], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
+    """Rows that lack a part for its own fault, each with the rule's name."""
+    for row in rows:
+        made = parts.making.get(row, {}).get(role)
+        if made is None:
+            yield row, "missing"
+        elif rule := _NOT_MADE.get(made["finish_reason"]):
+            yield row, rule
+
+
+def _pictures_judged(
+    role: str,
+    broken: Mapping[str, Sequence[str]],
+    captions: Mapping[str, str],
+    parts: RowParts,
+    settings: PictureReview,
+    references: "References | None",
+) -> Iterator[_Judged]:
+    """Args: broken: every row, in order, with the rules that it breaks so far."""
+    from headrace.generation.media_review.pictures import Painted, measured, picture_verdicts
+
+    found = {row: measured(content) for row, content in _contents(parts, role, "image")}
+    there = [row for row in broken if row in found]
+    painted = [
+        Painted(measured=found[row], caption=captions.get(row, ""), is_rejected=bool(broken[row])) for row in there
+    ]
+    for row, verdict in zip(there, picture_verdicts(painted, settings, references), strict=True):
+        yield row, verdict.faults, verdict.figures
+
+
+def _speech_judged(role: str, parts: RowParts, settings: Any) -> Iterator[_Judged]:
+    return iter(())
+
+
+def _contents(parts: RowParts, role: str, kind: MemberKind) -> Iterator[tuple[str, bytes]]:
+    if kind not in parts.sets:
+        return
+    for item, chunks in parts.sets[kind].contents():
+        if _role_of(item) == role and item.row_id is not None:
+            yield item.row_id, b"".join(chunks)
+
+
+def _role_of(item: StoredItem) -> str:
+    return item.item_id.rpartition("/")[2]
+
+
+def _captions(
+    content: Handoff, handoffs: HandoffStore, campaign: Campaign, role: str, parts: RowParts
+) -> Mapping[str, str]:
+    """Row id → the caption by which its true picture is found; without one if the row lacks what its template names."""
+    template = campaign.review.pictures.caption if campaign.review.pictures else None
+    if template is None:
+        return {row: made[role]["asked"] for row, made in parts.making.items() if role in made}
+    opened = handoffs.open(PROMPTS, content.partition, version_read(content, PROMPTS))
+    prompts = {prompt["prompt_id"]: prompt for prompt in opened.table().to_pylist()}
+    found = {}
+    for row in content.table(["row_id", "prompt_id", "output"]).to_pylist():
+        try:
+            prompt = prompts[row["prompt_id"]]
+            found[row["row_id"]] = asked_of(template, text=row["output"], prompt=prompt, writers=campaign.writers)
+        except InvalidInput:
+            continue
+    return found
+
+
+def _measured(
+    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], *, has_references: bool
+) -> Iterator[tuple[str, int | float]]:
+    items = [of_row[role] for of_row in figures.values() if role in of_row]
+    for name in ROLE_METRICS:
+        if values := [one[name] for one in items if name in one]:
+            yield f"{role}.{name}", fmean(values)
+    if has_references:
+        yield f"{role}.num_without_reference", sum("agreement" not in one for one in items)
+
+
+def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     there = parts.items.get(row_id, {})
     names = [field.name for field in MEDIA.type.value_type]
-    found = ({**there[role], "role": role} for role in makers if role in there)
+    found = (
+        {**there[role], "role": role, "figures": _json(figures.get(role, {}))} for role in parts.makers if role in there
+    )
     return [{name: item[name] for name in names} for item in found]
+
+
+def _json(figures: Mapping[str, Any]) -> str:
+    # Rounded, so that a processor that adds in another order gives the same bytes.
+    rounded = {name: round(one, 4) if isinstance(one, float) else one for name, one in figures.items()}
+    return json.dumps(rounded, sort_keys=True)
 
 
 def _replaced(table: pa.Table, media: pa.Array) -> pa.Table:

@@ -1,4 +1,7 @@
-"""Limits of the review's named rules, as stated in a campaign file (`headrace.generation.review` applies them)."""
+"""Limits of the review's named rules, as stated in a campaign file: for texts, and by kind for what is made of them.
+
+`headrace.generation.review` and `headrace.generation.media_review` apply them.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,6 +9,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from headrace.errors import InvalidCampaign
+from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.text.words import folded
 from headrace.user_files.ranges import check_ranges
 
@@ -26,6 +30,8 @@ class ReviewSettings:
     """An output that repeats its prompt or the chat template's markers."""
     banned_terms: tuple[str, ...] = ()
     """Words, phrases or signs, matched as written, in any case: whole words, in scripts with blanks between words."""
+    pictures: PictureReview | None = None
+    """Only where a role paints; null: every limit has its default."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -32,7 +32,10 @@ _KEPT = {True: "kept", False: "rejected", None: "not reviewed"}
 
 @dataclass(frozen=True, kw_only=True)
 class RowList:
-    """`body` is a JSON object, safe within a `<script>` element. `chars_max`: of a text; None: no text is cut."""
+    """`body` is a JSON object, safe within a `<script>` element. `chars_max`: of a text; None: no text is cut.
+
+    `listed`: the listed rows' campaign, by number, and id; first the ones that matter most.
+    """
 
     body: Markup
     num_rows: int
@@ -40,6 +43,7 @@ class RowList:
     num_rejected: int
     num_rejected_listed: int
     chars_max: int | None
+    listed: tuple[tuple[int, str], ...]
 
 
 def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, partition_url: str | None = None) -> RowList:
@@ -47,7 +51,7 @@ def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, partition_url
     partition's page is, up to its key."""
     days = [_Day.of(index, campaign) for index, campaign in enumerate(campaigns)]
     named = {"campaigns": [day.head for day in days], "verdicts": list(_KEPT.values()), "partition_url": partition_url}
-    head = _within_script(json.dumps(named, ensure_ascii=False))
+    head = within_script(json.dumps(named, ensure_ascii=False))
     room = bytes_max - len(head.encode()) - len(',"num_rows":,"rows":[]') - _NUMBER_CHARACTERS_MAX
     order = _order(days)
     rows, chars_max = _longest(days, order, room)
@@ -61,6 +65,9 @@ def list_rows(campaigns: Sequence[CampaignDay], *, bytes_max: int, partition_url
         num_rejected=int(order["is_rejected"].sum()),
         num_rejected_listed=int(listed["is_rejected"].sum()),
         chars_max=chars_max,
+        listed=tuple(
+            (campaign, days[campaign].frame["row_id"][row]) for campaign, row in listed.select("campaign", "row").rows()
+        ),
     )
 
 
@@ -112,7 +119,7 @@ class _Day:
             row["variation"],
             *(_shown(row[name], chars_max) for name in self.carried),
         ]
-        return _within_script(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
+        return within_script(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
 
 def _order(days: Sequence[_Day]) -> pl.DataFrame:
@@ -185,6 +192,6 @@ def _shown(value: Any, chars_max: int | None) -> str | int | float | None:
     return shown if chars_max is None else shortened(shown, chars_max)
 
 
-def _within_script(text: str) -> str:
+def within_script(text: str) -> str:
     """The same JSON, in which no `</script>` and no `<!--` is left."""
     return text.replace("<", "\\u003c")

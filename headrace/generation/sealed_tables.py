@@ -20,6 +20,8 @@ MIRROR_EXECUTION = "mirror_execution"
 # Pictures and recordings of rows, and the record of their making.
 IMAGES, SPEECH = "generated_images", "generated_speech"
 MEDIA_EXECUTION = "media_execution"
+# Films of a row's picture and recording.
+CLIPS = "clips"
 MIRRORED_IMAGES, MIRRORED_SPEECH = "mirrored_images", "mirrored_speech"
 MIRROR_MEDIA_EXECUTION = "mirror_media_execution"
 

@@ -101,6 +101,11 @@ def seal(
     sealed_execution = _publish_once(handoffs, making, claim, made.execution, origin)
     texts = {TEXTS_OF: steps[0].led_to_by} if len(steps) > 1 else {}
     sealed_content = _publish_once(handoffs, rows, claim, content, origin, expected=expected, attributes=texts)
+    if sealed_content.reused:
+        # Its other parts were repaired. Its inputs may have changed back before: then readers take it again.
+        with suppress(HandoffCorrupt):
+            shown = _as_newest(claim, claims, handoffs, sealed_content)
+            sealed_content = sealed_content if isinstance(shown, str) else shown
     return SealedContent(content=sealed_content, execution=sealed_execution, media=media)
 
 
@@ -185,27 +190,42 @@ def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore, steps: Seq
     media = media_of(handoffs, claim.kind, claim.partition, claim.id, steps)
     if media is None:
         return None
-    # A mirror is found by its set; it need not be the newest.
-    expected = handoffs.last_number(CONTENT, claim.partition)
-    newest = handoffs.newest(CONTENT, claim.partition) if claim.kind == "content" else None
-    if newest is not None and newest.version != content.version:
-        input_versions = inputs_now(handoffs, content.manifest.input_versions)
-        if reason := _newer_than(claim, claims, handoffs, input_versions):
-            raise _superseded_error(claim, reason)
-        content = handoffs.publish(
-            CONTENT,
-            claim.partition,
-            content.table(),
-            code_version=content.manifest.code_version,
-            run_id=content.manifest.run_id,
-            input_versions=input_versions,
-            attributes=content.attributes,
-            expected=expected,
-        )
+    shown = _as_newest(claim, claims, handoffs, content)
+    if isinstance(shown, str):
+        raise _superseded_error(claim, shown)
     return SealedContent(
-        content=replace(content, reused=True),
+        content=replace(shown, reused=True),
         execution=replace(execution, reused=True),
         media={kind: replace(one, reused=True) for kind, one in media.items()},
+    )
+
+
+def _as_newest(claim: Claim, claims: Claims, handoffs: HandoffStore, content: Handoff) -> Handoff | str:
+    """The claim's content as its partition's newest version; or why it must not become it.
+
+    Raises:
+        PublishConflict: another attempt was published just now.
+        HandoffCorrupt: the newest version cannot be read.
+    """
+    # A mirror is found by its set; it need not be the newest.
+    if claim.kind == "mirror":
+        return content
+    expected = handoffs.last_number(CONTENT, claim.partition)
+    newest = handoffs.newest(CONTENT, claim.partition)
+    if newest is None or newest.version == content.version:
+        return content
+    input_versions = inputs_now(handoffs, content.manifest.input_versions)
+    if reason := _newer_than(claim, claims, handoffs, input_versions):
+        return reason
+    return handoffs.publish(
+        CONTENT,
+        claim.partition,
+        content.table(),
+        code_version=content.manifest.code_version,
+        run_id=content.manifest.run_id,
+        input_versions=input_versions,
+        attributes=content.attributes,
+        expected=expected,
     )
 
 

@@ -21,6 +21,7 @@ from headrace.generation.media_batches import MadeMedium, commit_media, executio
 from headrace.generation.micro_batches import MadeRow, commit, committed, read_commit
 from headrace.generation.requests import Row
 from headrace.generation.steps import Step, asked_of
+from headrace.generation.taken_rows import TakenMedium, TakenRows, TakenText
 from headrace.keys import row_id, row_seed
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSet
@@ -63,9 +64,10 @@ class MadeBy:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeBatch:
-    """`is_first`: this worker committed it."""
+    """`is_first`: this worker committed it. `num_taken`: its rows that were not made, but taken."""
 
     num_tokens: int
+    num_taken: int
     notes: Sequence[str]
     is_first: bool
 
@@ -81,6 +83,7 @@ class Plan:
     prompts: Mapping[str, Mapping[str, Any]]
     row_attempts: int
     objects: ObjectStore
+    taken: TakenRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,9 @@ class Texts:
     step: Step
     open_rows: OpenRows
 
+    # Of its micro-batches' keys.
+    role = ""
+
     def open(self) -> RowMaker:
         return self.open_rows(self.plan.version_set) if self.step.roles else PromptsAsTheyAre()
 
@@ -98,30 +104,54 @@ class Texts:
         if not self.step.roles:
             return ""
         version_set = self.plan.version_set
-        return builds(version_set.engine_of(role).build for role in self.step.roles)
+        return builds(version_set.engine_of(role).whole_build for role in self.step.roles)
 
     def committed(self) -> set[int]:
         return committed(self.plan.objects, self.plan.claim)
 
-    def make(self, engine: RowMaker, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
+    def is_there(self, index: int) -> bool:
+        """Whether no engine is needed for the batch."""
+        return all(self._taken(row) for row in self.plan.batches[index])
+
+    def make(self, engine: RowMaker | None, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
+        """Args: engine: None: `is_there`."""
         batch = self.plan.batches[index]
-        results = seconds_of(lambda: generate_rows(engine, batch, self.plan.row_attempts))
+        taken = {row.row_id: found for row in batch if (found := self._taken(row))}
+        asked = [row for row in batch if row.row_id not in taken]
+        results: dict[str, tuple[GenerationResult, int]] = {}
+        if asked:
+            assert engine, "a batch with rows to make has its engine"
+            made_now = seconds_of(lambda: generate_rows(engine, asked, self.plan.row_attempts))
+            results = dict(zip((row.row_id for row in asked), made_now, strict=True))
         made = [
             MadeRow(
                 row=row,
-                result=result,
-                seconds=seconds_of.seconds / len(results),
-                num_retries=num_retries,
-                deterministic=engine.deterministic and made_by.is_own_build,
+                result=found.result,
+                seconds=0.0,
+                num_retries=0,
+                deterministic=found.deterministic,
+                taken_from=found.source,
             )
-            for row, (result, num_retries) in zip(batch, results, strict=True)
+            if (found := taken.get(row.row_id))
+            else MadeRow(
+                row=row,
+                result=results[row.row_id][0],
+                seconds=seconds_of.seconds / len(asked),
+                num_retries=results[row.row_id][1],
+                deterministic=engine is not None and engine.deterministic and made_by.is_own_build,
+            )
+            for row in batch
         ]
         is_first = commit(self.plan.objects, self.plan.claim, index, made, host=made_by.host, run_id=made_by.run_id)
         return MadeBatch(
-            num_tokens=sum(one.result.num_output_tokens or 0 for one in made),
-            notes=[one.result.note for one in made if one.result.note],
+            num_tokens=sum(result.num_output_tokens or 0 for result, _ in results.values()),
+            num_taken=len(taken),
+            notes=[result.note for result, _ in results.values() if result.note],
             is_first=is_first,
         )
+
+    def _taken(self, row: Row) -> TakenText | None:
+        return self.plan.taken.text(row.prompt_id, row.seed)
 
     def read(self, index: int) -> pa.Table:
         return read_commit(self.plan.objects, self.plan.claim, index, self.plan.batches[index])
@@ -136,42 +166,64 @@ class Media:
     texts: Texts
     open_media: OpenMedia
 
+    @property
+    def role(self) -> str:
+        return self.step.role
+
     def open(self) -> MediaMaker:
         return self.open_media(self.plan.version_set, self.step.role)
 
     def wanted_build(self) -> str:
-        return self.plan.version_set.engine_of(self.step.role).build
+        return self.plan.version_set.engine_of(self.step.role).whole_build
 
     def committed(self) -> set[int]:
         return committed(self.plan.objects, self.plan.claim, self.step.role)
 
-    def make(self, engine: MediaMaker, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
-        batch = self.plan.batches[index]
-        asked = self._asked(index)
+    def is_there(self, index: int) -> bool:
+        """Whether no engine is needed for the batch: all of it is taken, or skipped."""
+        requests = (one for one in self._asked(index).values() if isinstance(one, MediaRequest))
+        return all(self._taken(one) for one in requests)
+
+    def make(self, engine: MediaMaker | None, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
+        """Args: engine: None: `is_there`."""
+        batch, asked = self.plan.batches[index], self._asked(index)
         requests = [one for one in asked.values() if isinstance(one, MediaRequest)]
-        tried = seconds_of(
-            lambda: tried_rows(engine.generate, requests, self.plan.row_attempts, failed=_failed, name=engine.name)
-        )
-        results = dict(zip((one.row_id for one in requests), tried, strict=True))
+        taken = {one.row_id: found for one in requests if (found := self._taken(one))}
+        tried = self._tried(engine, [one for one in requests if one.row_id not in taken], seconds_of)
         made = []
         for row in batch:
-            request = asked[row.row_id]
-            is_asked = isinstance(request, MediaRequest)
-            result, num_retries = results[row.row_id] if is_asked else (MediaResult.none("skipped", request), 0)
+            request, found = asked[row.row_id], taken.get(row.row_id)
+            is_tried = row.row_id in tried
+            result, num_retries = tried[row.row_id] if is_tried else (MediaResult.none("skipped", str(request)), 0)
+            is_own = engine is None or engine.deterministic
             made.append(
                 MadeMedium(
                     row=row,
-                    asked=request.text if is_asked else "",
-                    seed=self._seed(row),
-                    result=result,
-                    seconds=seconds_of.seconds / len(requests) if is_asked else 0.0,
+                    asked=request.text if isinstance(request, MediaRequest) else "",
+                    seed=media_seed(self.step, row),
+                    result=found.result if found else result,
+                    seconds=seconds_of.seconds / len(tried) if is_tried else 0.0,
                     num_retries=num_retries,
-                    deterministic=engine.deterministic and made_by.is_own_build,
+                    deterministic=found.deterministic if found else is_own and made_by.is_own_build,
+                    taken_from=found.source if found else None,
                 )
             )
         claim, role = self.plan.claim, self.step.role
         is_first = commit_media(self.plan.objects, claim, role, index, made, host=made_by.host, run_id=made_by.run_id)
-        return MadeBatch(num_tokens=0, notes=[one.result.note for one in made if one.result.note], is_first=is_first)
+        notes = [result.note for result, _ in tried.values() if result.note]
+        return MadeBatch(num_tokens=0, num_taken=len(taken), notes=notes, is_first=is_first)
+
+    def _tried(
+        self, engine: MediaMaker | None, requests: Sequence[MediaRequest], seconds_of: "Clocked"
+    ) -> dict[str, tuple[MediaResult, int]]:
+        if not requests:
+            return {}
+        assert engine, "a batch with rows to make has its engine"
+        tried = seconds_of(lambda: make_media(engine, requests, self.plan.row_attempts))
+        return dict(zip((one.row_id for one in requests), tried, strict=True))
+
+    def _taken(self, request: MediaRequest) -> TakenMedium | None:
+        return self.plan.taken.medium(self.step, request.text, request.seed)
 
     def read(self, index: int) -> pa.Table:
         return read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
@@ -181,25 +233,53 @@ class Media:
 
     def _asked(self, index: int) -> dict[str, MediaRequest | str]:
         """Row id → what is asked of it, or why nothing is."""
-        template = self.plan.version_set.member(self.step.role).user_template
-        found: dict[str, MediaRequest | str] = {}
-        rows = {row.row_id: row for row in self.plan.batches[index]}
-        for made in self.texts.read(index).select(["row_id", "output", "finish_reason"]).to_pylist():
-            row = rows[made["row_id"]]
-            if made["finish_reason"] == "error" or not made["output"].strip():
-                found[row.row_id] = "the row has no text"
-                continue
-            prompt = self.plan.prompts[row.prompt_id]
-            try:
-                text = asked_of(template, text=made["output"], prompt=prompt, writers=self.texts.step.roles)
-            except InvalidInput as error:
-                found[row.row_id] = str(error)
-                continue
-            found[row.row_id] = MediaRequest(row_id=row.row_id, text=text, seed=self._seed(row))
-        return found
+        plan = self.plan
+        rows = {row.row_id: row for row in plan.batches[index]}
+        made = self.texts.read(index).select(["row_id", "output", "finish_reason"]).to_pylist()
+        return {
+            one["row_id"]: media_request(
+                plan.version_set,
+                self.step,
+                rows[one["row_id"]],
+                text="" if one["finish_reason"] == "error" else one["output"],
+                prompt=plan.prompts[rows[one["row_id"]].prompt_id],
+                writers=self.texts.step.roles,
+            )
+            for one in made
+        }
 
-    def _seed(self, row: Row) -> int:
-        return row_seed(row_id(row.prompt_id, self.step.led_to_by, row.variation))
+
+def media_request(
+    version_set: VersionSet,
+    step: Step,
+    row: Row,
+    *,
+    text: str,
+    prompt: Mapping[str, Any],
+    writers: tuple[str, ...],
+) -> MediaRequest | str:
+    """What a step that paints or speaks is asked for a row; or why nothing is.
+
+    Args: text: as in `asked_of`; empty: the row has none.
+    """
+    if not text.strip():
+        return "the row has no text"
+    try:
+        asked = asked_of(version_set.member(step.role).user_template, text=text, prompt=prompt, writers=writers)
+    except InvalidInput as error:
+        return str(error)
+    return MediaRequest(row_id=row.row_id, text=asked, seed=media_seed(step, row))
+
+
+def media_seed(step: Step, row: Row) -> int:
+    return row_seed(row_id(row.prompt_id, step.led_to_by, row.variation))
+
+
+def make_media(
+    engine: MediaMaker, requests: Sequence[MediaRequest], row_attempts: int
+) -> list[tuple[MediaResult, int]]:
+    """A batch's pictures or recordings, each with its number of retries; otherwise as `generate_rows`."""
+    return tried_rows(engine.generate, requests, row_attempts, failed=_failed, name=engine.name)
 
 
 Work = Texts | Media

@@ -65,7 +65,7 @@ DOCUMENT_SIGNATURES = _schema(
 DOCUMENT_EMBEDDINGS = _schema(
     key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
     num_characters=pa.int64(),  # of that text
-    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key
+    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
 )
 
 # Documents that share a key with another, in the order of keys.
@@ -137,6 +137,28 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
+# An attribute of picture_examples: the digest of the files of the model that read the captions, as base_model has it.
+CAPTION_ENCODER = "caption_encoder"
+
+
+def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
+    """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
+
+    def lists(kind: pa.DataType, *shape: int) -> pa.DataType:
+        for length in reversed(shape):
+            kind = pa.list_(kind, length)
+        return kind
+
+    return _schema(
+        item_id=_STRING,  # of clean_images; "" with the split "empty"
+        split=_STRING,  # "train" | "heldout" | "empty": the one row of no caption
+        caption=_STRING,
+        pixels=lists(pa.uint8(), 3, side, side),
+        caption_states=lists(pa.float16(), tokens, width),
+        caption_mask=lists(pa.uint8(), tokens),
+    )
+
+
 PROMPTS = _schema(
     prompt_id=_STRING,
     position=pa.int64(),
@@ -179,6 +201,9 @@ EXECUTION = _schema(
     deterministic=pa.bool_(),
 )
 
+# The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
+TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
+
 # How each picture or recording was made, or why there is none; a row for each row of content and role.
 MEDIA_EXECUTION = _schema(
     row_id=_STRING,
@@ -194,6 +219,7 @@ MEDIA_EXECUTION = _schema(
     host=_STRING,
     run_id=_STRING,
     deterministic=pa.bool_(),
+    taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
 )
 
 REVIEWED_CONTENT = _schema(
@@ -243,6 +269,7 @@ MEDIA = pa.field(
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("duration_seconds", pa.float64()),
+                ("figures", _STRING),  # a JSON object: what its review measured, by name
             ]
         )
     ),
@@ -269,7 +296,7 @@ MODEL_VERSIONS = _schema(
     kind=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
     weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     recipe=_STRING,
@@ -281,11 +308,14 @@ MODEL_VERSIONS = _schema(
 EVALUATION = _schema(
     model=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
-    heldout_loss=pa.float64(),  # nats per token
+    heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     samples=_STRINGS,
 )
+
+# What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
+MEASURE = pa.field("measure", _STRING, nullable=False)
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
@@ -349,6 +379,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "reviewed_content": REVIEWED_CONTENT,
     "generated_images": MEDIA_INDEX,
     "generated_speech": MEDIA_INDEX,
+    "clips": MEDIA_INDEX,
     "media_execution": MEDIA_EXECUTION,
     "mirrored_content": GENERATED_CONTENT,
     "mirror_execution": EXECUTION,
@@ -357,7 +388,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirror_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
-    "cards": MEDIA_INDEX,
     "raw_images": MEDIA_INDEX,
     "image_quarantine": QUARANTINE,
     "image_signatures": IMAGE_SIGNATURES,
@@ -377,6 +407,10 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "model_versions": ((MEASURE,), False),
+    "evaluation": ((MEASURE,), False),
+    "execution": ((TAKEN_FROM,), False),
+    "mirror_execution": ((TAKEN_FROM,), False),
 }
 # What else a table of prompts or rows holds: no column of a prompt file may be carried under these names.
 ROW_COLUMNS = frozenset(
@@ -411,7 +445,8 @@ def carried_fields(schema: pa.Schema) -> list[pa.Field]:
 
 def _followed(name: str, like: pa.Schema) -> pa.Schema:
     fields, carries = _MAY_FOLLOW[name]
-    follows = [field for field in fields if field.name in like.names]
+    # By type, too: generated_content has a column `media` of another one, which nobody fills.
+    follows = [one for one in fields if one.name in like.names and _same_type(like.field(one.name).type, one.type)]
     return pa.schema([*SCHEMAS[name], *follows, *(carried_fields(like) if carries else ())])
 
 
@@ -429,6 +464,9 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
     if name == "training_examples":
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
+    if name == "picture_examples" and {"pixels", "caption_states"} <= {*like.names}:
+        side, states = like.field("pixels").type.value_type.list_size, like.field("caption_states").type
+        return picture_examples_schema(side, states.list_size, states.value_type.list_size)
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")

@@ -5,6 +5,12 @@ number of looks. Harm on any metric sends a candidate back at once. It leaves an
 rows and shows no harm, since a larger share teaches more. It leaves the last step, and is promoted, only when it is
 shown on every metric to be worse by less than the margin. A candidate that is undecided at the horizon goes back.
 
+A picture model has no held-out loss that tells (nobody guesses an unseen thing's picture): of a painter its registered
+error on taught captions is compared instead, as a share of the stable set's.
+
+A role's own metrics (`painter.agreement`) have its name before theirs, so that a worse painter is named as such, and
+goes back for its pictures, whatever else the review finds.
+
 Live units are judged client by client, so no single client decides (`headrace.rollout.sequential.clients`).
 
 Rows of one partition or session are treated as independent. If they are not, the true error rates exceed those stated
@@ -12,7 +18,7 @@ here; then use a larger `min_rows` and a smaller `false_rollback`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -57,6 +63,32 @@ METRICS: dict[str, Metric] = {
 
 BULK_METRICS = frozenset({PASS_RATE, MIRRORED_PASS_RATE})
 LIVE_METRICS = METRICS.keys() - BULK_METRICS
+AGREEMENT = "agreement"
+# Of one role of a campaign, named ROLE.METRIC. All but the pass rate are figures that the review measures of an item.
+ROLE_METRICS: dict[str, Metric] = {
+    PASS_RATE: Metric(kind="proportion", worse="lower", words="share of its parts that the review keeps"),
+    AGREEMENT: Metric(kind="proportion", worse="lower", words="share of pictures that show what they should"),
+}
+
+
+def role_metric(role: str, metric: str) -> str:
+    return f"{role}.{metric}"
+
+
+def metric_named(name: str) -> Metric | None:
+    """A metric of rows or units, or one of a role; None: it is unknown."""
+    role, _, metric = name.rpartition(".")
+    if not role:
+        return METRICS.get(name)
+    found = ROLE_METRICS.get(metric)
+    return replace(found, words=name) if found else None
+
+
+def known_metric(name: str) -> Metric:
+    """As `metric_named`, of a name that was checked."""
+    found = metric_named(name)
+    assert found, f"metric {name} was checked when its plan was read"
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +103,17 @@ class GateSettings:
     pass_rate_margin: Annotated[float, Gt(0), Le(1)] | None = 0.1
     """How far the candidate's share may lie below the stable set's; null: not judged."""
     margins: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
-    """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit."""
+    """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit. In a
+    campaign that paints or speaks also ROLE.pass_rate (the share of the role's texts, pictures or recordings that break
+    none of its own rules) and, of a painter with true pictures to compare with, ROLE.agreement."""
     heldout_margin: Annotated[float, Ge(0)] | None = 0.02
     """How far the candidate's held-out loss may lie above the stable set's; null: not judged."""
+    taught_error_margin: Annotated[float, Ge(0)] | None = 0.05
+    """How far the error of a candidate's painter on captions that it was taught may lie above that of the stable set's,
+    as a share of it; null: not judged."""
     heldout_early: bool = True
-    """true: too high a held-out loss sends a candidate back before it makes a row; false: together with its first
-    canaries, so that their rows show what was wrong."""
+    """true: too high a held-out loss, or error on taught captions, sends a candidate back before it makes a row; false:
+    together with its first canaries, so that their rows show what was wrong."""
     false_rollback: Annotated[float, Gt(0), Lt(0.5)] = 0.05
     """Probability that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
     """
@@ -94,9 +131,10 @@ class GateSettings:
         if self.horizon_rows < self.min_rows:
             raise InvalidInput(f"horizon_rows must be at least min_rows={self.min_rows}, got {self.horizon_rows!r}.")
         for metric in self.margins:
-            if metric not in METRICS or metric == PASS_RATE:
+            if metric_named(metric) is None or metric == PASS_RATE:
                 known = ", ".join(name for name in METRICS if name != PASS_RATE)
-                raise InvalidInput(f"margins may name {known}, got {metric!r}.")
+                of_roles = " and ".join(role_metric("ROLE", name) for name in ROLE_METRICS)
+                raise InvalidInput(f"margins may name {known}, and of roles {of_roles}, got {metric!r}.")
 
     def judged(self) -> dict[str, float]:
         """Metric → margin, for all metrics that rows or units decide."""
@@ -106,17 +144,17 @@ class GateSettings:
         """The sequential test of one judged metric. All metrics share the error of harm."""
         from headrace.rollout.sequential.designs import Design
 
-        judged = self.judged()
+        judged, told = self.judged(), known_metric(metric)
         return Design(
             method=self.method,
             alpha_harm=self.false_rollback / len(judged),
             alpha_advance=self.false_advance,
             margin=judged[metric],
-            tolerated=judged[metric] if METRICS[metric].is_tolerated else 0.0,
-            worse=METRICS[metric].worse,
+            tolerated=judged[metric] if told.is_tolerated else 0.0,
+            worse=told.worse,
             num_min=self.min_rows,
             num_max=self.horizon_rows,
-            kind=METRICS[metric].kind,
+            kind=told.kind,
         )
 
 
@@ -133,11 +171,24 @@ class LiveGateSettings(GateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaughtErrors:
+    """Errors of one role's two painters on the same captions, which both were taught, with the same noise."""
+
+    role: str
+    candidate: float
+    stable: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens."""
+    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens.
+
+    `taught`: of each role whose painters differ and were measured alike.
+    """
 
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
+    taught: tuple[TaughtErrors, ...] = ()
     # Metric → (candidate, stable), over reviewed rows and live units.
     metrics: Mapping[str, tuple[Sample, Sample]] = field(default_factory=dict)
     # Metric → the same for each client, for metrics whose units have known clients.
@@ -202,8 +253,8 @@ def decide(
     if heldout.action == "roll_back":
         reason = f"{heldout.reason}; review keeps {_kept(evidence.arms(PASS_RATE)[0])}"
         return Verdict(action="roll_back", reason=reason, findings=findings)
-    undecided = _undecided(settings, findings)
-    said = "; ".join([*(finding.sentence for finding in findings.values()), heldout.reason])
+    undecided = _undecided(evidence, settings, findings)
+    said = "; ".join([*(_said(evidence, metric, finding) for metric, finding in findings.items()), heldout.reason])
     if not is_last_step or not undecided:
         return Verdict(action="advance", reason=said, findings=findings)
     if all(finding.at_horizon for finding in findings.values()) and findings.keys() == settings.judged().keys():
@@ -233,9 +284,11 @@ def _findings(evidence: Evidence, settings: GateSettings) -> "dict[str, Finding]
 
 
 def _harm(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
-    for metric, finding in findings.items():
-        if finding.verdict == "harmful":
-            return f"{METRICS[metric].words}: {finding.sentence}"
+    harmful = [metric for metric, finding in findings.items() if finding.verdict == "harmful"]
+    if harmful:
+        # Rows that a worse role spoils are missing in the whole campaign's share, too: the role says why.
+        harmful.sort(key=lambda metric: metric in METRICS)
+        return "; ".join(_harm_said(evidence, metric, findings[metric]) for metric in harmful)
     candidate, _ = evidence.arms(PASS_RATE)
     if candidate.num >= settings.min_rows and settings.pass_rate_margin is not None:
         from headrace.rollout.sequential.looks import confidence_band
@@ -247,14 +300,29 @@ def _harm(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Fi
     return None
 
 
-def _undecided(settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
+def _said(evidence: Evidence, metric: str, finding: "Finding") -> str:
+    """A finding in words; a role's with its name and both means: "painter.agreement: 0.31 against 0.88, …"."""
+    if metric in METRICS:
+        return finding.sentence
+    candidate, stable = evidence.arms(metric)
+    return f"{metric}: {candidate.mean:.2f} against {stable.mean:.2f}, {finding.sentence}"
+
+
+def _harm_said(evidence: Evidence, metric: str, finding: "Finding") -> str:
+    said = _said(evidence, metric, finding)
+    return f"{METRICS[metric].words}: {said}" if metric in METRICS else said
+
+
+def _undecided(evidence: Evidence, settings: GateSettings, findings: "Mapping[str, Finding]") -> str | None:
     """What is not shown yet, in words; None: on every metric the candidate is worse by less than the margin."""
     parts = [
-        f"too few rows of both sets for {METRICS[metric].words}"
+        f"too few rows of both sets for {known_metric(metric).words}"
         for metric in settings.judged()
         if metric not in findings
     ]
-    parts += [finding.sentence for finding in findings.values() if finding.verdict != "not_inferior"]
+    parts += [
+        _said(evidence, metric, finding) for metric, finding in findings.items() if finding.verdict != "not_inferior"
+    ]
     return "; ".join(parts) or None
 
 
@@ -267,6 +335,24 @@ def _or_back(verdict: Verdict, settings: GateSettings, trial_seconds: float) -> 
 
 
 def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:
+    """On what was measured at registration: held-out losses of writers, errors of painters."""
+    verdict = _heldout_loss(evidence, settings)
+    if not evidence.taught or settings.taught_error_margin is None or verdict.action == "roll_back":
+        return verdict
+    worse, said = [], []
+    for errors in evidence.taught:
+        both = f"{errors.role}: error on taught captions {errors.candidate:.4f} against {errors.stable:.4f}"
+        said.append(both)
+        # `not <=`, so that a NaN fails.
+        if not errors.candidate <= errors.stable * (1 + settings.taught_error_margin):
+            worse.append(f"{both}, more than {settings.taught_error_margin:.0%} worse")
+    if worse:
+        return Verdict(action="roll_back", reason="; ".join(worse))
+    compared = [verdict.reason] if evidence.heldout_candidate is not None else []
+    return Verdict(action="advance", reason="; ".join([*compared, *said]))
+
+
+def _heldout_loss(evidence: Evidence, settings: GateSettings) -> Verdict:
     candidate, stable = evidence.heldout_candidate, evidence.heldout_stable
     if settings.heldout_margin is None:
         return Verdict(action="advance", reason="held-out loss is not judged")

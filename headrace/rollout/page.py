@@ -17,7 +17,8 @@ from markupsafe import Markup
 from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.charts import Interval, interval_chart, weight_chart
-from headrace.rollout.gates import METRICS, MIRRORED_PASS_RATE, GateSettings
+from headrace.rollout.gates import MIRRORED_PASS_RATE, GateSettings, known_metric
+from headrace.rollout.media_pairs import MediaPairs
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
 from headrace.text import markdown
 from headrace.text.pages import NUM_COLORS, escaped, page_environment
@@ -39,7 +40,8 @@ class MetricCard:
     sentence: str
 
 
-def render_page(status: RolloutStatus) -> str:
+def render_page(status: RolloutStatus, pairs: MediaPairs | None = None) -> str:
+    """Args: pairs: rows of both sets side by side, with their pictures and recordings within the page."""
     environment = page_environment("headrace.rollout")
     environment.filters["percent"] = percent
     environment.filters["iso"] = lambda seconds: iso(seconds).replace("T", " ").removesuffix("Z")
@@ -56,6 +58,7 @@ def render_page(status: RolloutStatus) -> str:
         changes=[(one.path, *_marked(one.before, one.after)) for one in status.changes],
         bad_rows=_by_set(status.bad_rows or ()),
         by_whom=by_whom,
+        pairs=pairs or MediaPairs(),
     )
 
 
@@ -120,7 +123,7 @@ def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricC
     for name, samples in evidence.metrics.items():
         if not any(sample.num for sample in samples):
             continue
-        metric = METRICS[name]
+        metric = known_metric(name)
         charts = _arm_chart(status, name, (candidate, stable), samples, colors)
         if name in findings:
             charts += _difference_chart(name, findings[name], colors[candidate.id])
@@ -131,7 +134,7 @@ def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricC
         if name in findings:
             chart = _difference_chart(name, findings[name], colors[candidate.id])
             sentence = f"Over {sample.num:,} prompts the candidate is {findings[name].sentence}."
-            cards.append(MetricCard(words=METRICS[name].words, chart=chart, sentence=sentence))
+            cards.append(MetricCard(words=known_metric(name).words, chart=chart, sentence=sentence))
     return cards
 
 
@@ -143,7 +146,7 @@ def _arm_chart(
     colors: dict[str, int],
 ) -> Markup:
     """Both sets' means on one scale, with the end of the margin."""
-    metric, gate = METRICS[name], status.plan.gate if status.plan else None
+    metric, gate = known_metric(name), status.plan.gate if status.plan else None
     margin = gate.judged().get(name) if gate else None
     is_share = metric.kind == "proportion"
     rows = []
@@ -167,7 +170,7 @@ def _arm_chart(
 
 def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
     """How much worse the candidate is: beyond the dashed line it exceeds the margin."""
-    is_share = METRICS[name].kind == "proportion" or name == MIRRORED_PASS_RATE
+    is_share = known_metric(name).kind == "proportion" or name == MIRRORED_PASS_RATE
     row = Interval(
         label="worse by",
         mean=finding.difference,
@@ -176,7 +179,7 @@ def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
         text=f"margin {_figure(finding.margin, is_share=is_share)}",
         color=color,
     )
-    title = f"How much worse the candidate is: {METRICS[name].words}"
+    title = f"How much worse the candidate is: {known_metric(name).words}"
     return interval_chart([row], title=title, bound=finding.margin, worse="higher", is_share=is_share, zero=True)
 
 

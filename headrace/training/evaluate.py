@@ -4,6 +4,8 @@ The loss is the training loop's own function on the held-out split: the same mas
 model. On a CPU the sequences are dealt to one process a core, each with one thread, all on one copy of the model. That
 is twice as fast as threads inside a multiplication, and the result does not depend on the number of cores.
 
+Picture models are measured by `headrace.training.picture_evaluation`.
+
 Lines that begin with "held-out " go to the run's log.
 """
 
@@ -26,6 +28,7 @@ from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
 from headrace.training.guard import die_with, die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
+from headrace.training.recipe import FLOW_MATCHING
 
 # Sequences in a pass. One on a CPU: a pass computes logits at every position where any of its sequences has a loss.
 _SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
@@ -163,7 +166,12 @@ def _call_forked(method: str, item: Any) -> Any:
 def main() -> int:
     config = EvaluationConfig.from_json(sys.stdin.read())
     die_with(config.worker)
-    evaluate_all(config)
+    if config.objective == FLOW_MATCHING:
+        from headrace.training.picture_evaluation import evaluate_pictures
+
+        evaluate_pictures(config)
+    else:
+        evaluate_all(config)
     return 0
 
 

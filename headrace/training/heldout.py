@@ -1,27 +1,30 @@
-"""Held-out loss: which sequences measure it, and where a measurement is kept.
+"""Held-out loss, or a picture model's error: what measures it, and where a measurement is kept.
 
-All models use the same sequences, chosen only by the inputs and the wanted number of tokens. A measurement depends on
-two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
+All language models use the same sequences, chosen only by the inputs and the wanted number of tokens. A measurement
+depends on two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
-from headrace.keys import digest_text
+from headrace.keys import HELDOUT_LOSS, digest_text
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, Record, create_object, read_object
 from headrace.training.examples import ExamplesInput, PackedExamples
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
+from headrace.training.recipe import SFT, ObjectiveName
 
 # Part of every held-out digest: raise it when the choice of sequences or the way of measuring changes.
 _MEASURE = "1"
+# The same for picture models.
+_PICTURE_MEASURE = "1"
 # Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 
@@ -31,6 +34,8 @@ class Evaluation:
     """`heldout_loss` in nats a completion token; `samples`: a few prompts with the model's greedy answers.
 
     `feeding`: how packed rows reached the model (`headrace.training.feeding`).
+    `measure`: what `heldout_loss` is; of picture models the error on taught captions (`picture_measures`), over
+    `heldout_tokens` denoisings, and `figures` are what else was measured, by name.
     """
 
     weights_digest: str
@@ -40,6 +45,8 @@ class Evaluation:
     samples: tuple[str, ...]
     seconds: float
     feeding: str = "packed"
+    measure: str = HELDOUT_LOSS
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 EVALUATION = Kind(
@@ -57,10 +64,11 @@ class EvaluationConfig:
     store_url: str
     device: str
     worker: Worker
+    objective: ObjectiveName = SFT
 
     @property
     def heldout_digest(self) -> str:
-        return heldout_digest(self.inputs, self.heldout_tokens_min)
+        return evaluation_digest(self.inputs, self.heldout_tokens_min, self.objective)
 
     def to_json(self) -> str:
         return canonical_json(asdict(self)).decode()
@@ -73,6 +81,14 @@ class EvaluationConfig:
 def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> str:
     contents = sorted((item.partition, item.content_digest) for item in inputs)
     return digest_text("heldout", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
+
+
+def evaluation_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int, objective: ObjectiveName) -> str:
+    """What the measurements of an objective's models have in common: only then they may be compared."""
+    if objective == SFT:
+        return heldout_digest(inputs, heldout_tokens_min)
+    contents = sorted((item.partition, item.content_digest) for item in inputs)
+    return digest_text("taught_pictures", _PICTURE_MEASURE, canonical_json(contents).decode())
 
 
 def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
@@ -107,6 +123,7 @@ def evaluate(
     inputs: tuple[ExamplesInput, ...],
     *,
     heldout_tokens_min: int,
+    objective: ObjectiveName = SFT,
     device: str,
     environment: Mapping[str, str],
     say: Callable[[str], None] = print,
@@ -116,7 +133,7 @@ def evaluate(
     Raises:
         TrainingFailed: the process ended without them; with its last lines.
     """
-    heldout = heldout_digest(inputs, heldout_tokens_min)
+    heldout = evaluation_digest(inputs, heldout_tokens_min, objective)
     missing = tuple(digest for digest in dict.fromkeys(weights.values()) if not find_evaluation(store, digest, heldout))
     if missing:
         config = EvaluationConfig(
@@ -126,6 +143,7 @@ def evaluate(
             store_url=store.url,
             device=device,
             worker=Worker.this_process(),
+            objective=objective,
         )
         _run(config, environment, say)
     found = {name: find_evaluation(store, digest, heldout) for name, digest in weights.items()}

@@ -1,7 +1,7 @@
 """The training loop: losses and steps; it keeps nothing else.
 
-Every completion token of a batch has the same weight, on any rank and in any pass: losses are summed and divided by the
-whole batch's token count, which every rank derives from the sample order.
+Every completion token of a batch, or every picture, has the same weight, on any rank and in any pass: losses are summed
+and divided by the whole batch's weight, which every rank derives from the sample order.
 """
 
 import math
@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from headrace.errors import InvalidTrainingRun
 from headrace.training.engine import Gang
-from headrace.training.examples import PackedExamples, Pass
-from headrace.training.feeding import Feeding, summed_loss
+from headrace.training.objective import Objective
 from headrace.training.order import SampleOrder
 from headrace.training.recipe import Recipe
 
@@ -35,26 +36,25 @@ def train_steps(
     gang: Gang,
     engine: Any,
     optimizer: Any,
-    examples: PackedExamples,
+    objective: Objective,
     recipe: Recipe,
     *,
-    feeding: Feeding,
     begin: int,
     tokens_before: int,
     each: Callable[[dict[str, Any]], None],
 ) -> Iterator[int]:
     """Runs the steps after `begin`; yields after each one the number of finished steps.
 
-    `each` gets one row a step, the same on every rank: loss in nats a completion token, learning rate, gradient norm
-    before clipping (None: not measured), whether the step was applied, and tokens seen, including `tokens_before`.
-    Padding does not count as tokens.
+    `each` gets one row a step, the same on every rank: loss (of texts in nats a completion token), learning rate,
+    gradient norm before clipping (None: not measured), whether the step was applied, and tokens seen, including
+    `tokens_before`. Padding does not count as tokens.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
     """
     order = SampleOrder(
         seed=recipe.seed,
-        num_sequences=len(examples),
+        num_sequences=len(objective),
         batch=recipe.batch,
         world_size=gang.world_size,
         micro_batch=recipe.micro_batch,
@@ -65,19 +65,20 @@ def train_steps(
         started = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, step)
-        num_loss_tokens = examples.num_loss_tokens(order.batch(step))
-        passes = [examples.take(rows) for rows in order.micro_batches(step, gang.rank)]
-        own_loss = _accumulate(gang, engine, passes, feeding, num_loss_tokens)
+        weight = objective.weight(order.batch(step))
+        passes = list(zip(order.micro_batches(step, gang.rank), order.draws(step, gang.rank), strict=True))
+        own_loss = _accumulate(gang, engine, objective, passes, weight)
         engine.step()
         applied = engine.was_step_applied()
+        objective.after_step(engine, applied=applied)
         [batch_loss] = gang.sum_over_ranks(own_loss)
         seconds = time.monotonic() - started
-        num_tokens = examples.num_tokens(order.batch(step))
+        num_tokens = objective.num_tokens(order.batch(step))
         tokens += num_tokens
         each(
             {
                 "step": step + 1,
-                "loss": batch_loss / num_loss_tokens,
+                "loss": batch_loss / weight,
                 "learning_rate": learning_rate_at(recipe, step),
                 "gradient_norm": _told(engine.get_global_grad_norm()),
                 "applied": applied,
@@ -89,7 +90,7 @@ def train_steps(
         skipped_in_a_row = 0 if applied else skipped_in_a_row + 1
         if skipped_in_a_row >= _SKIPPED_IN_A_ROW_MAX or not math.isfinite(batch_loss):
             raise InvalidTrainingRun(
-                f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / num_loss_tokens:.4g}, "
+                f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / weight:.4g}, "
                 f"{skipped_in_a_row} steps in a row without finite gradients. Lower learning_rate "
                 f"({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or lower clip_norm."
             )
@@ -100,13 +101,15 @@ def _told(norm: Any) -> float | None:
     return None if norm is None else float(norm)
 
 
-def _accumulate(gang: Gang, engine: Any, passes: list[Pass], feeding: Feeding, num_loss_tokens: int) -> float:
+def _accumulate(
+    gang: Gang, engine: Any, objective: Objective, passes: list[tuple[np.ndarray, np.ndarray]], weight: int
+) -> float:
     """Runs forward and backward for this rank's part of one step; returns its summed loss."""
     own_loss = 0.0
-    for number, passed in enumerate(passes):
-        loss, _ = summed_loss(engine, passed, gang.accelerator.device, feeding)
+    for number, (rows, draws) in enumerate(passes):
+        loss = objective.summed_loss(engine, rows, draws, gang.accelerator.device)
         engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-        # DeepSpeed averages over ranks and passes, but the sum over the batch's tokens is needed.
-        engine.backward(loss * (gang.world_size * len(passes) / num_loss_tokens))
+        # DeepSpeed averages over ranks and passes, but the sum over the batch is needed.
+        engine.backward(loss * (gang.world_size * len(passes) / weight))
         own_loss += loss.item()
     return own_loss

@@ -33,6 +33,11 @@ class SampleOrder:
         mine = self.batch(step).reshape(self._world_size, -1)[rank]
         return list(mine.reshape(-1, self._micro_batch))
 
+    def draws(self, step: int, rank: int) -> list[np.ndarray]:
+        """Of each sequence of `micro_batches`, its number among all that the training takes."""
+        mine = np.arange(step * self._batch, (step + 1) * self._batch).reshape(self._world_size, -1)[rank]
+        return list(mine.reshape(-1, self._micro_batch))
+
     def _epoch(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
             # A batch spans at most a few epochs; older ones are never needed again.

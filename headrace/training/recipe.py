@@ -14,11 +14,16 @@ from annotated_types import Ge, Gt, Le, Lt
 from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
+from headrace.training.flow_matching_settings import FlowMatching
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
+# What is learnt: `sft`: to continue texts, `flow_matching`: to paint pictures.
+ObjectiveName = Literal["sft", "flow_matching"]
+SFT: ObjectiveName = "sft"
+FLOW_MATCHING: ObjectiveName = "flow_matching"
 
 # Raised when the training code changes what a recipe trains: older results are then not reused.
 CODE_VERSION = "1"
@@ -52,13 +57,21 @@ class Recipe:
     steps: Annotated[int, Ge(1)]
     """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
-    """Packed sequences in one optimizer step, over all ranks."""
+    """Packed sequences, or pictures, in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     """The highest learning rate, after the warm-up."""
     base_model: str | None = None
-    """Directory or hub name; null: the project's base model."""
+    """Directory (absolute, or relative to HEADRACE_HOME) or hub name; null: the project's base model. With
+    `flow_matching`, which starts from random weights, the model that reads captions: the images file's
+    `caption_encoder`."""
+    objective: ObjectiveName = SFT
+    """`sft`: a language model learns the examples' completions; `flow_matching`: a picture model learns captioned
+    pictures."""
+    flow_matching: FlowMatching | None = None
+    """The picture model and how it learns; of `flow_matching` alone. null: all its defaults."""
     micro_batch: Annotated[int, Ge(1)] = 1
-    """Packed sequences that one rank holds at once; batch = ranks × micro_batch × gradient accumulation."""
+    """Packed sequences, or pictures, that one rank holds at once; batch = ranks × micro_batch × gradient accumulation.
+    """
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup_steps: Annotated[int, Ge(0)] = 0
@@ -86,7 +99,7 @@ class Recipe:
     checkpoints_kept: Annotated[int, Ge(1)] = 2
     """How many of the newest checkpoints stay."""
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
-    """How many completion tokens the held-out loss is measured on, at least."""
+    """How many completion tokens the held-out loss is measured on, at least; of texts."""
     ranks: Annotated[int, Ge(1)] | None = None
     """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
@@ -109,6 +122,43 @@ class Recipe:
             raise InvalidTrainingRun(
                 f"warmup_steps must not be above steps={self.steps}, got warmup_steps={self.warmup_steps}."
             )
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        if self.objective == SFT:
+            if self.flow_matching:
+                raise InvalidTrainingRun(
+                    "flow_matching is of the objective flow_matching, got it with objective='sft'. Leave it out, or "
+                    "set objective: flow_matching."
+                )
+            return
+        if self.base_model is None:
+            raise InvalidTrainingRun(
+                "objective: flow_matching needs base_model, the model that reads captions; name the images file's "
+                "caption_encoder."
+            )
+        if self.freeze:
+            raise InvalidTrainingRun(
+                f"freeze must be empty with objective: flow_matching, whose weights start at random, got "
+                f"{list(self.freeze)!r}."
+            )
+        # DeepSpeed hands out a whole fp32 weight, by which the average is gathered, at these alone: stage 3 was tried
+        # and waits for ever.
+        if self.zero_stage == 3 or (self.zero_stage == 0 and self.precision != "fp32"):
+            raise InvalidTrainingRun(
+                f"objective: flow_matching in {self.precision} needs zero_stage 1 or 2 (in fp32 also 0), from which "
+                f"the moving average can be gathered, got zero_stage={self.zero_stage}."
+            )
+        if self.precision == "fp16":
+            raise InvalidTrainingRun(
+                "objective: flow_matching wants precision bf16 or fp32, got 'fp16', whose range its weighted errors "
+                "leave."
+            )
+
+    @property
+    def picture_model(self) -> FlowMatching:
+        assert self.objective == FLOW_MATCHING
+        return self.flow_matching or FlowMatching()
 
     @property
     def key(self) -> str:
@@ -137,13 +187,17 @@ class Recipe:
         return CODE_VERSION
 
     def to_body(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"freeze": list(self.freeze)}
+        """Without `objective` where it is `sft`: the bodies, and training ids, of older recipes stay."""
+        body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
+        if self.objective == SFT:
+            return {key: value for key, value in body.items() if key not in ("objective", "flow_matching")}
+        return body | {"flow_matching": dataclasses.asdict(self.picture_model)}
 
     def training_id(self, base_weights_digest: str, examples: dict[str, str]) -> str:
         """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.
 
         Args:
-            examples: content digest by partition of `training_examples`.
+            examples: content digest by partition of `training_examples`, or of `picture_examples`.
         """
         trained = {key: value for key, value in self.to_body().items() if key not in _NOT_TRAINED}
         return digest_text(

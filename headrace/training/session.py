@@ -20,13 +20,13 @@ from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import SLOW_BF16, Devices
-from headrace.training.examples import ASSET, ExamplesInput
+from headrace.training.examples import ASSET, PICTURES, ExamplesInput
 from headrace.training.gang import Rows, run_gang
 from headrace.training.guard import Worker
 from headrace.training.launch_plan import plan_launch
-from headrace.training.recipe import Recipe
+from headrace.training.recipe import FLOW_MATCHING, Recipe
 from headrace.training.run_config import RunConfig
-from headrace.training.zero import check_fits, check_sequence_length, read_model_shape
+from headrace.training.zero import ModelShape, check_fits, check_sequence_length, read_model_shape
 
 # Of a result, what its run's metadata shows as it is.
 _TOLD = (
@@ -49,7 +49,7 @@ class TrainingRequest:
 
 
 def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
-    """Builds a request from earlier stages' outputs; `examples` by partition of training_examples."""
+    """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads."""
     return TrainingRequest(
         recipe=recipe,
         base_weights_digest=base_model.column("weights_digest")[0].as_py(),
@@ -167,7 +167,8 @@ def check(request: TrainingRequest, place: Workplace) -> int:
 
     Raises:
         InvalidTrainingRun: the batch does not divide, the sequences are too long, the model does not fit, or
-            transformers has no causal language model of this architecture.
+            transformers has no causal language model of this architecture; of pictures, they cannot be cut into
+            patches, or their captions were read by another model than the base.
     """
     recipe = request.recipe
     num_ranks = place.devices.num_ranks(recipe.ranks)
@@ -180,15 +181,34 @@ def check(request: TrainingRequest, place: Workplace) -> int:
         raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
     recipe.gradient_accumulation(num_ranks)
     if not request.inputs:
-        raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {ASSET} first.")
-    base = open_directory(place.store, request.base_weights_digest)
-    shape = read_model_shape(base, recipe.freeze)
-    first = request.inputs[0]
-    schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
-    check_sequence_length(recipe, shape, schema.field("input_ids").type.list_size)
-    check_architecture(base)
+        wanted = PICTURES if recipe.objective == FLOW_MATCHING else ASSET
+        raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {wanted} first.")
+    shape = _picture_model(request, place) if recipe.objective == FLOW_MATCHING else _language_model(request, place)
     memory = recipe.memory_mib_per_rank or place.devices.memory_mib_per_rank(num_ranks)
     return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
+
+
+def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
+    base = open_directory(place.store, request.base_weights_digest)
+    shape = read_model_shape(base, request.recipe.freeze)
+    first = request.inputs[0]
+    schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
+    check_sequence_length(request.recipe, shape, schema.field("input_ids").type.list_size)
+    check_architecture(base)
+    return shape
+
+
+def _picture_model(request: TrainingRequest, place: Workplace) -> ModelShape:
+    from headrace.training.picture_examples import check_caption_encoder, shape_of
+    from headrace.training.picture_pipeline import check_shape, num_parameters
+
+    handoffs, first = HandoffStore(place.store), request.inputs[0]
+    check_caption_encoder(handoffs, request.inputs, request.base_weights_digest)
+    shape = shape_of(handoffs.open(PICTURES, first.partition, first.version).schema)
+    settings = request.recipe.picture_model
+    check_shape(settings, shape, f"Recipe {request.recipe.key}")
+    num = num_parameters(settings, shape)
+    return ModelShape(num_params=num, num_params_trained=num, positions_max=None)
 
 
 def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None], passed_over: list[str]) -> RunConfig:

@@ -1,8 +1,9 @@
 """The content of a checkpoint, and its way into the store and back.
 
 DeepSpeed's own files (weights, partitioned optimizer state, its counters) go through a checkpoint engine that streams
-into the store. Each rank adds its random state, which DeepSpeed forgets, and rank 0 the loss curve so far. There is no
-data cursor: the order of samples is a function of the step (`order.py`).
+into the store. Each rank adds its random state, which DeepSpeed forgets, and its part of what the objective keeps (a
+moving average of the weights), and rank 0 the loss curve so far. There is no data cursor: the order of samples is a
+function of the step (`order.py`).
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
 from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
+from headrace.training.objective import Objective
 from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
 
@@ -22,7 +24,16 @@ CURVE = "progress.jsonl"
 _TAG = "state"
 
 
-def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig, *, step: int, curve: bytes) -> None:
+def save_snapshot(
+    gang: Gang,
+    engine: Any,
+    objective: Objective,
+    store: ObjectStore,
+    config: RunConfig,
+    *,
+    step: int,
+    curve: bytes,
+) -> None:
     """Writes and publishes the state after `step`; every rank calls it, and all return when it exists.
 
     Raises:
@@ -43,7 +54,7 @@ def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig
     finally:
         engine.checkpoint_engine = stock
     with write_file(store, prefix, _rank_file(gang.rank), files.append) as file:
-        torch.save(_random_state(), cast(IO[bytes], file))
+        torch.save(_random_state() | objective.state(), cast(IO[bytes], file))
     if gang.rank == 0:
         with write_file(store, prefix, CURVE, files.append) as file:
             file.write(curve)
@@ -67,7 +78,9 @@ def save_snapshot(gang: Gang, engine: Any, store: ObjectStore, config: RunConfig
         raise error
 
 
-def restore_snapshot(gang: Gang, engine: Any, store: ObjectStore, checkpoint: Checkpoint) -> bytes:
+def restore_snapshot(
+    gang: Gang, engine: Any, objective: Objective, store: ObjectStore, checkpoint: Checkpoint
+) -> bytes:
     """Returns every rank to the state after `checkpoint.step`; returns the curve so far."""
     import torch
 
@@ -76,23 +89,31 @@ def restore_snapshot(gang: Gang, engine: Any, store: ObjectStore, checkpoint: Ch
     assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
     assert engine.global_steps == checkpoint.step
     # We made this file, and every byte of it was digested, so unpickling is safe.
-    _set_random_state(torch.load(directory / _rank_file(gang.rank), weights_only=False))
+    state = torch.load(directory / _rank_file(gang.rank), weights_only=False)
+    _set_random_state(state)
+    objective.restore(state)
     return (directory / CURVE).read_bytes()
 
 
-def state_digest(gang: Gang, engine: Any) -> str:
-    """sha256 over fp32 parameters and optimizer moments, each rank's part in rank order.
+def state_digest(gang: Gang, engine: Any, objective: Objective) -> str:
+    """sha256 over fp32 parameters and optimizer moments, and what the objective keeps, each rank's part in rank order.
 
     These are DeepSpeed's partitions below the base optimizer: at the same world size, equal digests mean equal states.
     """
     import torch
+
+    def _bytes(tensor: Any) -> Any:
+        return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
     digest = hashlib.sha256()
     states = base_optimizer(engine).state
     for parameter in master_parameters(engine):
         state = states[parameter]
         for tensor in (parameter, *(state[name] for name in sorted(state) if torch.is_tensor(state[name]))):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(_bytes(tensor))
+    for _, kept in sorted(objective.state().items()):
+        for tensor in kept:
+            digest.update(_bytes(tensor))
     return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
 
 

@@ -32,14 +32,11 @@ _SEEN_FROM_A_PEER = ("connection closed by peer", "connection reset", "gloo", "n
 
 def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "importing libraries")
-    from headrace.handoff.versions import HandoffStore
     from headrace.store.opening import open_store
     from headrace.store.sealed_directory import open_directory, seal_directory
-    from headrace.training.engine import join_gang, load_model, wrap
-    from headrace.training.examples import open_examples
-    from headrace.training.export import export_model
-    from headrace.training.feeding import PACKED, choose_feeding
+    from headrace.training.engine import join_gang, wrap
     from headrace.training.loop import train_steps
+    from headrace.training.objective import open_objective
     from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
 
     import_libraries()
@@ -51,13 +48,11 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     seed_everything(recipe.seed, rank)
     store = open_store(config.store_url)
     base = open_directory(store, config.base_weights_digest)
-    examples = open_examples(HandoffStore(store), config.inputs, "train")
-    engine, optimizer = wrap(gang, load_model(base, config), config)
-    # Measured on the weights that every attempt starts from, so that all attempts decide alike.
-    feeding = choose_feeding(engine, examples, gang.accelerator.device, any_rank=lambda found: any(gang.gather(found)))
-    if feeding != PACKED:
-        log.say(f"in a packed row the examples would see each other in this model: it is fed {feeding}")
-    curve = restore_snapshot(gang, engine, store, config.resume) if config.resume else b""
+    objective = open_objective(config, store)
+    engine, optimizer = wrap(gang, objective.load_model(base), config)
+    if told := objective.begin(gang, engine):
+        log.say(told)
+    curve = restore_snapshot(gang, engine, objective, store, config.resume) if config.resume else b""
     tokens_before = curve_rows(curve)[-1]["tokens"] if curve else 0
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
     if config.resume:
@@ -73,22 +68,22 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         gang,
         engine,
         optimizer,
-        examples,
+        objective,
         recipe,
-        feeding=feeding,
         begin=config.resumed_from_step,
         tokens_before=tokens_before,
         each=each,
     ):
         # No checkpoint at the end: the result follows.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
-            save_snapshot(gang, engine, store, config, step=step, curve=progress.read() if progress else b"")
+            read = progress.read() if progress else b""
+            save_snapshot(gang, engine, objective, store, config, step=step, curve=read)
 
     report_phase(config.work, rank, "sealing")
-    digest = state_digest(gang, engine)
+    digest = state_digest(gang, engine, objective)
     peaks = gang.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     export = config.work / "export"
-    export_model(gang, engine, base, export)
+    objective.export(gang, engine, base, export)
     if progress:
         attributes = {"training_id": config.training_id, "model": recipe.model, "recipe": recipe.name}
         weights = seal_directory(store, export, attributes=attributes)
@@ -113,7 +108,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 peak_rss_mb=sum(peaks),
                 state_digest=digest,
                 curve_key=curve_key(config.training_id, config.attempt),
-                feeding=feeding,
+                feeding=objective.feeding,
             ),
             progress.read(),
         )

@@ -1,8 +1,9 @@
 """Version sets: the exact models and settings that one unit of work sees, identified by their content.
 
-A set is immutable; its id is a sha256 over everything that can change an output. The weights' location (`weights_uri`)
-is not included: the same bytes in a moved store are the same set. Sets are never deleted, so a retired set's rows stay
-traceable.
+A set is immutable; its id is a sha256 over everything that can change an output. Two things are kept and not included:
+the weights' location (`weights_uri`), since the same bytes in a moved store are the same set, and the kind of CPU
+(`EngineSpec.cpu`), or each kind in a cluster would have sets of its own. Sets are never deleted, so rows of a retired set
+stay traceable.
 """
 
 import hashlib
@@ -64,6 +65,8 @@ class EngineSpec:
         request: what a server's dialect of OpenAI's protocol has beside our own keys, as canonical JSON.
         allow_url_hosts: other hosts from which a server's pictures may be fetched.
         options: those of another package's engine, as canonical JSON.
+        cpu: the kind of CPU of the machine that made the set, for engines that compute here. An engine on another kind
+            is another build. Not part of the id: a daemon that moves to another machine would start a rollout.
     """
 
     name: str
@@ -78,11 +81,17 @@ class EngineSpec:
     request: str = ""
     allow_url_hosts: tuple[str, ...] = ()
     options: str = ""
+    cpu: str = ""
 
     def __post_init__(self) -> None:
         # JSON has lists.
         object.__setattr__(self, "special_tokens", tuple(self.special_tokens))
         object.__setattr__(self, "allow_url_hosts", tuple(self.allow_url_hosts))
+
+    @property
+    def whole_build(self) -> str:
+        """Library versions and the kind of CPU, such as `torch 2.13.0, CPU AMD AVX512`."""
+        return ", ".join([*filter(None, [self.build]), *([f"CPU {self.cpu}"] if self.cpu else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +158,12 @@ class VersionSet:
 
     @cached_property
     def id(self) -> str:
-        """sha256 (64 hex characters) of the canonical JSON, without the weights' location."""
+        """sha256 (64 hex characters) of the canonical JSON, without the weights' location and the CPU."""
         body = _body(self)
         for member in body["members"]:
             del member["weights_uri"]
+        for engine in _engines(body):
+            engine.pop("cpu", None)
         return hashlib.sha256(canonical_json(body)).hexdigest()
 
     @property
@@ -314,13 +325,17 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
         for name in ("engine", "decoding", "picture", "speech"):
             if member[name] is None:
                 del member[name]
-    for engine in [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]:
-        for name in ("template_date", "special_tokens", "request", "allow_url_hosts", "options"):
+    for engine in _engines(body):
+        for name in ("template_date", "special_tokens", "request", "allow_url_hosts", "options", "cpu"):
             if not engine[name]:
                 del engine[name]
         if engine["batch_rows"] == EngineSpec.batch_rows:
             del engine["batch_rows"]
     return body
+
+
+def _engines(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [body["engine"], *(member["engine"] for member in body["members"] if "engine" in member)]
 
 
 def set_key(version_set_id: str) -> str:

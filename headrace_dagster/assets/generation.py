@@ -1,6 +1,7 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -12,7 +13,9 @@ from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
+from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, Regenerate, check_regenerate
+from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
@@ -23,6 +26,8 @@ from headrace.generation.report import BYTES_MAX, render_report, report_markdown
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.generation.steps import Step, media_kinds, steps_of
+from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
@@ -129,8 +134,8 @@ def generated_speech(
 
 
 def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
-    if kind not in {making.campaign.parts[role].kind for role in making.campaign.makers}:
-        told = f"{making.campaign.name} makes no {kind}: its chain has no such role."
+    if kind not in media_kinds(making.steps):
+        told = f"version set {making.claim.version_set[:12]} of {making.campaign.name} makes no {kind}."
         return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
     outcome = making.run(kind)
     if outcome.sealed is None:
@@ -163,17 +168,29 @@ class _Making:
     def set_label(self, outcome: Outcome) -> str:
         return VersionSets(self.store.objects()).label(outcome.claim.version_set)
 
-    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
-        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
-        context, campaign, objects = self.context, self.campaign, self.store.objects()
-        journal = Journal(objects, campaign.name, SystemClock())
-        claims = Claims(objects=objects, journal=journal, clock=SystemClock())
-        if not journal.head():
+    @cached_property
+    def claims(self) -> Claims:
+        objects = self.store.objects()
+        return Claims(objects=objects, journal=Journal(objects, self.campaign.name, SystemClock()), clock=SystemClock())
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Those of the version set that the claim pins, whatever the campaign's file says by now."""
+        return steps_of(VersionSets(self.store.objects()).get(self.claim.version_set))
+
+    @cached_property
+    def claim(self) -> Claim:
+        return self.open_claim(None)
+
+    def open_claim(self, regenerate: Regenerate | None) -> Claim:
+        """Raises: as `Claims.open`. InvalidInput: nothing was rolled out."""
+        context, campaign = self.context, self.campaign
+        if not self.claims.journal.head():
             raise InvalidInput(
                 f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
                 f"{self.site.launch_of_rollout(campaign.name)}"
             )
-        claim = claims.open(
+        claim = self.claims.open(
             campaign,
             self.partition,
             self.prompts,
@@ -181,15 +198,21 @@ class _Making:
             regenerate=regenerate,
         )
         context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
-        opening = {"objects": objects, "replicas": campaign.replicas}
+        return claim
+
+    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
+        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
+        context, campaign = self.context, self.campaign
+        claim = self.open_claim(regenerate) if regenerate else self.claim
+        opening = {"objects": self.store.objects(), "replicas": campaign.replicas}
         return generate_partition(
             claim,
             campaign=campaign,
-            claims=claims,
+            claims=self.claims,
             handoffs=self.store.handoffs(),
             open_engine=partial(self.engines.open_rows, **opening),
             open_media=partial(self.engines.open_media, **opening),
-            up_to=up_to if campaign.makers else None,
+            up_to=up_to,
             worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
             progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
         )
@@ -209,17 +232,50 @@ def reviewed_content(
     """
     partition = ContentPartition.parse(context.partition_key)
     campaign = campaigns.campaign(partition.campaign)
-    if not generated_content and campaign.makers:
+    if not generated_content and (makers := _under_way(store, campaign, partition)):
         # Asked for as soon as the texts are made.
-        told = f"{' and '.join(campaign.makers)}: nothing of a row is published before all of its parts are made."
-        return dg.MaterializeResult(metadata={"waits_for": told})
+        return dg.MaterializeResult(metadata={"waits_for": _waits_for(makers)})
     content = generated_content.get(partition.key) or store.handoffs().open("generated_content", partition.key)
-    review = review_content(content, store.handoffs(), campaign)
+    review = review_content(content, store.handoffs(), campaign, campaigns.home_directory())
     report_key = site.key("campaign_report").to_user_string()
     summary = review_summary(partition, review, store.handoffs(), report_key=report_key)
     return dg.MaterializeResult(
         value=review.table, metadata={SUMMARY: dg.MetadataValue.md(summary), **review.figures()}
     )
+
+
+def _under_way(store: StoreResource, campaign: Campaign, partition: ContentPartition) -> tuple[str, ...]:
+    """The roles that paint or speak in the attempt under way at a partition; none: it makes texts alone, or is over."""
+    claim = claims_under_way(store.objects(), campaign.name).get(partition.key)
+    return makers_of(store.objects(), claim.version_set) if claim else ()
+
+
+def clips(
+    context: dg.AssetExecutionContext,
+    generated_content: dict[str, Handoff],
+    store: StoreResource,
+    campaigns: CampaignsResource,
+) -> dg.MaterializeResult:
+    """A film for each row of one campaign shard's day that has a picture and a recording, where its campaign asks so.
+
+    The picture for as long as the recording lasts, and what is spoken as a text track: WebM with VP9, Opus and WebVTT.
+    The index of packed media; `row_id` says whose film an item is, and its attributes of which parts it is made. Of all
+    rows, kept or not. Follows the newest generated_content; read by whoever publishes or exports films.
+    """
+    partition = ContentPartition.parse(context.partition_key)
+    campaign = campaigns.campaign(partition.campaign)
+    if campaign.clips is None:
+        told = f"{campaign.name} asks for no films: its file has no clips."
+        return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
+    if not generated_content:
+        return dg.MaterializeResult(metadata={"waits_for": _waits_for(campaign.makers)})
+    [content] = generated_content.values()
+    sealed = seal_clips(content, store.handoffs(), campaign.clips, run_id=context.run.run_id)
+    return dg.MaterializeResult(value=sealed, metadata=media_metadata(MediaSet.open(sealed)))
+
+
+def _waits_for(makers: Sequence[str]) -> str:
+    return f"{' and '.join(makers)}: nothing of a row is published before all of its parts are made."
 
 
 def rolled_back_rows(
@@ -323,6 +379,14 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
             deps=[site.key(name) for name in MEDIA_ASSETS],
             code_version="2",
             metadata={ATTRIBUTES: [NUM_KEPT]},
+        ),
+        site.asset(
+            clips,
+            GENERATION,
+            site.content,
+            reads={"generated_content": {"metadata": {ALLOW_MISSING_PARTITIONS: True}}},
+            deps=[site.key(name) for name in MEDIA_ASSETS],
+            code_version=CLIPS_CODE_VERSION,
         ),
         site.asset(rolled_back_rows, GENERATION, site.campaigns, code_version="1"),
         site.asset(

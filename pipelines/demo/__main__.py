@@ -66,17 +66,16 @@ class Demo:
         )
 
     def current(self, state: RolloutState, day: str) -> bool:
-        """Whether a day's review, cards and report follow its content, and no content is from a rolled-back set."""
+        """Whether a day's review and report follow its content, and no content is from a rolled-back set."""
         partitions = [
             ContentPartition(day=day, campaign=story.CAMPAIGN, shard=shard).key for shard in range(story.NUM_SHARDS)
         ]
         content = [self.handoffs.newest("generated_content", key) for key in partitions]
         reviewed = [self.handoffs.newest("reviewed_content", key) for key in partitions]
-        drawn = [self.handoffs.newest("cards", key) for key in partitions]
-        for rows, review, cards in zip(content, reviewed, drawn, strict=True):
-            if rows is None or review is None or cards is None or is_rolled_back(rows.manifest, state):
+        for rows, review in zip(content, reviewed, strict=True):
+            if rows is None or review is None or is_rolled_back(rows.manifest, state):
                 return False
-            if not (is_made_from(review.manifest, rows.manifest) and is_made_from(cards.manifest, review.manifest)):
+            if not is_made_from(review.manifest, rows.manifest):
                 return False
         event = self.instance.get_latest_data_version_record(dg.AssetKey("campaign_report"), partition_key=day)
         shown = (event.asset_materialization if event else None) or dg.AssetMaterialization("campaign_report")

@@ -135,7 +135,7 @@ def chapters(
 
 def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text: str) -> Chapter:
     partitions = [ContentPartition(day=day, campaign=CAMPAIGN, shard=index).key for index in range(NUM_SHARDS)]
-    rows = ("generated_content", "reviewed_content", "cards")
+    rows = ("generated_content", "reviewed_content")
     return Chapter(
         title=f"Generate {day}",
         stage="generation",

@@ -2,9 +2,9 @@
 
     python tests/browser/pages.py [FILE_OR_URL ...] [--pictures DIRECTORY]
 
-Without files, makes a report of 12,000 rows, one without rows, and a rollout's page. Opens each in light and dark,
-without a network. Needs Debian's chromium or chromium-headless-shell. Exits 1 with a sentence for each finding. Not a
-test of pytest's: it needs a browser, and takes half a minute.
+Without files, makes a report of 12,000 rows, one with pictures and recordings, one without rows, and a rollout's page.
+Opens each in light and dark, without a network. Needs Debian's chromium or chromium-headless-shell. Exits 1 with a
+sentence for each finding. Not a test of pytest's: it needs a browser, and takes half a minute.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from headrace.rollout.page import render_page
 from headrace.rollout.status import read_status
 from tests.browser.chromium import Disappointed, open_browser
 from tests.generation.days import DAY, seal_day
+from tests.generation.media_builders import make_reviewed_site, summary_of
 from tests.rollout.scenes import make_long_scene
 
 WIDE: ViewportSize = {"width": 1280, "height": 900}
@@ -38,6 +39,7 @@ def make_pages(directory: Path) -> list[Path]:
     scene = make_long_scene(directory / "rollout")
     texts = {
         "report.html": render_report(DAY, [report], ui_url="http://127.0.0.1:3000"),
+        "media-report.html": render_report(DAY, [summary_of(make_reviewed_site(directory / "media", shards=(0, 1)))]),
         "empty-report.html": render_report(DAY, []),
         "rollout.html": render_page(read_status(scene.store, scene.name, scene.clock)),
     }

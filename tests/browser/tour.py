@@ -1,4 +1,4 @@
-"""A visit to a running Dagster UI in real Chromium, picture by picture: graph, a click, a handoff, cards, loss, report.
+"""A visit to a running Dagster UI in real Chromium, picture by picture: graph, a click, a handoff, loss, report.
 
     python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY [--asset ASSET --partition PARTITION]
     python tests/browser/tour.py http://127.0.0.1:3000 DIRECTORY --queue
@@ -239,7 +239,6 @@ def _visit_pipeline(tour: Tour, asset: str, partition: str) -> None:
     tour.materialize(asset, partition)
     tour.asset_page(asset, metadata="lineage")
     tour.plots(asset, number="handoff_bytes")
-    tour.asset_page("cards", metadata="thumbnails")
     tour.asset_page("trained_model", metadata="loss")
     tour.asset_page("campaign_report", metadata="summary")
     tour.report()

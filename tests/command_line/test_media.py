@@ -17,38 +17,38 @@ from tests.command_line.builders import run
 def media(tmp_path: Path) -> Path:
     items = [MediaItem(item_id=f"i{n}", media_type="image/png", content=bytes([n]) * 1000) for n in range(4)]
     handoffs = HandoffStore(LocalStore(tmp_path / "store"))
-    publish_media(handoffs, "cards", "all", items, code_version="c", run_id="r")
+    publish_media(handoffs, "generated_images", "all", items, code_version="c", run_id="r")
     return tmp_path / "store"
 
 
 def test_show_says_what_the_shards_take(media: Path) -> None:
-    assert "4.1 KB in 1 shard" in run("handoff", "show", "cards", store=media).stdout
+    assert "4.1 KB in 1 shard" in run("handoff", "show", "generated_images", store=media).stdout
 
 
 def test_verify_reads_every_item(media: Path) -> None:
-    assert run("handoff", "verify", "cards", store=media).exit_code == 0
+    assert run("handoff", "verify", "generated_images", store=media).exit_code == 0
     (shard,) = media.rglob("*.media")
     body = bytearray(shard.read_bytes())
     body[1500] ^= 1
     shard.unlink()
     shard.write_bytes(body)
-    damaged = run("handoff", "verify", "cards", store=media)
+    damaged = run("handoff", "verify", "generated_images", store=media)
     assert (damaged.exit_code, "item 'i1'" in damaged.stdout) == (1, True)
 
 
 def test_media_are_exported_as_files_tars_or_parquet(media: Path, tmp_path: Path) -> None:
-    folder = ["handoff", "export", "cards", "all", tmp_path / "cards", "--format", "folder"]
+    folder = ["handoff", "export", "generated_images", "all", tmp_path / "pictures", "--format", "folder"]
     assert run(*folder, store=media).exit_code == 0
-    assert (tmp_path / "cards/i2.png").read_bytes() == b"\x02" * 1000
+    assert (tmp_path / "pictures/i2.png").read_bytes() == b"\x02" * 1000
     assert run(*folder, store=media).exit_code == 2
-    (tmp_path / "cards/i2.png").unlink()
+    (tmp_path / "pictures/i2.png").unlink()
     assert run(*folder, "--force", store=media).exit_code == 0
-    assert (tmp_path / "cards/i2.png").exists()
-    assert run("handoff", "export", "cards", "all", tmp_path / "c-%06d.tar", store=media).exit_code == 0
+    assert (tmp_path / "pictures/i2.png").exists()
+    assert run("handoff", "export", "generated_images", "all", tmp_path / "c-%06d.tar", store=media).exit_code == 0
     with tarfile.open(tmp_path / "c-000000.tar") as tar:
         assert "i3.png" in tar.getnames()
-    assert run("handoff", "export", "cards", "all", tmp_path / "c.parquet", store=media).exit_code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"store", "cards", "c-000000.tar", "c.parquet"}
+    assert run("handoff", "export", "generated_images", "all", tmp_path / "c.parquet", store=media).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "pictures", "c-000000.tar", "c.parquet"}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_media_take_no_pipes_place(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
-    refused = run("handoff", "export", "cards", "all", target, "-f", "folder", "--force", store=media)
+    refused = run("handoff", "export", "generated_images", "all", target, "-f", "folder", "--force", store=media)
     assert (refused.exit_code, told in refused.stderr) == (2, True)
     assert {path.name for path in tmp_path.iterdir()} == {"store", "pipe"}
     assert Path("pipe").is_fifo()
@@ -68,16 +68,14 @@ def test_media_take_no_pipes_place(
 def test_a_forced_export_that_fails_leaves_what_was_there(media: Path, tmp_path: Path) -> None:
     (shard,) = media.rglob("*.media")
     shard.unlink()
-    (tmp_path / "cards").mkdir()
-    (tmp_path / "cards/mine").write_text("kept")
-    assert (
-        run("handoff", "export", "cards", "all", tmp_path / "cards", "-f", "folder", "--force", store=media).exit_code
-        == 2
-    )
-    assert (tmp_path / "cards/mine").read_text() == "kept"
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/mine").write_text("kept")
+    forced = ["handoff", "export", "generated_images", "all", tmp_path / "pictures", "-f", "folder", "--force"]
+    assert run(*forced, store=media).exit_code == 2
+    assert (tmp_path / "pictures/mine").read_text() == "kept"
 
 
 def test_the_index_is_exported_as_text(media: Path) -> None:
     columns = ["--columns", "item_id,num_bytes"]
-    result = run("handoff", "export", "cards", "all", "-", "-f", "csv", *columns, store=media)
+    result = run("handoff", "export", "generated_images", "all", "-", "-f", "csv", *columns, store=media)
     assert result.stdout.splitlines()[:2] == ["item_id,num_bytes", "i0,1000"]

@@ -1,42 +1,29 @@
 """`headrace export --format folder`: pictures and sounds of a campaign's rows, named by row."""
 
-import io
 import json
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from headrace.generation.campaign import PromptSource
-from headrace.generation.cards import COLUMNS, flash_cards
-from headrace.generation.review import review_rows
-from headrace.generation.review_settings import ReviewSettings
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
 from tests.command_line.builders import run
-from tests.generation.builders import TEXTS, Site, make_partition
+from tests.generation.builders import Site
+from tests.generation.media_builders import make_reviewed_site
 from tests.handoff.media.builders import flip, make_wav, store_files
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Two partitions of reviewed rows; of each kept row a card that is really drawn, of one row a sound, too."""
-    for shard in (0, 1):
-        site = Site(tmp_path / "store", partition=make_partition(shard))
-        if not shard:
-            site.initialize()
-        site.put_prompts([f"{text} {shard}" for text in TEXTS])
-        review = review_rows(site.generate().content.table(), ReviewSettings(words_min=10))
-        reviewed = site.handoffs.publish(
-            "reviewed_content", site.partition.key, review.table, code_version="1", run_id="r"
-        )
-        cards = flash_cards(reviewed.batches(COLUMNS), PromptSource(files="p.txt"))
-        publish_media(site.handoffs, "cards", site.partition.key, cards, code_version="1", run_id="r")
-    kept = [row for row in reviewed.table().to_pylist() if row["kept"]]
-    voice = MediaItem(item_id="voice", media_type="audio/wav", content=make_wav(), row_id=kept[0]["row_id"])
-    publish_media(site.handoffs, "voices", site.partition.key, [voice], code_version="1", run_id="r")
-    return site
+    """Two partitions of reviewed rows, each with a picture and a recording."""
+    return make_reviewed_site(tmp_path / "store", shards=(0, 1))
+
+
+def lines_of(directory: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / kind / "metadata.jsonl").read_text().splitlines()]
 
 
 def _kept(site: Site) -> dict[str, dict[str, object]]:
@@ -50,20 +37,32 @@ def test_a_campaigns_media_are_files_named_by_row_and_a_table_that_names_them(si
 
     assert result.exit_code == 0, result.output
     kept = _kept(site)
-    lines = [json.loads(line) for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines()]
-    pictures = [line for line in lines if line["media_type"] == "image/png"]
-    assert {line["file_name"] for line in pictures} == {f"{row_id}.png" for row_id in kept}
-    for line in pictures:
-        assert line["output"] == kept[line["row_id"]]["output"]
-        with Image.open(tmp_path / "out" / line["file_name"]) as picture:
+    for kind, suffix in (("images", "png"), ("audio", "wav")):
+        lines = lines_of(tmp_path / "out", kind)
+        assert {line["file_name"] for line in lines} == {f"{row_id}.{suffix}" for row_id in kept}
+        assert all(line["output"] == kept[line["row_id"]]["output"] for line in lines)
+        names = {path.name for path in (tmp_path / "out" / kind).iterdir()}
+        assert names == {"metadata.jsonl", *(line["file_name"] for line in lines)}
+    for line in lines_of(tmp_path / "out", "images"):
+        with Image.open(tmp_path / "out/images" / line["file_name"]) as picture:
             assert (picture.format, picture.size) == ("PNG", (line["width"], line["height"]))
-    (sound,) = (line for line in lines if line["media_type"] == "audio/wav")
-    assert sound["file_name"] == f"{sound['row_id']}.wav"
-    with wave.open(io.BytesIO((tmp_path / "out" / sound["file_name"]).read_bytes())) as opened:
-        assert opened.getnframes() == 400
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "metadata.jsonl",
-        *(line["file_name"] for line in lines),
+    for line in lines_of(tmp_path / "out", "audio"):
+        with wave.open(str(tmp_path / "out/audio" / line["file_name"])) as opened:
+            assert opened.getnframes() / opened.getframerate() == pytest.approx(line["duration_seconds"])
+
+
+def test_a_kinds_folder_is_a_dataset_of_hugging_face(site: Site, tmp_path: Path) -> None:
+    import datasets
+
+    assert run("export", site.partition.campaign, tmp_path / "out", "-f", "folder", store=site.directory).exit_code == 0
+    # A folder of audio has the same layout; to open it `datasets` needs torchcodec.
+    opened = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out/images"), cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert isinstance(opened.features["image"], datasets.Image)
+    kept = _kept(site)
+    assert {row["row_id"]: (row["output"], row["image"].size) for row in opened} == {
+        row_id: (row["output"], (32, 24)) for row_id, row in kept.items()
     }
 
 
@@ -71,14 +70,12 @@ def test_columns_and_rows_are_chosen_as_for_a_table(site: Site, tmp_path: Path) 
     asked = ["export", site.partition.day, tmp_path / "out", "-f", "folder", "--rejected", "--columns", "prompt"]
     result = run(*asked, store=site.directory)
 
-    num_rejected = sum(
-        not row["kept"]
-        for key in site.handoffs.partitions("reviewed_content")
-        for row in site.handoffs.open("reviewed_content", key).table().to_pylist()
-    )
-    assert num_rejected
-    assert f"{num_rejected} rows without one" in result.stderr
-    first = json.loads((tmp_path / "out/metadata.jsonl").read_text().splitlines()[0])
+    found = [site.handoffs.open("reviewed_content", key) for key in site.handoffs.partitions("reviewed_content")]
+    rows = [row for one in found for row in one.table().to_pylist()]
+    assert not all(row["kept"] for row in rows)
+    assert len(lines_of(tmp_path / "out", "images")) == len(rows)
+    assert f"{2 * len(rows)} items of day" in result.stderr
+    first = lines_of(tmp_path / "out", "images")[0]
     assert "prompt" in first
     assert "output" not in first
 
@@ -93,7 +90,7 @@ def test_two_items_of_one_row_have_two_names(site: Site, tmp_path: Path) -> None
     publish_media(site.handoffs, "tones", key, items, code_version="1", run_id="r")
 
     assert run("export", "tones", tmp_path / "tones", "-f", "folder", store=site.directory).exit_code == 0
-    assert {path.name for path in (tmp_path / "tones").glob("*.wav")} == {f"{row_id}.wav", f"{row_id}-high.wav"}
+    assert {path.name for path in (tmp_path / "tones/audio").glob("*.wav")} == {f"{row_id}.wav", f"{row_id}-high.wav"}
 
 
 def test_what_is_there_is_kept_and_a_damaged_item_leaves_nothing(site: Site, tmp_path: Path) -> None:
@@ -103,7 +100,7 @@ def test_what_is_there_is_kept_and_a_damaged_item_leaves_nothing(site: Site, tmp
     assert refused.exit_code == 2
     assert "out exists, and an export overwrites nothing" in refused.stderr
     (tmp_path / "out").rmdir()
-    media = site.handoffs.open("cards", site.handoffs.partitions("cards")[0])
+    media = site.handoffs.open("generated_images", site.handoffs.partitions("generated_images")[0])
     flip(store_files(media, ".media")[0], 200)
     damaged = run(*asked, store=site.directory)
     assert damaged.exit_code == 2
@@ -124,10 +121,10 @@ def test_force_replaces_an_earlier_export_and_no_directory_of_other_things(site:
     (mine / "notes.txt").unlink()
     for _ in range(2):
         assert run(*asked, store=site.directory).exit_code == 0
-        assert (mine / "metadata.jsonl").is_file()
+        assert (mine / "images/metadata.jsonl").is_file()
 
 
 def test_rows_without_media_are_told_which_assets_have_some(site: Site, tmp_path: Path) -> None:
     other = run("export", "prompts", tmp_path / "more", "-f", "folder", store=site.directory)
     assert other.exit_code == 2
-    assert "the store has media in cards, voices" in " ".join(other.stderr.split())
+    assert "the store has media in generated_images, generated_speech" in " ".join(other.stderr.split())

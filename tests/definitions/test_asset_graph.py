@@ -37,12 +37,15 @@ STAGE_AND_PARTITIONS = {
     "rollout": ("deployment", campaigns),
     "prompts": ("generation", content),
     "generated_content": ("generation", content),
+    "generated_images": ("generation", content),
+    "generated_speech": ("generation", content),
     "mirrored_content": ("generation", content),
     "rolled_back_rows": ("generation", campaigns),
     "reviewed_content": ("generation", content),
-    "cards": ("generation", content),
+    "clips": ("generation", content),
     "campaign_report": ("generation", days),
 }
+HOLD_A_GPU = ("generated_content", "generated_images", "generated_speech", "mirrored_content")
 # What one partition is made from. Downstream partition → upstream partitions, on the instance below.
 RECIPES = ["smollm2-135m.define", "smollm2-135m.define-hot"]
 DAY = "2026-11-01"
@@ -67,10 +70,18 @@ EDGES = {
     ("evaluation", "registered_version"): (RECIPE, [RECIPE]),
     ("registered_version", "rollout"): (CAMPAIGN, RECIPES),
     ("prompts", "generated_content"): (CONTENT, [CONTENT]),
+    ("prompts", "generated_images"): (CONTENT, [CONTENT]),
+    ("prompts", "generated_speech"): (CONTENT, [CONTENT]),
+    ("generated_content", "generated_images"): (CONTENT, [CONTENT]),
+    ("generated_content", "generated_speech"): (CONTENT, [CONTENT]),
+    ("generated_images", "reviewed_content"): (CONTENT, [CONTENT]),
+    ("generated_speech", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "mirrored_content"): (CONTENT, [CONTENT]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
-    ("reviewed_content", "cards"): (CONTENT, [CONTENT]),
+    ("generated_content", "clips"): (CONTENT, [CONTENT]),
+    ("generated_images", "clips"): (CONTENT, [CONTENT]),
+    ("generated_speech", "clips"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 # One of the two has no partitions: all of the other's are read, or each reads it.
@@ -123,7 +134,7 @@ def test_a_step_carries_its_stage_for_whoever_queues_it(asset: str) -> None:
 def test_training_and_generation_alone_ask_for_gpus() -> None:
     assets = defs.get_repository_def().assets_defs_by_key
     asking = {key.to_user_string() for key, definition in assets.items() if GPUS in definition.op.tags}
-    assert asking == {"trained_model", "evaluation", "generated_content", "mirrored_content"}
+    assert asking == {"trained_model", "evaluation", *HOLD_A_GPU}
 
 
 def test_the_dependencies_are_these_and_no_other(graph: AssetGraph) -> None:
@@ -198,7 +209,7 @@ def test_what_looks_at_every_partition_is_checked_with_the_list_and_not_with_eac
     assert checked == {"list_rolled_back"}
 
 
-@pytest.mark.parametrize("asset", ["trained_model", "generated_content", "mirrored_content"])
+@pytest.mark.parametrize("asset", ["trained_model", *HOLD_A_GPU])
 def test_what_holds_a_gpu_is_alone_in_its_run(graph: AssetGraph, asset: str) -> None:
     """One run's demand is one number, and no CPU follower keeps a device waiting."""
     (job,) = [

@@ -21,8 +21,8 @@ from headrace.training.examples import open_examples
 from headrace.training.gang import run_gang
 from headrace.training.launch_plan import plan_launch
 from headrace.training.recipe import Recipe
+from simulation.tiny_model import build_tiny_model
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
-from tests.tiny_model import build_tiny_model
 from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from headrace.serving.gateway.metrics import Metrics
-from pipelines.jobs import COLLECTION, JOBS, REGENERATION
+from pipelines.jobs import COLLECTION, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.reference.constants import constants, sources
 from pipelines.reference.markdown import prose
 from pipelines.reference.metrics import metrics_page
@@ -118,7 +118,14 @@ def test_every_kind_of_small_object_is_there_and_lies_where_it_says(made: dict[s
 
 def test_every_job_schedule_sensor_and_check_is_there(made: dict[str, str], code: str) -> None:
     page = made["definitions.md"]
-    names = {*JOBS, REGENERATION.name, COLLECTION.name, "nightly_campaigns", "follow_changed_inputs"}
+    names = {
+        *JOBS,
+        REGENERATION.name,
+        GENERATION_WITH_MEDIA.name,
+        COLLECTION.name,
+        "nightly_campaigns",
+        "follow_changed_inputs",
+    }
     names |= set(re.findall(r"^@dg\.(?:run_failure_)?sensor\(.*?\)\ndef (\w+)\(", code, re.MULTILINE | re.DOTALL))
     assert len(names) > 15
     assert {name for name in names if f"`{name}`" not in page} == set()

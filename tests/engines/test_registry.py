@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.engines import registry
 from headrace.engines.conformance import opened
-from headrace.engines.registry import engine_kind, engine_names
+from headrace.engines.cpu import cpu_kind
+from headrace.engines.deployment import Deployment
+from headrace.engines.registry import NoOptions, engine_kind, engine_names, open_engine
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign, load_campaign
 from headrace.user_files.json_schema import json_schema
+from tests.generation.builders import make_member
 
 MODULE = """
 import asyncio, enum, sys
@@ -170,6 +174,35 @@ def test_a_broken_package_is_left_out_of_the_schema_with_a_warning(
     install(lines)
     with caplog.at_level(logging.WARNING):
         engines = json_schema(Campaign, "Headrace campaign")["$defs"]["EngineSettings"]["anyOf"]
-    assert [one["title"] for one in engines] == [name for name in engine_names() if name != "odd"]
+    titles = {one["title"] for one in engines}
+    assert titles == {*engine_names()} - {"odd"}
+    assert "echo" in titles
     assert {record.getMessage().partition(":")[0] for record in caplog.records} == {"Left out of the schema"}
     assert "of odd 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpu", "build"),
+    [
+        ({"computes_here": "True"}, "Z80", f"CPU {cpu_kind()}"),
+        # A set that is older than the record of its CPU has no other build for it.
+        ({"computes_here": "True"}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_an_engine_that_computes_here_is_another_build_on_another_cpu(
+    install: Install, changes: dict[str, str], cpu: str, build: str
+) -> None:
+    found = engine_kind(install(kind(**changes)))
+    spec = replace(found.spec(NoOptions()), cpu=cpu)
+    engine = open_engine(make_member(), spec, None, Deployment())  # pyright: ignore[reportArgumentType]
+    assert engine.build == build
+
+
+def test_on_a_gpu_the_cpu_does_not_count(install: Install) -> None:
+    name = install(
+        "class Far(Odd):\n    computes_on_cpu = False\n" + kind(open="lambda opening: Far()", computes_here="True")
+    )
+    spec = replace(engine_kind(name).spec(NoOptions()), cpu="Z80")
+    engine = open_engine(make_member(), spec, None, Deployment())  # pyright: ignore[reportArgumentType]
+    assert engine.build == spec.whole_build

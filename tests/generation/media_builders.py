@@ -1,5 +1,6 @@
 """Builders for chains that paint and speak: a campaign of three roles on `echo`, and a site that generates on it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from headrace.engines.rows import ChainRows, open_rows
 from headrace.generation.bulk import Outcome
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
+from headrace.generation.day_summary import CampaignDay, summarize_day
+from headrace.generation.review_content import review_content
+from headrace.generation.review_settings import ReviewSettings
+from headrace.handoff.versions import Handoff
 from headrace.rollout.states import INITIALIZED, STARTED
 from headrace.version_sets.media_settings import Picture, Speech
 from headrace.version_sets.sets import VersionSet, VersionSets
 from simulation.campaign_site import make_campaign
 from simulation.models import model_of
-from tests.generation.builders import Site
+from tests.generation.builders import DAY, TEXTS, Site, make_partition
 
 ECHO = EngineSettings("echo")
 PICTURE = Picture(width=32, height=24, num_inference_steps=8, guidance_scale=2)
@@ -34,8 +39,8 @@ def make_roles(**changes: Role) -> dict[str, Role]:
 
 def make_media_campaign(roles: dict[str, Role] | None = None, **changes: Any) -> Campaign:
     roles = roles or make_roles()
-    plain = make_campaign(**changes)
-    return replace(plain, model="", prompt_template=None, decoding=None, engine=None, roles=roles, chain=tuple(roles))
+    settings = {"roles": roles, "chain": tuple(roles), **changes}
+    return replace(make_campaign(), model="", prompt_template=None, decoding=None, engine=None, **settings)
 
 
 def models_of(campaign: Campaign, versions: dict[str, int] | None = None) -> dict[str, Any]:
@@ -72,7 +77,8 @@ class MediaSite(Site):
 
 
 def make_media_site(directory: Path, **changes: Any) -> MediaSite:
-    site = MediaSite(directory, **({"campaign": make_media_campaign()} | changes))
+    arguments: dict[str, Any] = {"campaign": make_media_campaign(), **changes}
+    site = MediaSite(directory, **arguments)
     site.roll_out_set(INITIALIZED, site.make_set())
     site.put_prompts()
     return site
@@ -80,3 +86,44 @@ def make_media_site(directory: Path, **changes: Any) -> MediaSite:
 
 def start(site: MediaSite, version_set: VersionSet) -> str:
     return site.roll_out_set(STARTED, version_set, step=0, weight=1.0, cap=None)
+
+
+def make_reviewed_site(directory: Path, *, shards: Sequence[int] = (0,), **changes: Any) -> MediaSite:
+    """Partitions of rows with pictures and recordings, reviewed: the shorter texts are rejected. Returns the last."""
+    campaign = replace(make_media_campaign(), **({"review": ReviewSettings(words_min=10)} | changes))
+    for shard in shards:
+        site = MediaSite(directory, campaign=campaign, partition=make_partition(shard))
+        if shard == shards[0]:
+            site.roll_out_set(INITIALIZED, site.make_set())
+        site.put_prompts([f"{text} {shard}" for text in TEXTS])
+        review_site(site, site.generate().content)
+    return site
+
+
+def review_site(site: MediaSite, content: Handoff) -> Handoff:
+    return site.handoffs.publish(
+        "reviewed_content",
+        site.partition.key,
+        review_content(content, site.handoffs, site.campaign).table,
+        code_version="1",
+        run_id="r",
+        input_versions={f"{content.asset}[{content.partition}]": f"v{content.version} {content.content_digest}"},
+    )
+
+
+def summary_of(site: MediaSite) -> CampaignDay:
+    """The site's day, as far as it is sealed."""
+    keys = site.campaign.partition_keys(DAY)
+    content, reviewed = (
+        {key: found for key in keys if (found := site.handoffs.newest(asset, key))}
+        for asset in ("generated_content", "reviewed_content")
+    )
+    return summarize_day(
+        site.campaign.name,
+        DAY,
+        partition_keys=keys,
+        content=content,
+        reviewed=reviewed,
+        handoffs=site.handoffs,
+        set_label=VersionSets(site.objects).label,
+    )

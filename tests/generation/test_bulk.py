@@ -14,9 +14,10 @@ from headrace.errors import EngineUnavailable, HandoffCorrupt, RepinRequired
 from headrace.generation import micro_batches
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
-from headrace.generation.sealing import Origin, seal
+from headrace.generation.sealing import MadeTables, Origin, seal
+from headrace.generation.steps import steps_of
 from headrace.version_sets.sets import VersionSet
-from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_site
+from tests.generation.builders import TEXTS, ScriptedEngine, Site, make_campaign, make_site, make_version_set
 
 
 @pytest.fixture
@@ -210,7 +211,8 @@ def test_a_late_second_publication_does_not_hide_a_newer_attempt(site: Site) -> 
     second = site.open_claim("run-2", "keep_set")
     site.generate(second)
     origin = Origin(run_id="run-1", input_versions={})
-    sealed = seal(first, site.claims, site.handoffs, content=content, execution=execution, origin=origin)
+    made = MadeTables(content=content, execution=execution)
+    sealed = seal(first, site.claims, site.handoffs, steps_of(make_version_set()), made, origin=origin)
     assert sealed.content.version == 1
     newest = site.handoffs.open("generated_content", site.partition.key)
     assert (newest.version, newest.attributes["claim"]) == (2, second.id)
@@ -257,8 +259,9 @@ def test_rows_of_another_set_than_the_claims_are_not_sealed(site: Site) -> None:
     mixed = pa.concat_tables([content.slice(0, 6), _of_set(content.slice(6), other.version_set)])
     execution = site.handoffs.open("execution", site.partition.key).table()
     origin = Origin(run_id="run-2", input_versions={})
+    made = MadeTables(content=mixed, execution=execution)
     with pytest.raises(HandoffCorrupt, match=f"pinned version set {other.version_set[:12]}, and has rows of"):
-        seal(other, site.claims, site.handoffs, content=mixed, execution=execution, origin=origin)
+        seal(other, site.claims, site.handoffs, steps_of(make_version_set(2)), made, origin=origin)
     assert site.claims.settlement(other) is None
     assert site.handoffs.versions("generated_content", site.partition.key) == [1]
 

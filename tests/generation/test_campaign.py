@@ -170,7 +170,7 @@ def test_the_demos_campaign_asks_as_its_training_did() -> None:
         ),
         "an unknown engine": (
             {"engine": {"name": "vllm"}},
-            "No engine 'vllm' is installed; there are ",
+            "No engine 'vllm' is installed; there are .*echo, .*openai_http, .*transformers",
         ),
         "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
         "a date that is none": (

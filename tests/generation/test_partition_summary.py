@@ -20,6 +20,7 @@ from headrace.keys import ContentPartition
 from headrace.store.local import LocalStore
 from headrace.text.markdown import CHARS_MAX
 from headrace.text.visible import one_line
+from tests.generation.media_builders import make_reviewed_site
 from tests.text.foreign import FOREIGN
 from tests.text.rendered import texts_shown
 
@@ -166,3 +167,12 @@ def _site(factory: pytest.TempPathFactory, num_days: int) -> HandoffStore:
         for days_ago in range(1, num_days + 1):
             seal(_SITES[num_days], "reviewed_content", make_review(("p", "o", [])).table, days_ago)
     return _SITES[num_days]
+
+
+def test_a_review_says_what_its_rows_have_beside_their_texts(tmp_path: Path) -> None:
+    site = make_reviewed_site(tmp_path)
+    table = site.handoffs.open("reviewed_content", site.partition.key).table()
+    seconds = sum(one["duration_seconds"] or 0 for row in table["media"].to_pylist() for one in row)
+    text = review_summary(PARTITION, Review(table=table, num_rejected_by={"length": 3}), site.handoffs)
+    assert f"rejected by length 3; 7 pictures by painter, 7 recordings by speaker ({seconds:.0f} s)" in text
+    assert len(text) <= CHARS_MAX

@@ -130,8 +130,8 @@ def made_up_view(**stated: Any) -> QueueView:
         make_run(TEXTS, assets=("generated_content",), tags={"dagster/partition": "2026-11-22|glossary-01"}),
         make_run(PREP, job_name="prepare", tags={"dagster/partition": "shard-07"}),
         make_run(GANG, job_name="nightly_training", status=dg.DagsterRunStatus.QUEUED),
-        make_run(SMALL, assets=("labels", "cards", "clean_documents"), status=dg.DagsterRunStatus.QUEUED),
-        make_run(NEXT, assets=("cards",), status=dg.DagsterRunStatus.QUEUED),
+        make_run(SMALL, assets=("labels", "clips", "clean_documents"), status=dg.DagsterRunStatus.QUEUED),
+        make_run(NEXT, assets=("clips",), status=dg.DagsterRunStatus.QUEUED),
         make_run(NEVER, assets=("trained_model",), status=dg.DagsterRunStatus.QUEUED),
     ]
     snapshot = Snapshot(inventory=inventory, waiting=waiting, running=running)

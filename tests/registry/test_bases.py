@@ -15,6 +15,7 @@ from headrace.registry.registered import registered_models
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import open_directory
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.media_settings import Picture
 from headrace.version_sets.sets import Decoding
 from tests.registry.builders import make_registry
 
@@ -101,7 +102,10 @@ def test_a_damaged_registration_is_made_again(site: Site) -> None:
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
-        ("models", "tales: weights of writer must be a model directory, got .*/models, which has no config.json"),
+        (
+            "models",
+            "tales: weights of writer must be a model directory, got .*/models, which has no config.json .* no model_",
+        ),
         ("/nowhere/model", "tales: weights of writer must be a model directory or a hub name, got '/nowhere/model'"),
         ("a/b/c", "which does not exist in"),
         ("nobody/nothing", "tales: weights of writer: 'nobody/nothing' is no directory and cannot be had from the hub"),
@@ -133,3 +137,19 @@ def test_each_role_gets_the_weights_that_it_names_whatever_else_has_its_models_n
     assert {label: one.version for label, one in found.items()} == {"draft": "1", "polish": "2"}
     with pytest.raises(InvalidInput, match="Materialize rollout"):
         newest_versions(roles, models, whose="two", bases={})
+
+
+def test_a_pipeline_with_its_sub_directories_becomes_a_base_version(site: Site, pixel_pipeline: Path) -> None:
+    role = Role(
+        model=f"{site.model}.brush",
+        weights=str(pixel_pipeline),
+        picture=Picture(width=16, height=16),
+        engine=EngineSettings("diffusers"),
+    )
+    assert site.register(role) == ["1"]
+
+    [found] = registered_models(site.handoffs, damaged=PassedOver())
+    opened = open_directory(site.handoffs.objects, found.weights_digest)
+    files = {path.relative_to(pixel_pipeline) for path in pixel_pipeline.rglob("*") if path.is_file()}
+    assert Path("transformer/diffusion_pytorch_model.safetensors") in files
+    assert {path.relative_to(opened) for path in opened.rglob("*") if path.is_file()} == files

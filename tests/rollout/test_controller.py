@@ -16,7 +16,7 @@ from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import ModelCandidates
 from headrace.rollout.controller import Action, Facts, apply, next_action, tick
 from headrace.rollout.evidence import evidence_for
-from headrace.rollout.gates import Evidence, GateSettings
+from headrace.rollout.gates import PASS_RATE, Evidence, GateSettings
 from headrace.rollout.journal import Journal
 from headrace.rollout.plan import Plan
 from headrace.rollout.preparation import PreparationRecord, preparations, write_preparation
@@ -66,7 +66,7 @@ class Rollout:
             state.stable,
             candidate_weights=state.candidate_weights or state.proposed_weights or "",
             stable_weights=state.stable_weights,
-            reviews=self.reviews,
+            reviews={one: {PASS_RATE: rows} for one, rows in self.reviews.items()},
             models=self.models,
         )
 

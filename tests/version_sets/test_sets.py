@@ -37,6 +37,20 @@ def test_the_same_weights_in_another_place_are_the_same_set() -> None:
     assert make_set(make_member(weights_uri="s3://moved/d1")).id == make_set().id
 
 
+def test_the_kind_of_cpu_is_kept_and_is_no_part_of_the_id(tmp_path: Path) -> None:
+    known = make_set(make_member(engine=EngineSpec(name="a", cpu="AMD AVX2")), build="torch 2", cpu="Intel AVX512 AMX")
+    unknown = make_set(make_member(engine=EngineSpec(name="a")), build="torch 2")
+    assert known.id == unknown.id
+    sets = VersionSets(LocalStore(tmp_path))
+    sets.put(known)
+    found = VersionSets(LocalStore(tmp_path)).get(known.id)
+    assert (found.engine.whole_build, found.members[0].engine) == (
+        "torch 2, CPU Intel AVX512 AMX",
+        known.members[0].engine,
+    )
+    assert unknown.engine.whole_build == "torch 2"
+
+
 @pytest.mark.parametrize(
     "other",
     [

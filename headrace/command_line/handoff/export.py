@@ -14,8 +14,8 @@ from headrace.text.terminal import say
     "headrace handoff export raw_documents shard-00 documents.parquet",
     "headrace handoff export raw_documents shard-00 v3 documents.csv --columns term,text",
     "headrace handoff export raw_documents shard-00 - --format jsonl | head",
-    "headrace handoff export cards 2026-11-22 pictures --format folder",
-    "headrace handoff export cards 2026-11-22 cards-%06d.tar --format webdataset",
+    "headrace handoff export generated_images '2026-11-22|tales-00' pictures --format folder",
+    "headrace handoff export generated_speech '2026-11-22|tales-00' voices-%06d.tar --format webdataset",
 )
 def export(
     context: typer.Context,

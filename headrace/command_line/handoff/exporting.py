@@ -111,7 +111,8 @@ def moved_away(target: Path, *, force: bool) -> Iterator[None]:
         return
     from headrace.handoff.media.exporting import METADATA
 
-    if target.is_dir() and any(target.iterdir()) and not (target / METADATA).is_file():
+    tables = (target / METADATA, *target.glob(f"*/{METADATA}"))
+    if target.is_dir() and any(target.iterdir()) and not any(table.is_file() for table in tables):
         raise InvalidInput(
             f"{target} is a directory without {METADATA}, so it is no earlier export, and --force would delete what is "
             "in it: name another place."

@@ -105,6 +105,7 @@ class LocalEngine(Engine):
         self._local: LocalModel | None = load(directory, member, spec)
         self._batch_rows = spec.batch_rows
         self.mixes_rows = self._local.mixes_rows
+        self.computes_on_cpu = self._local.device.type == "cpu"
         self._waiting: deque[_Live | _Together] = deque()
         self._changed = threading.Condition()
         self._is_closed = False

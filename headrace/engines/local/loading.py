@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.base import Message
+from headrace.engines.local.devices import prepared_device
 from headrace.engines.messages import messages_for
 from headrace.errors import EngineUnavailable, InvalidInput
 from headrace.version_sets.sets import EngineSpec, Member
@@ -55,14 +56,7 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        # The number of threads changes how sums are split, so the version set contains it.
-        torch.set_num_threads(spec.num_threads)
-    else:
-        # Without it cuBLAS may add in a different order in each run.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    device = prepared_device(spec.num_threads)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(

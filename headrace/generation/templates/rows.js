@@ -17,6 +17,9 @@
     const place = campaignOf(row).carried.indexOf(name);
     return place < 0 ? null : row[CARRIED + place];
   };
+  // Of each campaign, row id → [role, kind, data: URL, whether it is small]; a page without media has none.
+  const media = byId("media") ? JSON.parse(byId("media").textContent) : [];
+  const partsOf = (row) => media[row[CAMPAIGN]]?.[row[ID]] ?? [];
   const asText = (value) => (value === null || value === undefined ? "" : String(value));
 
   function element(name, properties = {}, ...children) {
@@ -27,6 +30,13 @@
     }
     made.append(...children);
     return made;
+  }
+
+  function part([role, kind, url, isSmall]) {
+    if (kind === "image") return element("img", { src: url, alt: `${role}'s picture`, className: isSmall ? "small" : "" });
+    const player = element("audio", { controls: true, preload: "metadata", src: url });
+    player.setAttribute("aria-label", `${role}'s recording`);
+    return player;
   }
 
   const carried = [...new Set(campaigns.flatMap((campaign) => campaign.carried))];
@@ -44,8 +54,15 @@
     key: (row) => row[VARIATION],
     cell: (row) => text(asText(row[VARIATION]), ""),
   };
+  const parts = {
+    name: "parts",
+    width: "220px",
+    key: (row) => partsOf(row).length,
+    cell: (row) => element("div", { className: "parts" }, ...partsOf(row).map(part)),
+  };
   const columns = [
-    { name: "prompt", width: "20%", key: (row) => row[PROMPT], cell: (row) => text(row[PROMPT]) },
+    { name: "prompt", width: media.length ? "16%" : "20%", key: (row) => row[PROMPT], cell: (row) => text(row[PROMPT]) },
+    ...(media.length ? [parts] : []),
     ...(data.rows.some((row) => row[VARIATION] !== null) ? [variation] : []),
     { name: "output", width: "", key: (row) => row[OUTPUT], cell: (row) => text(row[OUTPUT] || "(no text)") },
     // As many as leave room for the texts; a row's details have all.
@@ -83,16 +100,23 @@
     const button = element("button", { type: "button", className: "more", "aria-expanded": "false", title: row[ID] }, row[ID].slice(0, 8));
     button.setAttribute("aria-label", `Details of row ${row[ID].slice(0, 8)}`);
     button.addEventListener("click", () => {
-      const line = button.closest("tr");
+      const line = button.closest("tr, li");
       const isOpen = line.classList.toggle("open");
       button.setAttribute("aria-expanded", String(isOpen));
-      if (isOpen) line.after(details(row));
+      if (line.tagName === "LI") {
+        if (isOpen) line.append(facts(row));
+        else line.lastChild.remove();
+      } else if (isOpen) line.after(details(row));
       else line.nextSibling.remove();
     });
     return button;
   }
 
   function details(row) {
+    return element("tr", { className: "details" }, element("td", { colSpan: columns.length }, facts(row)));
+  }
+
+  function facts(row) {
     const list = element("dl");
     const add = (name, ...value) => list.append(element("dt", {}, name), element("dd", {}, ...value));
     add("prompt", row[PROMPT]);
@@ -105,7 +129,20 @@
     add("version set", `${setOf(row)[0]} · `, element("code", {}, setOf(row)[1]), copyButton("version set's id", setOf(row)[1]));
     add("row", element("code", {}, row[ID]), copyButton("row's id", row[ID]));
     add("trace", element("code", {}, `headrace trace ${row[ID]}`), copyButton("command", `headrace trace ${row[ID]}`));
-    return element("tr", { className: "details" }, element("td", { colSpan: columns.length }, list));
+    return list;
+  }
+
+  // One row as a tile of the contact sheet.
+  function tile(row) {
+    const shown = partsOf(row).map(part);
+    return element(
+      "li",
+      { className: "card" },
+      ...(shown.length ? shown : [element("span", { className: "none" }, "no picture or recording here")]),
+      text(row[OUTPUT] || "(no text)"),
+      text(row[PROMPT], "text prompt"),
+      element("div", { className: "foot" }, ...tags(row), moreButton(row)),
+    );
   }
 
   function copyButton(what, value) {
@@ -148,6 +185,7 @@
 
   // Nothing to choose from: one campaign, one version set, no rule that rejected anything.
   for (const select of form.querySelectorAll("select")) {
+    if (select === fields.view) continue;
     const least = select === fields.rule ? 2 : 3;
     select.parentNode.hidden = select.options.length < least;
   }
@@ -201,9 +239,15 @@
 
   function draw() {
     const shown = chosen.slice(page * ROWS_A_PAGE, (page + 1) * ROWS_A_PAGE);
+    const isSheet = media.length > 0 && fields.view.value === "sheet";
+    byId("table").closest(".card").hidden = isSheet;
     byId("table").tBodies[0].replaceChildren(
-      ...shown.map((row) => element("tr", {}, ...columns.map((column) => element("td", {}, column.cell(row))))),
+      ...(isSheet ? [] : shown).map((row) => element("tr", {}, ...columns.map((column) => element("td", {}, column.cell(row))))),
     );
+    if (media.length) {
+      byId("sheet").hidden = !isSheet;
+      byId("sheet").replaceChildren(...(isSheet ? shown : []).map(tile));
+    }
     byId("pages").hidden = numPages() === 1;
     byId("page").textContent = `Page ${(page + 1).toLocaleString("en")} of ${numPages().toLocaleString("en")}`;
     for (const button of byId("pages").querySelectorAll("button"))

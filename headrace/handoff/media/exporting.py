@@ -58,7 +58,7 @@ def export_webdataset(
     """Tar shards of about `tar_bytes`: for each item `KEY.SUFFIX` and `KEY.json`; KEY is the id made safe.
 
     Args:
-        pattern: the shards' path, with `%06d` for the number: `cards-%06d.tar`.
+        pattern: the shards' path, with `%06d` for the number: `pictures-%06d.tar`.
 
     Raises:
         InvalidInput: the pattern has no number, or one of its files exists. HandoffCorrupt: an item is damaged.

@@ -1,7 +1,7 @@
-"""Small pictures of a version's first items, for people who inspect a run: scaled images, and waveforms of sounds.
+"""Small pictures of a version's first items, for people who inspect a run: images, waveforms of sounds, first frames.
 
-Items that cannot be drawn (films, formats unknown to Pillow, very large items) become a labelled box: a picture for the
-UI must never fail the run that made the items. Without Pillow a sentence replaces the pictures.
+Items that cannot be drawn (films without PyAV, formats unknown to Pillow, very large items) become a labelled box: a
+picture for the UI must never fail the run that made the items. Without Pillow a sentence replaces the pictures.
 """
 
 import base64
@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from headrace.errors import InvalidInput
+from headrace.handoff.media.pictures import enlarged, first_frame, opened_picture
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.media.waveform import wav_peaks
 from headrace.text import markdown
@@ -18,9 +19,8 @@ from headrace.text import markdown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Decoding takes memory by pixels and bytes; larger items become a labelled box.
+# Decoding takes memory by bytes, too; larger items become a labelled box.
 _ITEM_BYTES_MAX = 32 * 1024 * 1024
-_PIXELS_MAX = 32 * 1024 * 1024
 _GAP = 4
 _GROUND, _BOX, _INK, _WAVE = (255, 255, 255), (233, 236, 240), (70, 78, 90), (37, 99, 180)
 # Items, pixels, WebP quality: few recognisable pictures are better than many unrecognisable ones.
@@ -98,29 +98,30 @@ def _thumbnail(media: MediaSet, item: StoredItem, pixels: int) -> "Image":
     if item.num_bytes <= _ITEM_BYTES_MAX:
         if kind == "image" and (picture := _scaled(media.read(item.item_id), pixels)):
             return picture
+        if kind == "video" and (picture := _first_frame(media.read(item.item_id), pixels)):
+            return picture
         if kind == "audio" and (peaks := wav_peaks(media.read(item.item_id), pixels)):
             return _drawn_wave(peaks, pixels)
     return _labelled(item, pixels)
 
 
 def _scaled(body: bytes, pixels: int) -> "Image | None":
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(body)) as picture:
-            picture.draft("RGB", (pixels, pixels))  # JPEG then decodes directly at a reduced size
-            if picture.width * picture.height > _PIXELS_MAX:
-                return None
-            # Colours can be averaged, palette numbers cannot.
-            scaled = picture.convert("RGBA") if picture.mode in ("1", "P") else picture
-            scaled.thumbnail((pixels, pixels))
-            scaled = scaled.convert("RGBA")
-    # Any error of a decoder over foreign bytes makes the item a box.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    """At most `pixels` wide and high; a picture of half that or less is enlarged, its pixels staying sharp."""
+    picture = opened_picture(body, draft_pixels=pixels)
+    if picture is None:
         return None
-    box = Image.new("RGB", scaled.size, _GROUND)
-    box.paste(scaled, (0, 0), scaled)
-    return box
+    factor = pixels // max(picture.size)
+    if factor > 1:
+        return enlarged(picture, factor * min(picture.size))
+    picture.thumbnail((pixels, pixels))
+    return picture
+
+
+def _first_frame(body: bytes, pixels: int) -> "Image | None":
+    picture = first_frame(body)
+    if picture is not None:
+        picture.thumbnail((pixels, pixels))
+    return picture
 
 
 def _drawn_wave(peaks: Sequence[float], pixels: int) -> "Image":

@@ -76,6 +76,22 @@ class ImageDuplicates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionExamples:
+    """What a picture model gets of the captions."""
+
+    caption_encoder: str
+    """Directory (absolute, or relative to HEADRACE_HOME) or hub name of a text model, whose hidden states stand for a
+    caption. Recipes of picture models name the same as their `base_model`."""
+    caption_tokens: Annotated[int, Ge(2), Le(1024)] = 64
+    """Captions are cut or padded to as many tokens; the prompts of a trained model are, too."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.caption_encoder.strip():
+            raise InvalidInput("caption_encoder must be a model directory or a hub name, got nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageCorpus:
     """One corpus of captioned pictures, as its YAML file describes it."""
 
@@ -113,6 +129,9 @@ class ImageCorpus:
     where captions are names of classes."""
     dropped_share_max: Annotated[float, Ge(0), Le(1)] = 0.9
     """Largest share of the corpus's pictures that rules and duplicates may take; beyond it the run fails."""
+    examples: CaptionExamples | None = None
+    """For training a picture model on them; null: picture_examples cannot be made. Training wants squares: `resize:
+    {form: crop}`."""
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -135,8 +154,8 @@ class ImageCorpus:
     @property
     def judging_digest(self) -> str:
         """Digest of the settings that decide what is kept of what was read."""
-        # What may be dropped or unreadable changes no picture.
-        left_out = {*_READING, "dropped_share_max", "quarantine_share_max"}
+        # What may be dropped or unreadable changes no picture; nor does what is made of the kept ones.
+        left_out = {*_READING, "dropped_share_max", "quarantine_share_max", "examples"}
         body = {name: value for name, value in asdict(self).items() if name not in left_out}
         return digest_text("image_judging", canonical_json(body).decode())
 
@@ -181,3 +200,10 @@ def image_shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
         if type(number) is int:
             return tuple(corpus_shard(index) for index in range(check_num_shards(number))), faults
     return one, faults
+
+
+def makes_examples_in(path: Path) -> bool:
+    """Whether an images file says what reads captions; False: it does not, is broken, or there is none."""
+    with suppress(InvalidInput):
+        return path.exists() and load_images(path).examples is not None
+    return False

@@ -54,7 +54,7 @@ def test_every_export_holds_the_items(
     directory = tmp_path_factory.mktemp("exports")
     media = MediaSet.open(publish(HandoffStore(LocalStore(directory / "store")), make_items(bodies)))
     assert read_folder(export_folder(media, directory / "folder")) == bodies
-    tars = export_webdataset(media, directory / "tars/cards-%06d.tar", tar_bytes=tar_bytes)
+    tars = export_webdataset(media, directory / "tars/pictures-%06d.tar", tar_bytes=tar_bytes)
     assert sorted((directory / "tars").iterdir()) == tars
     assert read_webdataset(tars) == bodies
     assert read_parquet(export_parquet(media, directory / "items.parquet")) == bodies
@@ -121,7 +121,7 @@ def test_an_export_to_a_place_that_takes_no_files_says_so(media: MediaSet, tmp_p
         export_folder(media, tmp_path / "file/below")
 
 
-@pytest.mark.parametrize("name", ["cards.tar", "%d.tar", "a-%03d-%03d.tar", "100%-%03d.tar"])
+@pytest.mark.parametrize("name", ["pictures.tar", "%d.tar", "a-%03d-%03d.tar", "100%-%03d.tar"])
 def test_a_webdataset_pattern_has_one_number(media: MediaSet, tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="must have one number such as %06d"):
         export_webdataset(media, tmp_path / name)

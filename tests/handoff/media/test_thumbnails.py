@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from headrace.errors import InvalidInput
+from headrace.generation.clip_settings import ClipSettings
+from headrace.generation.clips import film
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.media.thumbnails import contact_sheet, contact_sheet_markdown, thumbnail_markdown
 from headrace.handoff.media.waveform import wav_peaks
@@ -97,3 +99,22 @@ def test_a_waveform_follows_the_loudness() -> None:
 )
 def test_what_is_no_sound_has_no_waveform(body: bytes) -> None:
     assert wav_peaks(body, 10) == []
+
+
+def test_a_small_picture_is_enlarged_and_its_pixels_stay_sharp(handoffs: HandoffStore) -> None:
+    checked = Image.new("RGB", (32, 16), RED)
+    checked.paste(BLUE, (16, 0, 32, 16))
+    body = io.BytesIO()
+    checked.save(body, "PNG")
+    media = MediaSet.open(publish(handoffs, [make_item("checked", body.getvalue())]))
+    sheet = Image.open(io.BytesIO(contact_sheet(media, thumbnail_pixels=160))).convert("RGB")
+    # Five times as large; no colour between the two.
+    assert {color for _, color in sheet.getcolors(100) or []} == {RED, BLUE}
+    assert (sheet.getpixel((79, 40)), sheet.getpixel((80, 40))) == (RED, BLUE)
+
+
+def test_a_film_is_shown_by_its_beginning(handoffs: HandoffStore) -> None:
+    body, *_ = film(make_png(RED), make_wav(), "red", ClipSettings(pixels_min=64))
+    media = MediaSet.open(publish(handoffs, [make_item("film", body, "video/webm")]))
+    sheet = Image.open(io.BytesIO(contact_sheet(media, thumbnail_pixels=64)))
+    assert near(sheet.getpixel((32, 32)), RED)

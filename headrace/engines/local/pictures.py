@@ -1,0 +1,175 @@
+"""The `diffusers` engine: any pipeline of the library that paints a text, in this process, on a GPU or CPU threads.
+
+The model has its own thread. Turns that wait are painted together, live ones and a batch's alike, and every batch has
+the version set's `batch_rows`: fewer are filled up with copies that nobody looks at. The shape of a matrix moves the
+last bits of its sums, and after some steps of denoising a pixel; at one shape a picture's bytes depend neither on its
+place nor on its neighbours, so one that is tried again alone is the same file.
+
+The cost: a batch that is not full costs as much as a full one, so a lone picture costs `batch_rows` of them.
+"""
+
+import asyncio
+import io
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
+from headrace.engines.local.pipelines import GivenUp, LocalPipeline, load_pipeline
+from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
+from headrace.errors import reason_of
+from headrace.version_sets.sets import EngineSpec, Member
+
+# A gateway admits fewer. More than this is an error, which must not use up memory.
+_NUM_WAITING_MAX = 256
+_REPLICA = "in process"
+# zlib's own default: spelt, so that Pillow's may change.
+_COMPRESS_LEVEL = 6
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A turn: the model's thread paints it, an event loop waits for it."""
+
+    turn: MediaTurn
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[MediaAnswer | NoAnswer]"
+    # Set by the waiting caller when it leaves.
+    is_dropped: bool = False
+
+    def say(self, said: MediaAnswer | NoAnswer) -> None:
+        # The loop may be closed by now; then nobody listens.
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._set, said)
+
+    def _set(self, said: MediaAnswer | NoAnswer) -> None:
+        if not self.answer.done():
+            self.answer.set_result(said)
+
+
+class DiffusersEngine(MediaEngine):
+    name = "diffusers"
+    # On one kind of machine. GPU kernels without a deterministic form only warn.
+    deterministic = True
+
+    def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
+        """Loads a pipeline from `directory`; seconds to minutes.
+
+        Raises:
+            InvalidInput: the directory has no pipeline that paints what the member asks for.
+            EngineUnavailable: there is not enough memory.
+        """
+        self._named = f"{member.model_name} {member.model_version}"
+        self._local: LocalPipeline | None = load_pipeline(directory, member, spec)
+        self._batch_rows = spec.batch_rows
+        self.mixes_rows = self._local.mixes_rows
+        self.computes_on_cpu = self._local.device.type == "cpu"
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(
+            target=self._run, args=(self._local,), name=f"painting {member.model_name}", daemon=True
+        )
+        self._thread.start()
+
+    async def make(self, turn: MediaTurn) -> MediaAnswer:
+        [answer] = await self.make_together([turn])
+        if isinstance(answer, NoAnswer):
+            raise answer
+        return answer
+
+    async def make_together(self, turns: Sequence[MediaTurn]) -> list[MediaAnswer | NoAnswer]:
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting(turn, loop, loop.create_future()) for turn in turns]
+        for one in waiting:
+            if not one.turn.text.strip():
+                one.answer.set_result(TurnRefused("There is nothing to make a picture of."))
+        self._enter([one for one in waiting if not one.answer.done()])
+        try:
+            return [await one.answer for one in waiting]
+        finally:
+            for one in waiting:
+                one.is_dropped = True
+
+    async def close(self) -> None:
+        """Fails the turns under way, and frees the model."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+        self._local = None
+
+    def _enter(self, asked: Sequence[_Waiting]) -> None:
+        with self._changed:
+            if self._is_closed or len(self._waiting) >= _NUM_WAITING_MAX:
+                why = (
+                    EngineFailed(f"The engine of {self._named} is closed.", may_be_the_turn=False)
+                    if self._is_closed
+                    else EngineBusy(f"{len(self._waiting)} pictures wait for {self._named}.")
+                )
+                for one in asked:
+                    one.answer.set_result(why)
+                return
+            self._waiting.extend(asked)
+            self._changed.notify()
+
+    # --- the thread ---
+
+    def _run(self, local: LocalPipeline) -> None:
+        while together := self._next():
+            try:
+                answers = self._painted(local, together)
+            except GivenUp:
+                answers = [EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False)] * len(
+                    together
+                )
+            except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
+                answers = [EngineFailed(f"The model failed while it painted: {reason_of(error)}")] * len(together)
+            for one, answer in zip(together, answers, strict=True):
+                one.say(answer)
+        with self._changed:
+            left = list(self._waiting)
+            self._waiting.clear()
+        for one in left:
+            one.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
+
+    def _next(self) -> list[_Waiting]:
+        """The turns of the next batch, waited for; none: the engine is closed."""
+        with self._changed:
+            while not self._is_closed:
+                found: list[_Waiting] = []
+                while self._waiting and len(found) < self._batch_rows:
+                    first = self._waiting.popleft()
+                    if not first.is_dropped:
+                        found.append(first)
+                if found:
+                    return found
+                self._changed.wait()
+        return []
+
+    def _painted(self, local: LocalPipeline, together: Sequence[_Waiting]) -> list[MediaAnswer | NoAnswer]:
+        turns = [one.turn for one in together]
+        # A copy of the first row fills up: it needs no special case anywhere, and nobody reads it.
+        filled = turns + turns[:1] * (self._batch_rows - len(turns))
+        pictures, are_blackened = local.paint(
+            [turn.text for turn in filled],
+            [turn.seed for turn in filled],
+            is_wanted=lambda: not (self._is_closed or all(one.is_dropped for one in together)),
+        )
+        return [
+            TurnRefused("The pipeline's own filter found what it must not show.", status=400, by_policy=True)
+            if is_blackened
+            else MediaAnswer(content=_png(picture), replica=_REPLICA)
+            for picture, is_blackened, _ in zip(pictures, are_blackened, turns, strict=False)
+        ]
+
+
+def _png(picture: Any) -> bytes:
+    """The file of a PIL image, always written in the same way."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=_COMPRESS_LEVEL, optimize=False)
+    return file.getvalue()

@@ -1,0 +1,217 @@
+"""A pipeline of diffusers, loaded from a sealed directory with all that painting needs.
+
+A pipeline is called as it is, with a text, a seed and a generator for each row. Where one cannot take several texts,
+what it does wrong is put right at the component that would refuse them, so that a batch of one stays as it was.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.engines.local.devices import prepared_device
+from headrace.engines.local.loading import mixes_rows
+from headrace.errors import EngineUnavailable, InvalidInput, reason_of
+from headrace.version_sets.media_settings import Picture
+from headrace.version_sets.sets import EngineSpec, Member
+
+if TYPE_CHECKING:
+    import torch
+
+PIPELINE_INDEX = "model_index.json"
+# What a call of a pipeline that paints texts takes, each seed on its own.
+_NEEDED = ("prompt", "generator", "height", "width", "output_type")
+# Their padded lengths differ only where a pipeline pads a batch to its longest text.
+_SHORT, _LONG = "a", "a wheel that turns in the water of a mill race, " * 3
+
+
+class GivenUp(Exception):
+    """Nobody waits for the batch any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalPipeline:
+    """`mixes_rows`: what a row becomes depends on the other texts of its batch."""
+
+    pipeline: Any
+    picture: Picture
+    device: "torch.device"
+    num_threads: int
+    mixes_rows: bool
+
+    def paint(
+        self, texts: Sequence[str], seeds: Sequence[int], *, is_wanted: Callable[[], bool]
+    ) -> tuple[list[Any], list[bool]]:
+        """A PIL image for each text, and whether the pipeline's own filter blackened it.
+
+        Args: is_wanted: called before each step.
+
+        Raises: GivenUp: it returned False.
+        """
+        import torch
+
+        # Another engine of this process may want another number.
+        prepared_device(self.num_threads)
+
+        def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if not is_wanted():
+                raise GivenUp
+            return tensors
+
+        # On the CPU, so that a row starts from the same noise on any device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        takes = inspect.signature(self.pipeline.__call__).parameters
+        asked = {
+            "prompt": list(texts),
+            "negative_prompt": [self.picture.negative_prompt] * len(texts) if self.picture.negative_prompt else None,
+            "generator": generators,
+            "height": self.picture.height,
+            "width": self.picture.width,
+            "num_inference_steps": self.picture.num_inference_steps,
+            "guidance_scale": self.picture.guidance_scale,
+            "output_type": "pil",
+            # What it paints is as large as was asked for, or the row's error.
+            "use_resolution_binning": False,
+            "callback_on_step_end": after_step,
+        }
+        made = self.pipeline(**{name: value for name, value in asked.items() if name in takes and value is not None})
+        return list(made.images), list(getattr(made, "nsfw_content_detected", None) or [False] * len(texts))
+
+
+def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPipeline:
+    """Loads a pipeline's components; seconds to minutes.
+
+    Raises:
+        InvalidInput: the directory has no pipeline that paints a text at the member's size and with its schedule.
+        EngineUnavailable: there is not enough memory.
+    """
+    assert member.picture, "a member that paints"
+    if not (directory / PIPELINE_INDEX).is_file():
+        raise InvalidInput(
+            f"Weights {member.weights_digest[:12]} of {member.role!r} must be a pipeline of diffusers, got "
+            f"{directory}, which has no {PIPELINE_INDEX}. Save them with save_pretrained, or name another engine."
+        )
+    # A sealed directory is complete: diffusers must not ask a hub, or wait for one.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    device = prepared_device(spec.num_threads)
+    try:
+        # What the files lack, such as a pooler that nobody asks, is drawn: the same each time.
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            # Weights in pickles could run code.
+            pipeline: Any = DiffusionPipeline.from_pretrained(
+                str(directory), dtype=getattr(torch, spec.dtype), use_safetensors=True, local_files_only=True
+            )
+        pipeline.to(device)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        named = f"{member.model_name}:{member.model_version}"
+        raise EngineUnavailable(f"No memory to load {named}: {error}", model=named) from error
+    except Exception as error:  # the libraries of its components raise what they like
+        raise InvalidInput(
+            f"Weights {member.weights_digest[:12]} of {member.role!r} cannot be loaded as a pipeline of diffusers: "
+            f"{reason_of(error)}"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    _check(pipeline, member.role, member.picture)
+    if member.picture.scheduler:
+        pipeline.scheduler = _scheduler(pipeline.scheduler, member.role, member.picture.scheduler)
+    _let_it_take_several(pipeline)
+    return LocalPipeline(
+        pipeline=pipeline,
+        picture=member.picture,
+        device=device,
+        num_threads=spec.num_threads,
+        mixes_rows=_mixes_rows(pipeline, device),
+    )
+
+
+def _check(pipeline: Any, role: str, asked: Picture) -> None:
+    """Raises: InvalidInput: it takes no text, no negative prompt, or no picture of that size."""
+    name, takes = type(pipeline).__name__, inspect.signature(pipeline.__call__).parameters
+    if missing := [one for one in _NEEDED if one not in takes]:
+        raise InvalidInput(f"{role!r} must be a pipeline that paints a text, got {name}, which takes no {missing[0]}.")
+    if asked.negative_prompt and "negative_prompt" not in takes:
+        raise InvalidInput(f"{name} of {role!r} takes no negative_prompt, got {asked.negative_prompt!r}: leave it out.")
+    multiple = int(getattr(pipeline, "vae_scale_factor", 1))
+    patch = getattr(getattr(getattr(pipeline, "transformer", None), "config", None), "patch_size", 1)
+    multiple *= patch if isinstance(patch, int) else 1
+    if asked.width % multiple or asked.height % multiple:
+        raise InvalidInput(
+            f"{name} of {role!r} paints pictures whose width and height are multiples of {multiple} pixels, got "
+            f"{asked.width} x {asked.height}."
+        )
+
+
+def _scheduler(own: Any, role: str, name: str) -> Any:
+    """Raises: InvalidInput: there is none of this name that does what the model's own does."""
+    import diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise InvalidInput(f"scheduler of {role!r} must be a scheduler of diffusers, got {name!r}.")
+    flows = "FlowMatch"
+    fitting = {type(own).__name__, *(one.__name__ for one in own.compatibles)}
+    if name not in fitting and not (name.startswith(flows) and type(own).__name__.startswith(flows)):
+        raise InvalidInput(
+            f"scheduler of {role!r} must be one of {', '.join(sorted(fitting))}, for its model was trained for "
+            f"{type(own).__name__}, got {name!r}."
+        )
+    kind: Any = found
+    return kind.from_config(own.config)
+
+
+def _let_it_take_several(pipeline: Any) -> None:
+    """With guidance, both PRX pipelines give two times for any number of rows, and the transformer refuses them.
+
+    All are one time: tests/upstream/test_prx_guidance.py tells when this can go.
+    """
+    if type(pipeline).__name__ not in ("PRXPixelPipeline", "PRXPipeline"):
+        return
+
+    def as_many_times(module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        rows, times = given["hidden_states"].shape[0], given["timestep"]
+        if times.shape[0] not in (1, rows):
+            given = given | {"timestep": times[:1].repeat(rows)}
+        return args, given
+
+    pipeline.transformer.register_forward_pre_hook(as_many_times, with_kwargs=True)
+
+
+def _mixes_rows(pipeline: Any, device: Any) -> bool:
+    """Whether texts are padded to the longest of their batch, noise is shared by its rows, or tokens share experts.
+
+    What cannot be found out counts as true.
+    """
+    import torch
+    from transformers import PreTrainedModel
+
+    if pipeline.scheduler.config.get("stochastic_sampling"):
+        # It draws without the rows' generators.
+        return True
+    encoders = [one for one in pipeline.components.values() if isinstance(one, PreTrainedModel)]
+    if any(mixes_rows(one.config) for one in encoders):
+        return True
+    try:
+        offered = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        takes = inspect.signature(pipeline.encode_prompt).parameters
+        given = {name: value for name, value in offered.items() if name in takes}
+        with torch.inference_mode():
+            short, long = (_shapes(pipeline.encode_prompt(prompt=[text], **given)) for text in (_SHORT, _LONG))
+    except Exception:  # noqa: BLE001 (each pipeline has its own way)
+        return True
+    return short != long
+
+
+def _shapes(encoded: Any) -> list[tuple[int, ...]]:
+    found = encoded if isinstance(encoded, tuple | list) else (encoded,)
+    return [tuple(one.shape) for one in found if hasattr(one, "shape")]

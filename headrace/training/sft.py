@@ -1,0 +1,59 @@
+"""The objective of texts: a causal language model learns the completions of packed examples."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.handoff.versions import HandoffStore
+from headrace.store.objects import ObjectStore
+from headrace.training.engine import Gang, load_model
+from headrace.training.examples import open_examples
+from headrace.training.export import export_model
+from headrace.training.feeding import PACKED, Feeding, choose_feeding, summed_loss
+from headrace.training.run_config import RunConfig
+
+
+class SftObjective:
+    """Every completion token has the same weight: losses are in nats a completion token."""
+
+    def __init__(self, config: RunConfig, store: ObjectStore) -> None:
+        self._config = config
+        self._examples = open_examples(HandoffStore(store), config.inputs, "train")
+        self.feeding: Feeding = PACKED
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def load_model(self, base: Path) -> Any:
+        return load_model(base, self._config)
+
+    def begin(self, gang: Gang, engine: Any) -> str | None:
+        # Measured on the weights that every attempt starts from, so that all attempts decide alike.
+        self.feeding = choose_feeding(
+            engine, self._examples, gang.accelerator.device, any_rank=lambda found: any(gang.gather(found))
+        )
+        if self.feeding == PACKED:
+            return None
+        return f"in a packed row the examples would see each other in this model: it is fed {self.feeding}"
+
+    def weight(self, numbers: np.ndarray) -> int:
+        return self._examples.num_loss_tokens(numbers)
+
+    def num_tokens(self, numbers: np.ndarray) -> int:
+        return self._examples.num_tokens(numbers)
+
+    def summed_loss(self, model: Any, numbers: np.ndarray, draws: np.ndarray, device: Any) -> Any:
+        return summed_loss(model, self._examples.take(numbers), device, self.feeding)[0]
+
+    def after_step(self, engine: Any, *, applied: bool) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+    def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
+        export_model(gang, engine, base, out)

@@ -1,0 +1,150 @@
+"""Pipelines of diffusers of under a million parameters, made in-process, that paint a text without having learnt to.
+
+Real in every part: a tokenizer, an encoder, a denoiser, a schedule and, for one of them, a VAE. Deterministic: the same
+call gives the same bytes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from simulation.tiny_model import SENTENCES
+
+_POSITIONS_MAX = 64
+
+
+def build_pixel_pipeline(directory: Path, *, seed: int = 7) -> Path:
+    """A PRX pipeline, in pixels, 16 x 16 by default, whose encoder is a BERT of two layers."""
+    import torch
+    from diffusers.models.transformers.transformer_prx import PRXTransformer2DModel
+    from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from transformers import BertConfig, BertModel
+
+    tokenizer = _tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = BertModel(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=_POSITIONS_MAX,
+            ),
+        )
+        transformer = PRXTransformer2DModel(
+            in_channels=3,
+            patch_size=4,
+            context_in_dim=32,
+            hidden_size=64,
+            mlp_ratio=2.0,
+            num_heads=2,
+            depth=2,
+            axes_dim=[16, 16],
+        )
+        # A new one's are zero: each block passes on what it gets, and no text is seen.
+        blocks: Any = transformer.blocks
+        for block in blocks:
+            torch.nn.init.normal_(block.modulation.lin.weight, std=0.2)
+            torch.nn.init.normal_(block.modulation.lin.bias)
+    pipeline = PRXPixelPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        default_sample_size=16,
+        prompt_max_tokens=16,
+        noise_scale=1.0,
+    )
+    pipeline.save_pretrained(directory)
+    return directory
+
+
+def build_latent_pipeline(directory: Path) -> Path:
+    """A Stable Diffusion pipeline, 16 x 16 by default, with a VAE that halves width and height."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = _tokenizer()
+    scheduler: Any = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    unchecked: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    of_vae: dict[str, Any] = {
+        "block_out_channels": [8, 16],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(
+                in_channels=3,
+                out_channels=3,
+                latent_channels=4,
+                norm_num_groups=8,
+                sample_size=16,
+                **of_vae,
+            ),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=len(tokenizer),
+                    hidden_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    intermediate_size=64,
+                    max_position_embeddings=_POSITIONS_MAX,
+                    eos_token_id=tokenizer.eos_token_id,
+                    bos_token_id=tokenizer.bos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            ),
+            tokenizer=tokenizer,
+            unet=UNet2DConditionModel(
+                sample_size=8,
+                in_channels=4,
+                out_channels=4,
+                layers_per_block=1,
+                block_out_channels=(16, 32),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=32,
+                attention_head_dim=8,
+                norm_num_groups=8,
+            ),
+            scheduler=scheduler,
+            **unchecked,
+        )
+    pipeline.save_pretrained(directory)
+    return directory
+
+
+def _tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=["<pad>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<pad>",
+        model_max_length=_POSITIONS_MAX,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,178 @@
+"""Pictures by the diffusers engine: the stock pipeline's own, and what it refuses to open."""
+
+import asyncio
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headrace.engines.base import EngineFailed, NoAnswer, TurnRefused
+from headrace.engines.deployment import Deployment
+from headrace.engines.media import MediaAnswer, MediaTurn
+from headrace.engines.media_conformance import opened, painter
+from headrace.errors import InvalidInput
+from headrace.version_sets.sets import Member
+
+ASKED = {"width": 16, "height": 16, "num_inference_steps": 3, "guidance_scale": 2.5}
+TEXTS = ("a mill wheel", "water", "someone who operates a mill")
+
+
+def painted(directory: Path, asked: Any, turns: Sequence[MediaTurn], **options: Any) -> list[MediaAnswer | NoAnswer]:
+    """What an engine that is opened for them alone makes of the turns."""
+
+    async def made() -> list[MediaAnswer | NoAnswer]:
+        engine = open_at(directory, painter(**asked), **options)
+        try:
+            return await engine.make_together(turns)
+        finally:
+            await engine.close()
+
+    return asyncio.run(made())
+
+
+def open_at(directory: Path, member: Member, **options: Any) -> Any:
+    unsealed = Deployment(unsealed={member.weights_digest: directory})
+    return opened("diffusers", member, deployment=unsealed, **({"dtype": "float32", "batch_rows": 1} | options))
+
+
+def turns_of(*texts: str) -> list[MediaTurn]:
+    return [MediaTurn(unit=str(seed), text=text, seed=seed) for seed, text in enumerate(texts)]
+
+
+def pixels(answer: MediaAnswer | NoAnswer) -> np.ndarray:
+    assert isinstance(answer, MediaAnswer), answer
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def stock_pixels(directory: Path, text: str, seed: int) -> np.ndarray:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    stock: Any = DiffusionPipeline.from_pretrained(str(directory))
+    stock.set_progress_bar_config(disable=True)
+    given = {} if "Stable" in type(stock).__name__ else {"use_resolution_binning": False}
+    return np.asarray(stock([text], generator=[torch.Generator().manual_seed(seed)], **ASKED, **given).images[0])
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_a_batch_of_one_is_the_stock_pipelines_picture_bit_for_bit(kind: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(f"{kind}_pipeline")
+    answers = painted(directory, ASKED, turns_of(*TEXTS))
+    for seed, (text, answer) in enumerate(zip(TEXTS, answers, strict=True)):
+        assert (pixels(answer) == stock_pixels(directory, text, seed)).all(), text
+
+
+def test_text_seed_guidance_and_scheduler_make_other_pictures(pixel_pipeline: Path) -> None:
+    one, other_seed, other_text = painted(
+        pixel_pipeline,
+        ASKED,
+        [MediaTurn(unit="", text=text, seed=seed) for text, seed in (("a", 0), ("a", 1), ("b", 0))],
+    )
+    [unguided] = painted(pixel_pipeline, ASKED | {"guidance_scale": 1}, turns_of("a"))
+    [heun] = painted(pixel_pipeline, ASKED | {"scheduler": "FlowMatchHeunDiscreteScheduler"}, turns_of("a"))
+    found = [pixels(each).tobytes() for each in (one, other_seed, other_text, unguided, heun)]
+    assert len(set(found)) == len(found)
+
+
+def test_what_the_member_leaves_open_is_the_pipelines_own(latent_pipeline: Path) -> None:
+    size = {"width": 16, "height": 16}
+    left, spelt = (
+        painted(latent_pipeline, size | asked, turns_of("a"))
+        for asked in ({}, {"num_inference_steps": 50, "guidance_scale": 7.5, "scheduler": "DDIMScheduler"})
+    )
+    assert (pixels(left[0]) == pixels(spelt[0])).all()
+
+
+def test_an_empty_text_is_refused_and_the_others_are_painted(pixel_pipeline: Path) -> None:
+    empty, mill = painted(pixel_pipeline, ASKED, turns_of(" \n", "a mill"), batch_rows=2)
+    assert isinstance(empty, TurnRefused)
+    assert pixels(mill).shape == (16, 16, 3)
+
+
+def test_a_closed_engine_says_so(pixel_pipeline: Path) -> None:
+    async def asked_late() -> MediaAnswer:
+        engine = open_at(pixel_pipeline, painter(**ASKED))
+        await engine.close()
+        return await engine.make(turns_of("a")[0])
+
+    with pytest.raises(EngineFailed, match=r"The engine of model 1 is closed\."):
+        asyncio.run(asked_late())
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "why"),
+    [
+        ("pixel", {"width": 18}, r"PRXPixelPipeline of 'painter' .* multiples of 4 pixels, got 18 x 16\."),
+        ("latent", {"height": 15}, r"multiples of 2 pixels, got 16 x 15\."),
+        ("pixel", {"scheduler": "Brownian"}, r"'painter' must be a scheduler of diffusers, got 'Brownian'\."),
+        ("pixel", {"scheduler": "AutoencoderKL"}, r"must be a scheduler of diffusers, got 'AutoencoderKL'\."),
+        ("pixel", {"scheduler": "DDIMScheduler"}, "trained for FlowMatchEulerDiscreteScheduler, got 'DDIMScheduler'"),
+        ("latent", {"scheduler": "FlowMatchEulerDiscreteScheduler"}, r"must be one of .*DDIMScheduler.*, got 'Flow"),
+    ],
+)
+def test_what_a_pipeline_cannot_paint_is_refused_when_it_is_opened(
+    kind: str, asked: dict[str, Any], why: str, request: pytest.FixtureRequest
+) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        open_at(request.getfixturevalue(f"{kind}_pipeline"), painter(**ASKED | asked))
+
+
+def test_a_directory_that_is_no_pipeline_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"must be a pipeline of diffusers, got .*, which has no model_index\.json\."
+    ):
+        open_at(tiny_model, painter(**ASKED))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "PRXPixelPipeline"}')
+    with pytest.raises(InvalidInput, match=r"of 'painter' cannot be loaded as a pipeline of diffusers: "):
+        open_at(tmp_path, painter(**ASKED))
+
+
+def test_a_pipeline_that_takes_no_text_is_refused(tmp_path: Path) -> None:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+    from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    blocks: dict[str, Any] = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    unet = UNet2DModel(sample_size=16, block_out_channels=(8,), layers_per_block=1, norm_num_groups=8, **blocks)
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
+    with pytest.raises(InvalidInput, match=r"got DDPMPipeline, which takes no prompt\."):
+        open_at(tmp_path, painter(**ASKED))
+
+
+def test_the_package_that_is_missing_is_named(pixel_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.delitem(sys.modules, "diffusers.pipelines.pipeline_utils", raising=False)
+    with pytest.raises(
+        InvalidInput, match=r"needs diffusers, which is not installed\. Run pip install 'headrace\[pict"
+    ):
+        open_at(pixel_pipeline, painter(**ASKED))
+
+
+def test_a_pipeline_whose_rows_depend_on_each_other_is_not_deterministic(
+    pixel_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
+
+    def is_deterministic(directory: Path) -> bool:
+        engine = open_at(directory, painter(**ASKED))
+        asyncio.run(engine.close())
+        return engine.deterministic
+
+    stock: Any = DiffusionPipeline.from_pretrained(str(pixel_pipeline))
+    stock.scheduler.register_to_config(stochastic_sampling=True)
+    stock.save_pretrained(tmp_path)
+    assert is_deterministic(pixel_pipeline)
+    assert not is_deterministic(tmp_path)
+
+    def padded_to_the_longest(self: Any, prompts: list[str], device: Any, **_: Any) -> tuple[Any, Any]:
+        found = self.tokenizer(prompts, padding=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"].bool()
+
+    monkeypatch.setattr(PRXPixelPipeline, "_tokenize_prompts", padded_to_the_longest)
+    assert not is_deterministic(pixel_pipeline)
