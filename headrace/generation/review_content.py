@@ -22,7 +22,7 @@ from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
 from headrace.generation.sealing import TEXTS_OF
-from headrace.generation.steps import asked_of
+from headrace.generation.steps import asked_of, steps_of
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -30,6 +30,7 @@ from headrace.keys import digest_text
 from headrace.rollout.gates import ROLE_METRICS
 from headrace.store.objects import canonical_json
 from headrace.version_sets.media_settings import MemberKind
+from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
     from headrace.generation.media_review.references import References
@@ -48,21 +49,16 @@ class RowParts:
     """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
     Attributes:
-        makers: the roles that painted or spoke, in their order: those of the version set that made the rows, whatever
-            the campaign's file says by now.
+        kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
+            the rows, whatever the campaign's file says by now.
         is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
-    makers: Sequence[str]
+    kinds: Mapping[str, MemberKind]
     is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
     sets: Mapping[MemberKind, MediaSet]
-
-    def kind_of(self, role: str) -> MemberKind | None:
-        """None: the role made nothing at all."""
-        item = next((of_row[role]["item_id"] for of_row in self.items.values() if role in of_row), None)
-        return next((kind for kind, media in self.sets.items() if item is not None and item in media), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +117,13 @@ def verdicts_of(
     rows = content.table(["row_id"])["row_id"].to_pylist()
     by_row = dict(zip(rows, broken, strict=True))
     figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    kinds: dict[str, MemberKind | None] = {role: parts.kind_of(role) for role in parts.makers}
-    for role in parts.makers:
-        rules += _rules_of(role, kinds[role], campaign)
+    for role, kind in parts.kinds.items():
+        rules += _rules_of(role, kind, campaign)
         for row, rule in _not_made(rows, role, parts):
             by_row[row].append(f"{role}.{rule}")
     # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
-    for role in sorted(parts.makers, key=lambda role: kinds[role] == "image"):
-        if kinds[role] is None:
-            continue
-        if kinds[role] == "image":
+    for role in sorted(parts.kinds, key=lambda role: parts.kinds[role] == "image"):
+        if parts.kinds[role] == "image":
             captions = _captions(content, handoffs, campaign, role, parts)
             judged = _pictures_judged(role, by_row, captions, parts, _limits_of("image", campaign), references)
         else:
@@ -141,8 +134,8 @@ def verdicts_of(
     has_references = references is not None
     over_all = {
         name: value
-        for role in parts.makers
-        for name, value in _measured(role, figures, has_references=has_references and kinds[role] == "image")
+        for role, kind in parts.kinds.items()
+        for name, value in _measured(role, figures, has_references=has_references and kind == "image")
     }
     return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
 
@@ -178,6 +171,7 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
     """
     if TEXTS_OF not in content.attributes:
         return None
+    _, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
@@ -189,9 +183,7 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
             handoff=content.label,
         )
     making: dict[str, dict[str, Mapping[str, Any]]] = {}
-    makers: dict[str, None] = {}
     for row in execution.table().to_pylist():
-        makers[row["role"]] = None
         making.setdefault(row["row_id"], {})[row["role"]] = row
     items: dict[str, dict[str, Mapping[str, Any]]] = {}
     sets: dict[MemberKind, MediaSet] = {}
@@ -204,7 +196,8 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
             role = item["item_id"].rpartition("/")[2]
             items.setdefault(item["row_id"], {})[role] = item
     is_written = bool(content.attributes[TEXTS_OF])
-    return RowParts(makers=tuple(makers), is_written=is_written, making=making, items=items, sets=sets)
+    kinds: dict[str, MemberKind] = {step.role: step.kind for step in later}
+    return RowParts(kinds=kinds, is_written=is_written, making=making, items=items, sets=sets)
 
 
 def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
@@ -221,10 +214,8 @@ def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
     return campaign.review.pictures or PictureReview()
 
 
-def _rules_of(role: str, kind: MemberKind | None, campaign: Campaign) -> tuple[str, ...]:
-    if kind is None and role in campaign.parts:
-        kind = campaign.parts[role].kind
-    limits = _limits_of(kind, campaign) if kind else None
+def _rules_of(role: str, kind: MemberKind, campaign: Campaign) -> tuple[str, ...]:
+    limits = _limits_of(kind, campaign)
     return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
 
 
@@ -308,7 +299,7 @@ def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str,
     there = parts.items.get(row_id, {})
     names = [field.name for field in MEDIA.type.value_type]
     found = (
-        {**there[role], "role": role, "figures": _json(figures.get(role, {}))} for role in parts.makers if role in there
+        {**there[role], "role": role, "figures": _json(figures.get(role, {}))} for role in parts.kinds if role in there
     )
     return [{name: item[name] for name in names} for item in found]
 
