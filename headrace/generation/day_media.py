@@ -7,7 +7,7 @@ shows what there is.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.generation.sealed_tables import MEDIA_OF
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.media_settings import MemberKind
@@ -24,6 +24,7 @@ class Part:
     num_bytes: int
     width: int | None
     height: int | None
+    xxh3_128: bytes
     media: MediaSet = field(repr=False)
 
     def read(self) -> bytes:
@@ -34,13 +35,14 @@ class Part:
 DayMedia = Mapping[str, Sequence[Part]]
 """Row id → its pictures, then its recordings."""
 
-_COLUMNS = ("row_id", "item_id", "media_type", "num_bytes", "width", "height")
+_COLUMNS = ("row_id", "item_id", "media_type", "num_bytes", "width", "height", "xxh3_128")
 
 
 def day_media(contents: Sequence[Handoff], handoffs: HandoffStore) -> DayMedia:
+    """Of sealed versions of generated_content, or of mirrors."""
     found: dict[str, list[Part]] = {}
-    tables, _ = MEDIA_OF["content"]
     for content in contents:
+        tables, _ = MEDIA_OF["content" if content.asset == CONTENT else "mirror"]
         if not (claim := content.attributes.get("claim")):
             continue
         for kind, asset in tables.items():

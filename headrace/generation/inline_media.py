@@ -15,6 +15,7 @@ from headrace.errors import InvalidInput
 from headrace.generation.day_media import DayMedia, Part
 from headrace.generation.opus import has_av, ogg_opus
 from headrace.handoff.media.pictures import opened_picture
+from headrace.text.shown_media import ShownMedia
 from headrace.version_sets.media_settings import MemberKind
 
 # A picture is shown at most so large, in CSS pixels.
@@ -29,21 +30,6 @@ _PLAYED = frozenset({"audio/wav", "audio/ogg", "audio/mpeg"})
 _PICTURES_SHARE = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A part as a page has it. `is_small`: enlarge it with sharp pixels."""
-
-    role: str
-    kind: MemberKind
-    url: str
-    is_small: bool = False
-
-    @property
-    def num_bytes(self) -> int:
-        # With its role, and what JSON puts around it and its row.
-        return len(self.url) + len(self.role.encode()) + 120
-
-
 @dataclass(kw_only=True)
 class InlineMedia:
     """A row's campaign, by number, and id → its parts that a page has.
@@ -51,7 +37,7 @@ class InlineMedia:
     `num_left_out`: of each kind, how many of the wanted rows' are not there.
     """
 
-    shown: dict[tuple[int, str], list[Shown]] = field(default_factory=dict)
+    shown: dict[tuple[int, str], list[ShownMedia]] = field(default_factory=dict)
     num_left_out: dict[MemberKind, int] = field(default_factory=dict)
 
 
@@ -80,15 +66,15 @@ def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, 
     return made
 
 
-def shown_part(part: Part) -> Shown | None:
+def shown_part(part: Part) -> ShownMedia | None:
     """None: it cannot be shown."""
     body = part.read()
     if part.kind == "image":
         is_small = max(part.width or 0, part.height or 0) <= PICTURE_PIXELS // 2
         found = _picture(body, part)
-        return found and Shown(role=part.role, kind=part.kind, url=_url(*found), is_small=is_small)
+        return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found), is_small=is_small)
     found = _sound(body, part)
-    return found and Shown(role=part.role, kind=part.kind, url=_url(*found))
+    return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found))
 
 
 def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:
