@@ -26,6 +26,10 @@ from headrace.generation.sealed_tables import (
     REVIEWED,
     SPEECH,
     TABLES_OF,
+    UNPUBLISHED,
+    UNPUBLISHED_IMAGES,
+    UNPUBLISHED_MEDIA_EXECUTION,
+    UNPUBLISHED_SPEECH,
 )
 from headrace.generation.steps import media_kinds, steps_of
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
@@ -58,6 +62,10 @@ _BELONGINGS = (
     *(
         Belonging(asset=one, of=MIRRORED, belongs=_is_of_claim)
         for one in (MIRRORED_IMAGES, MIRRORED_SPEECH, MIRROR_MEDIA_EXECUTION)
+    ),
+    *(
+        Belonging(asset=one, of=UNPUBLISHED, belongs=_is_of_claim)
+        for one in (UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH, UNPUBLISHED_MEDIA_EXECUTION)
     ),
     Belonging(asset=REVIEWED, of=CONTENT, belongs=lambda review, rows: _was_read(rows, review)),
     Belonging(asset=PROMPTS, of=CONTENT, belongs=_was_read),

@@ -1,5 +1,6 @@
 """What a collection, a rollback or damage in between does to a chain's parts: nothing is lost, nothing half shown."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,21 @@ import pytest
 
 from headrace.errors import RepinRequired
 from headrace.generation.rolled_back import seal_rolled_back_rows, void_unsealed
-from headrace.generation.sealed_tables import CONTENT, IMAGES, MEDIA_EXECUTION, SPEECH
+from headrace.generation.sealed_tables import (
+    CONTENT,
+    IMAGES,
+    MEDIA_EXECUTION,
+    SPEECH,
+    UNPUBLISHED,
+    UNPUBLISHED_IMAGES,
+    UNPUBLISHED_SPEECH,
+)
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.reading import MediaSet
 from headrace.rollout.states import ABORTED
 from tests.generation.builders import TEXTS, make_prompts
-from tests.generation.media_builders import MediaSite, make_media_site, start
+from tests.generation.media_builders import MediaSite, make_media_campaign, make_media_site, start
 
 
 @pytest.fixture
@@ -168,3 +177,21 @@ def test_no_prompts_give_a_partition_with_no_parts(tmp_path: Path) -> None:
     assert outcome.content.num_rows == 0
     assert num_items(site, IMAGES, outcome.claim.id) == 0
     assert site.generate(site.open_claim("run-2")).reused
+
+
+def test_rows_that_the_plan_keeps_unpublished_keep_their_parts(tmp_path: Path) -> None:
+    plan = replace(make_media_campaign().rollout, on_abort="finish_unpublished")
+    site = make_media_site(tmp_path, campaign=replace(make_media_campaign(), rollout=plan))
+    candidate = site.make_set(painter=2)
+    start(site, candidate)
+    claim = site.open_claim()
+    site.generate(claim, up_to="text")
+    site.roll_out_set(ABORTED, candidate)
+    with pytest.raises(RepinRequired):
+        site.generate(claim)
+    assert site.handoffs.newest(CONTENT, site.partition.key) is None
+    assert site.handoffs.newest(IMAGES, site.partition.key) is None
+    assert site.handoffs.open(UNPUBLISHED, site.partition.key).num_rows == len(TEXTS)
+    for asset in (UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH):
+        assert num_items(site, asset, claim.id) == len(TEXTS)
+    assert site.objects.list(claim.batches_prefix) == []
