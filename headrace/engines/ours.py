@@ -55,6 +55,9 @@ class Options:
     picture may be fetched if the server answers with an address."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.request, str):
+            # Built in Python, and not from a file.
+            object.__setattr__(self, "request", _request_text(self.request))
         check_ranges(self)
         checked_date("template_date", self.template_date)
         if "" in self.special_tokens:

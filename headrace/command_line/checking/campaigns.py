@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from headrace.command_line.checking.engines import engine_findings
-from headrace.command_line.checking.named_files import delimiter_findings, weights_findings
+from headrace.command_line.checking.named_files import delimiter_findings, reference_findings, weights_findings
 from headrace.command_line.checking.report import FileFinding, GateOutlook, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
@@ -72,6 +72,7 @@ def examine_campaign(
             gate, said = _gate(campaign, nights, objects)
             findings.append(said)
     findings += _registry_findings(campaign, objects, recipes)
+    findings += reference_findings(campaign.review.pictures, home, objects)
     findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
     findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
