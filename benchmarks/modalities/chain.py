@@ -1,8 +1,10 @@
-"""A campaign of three kinds in a local store: its models, its rollout, its prompts, and runs that make its partition."""
+"""A campaign of three kinds in a local store: models, rollout and prompts, and runs that make its partition."""
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,15 @@ def tiny_models(directory: Path) -> Models:
     return Models(writer=writer, painter=build_pixel_pipeline(directory / "painter"), size=16)
 
 
-def voice() -> str:
-    """The engine that speaks: a model's if one is installed, else the one that draws tones."""
-    return "hibari" if "hibari" in engine_names() else "echo"
+def voice() -> Role:
+    """A model's voice if one is installed, else the engine that draws tones."""
+    if "hibari" in engine_names():
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version("hibari-tts")
+            return Role(
+                model="hibari", version=version, registered=False, engine=EngineSettings("hibari"), speech=Speech()
+            )
+    return Role(model="voice", engine=EngineSettings("echo"), speech=Speech())
 
 
 def chain_campaign(models: Models, *, micro_batch_rows: int, num_tokens: int = 12, dtype: str = "float32") -> Campaign:
@@ -71,7 +79,7 @@ def chain_campaign(models: Models, *, micro_batch_rows: int, num_tokens: int = 1
         "painter": Role(
             model="brush", engine=EngineSettings("diffusers", **local), picture=picture, template="{prompt}: {text}"
         ),
-        "speaker": Role(model="voice", engine=EngineSettings(voice()), speech=Speech(), template="{prompt}."),
+        "speaker": replace(voice(), template="{prompt}."),
     }
     return Campaign(
         name="plates",
@@ -101,7 +109,10 @@ class ChainSite(CampaignSite):
                 return replace(found, weights_digest=weights.digest, weights_uri=weights.uri)
             return found
 
-        found = self.campaign.version_set({role: version_of(part.model) for role, part in self.campaign.parts.items()})
+        parts = self.campaign.parts
+        found = self.campaign.version_set(
+            {role: version_of(part.model) for role, part in parts.items() if part.registered}
+        )
         self.sets.put(found)
         return found
 

@@ -1,11 +1,24 @@
-"""Same bytes: every kind's engine in batches of 1, 4, 7 and 16, in any order, among any neighbours."""
+"""Same bytes: batches of 1, 4, 7 and 16, any order and neighbours; kill -9 at random moments of a run of all kinds.
+
+Rows of every kind are made together once, and then again in batches of other sizes, in another order, and each among
+strangers; a row counts as equal if its text or its file has the same bytes. Beside that, pictures by the library's own
+call of the same pipelines, with the same seeds: how many have the bytes that batches of 4 give. One of them takes
+several texts only without guidance.
+
+Then runs of a campaign of a writer, a painter and a speaker are killed at random moments and gone on with, until they
+are done: what they sealed is compared with a run that nobody killed.
+"""
 
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.modalities.chain import ChainSite, texts_of
+from benchmarks.measuring import at_least, at_most, print_table, progress
+from benchmarks.modalities.chain import ChainSite, Models, chain_campaign, texts_of
+from benchmarks.modalities.kills import killed_runs
+from benchmarks.modalities.parts import Given, Outcome
 from headrace.engines.asking import answers_of, close, media_of
 from headrace.engines.base import Message, Turn
 from headrace.engines.deployment import Deployment
@@ -19,6 +32,40 @@ NUM_ROWS = 16
 _SEEDS = range(NUM_ROWS)
 # Row → its bytes, for each row of a batch.
 Made = Callable[[Sequence[int]], list[bytes]]
+
+
+def run(given: Given, directory: Path) -> Outcome:
+    models = given.models(directory / "models")
+    campaign = chain_campaign(models, micro_batch_rows=4)
+    site = ChainSite(directory / "prepared", campaign)
+    site.prepare(models, texts_of(24))
+    progress.print("batches")
+    found = equal_bytes(site, site.sets.get(site.sets.ids()[0]))
+    stock = {name: stock_equal(path, size, guided) for name, path, size, guided in _stock(models, directory)}
+    progress.print(f"{given.kills} kills")
+    tally = killed_runs(directory / "prepared", lambda path: ChainSite(path, campaign), directory / "runs", given.kills)
+    others = sum(one["rows"] - one["equal"] for one in found.values())
+    print_table(
+        "Rows made again in batches of 1, 4, 7 and 16",
+        ["role", "rows", "equal bytes"],
+        [[role, str(one["rows"]), str(one["equal"])] for role, one in found.items()],
+    )
+    print_table(
+        f"The same pipelines as their library calls them: of {NUM_ROWS} pictures, with batches of 4's bytes",
+        ["pipeline", *(f"batches of {size}" for size in SIZES if size != 4)],
+        [[name, *map(str, one.values())] for name, one in stock.items()],
+    )
+    return Outcome(
+        body={"batches": found, "stock": stock, "kills": {**vars(tally), "killed_in": dict(tally.killed_in)}},
+        bars={
+            "rows_of_other_bytes_in_another_batch": at_most(others, 0),
+            "kills": at_least(tally.kills, given.kills),
+            "lost_after_kills": at_most(tally.lost, 0),
+            "doubled_after_kills": at_most(tally.doubled, 0),
+            "other_bytes_after_kills": at_most(tally.other_bytes, 0),
+            "micro_batches_redone_a_kill": at_most(tally.redone_max, 1),
+        },
+    )
 
 
 def equal_bytes(site: ChainSite, version_set: VersionSet) -> dict[str, dict[str, int]]:
@@ -41,9 +88,22 @@ def equal_bytes(site: ChainSite, version_set: VersionSet) -> dict[str, dict[str,
     return found
 
 
-def stock_equal(pipeline: Any, size: int, guidance_scale: float) -> dict[str, int]:
+def _stock(models: Models, directory: Path) -> list[tuple[str, Path, int, float]]:
+    """Pipelines with their pixels a side and their guidance."""
+    from simulation.tiny_pipelines import build_latent_pipeline
+
+    latent = build_latent_pipeline(directory / "latent")
+    return [("in pixels, unguided", models.painter, models.size, 1.0), ("latent, guided", latent, 32, 5.0)]
+
+
+def stock_equal(directory: Path, side: int, guidance_scale: float) -> dict[str, int]:
     """Of `NUM_ROWS` pictures of a pipeline as its library calls it, how many have batches of 4's bytes in others."""
     import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    pipeline: Any = DiffusionPipeline.from_pretrained(str(directory), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    torch.set_num_threads(1)
 
     def painted(rows: Sequence[int]) -> list[bytes]:
         generators = [torch.Generator().manual_seed(_SEEDS[row]) for row in rows]
@@ -51,8 +111,8 @@ def stock_equal(pipeline: Any, size: int, guidance_scale: float) -> dict[str, in
         made = pipeline(
             [texts_of(NUM_ROWS)[row] for row in rows],
             generator=generators,
-            height=size,
-            width=size,
+            height=side,
+            width=side,
             num_inference_steps=12,
             guidance_scale=guidance_scale,
             **given,

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.modalities.chain import TABLES, ChainSite, logged
 
 _RUN_SECONDS_MAX = 300
+_IMPORTS = ("transformers.models.llama.modeling_llama", "diffusers.pipelines.prx.pipeline_prx_pixel", "onnxruntime")
 
 
 @dataclass

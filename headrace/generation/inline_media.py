@@ -97,9 +97,11 @@ def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:
 def _sound(body: bytes, part: Part) -> tuple[str, bytes] | None:
     if has_av() and part.media_type == "audio/wav":
         try:
-            return "audio/ogg", ogg_opus(body, bits_a_channel=_SOUND_BITS, effort=_SOUND_EFFORT)
+            made = ogg_opus(body, bits_a_channel=_SOUND_BITS, effort=_SOUND_EFFORT)
         except (EngineFailed, InvalidInput):
             return None
+        # Of less than a few milliseconds nothing is left.
+        return ("audio/ogg", made) if made else (part.media_type, body)
     return (part.media_type, body) if part.media_type in _PLAYED else None
 
 

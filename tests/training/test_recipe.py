@@ -144,8 +144,8 @@ def test_a_picture_models_training_id_follows_its_shape() -> None:
     # All defaults, whether spelt or not.
     spelt = make_recipe(objective="flow_matching", base_model="encoder", flow_matching=FlowMatching())
     assert spelt.training_id("base", {"shard-00": "a"}) == training_id
-    for changed in ({"depth": 3}, {"ema_decay": 0.9}, {"caption_dropout": 0.2}):
-        other = make_recipe(objective="flow_matching", base_model="encoder", flow_matching=FlowMatching(**changed))
+    for changed in (FlowMatching(depth=3), FlowMatching(ema_decay=0.9), FlowMatching(caption_dropout=0.2)):
+        other = make_recipe(objective="flow_matching", base_model="encoder", flow_matching=changed)
         assert other.training_id("base", {"shard-00": "a"}) != training_id
 
 

@@ -135,10 +135,12 @@
   // One row as a tile of the contact sheet.
   function tile(row) {
     const shown = partsOf(row).map(part);
+    // A campaign of texts alone lacks nothing.
+    const lacks = Object.keys(media[row[CAMPAIGN]] ?? {}).length > 0 && !shown.length;
     return element(
       "li",
       { className: "card" },
-      ...(shown.length ? shown : [element("span", { className: "none" }, "no picture or recording here")]),
+      ...(lacks ? [element("span", { className: "none" }, "no picture or recording here")] : shown),
       text(row[OUTPUT] || "(no text)"),
       text(row[PROMPT], "text prompt"),
       element("div", { className: "foot" }, ...tags(row), moreButton(row)),

@@ -1,0 +1,7 @@
+"""x"""
+
+from benchmarks.modalities.parts import Given, Outcome
+
+
+def run(given: Given, directory):
+    return Outcome(body={}, bars={})
