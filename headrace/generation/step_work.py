@@ -165,6 +165,8 @@ class Media:
     step: Step
     texts: Texts
     open_media: OpenMedia
+    # Index → what was found of the batch that was looked at last.
+    _ready: dict[int, dict[str, TakenMedium]] = field(default_factory=dict)
 
     @property
     def role(self) -> str:
@@ -181,14 +183,18 @@ class Media:
 
     def is_there(self, index: int) -> bool:
         """Whether no engine is needed for the batch: all of it is taken, or skipped."""
-        requests = (one for one in self._asked(index).values() if isinstance(one, MediaRequest))
-        return all(self._taken(one) for one in requests)
+        requests = [one for one in self._asked(index).values() if isinstance(one, MediaRequest)]
+        taken = self.plan.taken.media(self.step, requests)
+        # Of one batch at a time: bytes of all of them may be more than memory holds.
+        self._ready.clear()
+        self._ready[index] = taken
+        return len(taken) == len(requests)
 
     def make(self, engine: MediaMaker | None, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
         """Args: engine: None: `is_there`."""
         batch, asked = self.plan.batches[index], self._asked(index)
         requests = [one for one in asked.values() if isinstance(one, MediaRequest)]
-        taken = {one.row_id: found for one in requests if (found := self._taken(one))}
+        taken = self._ready.pop(index, None) or self.plan.taken.media(self.step, requests)
         tried = self._tried(engine, [one for one in requests if one.row_id not in taken], seconds_of)
         made = []
         for row in batch:
@@ -221,9 +227,6 @@ class Media:
         assert engine, "a batch with rows to make has its engine"
         tried = seconds_of(lambda: make_media(engine, requests, self.plan.row_attempts))
         return dict(zip((one.row_id for one in requests), tried, strict=True))
-
-    def _taken(self, request: MediaRequest) -> TakenMedium | None:
-        return self.plan.taken.medium(self.step, request.text, request.seed)
 
     def read(self, index: int) -> pa.Table:
         return read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])

@@ -283,7 +283,8 @@ def test_a_preview_shows_the_texts_of_a_run(tmp_path: Path, roles: dict) -> None
     site = make_media_site(tmp_path / "store", campaign=campaign)
     site.draw_prompts(tmp_path)
     wanted = WantedSet(version_set=site.make_set(), unsealed={})
-    shown = preview(campaign, wanted, day=DAY, home=tmp_path, num_rows=7, open_engine=site.open_rows).rows
+    opens = {"open_engine": site.open_rows, "open_media": site.open_media}
+    shown = preview(campaign, wanted, day=DAY, home=tmp_path, num_rows=7, **opens).rows
     made = site.generate().content.table().to_pylist()
     assert [(one.row_id, one.seed, one.output) for one in shown] == [
         (row["row_id"], row["seed"], row["output"]) for row in made
