@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         },
         "caught_by_duration_alone": {
             kind: rounded(
-                np.mean([not durations[0] <= one.figures["duration_seconds"] <= durations[-1] for one in them])
+                float(np.mean([not durations[0] <= one.figures["duration_seconds"] <= durations[-1] for one in them]))
             )
             for kind, them in found.items()
         },

@@ -69,7 +69,6 @@ def speech_verdict(content: bytes, text: str, settings: SpeechReview, *, speed: 
         return SpeechVerdict(faults=("silent",), figures={"duration_seconds": 0.0, "loudness": 0.0})
     mono = mono_of(levels)
     wanted = readings(text)
-    num_letters = max(map(len, wanted))
     figures = {
         "duration_seconds": sound.duration_seconds,
         "loudness": float(np.sqrt(np.square(mono, dtype=np.float64).mean())),
@@ -86,10 +85,10 @@ def speech_verdict(content: bytes, text: str, settings: SpeechReview, *, speed: 
     if _is_above(figures["clipped_share"], settings.clipped_share_max):
         faults.append("clipped")
     # As characters: a text has a blank or a sign for about six letters.
-    num_characters = _characters(text, num_letters)
-    figures["characters_a_second"] = num_characters / (sound.duration_seconds * speed)
+    fewest, most = (_characters(text, num) for num in (min(map(len, wanted)), max(map(len, wanted))))
+    figures["characters_a_second"] = fewest / (sound.duration_seconds * speed)
     spoken_seconds = max(sound.duration_seconds * speed - _PAUSES_SECONDS, 0)
-    if settings.characters_a_second_min and spoken_seconds * settings.characters_a_second_min > num_characters:
+    if settings.characters_a_second_min and spoken_seconds * settings.characters_a_second_min > most:
         faults.append("too_long")
     if _is_above(figures["characters_a_second"], settings.characters_a_second_max):
         faults.append("too_short")
