@@ -200,9 +200,9 @@ def _registry_findings(
 
 def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[FileFinding]:
     """Whether the answers alone, which their limit bounds, may spend a day's budget; of a day of `num_rows`."""
-    if campaign.budget is None:
+    if campaign.budget is None or not campaign.writers:
         return
-    writer = campaign.parts[campaign.order[-1]]
+    writer = campaign.parts[campaign.writers[-1]]
     longest = writer.decoding.max_new_tokens
     price = campaign.prices.get(writer.model)
     at_most = {"tokens": float(num_rows * longest), "money": price.of(0, num_rows * longest) if price else None}
