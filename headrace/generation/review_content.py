@@ -7,6 +7,7 @@ text is judged. What was measured of an item stays beside its reference, for rep
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ import pyarrow as pa
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
 from headrace.generation.sealing import TEXTS_OF
@@ -211,6 +213,8 @@ def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
 
 def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
     """The limits by which the campaign's pictures, or recordings, are judged."""
+    if kind == "speech":
+        return campaign.review.speech or SpeechReview()
     return campaign.review.pictures or PictureReview()
 
 
@@ -249,8 +253,16 @@ def _pictures_judged(
         yield row, verdict.faults, verdict.figures
 
 
-def _speech_judged(role: str, parts: RowParts, settings: Any) -> Iterator[_Judged]:
-    return iter(())
+def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_Judged]:
+    from headrace.generation.media_review.speech import speech_verdict
+
+    limits = _limits_of("speech", campaign)
+    how = campaign.parts[role].speech if role in campaign.parts else None
+    for row, content in _contents(parts, role, "speech"):
+        asked = parts.making[row][role]["asked"]
+        verdict = speech_verdict(content, asked, limits, speed=how.speed if how else 1.0)
+        heard = {} if verdict.heard is None else {"heard": verdict.heard}
+        yield row, verdict.faults, {**verdict.figures, **heard}
 
 
 def _contents(parts: RowParts, role: str, kind: MemberKind) -> Iterator[tuple[str, bytes]]:
@@ -305,9 +317,13 @@ def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str,
 
 
 def _json(figures: Mapping[str, Any]) -> str:
-    # Rounded, so that a processor that adds in another order gives the same bytes.
-    rounded = {name: round(one, 4) if isinstance(one, float) else one for name, one in figures.items()}
-    return json.dumps(rounded, sort_keys=True)
+    # Rounded, so that a processor that adds in another order gives the same bytes. JSON has no infinity.
+    told = {
+        name: round(one, 4) if isinstance(one, float) else one
+        for name, one in figures.items()
+        if not isinstance(one, float) or math.isfinite(one)
+    }
+    return json.dumps(told, sort_keys=True)
 
 
 def _replaced(table: pa.Table, media: pa.Array) -> pa.Table:

@@ -63,11 +63,13 @@ METRICS: dict[str, Metric] = {
 
 BULK_METRICS = frozenset({PASS_RATE, MIRRORED_PASS_RATE})
 LIVE_METRICS = METRICS.keys() - BULK_METRICS
-AGREEMENT = "agreement"
+AGREEMENT, CHARACTER_ERROR_RATE = "agreement", "character_error_rate"
 # Of one role of a campaign, named ROLE.METRIC. All but the pass rate are figures that the review measures of an item.
 ROLE_METRICS: dict[str, Metric] = {
     PASS_RATE: Metric(kind="proportion", worse="lower", words="share of its parts that the review keeps"),
     AGREEMENT: Metric(kind="proportion", worse="lower", words="share of pictures that show what they should"),
+    # Ears mishear; a certain loss of a hundredth of the letters is no harm.
+    CHARACTER_ERROR_RATE: Metric(kind="mean", worse="higher", words="share of letters misheard", is_tolerated=True),
 }
 
 
@@ -105,7 +107,8 @@ class GateSettings:
     margins: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit. In a
     campaign that paints or speaks also ROLE.pass_rate (the share of the role's texts, pictures or recordings that break
-    none of its own rules) and, of a painter with true pictures to compare with, ROLE.agreement."""
+    none of its own rules), of a painter with true pictures to compare with ROLE.agreement, and of a speaker to whom the
+    review listens ROLE.character_error_rate."""
     heldout_margin: Annotated[float, Ge(0)] | None = 0.02
     """How far the candidate's held-out loss may lie above the stable set's; null: not judged."""
     taught_error_margin: Annotated[float, Ge(0)] | None = 0.05

@@ -17,6 +17,7 @@ from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.campaign import Campaign, PromptSource, load_campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.preview import WantedSet, preview
 from headrace.generation.review import RULES, Review
 from headrace.generation.review_content import review_content
@@ -26,6 +27,7 @@ from headrace.handoff.media.publishing import publish_media
 from headrace.rollout.evidence import review_metrics
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan
+from headrace.version_sets.sets import VersionSet
 from simulation.campaign_site import DAY
 from simulation.pictures import landscape
 from tests.generation.builders import TEXTS, ScriptedEngine
@@ -128,6 +130,54 @@ def test_texts_keep_their_rules_and_a_row_without_a_text_has_one_fault(tmp_path:
     assert found.num_rejected_by["failed"] == 1
     assert list(found.num_rejected_by)[: len(RULES)] == list(RULES)
     assert found.num_rejected_by["painter.failed"] == 0
+
+
+class Silent:
+    """Says nothing of one text, and leaves others to the engine."""
+
+    name, build, deterministic = "echo", "", True
+
+    def __init__(self, made: Any, silent: str) -> None:
+        self.made, self.silent = made, silent
+
+    def generate(self, requests: list[MediaRequest]) -> list[MediaResult]:
+        made = self.made.generate(requests)
+        return [
+            replace(result, content=result.content[:44] + bytes(len(result.content) - 44))
+            if one.text == self.silent
+            else result
+            for one, result in zip(requests, made, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.made.close()
+
+
+def test_a_recording_is_rejected_by_its_own_rules_and_its_picture_stays(tmp_path: Path) -> None:
+    roles = make_roles()
+    site = make_media_site(tmp_path, campaign=make_media_campaign({"speaker": roles["speaker"], **PAINTER}))
+
+    def opened(version_set: VersionSet, role: str) -> Any:
+        return Painting(true_picture) if role == "painter" else Silent(site.open_media(version_set, role), TEXTS[3])
+
+    content = site.generate(open_media=opened).content
+    found = review_content(content, site.handoffs, site.campaign)
+    rows = found.table.to_pylist()
+    assert [row["rejected_by"] for row in rows] == [["speaker.silent"] if n == 3 else [] for n in range(7)]
+    assert found.num_rejected_by["speaker.silent"] == 1
+    assert found.num_rejected_by["speaker.clipped"] == found.num_rejected_by["painter.blank"] == 0
+    assert [[one["role"] for one in row["media"]] for row in rows] == [["speaker", "painter"]] * 7
+    assert json.loads(rows[0]["media"][0]["figures"])["duration_seconds"] > 0
+
+
+def test_limits_for_recordings_need_a_role_that_speaks(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCampaign, match="review: speech judges what a role makes, and no role .* makes speech"):
+        painter_site(tmp_path, review=ReviewSettings(speech=SpeechReview()))
+    heard = Plan(gate=GateSettings(margins={"speaker.character_error_rate": 0.05}))
+    with pytest.raises(InvalidInput, match=r"nothing measures speaker\.character_error_rate here"):
+        make_media_campaign(rollout=heard)
+    listening = ReviewSettings(speech=SpeechReview(character_error_rate_max=0.55))
+    assert make_media_campaign(rollout=heard, review=listening).plan.gate.margins
 
 
 def test_agreement_is_measured_against_the_captions_true_pictures(tmp_path: Path) -> None:

@@ -200,9 +200,7 @@ def _registry_findings(
 
 def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[FileFinding]:
     """Whether the answers alone, which their limit bounds, may spend a day's budget; of a day of `num_rows`."""
-    if campaign.budget is None:
-        return
-    if not campaign.writers:
+    if campaign.budget is None or not campaign.writers:
         return
     writer = campaign.parts[campaign.writers[-1]]
     longest = writer.decoding.max_new_tokens
