@@ -7,6 +7,7 @@ is counted.
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +17,14 @@ from headrace.generation.day_media import DayMedia, Part
 from headrace.generation.opus import has_av, ogg_opus
 from headrace.handoff.media.pictures import opened_picture
 from headrace.text.shown_media import ShownMedia
+from headrace.text.visible import shortened, visible_lines
 from headrace.version_sets.media_settings import MemberKind
 
 # A picture is shown at most so large, in CSS pixels.
 PICTURE_PIXELS = 192
 # A picture of such size and bytes is shown as it is.
 _RAW_BYTES_MAX = 16_000
+_FIGURES_CHARS = 400
 _SOUND_BITS, _SOUND_EFFORT = 20_000, 0
 # Every browser shows and plays these.
 _SHOWN = frozenset({"image/png", "image/jpeg", "image/webp"})
@@ -68,13 +71,28 @@ def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, 
 
 def shown_part(part: Part) -> ShownMedia | None:
     """None: it cannot be shown."""
-    body = part.read()
+    body, figures = part.read(), _in_words(part.figures)
     if part.kind == "image":
         is_small = max(part.width or 0, part.height or 0) <= PICTURE_PIXELS // 2
         found = _picture(body, part)
-        return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found), is_small=is_small)
+        return found and ShownMedia(
+            role=part.role, kind=part.kind, url=_url(*found), is_small=is_small, figures=figures
+        )
     found = _sound(body, part)
-    return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found))
+    return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found), figures=figures)
+
+
+def _in_words(figures: str) -> str:
+    """`contrast 41.2, rank 1`; what is no JSON object says nothing."""
+    try:
+        measured = json.loads(figures or "{}")
+    except ValueError:
+        return ""
+    if not isinstance(measured, dict):
+        return ""
+    named = ((str(name).replace("_", " "), value) for name, value in measured.items() if value is not None)
+    said = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in named)
+    return shortened(visible_lines(", ".join(said)), _FIGURES_CHARS)
 
 
 def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ShownMedia:
-    """`kind`: "image" or "speech". `is_small`: to be enlarged with sharp pixels."""
+    """`kind`: "image" or "speech". `is_small`: to be enlarged with sharp pixels. `figures`: what was measured of it."""
 
     role: str
     kind: str
     url: str
     is_small: bool = False
+    figures: str = ""
 
     @property
     def num_bytes(self) -> int:
         # With its role, and what a page puts around it.
-        return len(self.url) + len(self.role.encode()) + 120
+        return len(self.url) + len(self.role.encode()) + len(self.figures.encode()) + 120
