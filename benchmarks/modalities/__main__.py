@@ -26,11 +26,11 @@ PEERS: dict[str, str | Path] = {"lance": "lance"}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("modalities", __doc__)
-    part: dict[str, Any] = {"action": "append_const", "dest": "only"}
-    parser.add_argument("--exact", const="exact", **part, help="same bytes in any batch, and after kill -9")
-    parser.add_argument("--overhead", const="overhead", **part, help="CPU beside bare loops")
-    parser.add_argument("--paired", const="paired", **part, help="two painters on the same texts")
-    parser.add_argument("--storage", const="storage", **part, help="many pictures beside loose files")
+    chosen: dict[str, Any] = {"action": "append_const", "dest": "only"}
+    parser.add_argument("--exact", const="exact", **chosen, help="same bytes in any batch, and after kill -9")
+    parser.add_argument("--overhead", const="overhead", **chosen, help="CPU beside bare loops")
+    parser.add_argument("--paired", const="paired", **chosen, help="two painters on the same texts")
+    parser.add_argument("--storage", const="storage", **chosen, help="many pictures beside loose files")
     parser.add_argument("--writer", type=Path, help="a language model's directory; default: a tiny one")
     parser.add_argument("--painter", type=Path, help="a diffusers pipeline's directory; default: a tiny one")
     parser.add_argument("--size", type=whole(1), default=32, help="pixels of what --painter paints, a side")
