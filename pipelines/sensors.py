@@ -23,6 +23,7 @@ from headrace.generation.claims import Claims
 from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
+from headrace.generation.under_way import claims_under_way, makes_media
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition, digest_text
 from headrace.placement.demand import REASON
@@ -35,6 +36,7 @@ from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
+from headrace_dagster.assets.generation import MEDIA_ASSETS
 from headrace_dagster.partition_keys import register_keys, unknown_keys
 from headrace_dagster.resources.campaigns import campaigns_resource
 from headrace_dagster.resources.rollouts import rollouts_resource
@@ -121,7 +123,7 @@ def _rollout_request(
     action = next_action(state, subject.plan, rollout.facts(subject, models))
     if action.kind == "none" and not is_new:
         return action.reason
-    if _under_way(instance, "rollout", subject.name):
+    if _under_way(instance, ("rollout",), subject.name):
         return "a rollout run is under way."
     head = state.head if state else 0
     # By head and decision: a new fact at the same head (another model or verdict) gives another key. By time: a run
@@ -170,7 +172,8 @@ def _day_requests(
         clock=SystemClock(),
     )
     sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
-    in_flight = {key for key in prompts if key not in sealed and _under_way(instance, "generated_content", key)}
+    making = ("generated_content", *MEDIA_ASSETS)
+    in_flight = {key for key in prompts if key not in sealed and _under_way(instance, making, key)}
     ready = dispatch(
         keys,
         state=state,
@@ -182,11 +185,12 @@ def _day_requests(
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
         places=claims.places(state, keys),
     )
+    begun = claims_under_way(handoffs.objects, campaign.name) if ready.start else {}
     requests = [
         dg.RunRequest(
             run_key=f"{key}:{inputs_digest(prompts[key])[:16]}",
             partition_key=key,
-            job_name=WITH_MEDIA.name if campaign.makers else "generate",
+            job_name=WITH_MEDIA.name if makes_media(handoffs.objects, campaign, state, begun.get(key)) else "generate",
         )
         for key in ready.start
     ]
@@ -293,9 +297,9 @@ def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
         context.log.warning(problem)
 
 
-def _under_way(instance: dg.DagsterInstance, asset: str, partition: str) -> bool:
+def _under_way(instance: dg.DagsterInstance, assets: Sequence[str], partition: str) -> bool:
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY, tags={"dagster/partition": partition}))
-    return any(asset in run_assets(run) for run in runs)
+    return any({*assets} & {*run_assets(run)} for run in runs)
 
 
 @dg.run_failure_sensor(

@@ -1,17 +1,17 @@
 """`headrace trace`: one row's whole origin."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.command_line.bodies.campaigns import PromptPlaceBody, TraceBody, TracedModelBody
+from headrace.command_line.bodies.campaigns import PromptPlaceBody, TraceBody, TracedModelBody, TracedPartBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
     from headrace.generation.prompt_places import TracedPlace
-    from headrace.generation.tracing import Trace, TracedModel
+    from headrace.generation.tracing import Trace, TracedModel, TracedPart
     from headrace.version_sets.sets import EngineSpec
 
 
@@ -30,6 +30,8 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Show what one row was made from: prompt, file and line, models with digests, training data, seed, run, review.
+
+    Of its pictures and recordings also what was asked, seed, run and digest.
 
     Reads the store, and the prompt file to see if it has changed since. A row that a newer version of its partition
     replaced is found as long as its own is kept, and so is a mirror's.
@@ -69,10 +71,15 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
             ]
         )
     )
+    parts = {part.role: part for part in found.parts}
     for model in found.models:
         print_heading(model.member.role)
         engine = found.version_set.engine_of(model.member.role) if found.version_set else None
-        print_lines(aligned(model_facts(model, engine)))
+        part = parts.pop(model.member.role, None)
+        print_lines(aligned([*model_facts(model, engine), *(part_facts(part) if part else [])]))
+    for part in parts.values():
+        print_heading(part.role)
+        print_lines(aligned(part_facts(part)))
     print_lines([f"Passed over: {one}" for one in damaged])
 
 
@@ -93,12 +100,38 @@ def _standing(found: "Trace") -> str:
 
 
 def _run_text(found: "Trace") -> str:
-    made = found.execution
-    if made is None:
-        return found.content.manifest.run_id
+    return _making_text(found.execution) if found.execution else found.content.manifest.run_id
+
+
+def _making_text(made: Mapping[str, Any]) -> str:
     retries = f", {made['retries']} retries" if made["retries"] else ""
     same = "the same bytes again" if made["deterministic"] else "other bytes if made again"
-    return f"{made['run_id']} on {made['host']}, attempt {made['attempt']}{retries}, {made['seconds']:.2f} s, {same}"
+    run = f"{made['run_id']} on {made['host']}, attempt {made['attempt']}{retries}"
+    if source := made.get("taken_from"):
+        return f"{run}, taken from {source}, {same}"
+    return f"{run}, {made['seconds']:.2f} s, {same}"
+
+
+def part_facts(part: "TracedPart") -> list[list[str]]:
+    from headrace.command_line.output import counted
+    from headrace.text.visible import one_line
+
+    made, item = part.making, part.item
+    facts = [
+        ["asked", one_line(made["asked"]) or "nothing"],
+        ["seed", str(made["seed"])],
+        ["run", _making_text(made)],
+    ]
+    if item is None or part.media is None:
+        why = made["error"] or ("it is gone" if made["finish_reason"] == "stop" else made["finish_reason"])
+        return [*facts, ["item", f"none: {one_line(why)}"]]
+    size = f"{item['width']} × {item['height']}" if item["width"] else f"{item['duration_seconds']:.2f} s"
+    told = f"{item['item_id']} of {part.media.label}, {item['media_type']}, {size}"
+    return [
+        *facts,
+        ["item", f"{told}, {counted(item['num_bytes'], 'byte')}"],
+        ["digest", f"xxh3-128 {item['xxh3_128'].hex()}"],
+    ]
 
 
 def _review_text(found: "Trace") -> str:
@@ -136,6 +169,17 @@ def _place(place: "TracedPlace") -> PromptPlaceBody:
     return PromptPlaceBody(file=place.file, number=place.number, unit=place.unit, now=place.now)
 
 
+def _part(part: "TracedPart") -> TracedPartBody:
+    item = {**part.item, "xxh3_128": part.item["xxh3_128"].hex()} if part.item else None
+    return TracedPartBody(
+        role=part.role,
+        run=dict(part.making),
+        item=item,
+        asset=part.media.asset if part.media else None,
+        version=part.media.version if part.media else None,
+    )
+
+
 def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
     models = [
         TracedModelBody(
@@ -164,6 +208,7 @@ def _body(found: "Trace", damaged: Sequence[str]) -> TraceBody:
         comparison=dict(found.comparison) if found.comparison else None,
         version_set=found.version_set.for_people() if found.version_set else None,
         models=tuple(models),
+        parts=tuple(map(_part, found.parts)),
         replaced_by=found.replaced_by.version if found.replaced_by else None,
         is_in_newest=found.is_in_newest,
         damaged=tuple(damaged),

@@ -247,7 +247,7 @@ class _Making:
             self._report()
             return
         # No model is loaded for nothing.
-        self._stop_if_spent()
+        self._stop_if_spent(work)
         engine = work.open()
         try:
             self._note_drift(engine.build, work.wanted_build())
@@ -255,9 +255,12 @@ class _Making:
             while missing := self.missing(work):
                 self._report()
                 self._stop_if_aborted()
-                self._stop_if_spent()
+                self._stop_if_spent(work)
                 self._make(work, engine, missing[0])
             self._report()
+            if self.spending:
+                # The next step is measured against all of this one.
+                self.spending.count(self.claim, self._done, work.role)
         finally:
             engine.close()
 
@@ -302,10 +305,11 @@ class _Making:
             self.claims.drop_batches(self.claim)
             raise void_error(self.claim, reason)
 
-    def _stop_if_spent(self) -> None:
+    def _stop_if_spent(self, work: Work) -> None:
         if self.spending:
             rows_done, rows_total = self._rows()
-            self.spending.stop_if_spent(self.claim, self._done, num_made=rows_done, num_asked=rows_total)
+            asked = {"num_made": rows_done, "num_asked": rows_total}
+            self.spending.stop_if_spent(self.claim, self._done, **asked, role=work.role)
 
     def _rows(self) -> tuple[int, int]:
         """Those that are made, and all."""

@@ -7,6 +7,7 @@ text is judged. What was measured of an item stays beside its reference, for rep
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ import pyarrow as pa
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
 from headrace.generation.sealing import TEXTS_OF
@@ -33,9 +35,11 @@ from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 
 if TYPE_CHECKING:
-    from headrace.generation.media_review.pictures import Verdict
     from headrace.generation.media_review.references import References
 
+_KEYS: Mapping[MemberKind, str] = {"image": "pictures", "speech": "speech"}
+# A row's id, the rules that its item breaks, and what was measured of it, by name.
+_Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
 # Rows whose texts are in memory at once.
 _SLICE_ROWS = 2048
 # Faults of a part that is not there, by its finish_reason; a part that was skipped for want of a text has none.
@@ -44,17 +48,16 @@ _NOT_MADE = {"error": "failed", "refused": "refused"}
 
 @dataclass(frozen=True, kw_only=True)
 class RowParts:
-    """Row id → role → what was made of it; None: nothing was.
+    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
     Attributes:
-        kinds: the roles that painted or spoke, in their order, with what they make: those of the version set that made
+        kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
             the rows, whatever the campaign's file says by now.
-        writers: those of the set; none: the texts are the prompts.
-        sets: the kind's media, for who reads bytes.
+        is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
     kinds: Mapping[str, MemberKind]
-    writers: tuple[str, ...]
+    is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
     sets: Mapping[MemberKind, MediaSet]
@@ -73,7 +76,7 @@ class Verdicts:
 
     broken: list[list[str]]
     rules: tuple[str, ...]
-    figures: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     measured: Mapping[str, int | float] = field(default_factory=dict)
 
 
@@ -89,7 +92,7 @@ def review_content(content: Handoff, handoffs: HandoffStore, campaign: Campaign,
     """
     table = content.table()
     parts = parts_of(content, handoffs)
-    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts)
+    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts=parts)
     if parts is not None:
         rows = table["row_id"].to_pylist()
         references = [_references(parts, row, found.figures.get(row, {})) for row in rows]
@@ -103,40 +106,40 @@ def verdicts_of(
     handoffs: HandoffStore,
     campaign: Campaign,
     references: "References | None" = None,
-    parts: RowParts | None = None,
+    *,
+    parts: RowParts | None,
 ) -> Verdicts:
-    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: if the caller has read them.
-
-    Raises: HandoffMissing: as `parts_of`.
-    """
-    parts = parts or parts_of(content, handoffs)
+    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: of it, as `parts_of` finds them."""
     # A prompt that is painted as it is was not written by anybody.
-    is_written = parts is None or bool(parts.writers)
+    is_written = parts is None or parts.is_written
     rules = tuple(RULES) if is_written else ()
     broken = _texts_broken(content, campaign) if is_written else [[] for _ in range(content.num_rows)]
     if parts is None:
         return Verdicts(broken=broken, rules=rules)
     rows = content.table(["row_id"])["row_id"].to_pylist()
     by_row = dict(zip(rows, broken, strict=True))
-    figures: dict[str, dict[str, Mapping[str, float]]] = defaultdict(dict)
-    for role in parts.kinds:
-        rules += _rules_of(role, campaign, parts)
+    figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for role, kind in parts.kinds.items():
+        rules += _rules_of(role, kind, campaign)
         for row, rule in _not_made(rows, role, parts):
             by_row[row].append(f"{role}.{rule}")
     # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
     for role in sorted(parts.kinds, key=lambda role: parts.kinds[role] == "image"):
         if parts.kinds[role] == "image":
             captions = _captions(content, handoffs, campaign, role, parts)
-            judged = _pictures_judged(
-                role, by_row, captions, parts, _settings_of(campaign, parts.kinds.values())["pictures"], references
-            )
+            judged = _pictures_judged(role, by_row, captions, parts, _limits_of("image", campaign), references)
         else:
-            judged = _speech_judged(role, parts, _settings_of(campaign, parts.kinds.values()).get("speech"))
-        for row, verdict in judged:
-            by_row[row] += [f"{role}.{rule}" for rule in verdict.faults]
-            figures[row][role] = verdict.figures
-    measured = {name: value for role in parts.kinds for name, value in _measured(role, figures, campaign, parts)}
-    return Verdicts(broken=broken, rules=rules, figures=figures, measured=measured)
+            judged = _speech_judged(role, parts, campaign)
+        for row, faults, measured in judged:
+            by_row[row] += [f"{role}.{rule}" for rule in faults]
+            figures[row][role] = measured
+    has_references = references is not None
+    over_all = {
+        name: value
+        for role, kind in parts.kinds.items()
+        for name, value in _measured(role, figures, has_references=has_references and kind == "image")
+    }
+    return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
 
 
 def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "References | None":
@@ -152,10 +155,11 @@ def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "Re
 def rules_digest(campaign: Campaign, references: "References | None") -> str:
     """Of everything in a campaign's file that verdicts depend on."""
     body = asdict(campaign.review)
-    kinds: list[MemberKind] = [campaign.parts[role].kind for role in campaign.makers]
-    of_kinds = {kind: asdict(settings) for kind, settings in _settings_of(campaign, kinds).items()}
     # A text campaign's is what it was before there were pictures.
-    body = {name: value for name, value in body.items() if name not in ("pictures", "speech")} | of_kinds
+    body = {name: value for name, value in body.items() if name not in _KEYS.values()}
+    kinds: set[MemberKind] = {campaign.parts[role].kind for role in campaign.makers}
+    for kind in kinds:
+        body[_KEYS[kind]] = asdict(limits) if (limits := _limits_of(kind, campaign)) else None
     if references is not None:
         body["references"] = references.digest
     return digest_text("review", canonical_json(body).decode())
@@ -169,7 +173,7 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
     """
     if TEXTS_OF not in content.attributes:
         return None
-    texts, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
+    _, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
@@ -193,8 +197,9 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
         for item in handoff.table().to_pylist():
             role = item["item_id"].rpartition("/")[2]
             items.setdefault(item["row_id"], {})[role] = item
+    is_written = bool(content.attributes[TEXTS_OF])
     kinds: dict[str, MemberKind] = {step.role: step.kind for step in later}
-    return RowParts(kinds=kinds, writers=texts.roles, making=making, items=items, sets=sets)
+    return RowParts(kinds=kinds, is_written=is_written, making=making, items=items, sets=sets)
 
 
 def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
@@ -206,15 +211,16 @@ def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
     return broken
 
 
-def _settings_of(campaign: Campaign, kinds: Iterable[MemberKind]) -> dict[str, Any]:
-    """The limits by which pictures and recordings are judged, by their key in the campaign's file."""
-    return {"pictures": campaign.review.pictures or PictureReview()} if "image" in kinds else {}
+def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
+    """The limits by which the campaign's pictures, or recordings, are judged."""
+    if kind == "speech":
+        return campaign.review.speech or SpeechReview()
+    return campaign.review.pictures or PictureReview()
 
 
-def _rules_of(role: str, campaign: Campaign, parts: RowParts) -> tuple[str, ...]:
-    key = "pictures" if parts.kinds[role] == "image" else "speech"
-    settings = _settings_of(campaign, parts.kinds.values()).get(key)
-    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(settings.rules if settings else ())))
+def _rules_of(role: str, kind: MemberKind, campaign: Campaign) -> tuple[str, ...]:
+    limits = _limits_of(kind, campaign)
+    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
 
 
 def _not_made(rows: Iterable[str], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
@@ -234,7 +240,7 @@ def _pictures_judged(
     parts: RowParts,
     settings: PictureReview,
     references: "References | None",
-) -> "Iterator[tuple[str, Verdict]]":
+) -> Iterator[_Judged]:
     """Args: broken: every row, in order, with the rules that it breaks so far."""
     from headrace.generation.media_review.pictures import Painted, measured, picture_verdicts
 
@@ -243,11 +249,20 @@ def _pictures_judged(
     painted = [
         Painted(measured=found[row], caption=captions.get(row, ""), is_rejected=bool(broken[row])) for row in there
     ]
-    yield from zip(there, picture_verdicts(painted, settings, references), strict=True)
+    for row, verdict in zip(there, picture_verdicts(painted, settings, references), strict=True):
+        yield row, verdict.faults, verdict.figures
 
 
-def _speech_judged(role: str, parts: RowParts, settings: Any) -> "Iterator[tuple[str, Verdict]]":
-    return iter(())
+def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_Judged]:
+    from headrace.generation.media_review.speech import speech_verdict
+
+    limits = _limits_of("speech", campaign)
+    how = campaign.parts[role].speech if role in campaign.parts else None
+    for row, content in _contents(parts, role, "speech"):
+        asked = parts.making[row][role]["asked"]
+        verdict = speech_verdict(content, asked, limits, speed=how.speed if how else 1.0)
+        heard = {} if verdict.heard is None else {"heard": verdict.heard}
+        yield row, verdict.faults, {**verdict.figures, **heard}
 
 
 def _contents(parts: RowParts, role: str, kind: MemberKind) -> Iterator[tuple[str, bytes]]:
@@ -275,25 +290,24 @@ def _captions(
     for row in content.table(["row_id", "prompt_id", "output"]).to_pylist():
         try:
             prompt = prompts[row["prompt_id"]]
-            found[row["row_id"]] = asked_of(template, text=row["output"], prompt=prompt, writers=parts.writers)
+            found[row["row_id"]] = asked_of(template, text=row["output"], prompt=prompt, writers=campaign.writers)
         except InvalidInput:
             continue
     return found
 
 
 def _measured(
-    role: str, figures: Mapping[str, Mapping[str, Mapping[str, float]]], campaign: Campaign, parts: RowParts
+    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], *, has_references: bool
 ) -> Iterator[tuple[str, int | float]]:
     items = [of_row[role] for of_row in figures.values() if role in of_row]
     for name in ROLE_METRICS:
         if values := [one[name] for one in items if name in one]:
             yield f"{role}.{name}", fmean(values)
-    pictures = campaign.review.pictures
-    if pictures and pictures.references and parts.kinds[role] == "image":
+    if has_references:
         yield f"{role}.num_without_reference", sum("agreement" not in one for one in items)
 
 
-def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     there = parts.items.get(row_id, {})
     names = [field.name for field in MEDIA.type.value_type]
     found = (
@@ -302,9 +316,14 @@ def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str,
     return [{name: item[name] for name in names} for item in found]
 
 
-def _json(figures: Mapping[str, float]) -> str:
-    # Rounded, so that a processor that adds in another order gives the same bytes.
-    return json.dumps({name: round(value, 4) for name, value in sorted(figures.items())})
+def _json(figures: Mapping[str, Any]) -> str:
+    # Rounded, so that a processor that adds in another order gives the same bytes. JSON has no infinity.
+    told = {
+        name: round(one, 4) if isinstance(one, float) else one
+        for name, one in figures.items()
+        if not isinstance(one, float) or math.isfinite(one)
+    }
+    return json.dumps(told, sort_keys=True)
 
 
 def _replaced(table: pa.Table, media: pa.Array) -> pa.Table:

@@ -1,9 +1,10 @@
 """Counts what a campaign's day has spent, against its budget: from what the store has of its attempts, and no more.
 
-Micro-batches and sealed tables state each row's tokens and seconds, so a killed run, a retry and another shard's worker
-count without a record of their own. One's own partition is counted before each micro-batch; the others are looked at
-again as often as costs a hundredth of the time. What they spent in between, and each worker's present micro-batch, may
-exceed the budget.
+Micro-batches and sealed tables state each row's tokens and seconds, and the seconds of its pictures and recordings, so
+a killed run, a retry and another shard's worker count without a record of their own. One's own partition is counted
+before each micro-batch; the others are looked at again as often as costs a hundredth of the time. What they spent in
+between, and each worker's present micro-batch, may exceed the budget. Rows that were taken instead of being made cost
+nothing.
 """
 
 import time
@@ -22,7 +23,9 @@ from headrace.generation.budget import spent_text
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import CLAIM, ROOT, SETTLED, Claim, is_claim
 from headrace.generation.micro_batches import committed, read_figures
-from headrace.generation.sealed_tables import TABLES_OF
+from headrace.generation.sealed_tables import MEDIA_OF, TABLES_OF
+from headrace.generation.steps import steps_of
+from headrace.handoff.schemas import TAKEN_FROM
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, partition_from_path
 from headrace.store.objects import ObjectStore
@@ -55,7 +58,8 @@ class _Attempt:
     """What is known of one attempt: the micro-batches that were counted, or all of it, once it is sealed."""
 
     claim: Claim
-    counted: set[int] = field(default_factory=set)
+    # Of the role that paints or speaks, or of the texts; and the number of the batch.
+    counted: set[tuple[str, int]] = field(default_factory=set)
     spent: Spent = field(default_factory=Spent)
     is_whole: bool = False
 
@@ -91,11 +95,14 @@ class Spending:
         day = ContentPartition.parse(claim.partition).day
         return cls(campaign=campaign, handoffs=handoffs, day=day, monotonic=monotonic)
 
-    def stop_if_spent(self, claim: Claim, done: Collection[int], *, num_made: int, num_asked: int) -> None:
+    def stop_if_spent(
+        self, claim: Claim, done: Collection[int], *, num_made: int, num_asked: int, role: str = ""
+    ) -> None:
         """Args:
             claim: one's own attempt.
-            done: its committed micro-batches.
-            num_made, num_asked: its rows.
+            done: its committed micro-batches of the step that it is at.
+            num_made, num_asked: its rows of that step.
+            role: of that step, if it paints or speaks.
 
         Raises:
             BudgetSpent: the day has spent one of its budgets.
@@ -106,7 +113,7 @@ class Spending:
             self._look_at_all()
             ended = self.monotonic()
             self._look_at = ended + max(_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_TIMES * (ended - now))
-        self._count(self._attempts.setdefault(claim.id, _Attempt(claim=claim)), done)
+        self.count(claim, done, role)
         if over := self._over():
             rows = f"{num_made:,} of {num_asked:,} rows of {claim.partition} are made. They stay"
             raise BudgetSpent(
@@ -117,6 +124,10 @@ class Spending:
                 spent=over.amount,
                 budget=over.limit,
             )
+
+    def count(self, claim: Claim, done: Collection[int], role: str = "") -> None:
+        """Counts one's own micro-batches of a step. Args: as in `stop_if_spent`."""
+        self._count(self._attempts.setdefault(claim.id, _Attempt(claim=claim)), role, done)
 
     def stop_before_runs(self, num_partitions: int) -> None:
         """For who is about to start runs that ask for rows of so many partitions.
@@ -170,24 +181,34 @@ class Spending:
                 attempt = self._attempts.setdefault(claim.id, _Attempt(claim=claim))
                 if attempt.is_whole or (one.removesuffix(".json") in settled and self._count_sealed(attempt)):
                     continue
-                self._count(attempt, committed(self._objects, claim))
+                for role in ("", *self._makers(claim)):
+                    self._count(attempt, role, committed(self._objects, claim, role))
 
     def _count_sealed(self, attempt: _Attempt) -> bool:
         """Counts the tables, since the micro-batches of a published attempt may be collected. False: there are none."""
         claim = attempt.claim
         tables = [self.handoffs.find(asset, claim.partition, claim=claim.id) for asset in TABLES_OF[claim.kind]]
+        if self._makers(claim):
+            _, making_media = MEDIA_OF[claim.kind]
+            tables.append(self.handoffs.find(making_media, claim.partition, claim=claim.id))
         if not all(tables):
             return False
-        rows, making = (one for one in tables if one)
+        rows, making, *media = (one for one in tables if one)
         try:
-            figures = rows.table(list(_FIGURES)).append_column("seconds", making.table(["seconds"])["seconds"])
+            made = making.table()
+            figures = rows.table(list(_FIGURES)).append_column("seconds", made["seconds"])
+            if TAKEN_FROM.name in made.column_names:
+                figures = figures.append_column(TAKEN_FROM.name, made[TAKEN_FROM.name])
+            spent = self._spent(claim, figures)
+            for one in media:
+                spent += _seconds(one.table(["seconds"]))
         except HandoffCorrupt:
             return False
-        attempt.spent, attempt.is_whole = self._spent(claim, figures), True
+        attempt.spent, attempt.is_whole = spent, True
         return True
 
-    def _count(self, attempt: _Attempt, done: Collection[int]) -> None:
-        new = sorted(set(done) - attempt.counted)
+    def _count(self, attempt: _Attempt, role: str, done: Collection[int]) -> None:
+        new = sorted({(role, index) for index in done} - attempt.counted)
         read = partial(self._read, attempt.claim)
         if len(new) < _NUM_READERS:
             found = list(map(read, new))
@@ -197,8 +218,11 @@ class Spending:
         attempt.spent = sum(found, attempt.spent)
         attempt.counted.update(new)
 
-    def _read(self, claim: Claim, index: int) -> Spent:
+    def _read(self, claim: Claim, batch: tuple[str, int]) -> Spent:
+        role, index = batch
         try:
+            if role:
+                return _seconds(read_figures(self._objects, claim, index, ["seconds"], role))
             return self._spent(claim, read_figures(self._objects, claim, index, [*_FIGURES, "seconds"]))
         except (ObjectMissing, HandoffCorrupt):
             # Dropped meanwhile, or damaged: the run that seals it says so.
@@ -207,8 +231,11 @@ class Spending:
     def _spent(self, claim: Claim, rows: pa.Table) -> Spent:
         figures = cast(pl.DataFrame, pl.from_arrow(rows))
         seconds = float(figures["seconds"].sum())
-        if self.campaign.budget is None or not self.campaign.budget.counts_tokens:
+        if self.campaign.budget is None or not self.campaign.budget.counts_tokens or not self._writers(claim):
             return Spent(seconds=seconds)
+        if TAKEN_FROM.name in figures.columns:
+            # Nobody was asked for them.
+            figures = figures.filter(pl.col(TAKEN_FROM.name).is_null())
         read, written = figures["num_prompt_tokens"], figures["num_output_tokens"]
         num_unknown = int((read.is_null() | written.is_null()).sum())
         if num_unknown:
@@ -232,14 +259,25 @@ class Spending:
         )
 
     def _writer(self, claim: Claim) -> Member:
-        members = self._sets.get(claim.version_set).members
-        if len(members) == 1:
-            return members[0]
+        writers = self._writers(claim)
+        if len(writers) == 1:
+            return writers[0]
         raise InvalidCampaign(
             f"budget.tokens and budget.money of campaign {self.campaign.name!r} count one writer's tokens, and attempt "
-            f"{claim.attempt} at {claim.partition} runs on {len(members)} roles: state budget.seconds instead.",
+            f"{claim.attempt} at {claim.partition} runs on {len(writers)} roles that write: state "
+            "budget.seconds instead.",
             partition=claim.partition,
         )
+
+    def _writers(self, claim: Claim) -> list[Member]:
+        return [member for member in self._sets.get(claim.version_set).members if member.kind == "text"]
+
+    def _makers(self, claim: Claim) -> tuple[str, ...]:
+        """The roles of an attempt that paint or speak; none: nobody can go on with it, since its set is gone."""
+        try:
+            return tuple(step.role for step in steps_of(self._sets.get(claim.version_set))[1:])
+        except (ObjectMissing, HandoffCorrupt):
+            return ()
 
     @cached_property
     def _sets(self) -> VersionSets:
@@ -248,3 +286,7 @@ class Spending:
     @property
     def _objects(self) -> ObjectStore:
         return self.handoffs.objects
+
+
+def _seconds(made: pa.Table) -> Spent:
+    return Spent(seconds=float(sum(made["seconds"].to_pylist())))

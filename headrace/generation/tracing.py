@@ -1,5 +1,7 @@
 """One row's whole origin: prompt, file and line, models and their training, seed, run, review, what replaced it.
 
+Of a chain also each picture's and recording's: what was asked, from which seed, in which run, and the bytes' digest.
+
 Everything is read from what is sealed, and the prompt file only to see if it changed; nothing is asked of Dagster or
 MLflow. Rows have no index: their ids are searched in the newest versions first, in older ones only if no newest version
 has the row, and in mirrors only if nothing published has it.
@@ -14,9 +16,10 @@ from typing import Any
 import polars as pl
 
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.generation.media_batches import item_id
 from headrace.generation.mirroring import COMPARISON
 from headrace.generation.prompt_places import TracedPlace, place_of
-from headrace.generation.sealed_tables import CONTENT, MIRRORED, PROMPTS, REVIEWED, TABLES_OF
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, MIRRORED, PROMPTS, REVIEWED, TABLES_OF
 from headrace.handoff.manifests import states_read
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
@@ -43,6 +46,22 @@ class TracedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TracedPart:
+    """A picture or a recording of the row, or why there is none.
+
+    Attributes:
+        making: its row of MEDIA_EXECUTION.
+        item: its row of MEDIA_INDEX; None: nothing was made, or it is gone.
+        media: the version that has the item.
+    """
+
+    role: str
+    making: Mapping[str, Any]
+    item: Mapping[str, Any] | None
+    media: Handoff | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """A row and everything that it was made from; None: the record is not in the store (any more).
 
@@ -50,6 +69,7 @@ class Trace:
         content: the version that the row was found in.
         review: of these rows; a mirror's row has none.
         comparison: of a mirror's row with the published one, and both verdicts.
+        parts: what was painted and spoken of its text, in the order of the chain.
         replaced_by: the newest version of the row's partition, if it does not have the row any more.
     """
 
@@ -63,6 +83,7 @@ class Trace:
     comparison: Mapping[str, Any] | None
     version_set: VersionSet | None
     models: tuple[TracedModel, ...]
+    parts: tuple[TracedPart, ...]
     replaced_by: Handoff | None
     # None: the newest version of its partition cannot be read.
     is_in_newest: bool | None
@@ -112,6 +133,7 @@ def trace(handoffs: HandoffStore, row_id: str, *, partition: str | None = None, 
         comparison=_row_of(comparison, "mirrored_row_id", row["row_id"]),
         version_set=version_set,
         models=tuple(_models(handoffs, version_set, damaged)) if version_set else (),
+        parts=tuple(_parts(handoffs, content, row["row_id"], damaged)),
         replaced_by=newest if is_in_newest is False else None,
         is_in_newest=is_in_newest,
     )
@@ -188,6 +210,26 @@ def _models(handoffs: HandoffStore, version_set: VersionSet, damaged: Damaged) -
             if trained and _row_of(trained, "weights_digest", member.weights_digest):
                 inputs = trained.manifest.input_versions
         yield TracedModel(member=member, registered=registered, training_inputs=inputs)
+
+
+def _parts(handoffs: HandoffStore, content: Handoff, row_id: str, damaged: Damaged) -> Iterator[TracedPart]:
+    """Those of the claim that made the row."""
+    if not (claim := content.attributes.get("claim")):
+        return
+    tables, making = MEDIA_OF["mirror" if content.asset == MIRRORED else "content"]
+    execution = handoffs.find(making, content.partition, claim=claim)
+    media = {kind: handoffs.find(asset, content.partition, claim=claim) for kind, asset in tables.items()}
+    if execution is None:
+        return
+    for made in execution.lazy().filter(pl.col("row_id") == row_id).collect().iter_rows(named=True):
+        item, found = None, None
+        for one in media.values():
+            try:
+                item = item or _row_of(one, "item_id", item_id(row_id, made["role"]))
+                found = found or (one if item else None)
+            except HandoffCorrupt as error:
+                damaged(error)
+        yield TracedPart(role=made["role"], making=made, item=item, media=found)
 
 
 def _version_set(handoffs: HandoffStore, version_set: str, damaged: Damaged) -> VersionSet | None:

@@ -65,7 +65,7 @@ DOCUMENT_SIGNATURES = _schema(
 DOCUMENT_EMBEDDINGS = _schema(
     key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
     num_characters=pa.int64(),  # of that text
-    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key
+    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
 )
 
 # Documents that share a key with another, in the order of keys.
@@ -135,6 +135,10 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
         num_examples=pa.int32(),
         num_completion_tokens=pa.int32(),
     )
+
+
+# An attribute of picture_examples: the digest of the files of the model that read the captions, as base_model has it.
+CAPTION_ENCODER = "caption_encoder"
 
 
 def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
@@ -292,7 +296,7 @@ MODEL_VERSIONS = _schema(
     kind=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
     weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     recipe=_STRING,
@@ -304,11 +308,14 @@ MODEL_VERSIONS = _schema(
 EVALUATION = _schema(
     model=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
-    heldout_loss=pa.float64(),  # nats per token
+    heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     samples=_STRINGS,
 )
+
+# What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
+MEASURE = pa.field("measure", _STRING, nullable=False)
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
@@ -379,6 +386,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirrored_images": MEDIA_INDEX,
     "mirrored_speech": MEDIA_INDEX,
     "mirror_media_execution": MEDIA_EXECUTION,
+    "unpublished_images": MEDIA_INDEX,
+    "unpublished_speech": MEDIA_INDEX,
+    "unpublished_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
     "raw_images": MEDIA_INDEX,
@@ -400,6 +410,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "model_versions": ((MEASURE,), False),
+    "evaluation": ((MEASURE,), False),
     "execution": ((TAKEN_FROM,), False),
     "mirror_execution": ((TAKEN_FROM,), False),
 }

@@ -266,9 +266,13 @@ _NO_PHONE_AFTER = re.compile(rf"(?:{_LETTER}|\d[./]|(?<!\d)0,|[#$€£¥%^@)\]])
 _NO_PLUS_AFTER = re.compile(rf"(?:{_LETTER}|[€£¥%^@)\]])\Z|{_TERM_AFTER}")
 # "$+49 30 901820" is written as telephone numbers are; "$+4930901820" may be a sum or a formula.
 _PLUS_SUM = re.compile(r"\+\d+")
+# "（1）+86 138…", but for an argument or an index.
+_ITEM_BEFORE_PLUS = re.compile(rf"(?:\A|[\s,;:。、\"'|]|(?!{_LETTER})[^\W_])(?:\([1-9]\)|[1-9]\d?\)|\[[1-9]\])\Z")
 _GOES_ON = re.compile(r"\.?\d")
 _PLUS_GOES_ON = re.compile(r"\.?\d")
 _DECIMAL = re.compile(r"[(\-\[]*\d*\.\d+|0\.\d.*|.*[/\[].*|.*\d+\.\d+\.\d+\.\d+.*", re.DOTALL)
+# "01.23.45.67.89", as in France: an address of a machine has four groups.
+_DOTTED = re.compile(r"\(?0\d(?:\.\d\d){4}\)?")
 # "+1.7035555555" as registries write it (RFC 5733) or a number with decimals: by what stands before it.
 _PLUS_DECIMAL = re.compile(r"[+＋]\d*\.\d+")
 _BEFORE_PLUS_DECIMAL = re.compile(r"(?:\A|[\n\t\"'>|]|[^\W\d]\.?[:：=] ?) ?\Z")
@@ -276,8 +280,10 @@ _BEFORE_PLUS_DECIMAL = re.compile(r"(?:\A|[\n\t\"'>|]|[^\W\d]\.?[:：=] ?) ?\Z")
 
 # What a list, a note or a desk has before a number: "1)", "2.", "(Büro 4)", "(3)", "[2]", "#6".
 # Of "(030 90 18 20)" and "(0 30)" the end is the number's own.
+# Chinese and Japanese have no blank behind it: "（1）13812345678". Behind a letter it is an argument or an index.
 _ITEM = re.compile(
     r"(?<!\d)(?:(?<!\()(?:(?<![\d(] )[1-9]\d|(?<!\(\d )[1-9])[.)]|\([1-9]\)|\[\d{1,4}\]|#\d{1,4})[^\S\n]{1,4}"
+    rf"|(?:(?<!{_LETTER})(?<![(\[])[1-9]\d?\)|(?<![A-Za-z_)\]])(?:\([1-9]\)|\[\d{{1,2}}\]))(?=\(?\d)"
 )
 # In "(11) 2345-6789" it is the number's own code, in "030 90 18 20. 415-555-2671" its end.
 _ITEM_OR_PART = re.compile(r"(?<!\d)[\[(]?\d{1,4}[)\].][^\S\n]{1,4}")
@@ -357,7 +363,9 @@ def _is_international(before: str, written: str, after: str) -> bool:
         return False
     if before.endswith("$") and _PLUS_SUM.fullmatch(written):
         return False
-    return not (written[1].isspace() or "/" in written or _NO_PLUS_AFTER.search(before) or _PLUS_GOES_ON.match(after))
+    if _NO_PLUS_AFTER.search(before) and not _ITEM_BEFORE_PLUS.search(before):
+        return False
+    return not (written[1].isspace() or "/" in written or _PLUS_GOES_ON.match(after))
 
 
 def _is_national(before: str, written: str, after: str) -> bool:
@@ -366,7 +374,8 @@ def _is_national(before: str, written: str, after: str) -> bool:
     if before.endswith("[") and written.count(" ") > _BLANKS_MAX and written[0] not in "(0":
         # A row of a matrix.
         return False
-    if _NO_PHONE_AFTER.search(before) or _DECIMAL.fullmatch(written) or _GOES_ON.match(after):
+    is_decimal = _DECIMAL.fullmatch(written) and not _DOTTED.fullmatch(written)
+    if _NO_PHONE_AFTER.search(before) or is_decimal or _GOES_ON.match(after):
         return False
     digits = written.strip("()[] -")
     return not digits.isdecimal() or digits[0] == "0" or (len(digits) == 11 and digits[0] == "1")

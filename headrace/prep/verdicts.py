@@ -56,8 +56,8 @@ class CorpusShard:
             )
         if self.embeddings.num_rows != self.raw.num_rows:
             raise InvalidInput(
-                f"document_embeddings have {self.embeddings.num_rows:,} rows for {self.raw.num_rows:,} raw_documents: "
-                "they were made of others. Materialize document_embeddings of the shard again."
+                f"document_embeddings[{self.key}] has {self.embeddings.num_rows:,} rows for {self.raw.num_rows:,} "
+                f"raw_documents: it was made of others. Materialize document_embeddings of {self.key} again."
             )
         return self.embeddings
 

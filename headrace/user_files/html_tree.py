@@ -5,7 +5,7 @@ Every limit counts what makes reading slow or loses text, before it does.
 
 import re
 from collections.abc import Iterable
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any
 
 from headrace.user_files.html_text import BLOCKS, NO_XML, WITHOUT_TEXT
@@ -53,6 +53,8 @@ _ENDS_RUN = BLOCKS | {"br", "code"}
 ELEMENTS_MAX = 30_000
 # Links that follow each other in one paragraph: so many take a second. Several such count by their squares.
 RUN_MAX = 4_000
+# What begins like a character reference.
+_REFERENCE = re.compile(r"&(?=[#A-Za-z])")
 _BLANK_LINE = re.compile(r"(?<=\n)[^\S\n]*(?=\n)")
 # trafilatura leaves out empty lines, and takes this character out of a line at the very end.
 _KEPT_BLANK_LINE = "\u2424"
@@ -66,7 +68,7 @@ def tree_of(html: str) -> Any:
     """As trafilatura parses it, but whole: its own parser ends at a depth of 256, and does not say so.
 
     A quotation within a line (`<q>`) has its quotation marks, as in a browser, a formula (`<math>`) is its TeX where it
-    brings it, and a block in a `<pre>` is a line of it.
+    brings it, and a block or `<br>` in a `<pre>` ends a line of it.
 
     Raises:
         NoPage: it is no HTML, too deep, or has a tag of too many attributes.
@@ -118,7 +120,7 @@ def tree_of(html: str) -> Any:
             formula.tag = _WRITTEN_BEHIND
     etree.strip_elements(tree, _WRITTEN_BEHIND, with_tail=False)
     for program in tree.iter("pre", "listing"):
-        for line in program.iterdescendants(*BLOCKS):
+        for line in program.iterdescendants(*BLOCKS, "br"):
             line.tag = "span"
             line.tail = f"\n{line.tail or ''}"
     return tree
@@ -130,7 +132,8 @@ def make_simple(tree: Any) -> bool:
     Elements within a line that decide nothing are unwrapped, text that stands beside blocks is a paragraph, and tables
     that are there for the layout are divisions, as is a picture with what is written below it. trafilatura walks over
     the texts of a paragraph again for each element that it unwraps there itself, so spans, of which it looks at the
-    classes, are unwrapped as well where they are too many. Blank lines of a `<pre>` get a mark that keeps them.
+    classes, are unwrapped as well where they are too many. Blank lines of a `<pre>` get a mark that keeps them. What
+    begins like a character reference (`&lt;`, which a page writes `&amp;lt;`) is escaped: trafilatura reads it again.
 
     Returns:
         False where trafilatura would take minutes even so.
@@ -175,6 +178,17 @@ def make_simple(tree: Any) -> bool:
                 element.text = _BLANK_LINE.sub(_KEPT_BLANK_LINE, element.text)
             if element.tail and element is not pre:
                 element.tail = _BLANK_LINE.sub(_KEPT_BLANK_LINE, element.tail)
+        if next(pre.iterancestors(*_CELLS_AND_ITEMS), None) is not None:
+            # There trafilatura keeps the lines of what is code to it, such as of one span.
+            _make_flat(pre)
+            code = pre.makeelement("span")
+            code.text, pre.text = f"\n{pre.text}\n", None
+            pre.append(code)
+    for element in tree.iter():
+        if element.text:
+            element.text = _REFERENCE.sub("&amp;", element.text)
+        if element.tail:
+            element.tail = _REFERENCE.sub("&amp;", element.tail)
     return True
 
 
@@ -200,13 +214,15 @@ def _decides_nothing(element: Any, holds_blocks: bool, is_never_closed: bool) ->
 
 
 def _make_divisions_of_layout(tree: Any) -> None:
-    """Tables that hold tables are there for the layout: trafilatura writes the inner ones behind the outer.
+    """Tables that hold tables or programs of several lines are there for the layout: trafilatura writes the inner ones
+    behind the outer, and a program in one line.
 
     Quotations in a cell of another table are divisions too.
     """
     from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
-    hold_tables = _ancestors(tree.iter("table"))
+    programs = (pre for pre in tree.iter("pre") if "\n" in "".join(pre.itertext()).strip())
+    hold_tables = _ancestors(chain(tree.iter("table"), programs))
     around: list[bool] = []
     parts: list[Any] = []
     for event, element in etree.iterwalk(tree, events=("start", "end"), tag=_OF_TABLES):

@@ -14,7 +14,7 @@ from headrace.errors import InvalidInput
 from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
-from headrace.generation.claims import Claims, Regenerate, check_regenerate, unsettled
+from headrace.generation.claims import Claims, Regenerate, check_regenerate
 from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
@@ -27,6 +27,7 @@ from headrace.generation.requests import prompts_with_places
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
 from headrace.generation.steps import Step, media_kinds, steps_of
+from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
@@ -245,11 +246,8 @@ def reviewed_content(
 
 def _under_way(store: StoreResource, campaign: Campaign, partition: ContentPartition) -> tuple[str, ...]:
     """The roles that paint or speak in the attempt under way at a partition; none: it makes texts alone, or is over."""
-    objects = store.objects()
-    claims = [one for one in unsettled(objects, campaign.name) if one.kind == "content"]
-    own = [one for one in claims if one.partition == partition.key]
-    sets = [VersionSets(objects).get(one.version_set) for one in own[-1:]]
-    return tuple(step.role for one in sets for step in steps_of(one)[1:])
+    claim = claims_under_way(store.objects(), campaign.name).get(partition.key)
+    return makers_of(store.objects(), claim.version_set) if claim else ()
 
 
 def clips(
@@ -272,7 +270,7 @@ def clips(
     if not generated_content:
         return dg.MaterializeResult(metadata={"waits_for": _waits_for(campaign.makers)})
     [content] = generated_content.values()
-    sealed = seal_clips(content, store.handoffs(), campaign, run_id=context.run.run_id)
+    sealed = seal_clips(content, store.handoffs(), campaign.clips, run_id=context.run.run_id)
     return dg.MaterializeResult(value=sealed, metadata=media_metadata(MediaSet.open(sealed)))
 
 

@@ -17,12 +17,12 @@ from headrace.clock import SystemClock
 from headrace.errors import HandoffMissing, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
-from headrace.generation.claims import unsettled
 from headrace.generation.freshness import is_made_from, is_report_older, is_rolled_back
-from headrace.generation.micro_batches import committed
 from headrace.generation.requests import prompts_of_day
+from headrace.generation.sealed_tables import IMAGES, SPEECH
 from headrace.generation.spending import Spending
 from headrace.generation.subject import CampaignSubject
+from headrace.generation.under_way import claims_under_way, makes_media, num_committed
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.registry.bases import has_unregistered_bases
@@ -63,6 +63,8 @@ PROMPTS = Step(job="list_prompts", asset="prompts", title="prompts")
 CONTENT = Step(job="generate", asset="generated_content", title="generated")
 REVIEW = Step(job="review", asset="reviewed_content", title="reviewed")
 REPORT = Step(job="report", asset="campaign_report", title="report")
+# Of which a run has parts of rows to make.
+_CONTENT_JOBS = ("generate", "generate_with_media", "paint", "speak", "regenerate_rolled_back")
 _OF_A_PARTITION = (PROMPTS, CONTENT, REVIEW)
 
 
@@ -192,7 +194,8 @@ class CampaignRun:
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
         tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
-        run_id = webserver.launch(self._job_of(step), key, requested_by="headrace run", run_config=config, tags=tags)
+        job = self._job_of(step, key)
+        run_id = webserver.launch(job, key, requested_by="headrace run", run_config=config, tags=tags)
         # Another call may have launched its own since this one looked: the oldest run stays.
         if (other := self._under_way(webserver, step, key)) and other != run_id:
             webserver.terminate(run_id)
@@ -200,22 +203,26 @@ class CampaignRun:
             return
         self._launched.setdefault((step.asset, key), []).append(run_id)
 
-    def _job_of(self, step: Step) -> str:
+    def _job_of(self, step: Step, key: str) -> str:
         """Parts of a row that are painted or spoken are made in the run that makes its text."""
-        return "generate_with_media" if step is CONTENT and self.campaign.makers else step.job
+        if step is not CONTENT:
+            return step.job
+        objects = self.handoffs.objects
+        claim = claims_under_way(objects, self.campaign.name).get(key)
+        return "generate_with_media" if makes_media(objects, self.campaign, self.state(), claim) else step.job
 
     def _follow(self, run_id: str, step: Step, key: str) -> None:
         self._followed[run_id] = step.asset, key
         self._launched.setdefault((step.asset, key), []).append(run_id)
 
     def _under_way(self, webserver: Webserver, step: Step, key: str) -> str | None:
-        """The oldest run that makes these rows. For rows anew none: it may be making the old ones."""
+        """The oldest run that makes these rows, or parts of them. For rows anew none: it may be making the old ones."""
         if step is not CONTENT or self.regenerate:
             return None
         found = [
             (run.created, run.run_id)
             for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY))
-            if run.job_name == self._job_of(step) or step.asset in run.assets
+            if run.job_name in _CONTENT_JOBS or {step.asset, IMAGES, SPEECH} & {*run.assets}
         ]
         return min(found)[1] if found else None
 
@@ -289,13 +296,10 @@ class CampaignRun:
     def _rows(self, missing: Mapping[str, Step | None]) -> Mapping[str, int]:
         """Partition → its rows, sealed or committed by running workers; in one call they are never fewer than before.
 
-        Between the last micro-batch and the seal they are neither, and a rollback or changed prompts begin anew.
+        Of a chain that paints or speaks, each step counts for its share of a row. Between the last micro-batch and the
+        seal they are neither, and a rollback or changed prompts begin anew.
         """
-        under_way = {
-            claim.partition: claim
-            for claim in unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver())
-            if claim.kind == "content"
-        }
+        under_way = claims_under_way(self.handoffs.objects, self.campaign.name)
         for key, step in missing.items():
             if step not in (PROMPTS, CONTENT) and (content := self._newest(CONTENT.asset, key)):
                 found = content.num_rows
@@ -305,19 +309,16 @@ class CampaignRun:
         return self._num_rows
 
     def _num_committed(self, claim: Claim) -> int:
-        made = len(committed(self.handoffs.objects, claim)) * claim.micro_batch_rows
         prompts = self._newest(PROMPTS.asset, claim.partition)
-        return min(made, prompts.num_rows * self.campaign.prompts.variations) if prompts else made
+        num_rows = prompts.num_rows * self.campaign.prompts.variations if prompts else 0
+        return num_committed(self.handoffs.objects, claim, num_rows)
 
     def _is_committed(self, key: str) -> bool:
         """Whether an attempt has all rows of its partition, and lacks its seal alone."""
         prompts = self._newest(PROMPTS.asset, key)
         wanted = prompts.num_rows * self.campaign.prompts.variations if prompts else 0
-        claims = unsettled(self.handoffs.objects, self.campaign.name, damaged=PassedOver())
-        return any(
-            claim.partition == key and claim.kind == "content" and self._num_committed(claim) >= wanted
-            for claim in claims
-        )
+        claim = claims_under_way(self.handoffs.objects, self.campaign.name).get(key)
+        return claim is not None and self._num_committed(claim) >= wanted
 
     def _is_reported(self) -> bool:
         sealed = [self._newest(asset, key) for key in self.partitions for asset in (CONTENT.asset, REVIEW.asset)]

@@ -7,13 +7,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
-from assets.generation import generated_content, generated_images, generated_speech, prompts, reviewed_content
+from assets.generation import clips, generated_content, generated_images, generated_speech, prompts, reviewed_content
 from headrace.clock import SystemClock
+from headrace.generation.campaign import load_campaign
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import INITIALIZED
+from headrace.rollout.states import INITIALIZED, STARTED
 from headrace.store.local import LocalStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
@@ -44,6 +46,7 @@ _MEDIA = (generated_content, generated_images, generated_speech)
 
 class Project:
     def __init__(self, directory: Path, instance: dg.DagsterInstance) -> None:
+        self.directory = directory
         self.instance, self.handoffs = instance, HandoffStore(LocalStore(directory / "store"))
         campaigns = CampaignsResource(
             directory=str(directory / "campaigns"), home=str(directory), reports=str(directory / "reports")
@@ -58,7 +61,7 @@ class Project:
 
     def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [prompts, *_MEDIA, reviewed_content],
+            [prompts, *_MEDIA, reviewed_content, clips],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=PARTITION,
             instance=self.instance,
@@ -118,3 +121,64 @@ def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:
     again = project.metadata(project.materialize(*_MEDIA), "generated_content")
     assert again["reused"]
     assert again["num_rows_generated_now"] == 0
+
+
+def test_films_are_made_where_a_campaign_asks_for_them(project: Project, tmp_path: Path) -> None:
+    made = project.materialize(*_MEDIA, reviewed_content, clips)
+    assert project.metadata(made, "clips") == {
+        "num_items": 0,
+        "left_out": "tales asks for no films: its file has no clips.",
+    }
+    assert project.handoffs.newest("clips", PARTITION) is None
+    (tmp_path / "campaigns/tales.yaml").write_text(CAMPAIGN + "clips: {pixels_min: 64}\n")
+    figures = project.metadata(project.materialize(clips), "clips")
+    assert (figures["num_items"], figures["reused"]) == (5, False)
+    assert figures["thumbnails"].startswith("![5 items](data:image/")
+    films = MediaSet.open(project.handoffs.open("clips", PARTITION))
+    assert [item.row_id for item in films] == [row["row_id"] for row in reviewed(project)]
+    assert {(item.width, item.height) for item in films} == {(64, 64)}
+    assert set(films.handoff.manifest.input_versions) == {
+        f"{asset}[{PARTITION}]" for asset in ("generated_content", "generated_images", "generated_speech")
+    }
+    assert project.metadata(project.materialize(clips), "clips")["reused"]
+
+
+def test_films_wait_for_the_last_part(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "campaigns/tales.yaml").write_text(CAMPAIGN + "clips: {}\n")
+    project.materialize(generated_content, generated_images)
+    assert "painter and speaker" in project.metadata(project.materialize(clips), "clips")["waits_for"]
+
+
+def without(campaign: str, role: str) -> str:
+    described = yaml.safe_load(campaign)
+    del described["roles"][role]
+    return yaml.safe_dump(described | {"chain": [one for one in described["chain"] if one != role]})
+
+
+def change_file(project: Project, text: str) -> None:
+    (project.directory / "campaigns/tales.yaml").write_text(text)
+
+
+def test_a_painter_that_left_the_file_still_paints_what_its_set_has_begun(project: Project) -> None:
+    project.materialize(generated_content)
+    change_file(project, without(CAMPAIGN, "painter"))
+    waits = project.metadata(project.materialize(reviewed_content), "reviewed_content")["waits_for"]
+    assert waits.startswith("painter and speaker")
+    project.materialize(generated_images, generated_speech, reviewed_content)
+    assert [[one["role"] for one in row["media"]] for row in reviewed(project)] == [["painter", "speaker"]] * 5
+
+
+def test_a_painter_that_is_new_in_the_file_waits_for_its_set(project: Project) -> None:
+    version_set = load_campaign(project.directory / "campaigns/tales.yaml")
+    change_file(project, without(CAMPAIGN, "painter"))
+    small = load_campaign(project.directory / "campaigns/tales.yaml").version_set({})
+    VersionSets(project.handoffs.objects).put(small)
+    journal = Journal(project.handoffs.objects, "tales", SystemClock())
+    body = {"version_set": small.id, "weights_digest": small.weights_digest, "num_rows": 0, "reason": ""}
+    journal.append(STARTED, body | {"step": 0, "weight": 1.0, "cap": None}, expected=journal.head())
+    project.materialize(generated_content)
+    change_file(project, CAMPAIGN)
+    assert version_set.makers == ("painter", "speaker")
+    result = project.materialize(*_MEDIA, reviewed_content)
+    assert "makes no image" in project.metadata(result, "generated_images")["left_out"]
+    assert [[one["role"] for one in row["media"]] for row in reviewed(project)] == [["speaker"]] * 5

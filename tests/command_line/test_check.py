@@ -399,6 +399,16 @@ def test_a_corpus_without_its_base_model_shows_its_example_turn_by_turn(project:
     assert "is not on this machine" in said(checked, "examples", "warn")
 
 
+def test_where_each_file_is_one_document_the_first_ones_tell_what_fits(project: Project) -> None:
+    for number in range(60):
+        project.write(f".headrace/in/{number:02d}.py", "x = 1\n" * (400 if number % 2 else 1))
+    project.corpus.write_text(
+        "name: programs\nfiles: [in/*.py]\nformat: text\ntext_unit: file\nexample: plain\nsequence_length: 64\n"
+    )
+    checked = project.one(project.corpus)
+    assert "25 of the first 50 fit into sequence_length 64" in said(checked, "examples", "warn")
+
+
 CHATS = "name: chats\nfiles: [in/chats.jsonl]\ncolumns: {messages: messages}\nexample: conversation\n"
 
 

@@ -1,9 +1,9 @@
 """Generates one partition many times, each in a forked process that is killed (-9) at another line of our code.
 
-`python tests/generation/killed_worker.py DIRECTORY NUM_KILLS [mirror | repin | media]` kills at NUM_KILLS lines, evenly spaced
-over all lines of headrace/generation that a whole run goes through, and leaves one store for each kill. Prints their
-directories. `mirror`: the run mirrors a sealed partition on the candidate. `repin`: it finds an attempt half made on a
-set that was rolled back since, and makes the next one. `media`: it writes, paints and speaks.
+`python tests/generation/killed_worker.py DIRECTORY NUM_KILLS [mirror | repin | media]` kills at NUM_KILLS lines, evenly
+spaced over all lines of headrace/generation that a whole run goes through, and leaves one store for each kill. Prints
+their directories. `mirror`: the run mirrors a sealed partition on the candidate. `repin`: it finds an attempt half made
+on a set that was rolled back since, and makes the next one. `media`: it writes, paints and speaks.
 """
 
 import shutil

@@ -39,8 +39,8 @@ def make_roles(**changes: Role) -> dict[str, Role]:
 
 def make_media_campaign(roles: dict[str, Role] | None = None, **changes: Any) -> Campaign:
     roles = roles or make_roles()
-    plain = make_campaign(**changes)
-    return replace(plain, model="", prompt_template=None, decoding=None, engine=None, roles=roles, chain=tuple(roles))
+    settings = {"roles": roles, "chain": tuple(roles), **changes}
+    return replace(make_campaign(), model="", prompt_template=None, decoding=None, engine=None, **settings)
 
 
 def models_of(campaign: Campaign, versions: dict[str, int] | None = None) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class MediaSite(Site):
 
 
 def make_media_site(directory: Path, **changes: Any) -> MediaSite:
-    site = MediaSite(directory, **({"campaign": make_media_campaign()} | changes))
+    arguments: dict[str, Any] = {"campaign": make_media_campaign(), **changes}
+    site = MediaSite(directory, **arguments)
     site.roll_out_set(INITIALIZED, site.make_set())
     site.put_prompts()
     return site

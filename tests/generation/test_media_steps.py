@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from headrace.engines.media_rows import MediaRequest, MediaResult
-from headrace.errors import EngineUnavailable, InvalidCampaign, InvalidInput, RepinRequired
+from headrace.errors import BudgetSpent, EngineUnavailable, InvalidCampaign, InvalidInput, RepinRequired
+from headrace.generation.budget import Budget
+from headrace.generation.campaign import Campaign
 from headrace.generation.sealed_tables import IMAGES, MEDIA_EXECUTION, SPEECH
+from headrace.generation.spending import Spending
 from headrace.generation.steps import steps_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.rollout.states import ABORTED
@@ -159,3 +162,60 @@ def test_a_template_names_what_a_row_has() -> None:
 def test_an_engine_that_only_writes_paints_nothing() -> None:
     with pytest.raises(InvalidInput, match="engine 'transformers' makes text, and the role must make image"):
         replace(make_roles()["painter"], engine=type(ECHO)("transformers"))
+
+
+class Clock:
+    """A second passes at each look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def spent_seconds(site: MediaSite, campaign: Campaign) -> float:
+    spending = Spending.of(site.open_claim(), campaign, site.handoffs, Clock())
+    assert spending
+    spending.stop_if_spent(site.open_claim(), (), num_made=0, num_asked=0)
+    return sum(one.spent.seconds for one in spending._attempts.values())
+
+
+def test_a_budget_of_seconds_counts_all_steps_whether_sealed_or_not(site: MediaSite) -> None:
+    site.campaign = campaign = replace(site.campaign, budget=Budget(seconds=1000))
+    num_batches = 4
+    for kind, num_steps in (("text", 1), ("image", 2), ("speech", 3)):
+        site.generate(site.open_claim(), up_to=kind, monotonic=Clock())
+        assert spent_seconds(site, campaign) == pytest.approx(num_batches * num_steps)
+
+
+def test_a_painter_stops_at_the_budget_and_goes_on_when_it_is_raised(site: MediaSite) -> None:
+    site.campaign = replace(site.campaign, budget=Budget(seconds=6))
+    with pytest.raises(BudgetSpent, match=r"6.0 of 6.0 s, and 4 of 7 rows"):
+        site.generate(site.open_claim(), monotonic=Clock())
+    site.campaign = replace(site.campaign, budget=Budget(seconds=600))
+    assert site.generate(site.open_claim()).num_generated_now == len(TEXTS) * 2 - 4
+
+
+def test_tokens_of_a_chain_are_its_writers(site: MediaSite) -> None:
+    site.campaign = campaign = replace(site.campaign, budget=Budget(tokens=10**9))
+    rows = site.generate().content.table().to_pylist()
+    spending = Spending.of(site.open_claim(), campaign, site.handoffs, Clock())
+    assert spending
+    spending.stop_if_spent(site.open_claim(), (), num_made=0, num_asked=0)
+    tokens = sum(row["num_prompt_tokens"] + row["num_output_tokens"] for row in rows)
+    assert sum(one.spent.tokens for one in spending._attempts.values()) == tokens
+    # The texts that another painter's set takes cost nothing.
+    start(site, site.make_set(painter=2))
+    site.generate(site.open_claim("run-2", "current_set"))
+    spending = Spending.of(site.open_claim(), campaign, site.handoffs, Clock())
+    assert spending
+    spending.stop_if_spent(site.open_claim(), (), num_made=0, num_asked=0)
+    assert sum(one.spent.tokens for one in spending._attempts.values()) == tokens
+
+
+def test_a_budget_of_tokens_needs_a_writer() -> None:
+    roles = {"painter": make_roles()["painter"]}
+    with pytest.raises(InvalidCampaign, match="no role of chain writes: state seconds"):
+        make_media_campaign(roles, budget=Budget(tokens=5))

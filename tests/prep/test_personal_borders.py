@@ -25,6 +25,7 @@ BORDERS += [("", ""), ("=", "&"), (": ", ", "), (":", ""), ("=", ""), ("/", " ")
 BORDERS += [("\\u003d", "\\u0026"), ("\\ud83d\\ude00", "")]
 BORDERS += [("%20", "%20"), ("%22", "%22"), ("q=%3A", "&"), ("=3D", "=\n"), ("=3D", " "), ("--", " --")]
 ITEMS = ("1) ", "2) ", "10) ", "1. ", "2.\t", "(1) ", "(3) ", "[2] ", "[12] ", "#6 ", "1)  ", "(Büro 4) ", "１） ")
+ITEMS += ("1)", "２）", "（1）", "(3)", "[2]")
 AROUND = (("", ""), ("see ", " there"), ("中", "中"), ("क", "क"), ("ไทย", "ไทย"))
 SEPARATORS = (" ", "\t", "\n", "\\n", ",", ", ", ";", "|", " | ", " / ", "/")
 SEPARATORS += ("\u3000", "、", "\u200b", "', '", "\\t", "=")
@@ -88,6 +89,17 @@ def test_numbers_of_lists_notes_and_desks_are_no_part_of_the_number_behind_them(
         cases.append((written, wanted))
 
     assert wrong(cases, country) == []
+
+
+def test_a_list_without_blanks_hides_no_number_and_an_argument_is_no_item() -> None:
+    cases = [
+        ("电话：（1）010-88887777（2）13812345678", "电话：（1）<PHONE>（2）<PHONE>"),
+        ("手机(1)+86 138 1234 5678，(2)+8613912345678", "手机(1)<PHONE>，(2)<PHONE>"),
+        ("1）０３－３４５６－７８９０\n2）03-3456-7891", "1）<PHONE>\n2）<PHONE>"),
+        ('{"a": "1)13812345678\\n2)13912345678"}', '{"a": "1)<PHONE>\\n2)<PHONE>"}'),
+    ]
+    innocent = ["f(1)13812345678", "a[1]13812345678", "f(1)+4930901820", "g(x)(1)+4930901820", "2*(1)+4930901820"]
+    assert wrong([*cases, *((text, text) for text in innocent)], "CN", "JP") == []
 
 
 @pytest.mark.parametrize("number", ["(11) 2345-6789", "(11) 91234-5678", "+55 (11) 2345-6789"])

@@ -241,6 +241,31 @@ def test_a_long_page_keeps_lines_whole_and_programs_as_they_are() -> None:
     assert text == f'{DAWN}\nIts "H2O" is at 5 degrees.\na = 1\n\n\n  b =  2\n{STONES}\n{DAWN}'
 
 
+@pytest.mark.parametrize("name", ["p", "pre", "div", "h2", "blockquote", "code"])
+def test_references_that_a_long_page_shows_are_not_read_as_characters(name: str) -> None:
+    shown = "&lt;b&gt; x?a=1&copy=2&region=3 &amp;amp; &#64; &nbsp; a & b"
+    block = f"<{name}>{shown.replace('&', '&amp;')}</{name}>"
+    text, _ = page_of(f"<html><body><article><p>{DAWN}</p><p>{STONES}</p>{block}<p>{DAWN}</p></article>")
+
+    assert shown in text
+
+
+NUMBERED = "<table><tr><td><pre>1\n2\n3\n4</pre></td><td class=code><div>{}</div></td></tr></table>"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "<br>"])
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "<ol><li>Do:{}then</ol>", "<dl><dt>f<dd><p>Do:</p>{}</dl>", "<blockquote>{}</blockquote>", NUMBERED],
+)
+def test_programs_of_a_long_page_keep_their_lines_in_items_quotations_and_cells_too(around: str, line_end: str) -> None:
+    code = "a = 1\n\n  b = <b>2</b>\n    c".replace("\n", line_end)
+    body = f"<p>{DAWN}</p><p>{STONES}</p>{around.format(f'<pre>{code}</pre>')}"
+    text, _ = page_of(f"<html><body><article>{body}<p>{DAWN}</p></article></body></html>")
+
+    assert "\na = 1\n\n  b = 2\n    c\n" in text
+
+
 def test_spans_without_end_in_a_paragraph_are_unwrapped_before_they_are_compared() -> None:
     spans = "".join(f"<span class='k'>item {number}</span> " for number in range(2 * RUN_MAX))
     text, _ = page_of(f"<html><body><nav>Menu</nav><article><p>{DAWN}</p><p>{spans}</p></article></body></html>")

@@ -54,6 +54,18 @@ class TracedModelBody:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TracedPartBody:
+    role: str
+    run: Row
+    """What was asked, from which seed, by which run, and how it ended."""
+    item: Row | None
+    """Its row in the index, with the digest of its bytes; null: nothing was made, or it is gone."""
+    asset: str | None
+    version: int | None
+    """The version that has the item; null as for item."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptPlaceBody:
     file: str
     """Below HEADRACE_HOME, or absolute."""
@@ -85,6 +97,8 @@ class TraceBody:
     """Of a mirror's row with the published one, and both verdicts."""
     version_set: dict[str, Any] | None
     models: tuple[TracedModelBody, ...]
+    parts: tuple[TracedPartBody, ...]
+    """Its pictures and recordings, in the order of the chain."""
     replaced_by: int | None
     """The version of the partition that does not have the row any more; null: the newest one has it."""
     is_in_newest: bool | None

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _RECORDS_READ = 200
 # Of another file the first few tell whether it has the columns; a corpus may have files of as many kinds as it likes.
 _RECORDS_READ_OF_OTHERS, _OTHER_FILES_MAX = 5, 20
+# Where each file is one document, a page or a program, so many files are read.
+_FILES_OF_ONE_DOCUMENT = 50
 _EXCERPT_CHARACTERS = 80
 
 
@@ -52,6 +54,9 @@ def examine_corpus(corpus: Corpus, home: Path, base_model: str) -> ExaminedCorpu
             return ExaminedCorpus(findings=tuple(findings))
         findings += delimiter_findings(corpus.layout, files, key="delimiter")
         documents, said = _documents(corpus, files[0])
+        if documents.height <= 1:
+            more = (_documents(corpus, file, 1)[0] for file in files[1:_FILES_OF_ONE_DOCUMENT])
+            documents = pl.concat([documents, *more])
         findings += [said, *_others(corpus, files), _rules(corpus)]
         if documents.is_empty():
             return ExaminedCorpus(findings=tuple(findings))

@@ -1,11 +1,14 @@
 """`headrace versions show`: everything that a set fixes."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.version_sets.sets import Member
 
 SET_HELP = "A set: id, its beginning, or NAME:stable, NAME:candidate, NAME:proposed, NAME:previous."
 
@@ -17,7 +20,7 @@ def show(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything that a set fixes: models, digests, prompts, decoding, engine, code."""
+    """Show everything that a set fixes: models, digests, prompts, decoding or picture or speech, engine, code."""
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import aligned, print_heading, print_json, print_lines
     from headrace.command_line.rollout.opening import find_set
@@ -35,21 +38,39 @@ def show(
     print_lines(aligned([["code version", found.code_version], ["engine", _engine_text(found.engine)], *chain]))
     for member in found.members:
         print_heading(member.role)
-        decoding = member.decoding
         facts = [
             ["model", f"{member.model_name} version {member.model_version}"],
             ["weights", member.weights_digest],
             ["weights at", member.weights_uri or "with the server"],
             *([["engine", _engine_text(member.engine)]] if member.engine else []),
-            [
-                "decoding",
-                f"temperature {decoding.temperature:g}, top_p {decoding.top_p:g}, at most {decoding.max_new_tokens} "
-                "tokens",
-            ],
-            ["system prompt", one_line(member.system_prompt) or "none"],
-            ["user template", one_line(member.user_template)],
+            *_making_facts(member),
+            ["user template" if member.kind == "text" else "template", one_line(member.user_template)],
         ]
         print_lines(aligned(facts))
+
+
+def _making_facts(member: "Member") -> list[list[str]]:
+    """How a member makes its output."""
+    from headrace.text.visible import one_line
+
+    if picture := member.picture:
+        told = [f"{picture.width} × {picture.height}"]
+        told += [f"{picture.num_inference_steps} steps"] if picture.num_inference_steps else []
+        told += [f"guidance {picture.guidance_scale:g}"] if picture.guidance_scale is not None else []
+        told += [f"scheduler {picture.scheduler}"] if picture.scheduler else []
+        negative = [["negative prompt", one_line(picture.negative_prompt)]] if picture.negative_prompt else []
+        return [["picture", ", ".join(told)], *negative]
+    if speech := member.speech:
+        told = [f"voice {speech.voice}"] if speech.voice else ["the model's own voice"]
+        told += [f"speed {speech.speed:g}", f"at most {speech.duration_seconds_max:g} s"]
+        told += [f"{speech.sample_rate:,} samples a second"] if speech.sample_rate else []
+        return [["speech", ", ".join(told)]]
+    decoding = member.writing
+    told = [f"temperature {decoding.temperature:g}", f"top_p {decoding.top_p:g}"]
+    return [
+        ["decoding", f"{', '.join(told)}, at most {decoding.max_new_tokens} tokens"],
+        ["system prompt", one_line(member.system_prompt) or "none"],
+    ]
 
 
 def _engine_text(engine: Any) -> str:

@@ -2,7 +2,7 @@
 
 | rule | rejects |
 |---|---|
-| undecodable | bytes that are no picture any more |
+| unreadable | bytes that are no picture any more |
 | blank | pictures in which no channel varies |
 | noise | pictures whose neighbouring pixels differ too much |
 | near_duplicate | pictures that look like an earlier one; among rows that nothing else rejects the first stays |
@@ -16,7 +16,7 @@ one by the mean colours of 8 × 8 fields: that tells a fox from a leaf, not a go
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,12 +25,17 @@ from headrace.generation.media_review.picture_settings import AGREEMENT_RANKS, N
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from headrace.generation.media_review.references import References
-
 _SIDE = 8
 _PIXELS_MAX = 100_000_000
 _WHITE = (255, 255, 255)
-_BLOCK_ROWS = 1024
+# Rows compared with all others at once: of 10,000 pictures 20 MB a matrix.
+_BLOCK_ROWS = 256
+
+
+class TruePictures(Protocol):
+    def rank(self, colours_C: np.ndarray, caption: str) -> int | None:  # noqa: N803 (shape letter)
+        """How many pictures of other captions are nearer than the nearest of this caption; None: it has none."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +58,8 @@ class Painted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The rules that one item breaks, and what was measured of it, by name."""
+class PictureVerdict:
+    """The rules that a picture breaks, and what was measured of it, by name."""
 
     faults: tuple[str, ...]
     figures: dict[str, float]
@@ -62,14 +67,22 @@ class Verdict:
 
 def measured(content: bytes) -> Measured | None:
     """Raises: InvalidInput: Pillow is not installed."""
-    from headrace.prep.images.decoding import Undecodable, check_pillow, decode
+    from headrace.prep.images.decoding import check_pillow
 
     check_pillow()
+    picture = decoded(content)
+    return None if picture is None else measured_of(picture)
+
+
+def decoded(content: bytes) -> "Image | None":
+    """A picture at its own size, on white where it is transparent; None: the bytes are none."""
+    from headrace.prep.images.decoding import Undecodable, decode
+
     try:
-        decoded = decode(content, lambda width, height: (width, height), pixels_max=_PIXELS_MAX, background=_WHITE)
+        found = decode(content, lambda width, height: (width, height), pixels_max=_PIXELS_MAX, background=_WHITE)
     except Undecodable:
         return None
-    return measured_of(decoded.picture)
+    return found.picture
 
 
 def measured_of(picture: "Image") -> Measured:
@@ -93,15 +106,15 @@ def mean_colours(picture: "Image") -> np.ndarray:
 
 
 def picture_verdicts(
-    painted: Sequence[Painted], settings: PictureReview, references: "References | None" = None
-) -> list[Verdict]:
+    painted: Sequence[Painted], settings: PictureReview, references: TruePictures | None = None
+) -> list[PictureVerdict]:
     """Judges one role's pictures of a partition, in the order of their rows."""
     found = [_alone(one, settings, references) for one in painted]
     if settings.near_duplicates is not None:
         rejected = [one.is_rejected or bool(faults) for one, (faults, _) in zip(painted, found, strict=True)]
         for place in near_duplicates([one.measured for one in painted], rejected, settings.near_duplicates):
             found[place][0].append("near_duplicate")
-    return [Verdict(faults=tuple(faults), figures=figures) for faults, figures in found]
+    return [PictureVerdict(faults=tuple(faults), figures=figures) for faults, figures in found]
 
 
 def near_duplicates(
@@ -121,10 +134,10 @@ def near_duplicates(
 
 
 def _alone(
-    one: Painted, settings: PictureReview, references: "References | None"
+    one: Painted, settings: PictureReview, references: TruePictures | None
 ) -> tuple[list[str], dict[str, float]]:
     if one.measured is None:
-        return ["undecodable"], {}
+        return ["unreadable"], {}
     figures = {"contrast": one.measured.contrast, "variation": one.measured.variation}
     faults = []
     if settings.contrast_min is not None and one.measured.contrast < settings.contrast_min:

@@ -16,7 +16,7 @@ import xxhash
 
 from headrace.errors import InvalidCampaign
 from headrace.generation.media_review.picture_settings import PictureReview
-from headrace.generation.media_review.pictures import mean_colours, measured
+from headrace.generation.media_review.pictures import decoded, mean_colours, measured
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import HandoffStore
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headrace.prep.images.sources import FoundImage
     from headrace.user_files.layout import Unreadable
 
-_PIXELS_MAX = 100_000_000
+# What a process may take: three copies of a picture of 100 million pixels at four bytes each, and what it rests at.
 _MEMORY_BYTES_MAX = 2 * 2**30
 
 
@@ -46,7 +46,7 @@ class References:
 
     @cached_property
     def digest(self) -> str:
-        told = xxhash.xxh3_128("\0".join(self.captions))
+        told = xxhash.xxh3_128("\0".join(self.captions).encode())
         told.update(np.ascontiguousarray(self.colours_NC).tobytes())
         return told.hexdigest()
 
@@ -118,13 +118,11 @@ def _files(pattern: str, home: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def colours_of(body: bytes) -> np.ndarray | None:
     """The mean colours of a picture in a file; None: it is none. In a process of its own."""
-    from headrace.prep.images.decoding import Undecodable, decode
-
     try:
-        decoded = decode(body, lambda width, height: (width, height), pixels_max=_PIXELS_MAX, background=(255,) * 3)
-    except (Undecodable, MemoryError):
+        picture = decoded(body)
+    except MemoryError:
         return None
-    return mean_colours(decoded.picture)
+    return None if picture is None else mean_colours(picture)
 
 
 def _body_of(found: "FoundImage | Unreadable") -> bytes | None:

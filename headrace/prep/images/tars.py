@@ -19,6 +19,7 @@ from typing import IO, Any, Self
 
 from headrace.prep.images.decoding import IMAGE_BYTES_MAX
 from headrace.prep.sources import name_as_text
+from headrace.user_files.json_objects import JsonObjects
 from headrace.user_files.layout import Unreadable
 
 CAPTION_BYTES_MAX = 2**20
@@ -201,10 +202,13 @@ def _caption(texts: dict[str, bytes], caption_key: str) -> str | None:
 
 def _caption_in_json(body: bytes, caption_key: str) -> str | None:
     _check_size(".json", body)
+    objects = JsonObjects()
     try:
-        described = json.loads(body)
+        described = objects.read(body.decode(json.detect_encoding(body)))
     except (ValueError, RecursionError):
         raise ValueError("its .json is not JSON") from None
+    if caption_key in objects.repeated_in(described):
+        raise ValueError(f"key {caption_key!r} stands twice in its .json, wanted once")
     caption = described.get(caption_key) if isinstance(described, dict) else None
     if caption is not None and not isinstance(caption, str):
         raise ValueError(f"key {caption_key!r} of its .json must be a string, got {type(caption).__name__}")

@@ -101,6 +101,20 @@ def test_links_in_a_tar_lead_nowhere_and_their_sample_is_set_aside(name: str, ki
     assert str(link).startswith(f"its member {name} is a link, wanted the file itself: pack it with `tar --deref")
 
 
+def test_a_caption_that_stands_twice_in_a_json_member_is_none(tmp_path: Path) -> None:
+    tar_of(
+        tmp_path / "in/x.tar",
+        {
+            "a.jpg": b"A", "a.json": '{"caption": "a cat", "caption": "a dog"}',
+            "b.jpg": b"B", "b.json": '{"size": 1, "size": 2, "caption": "a dog"}',
+        },
+    )  # fmt: skip
+    assert read(make_images(), tmp_path) == [
+        "key 'caption' stands twice in its .json, wanted once",
+        ("b.jpg", b"B", "a dog"),
+    ]
+
+
 def test_an_empty_caption_hides_no_other_one(tmp_path: Path) -> None:
     of_json = '{"caption": "of json"}'
     tar_of(tmp_path / "in/x.tar", {"a.jpg": b"A", "a.txt": " \n", "a.json": of_json, "b.jpg": b"B", "b.txt": ""})

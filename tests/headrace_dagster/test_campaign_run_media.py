@@ -1,0 +1,124 @@
+"""`headrace run` of a campaign that writes, paints and speaks: one run a partition, going on where another ended."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headrace.generation.campaign import PromptSource
+from headrace.generation.freshness import shown_mark
+from headrace.generation.review_content import review_content
+from headrace.registry.model_versions import to_table
+from headrace.rollout.states import INITIALIZED
+from headrace_dagster.project import campaign_run
+from headrace_dagster.project.campaign_run import CONTENT, CampaignRun
+from simulation.models import model_of
+from tests.generation.builders import DAY
+from tests.generation.media_builders import MediaSite, make_media_campaign, make_roles
+from tests.headrace_dagster.dagster_stand_in import StandIn
+from tests.headrace_dagster.test_campaign_run import walk
+
+NUM_PROMPTS = 3
+
+
+class Work:
+    def __init__(self, root: Path) -> None:
+        self.home = root
+        file = root / "prompts.jsonl"
+        file.write_text("\n".join(json.dumps({"text": f"Define word {n}."}) for n in range(NUM_PROMPTS)))
+        prompts = PromptSource(files=str(file))
+        self.site = MediaSite(root / "store", campaign=make_media_campaign(num_shards=1, prompts=prompts))
+        self.site.roll_out_set(INITIALIZED, self.site.make_set())
+        models = [model_of(role.model, 1) for role in make_roles().values()]
+        for one in models:
+            self.site.handoffs.publish(
+                "registered_version", f"{one.model_name}.r", to_table([one]), code_version="1", run_id="r"
+            )
+        self.num_generated: list[int] = []
+
+    def make(self, job: str, partition: str) -> None:
+        site = self.site
+        if job == "list_prompts":
+            site.draw_prompts(self.home)
+        elif job in ("generate", "generate_with_media", "paint"):
+            kind = {"generate": "text", "paint": "image"}.get(job)
+            self.num_generated.append(site.generate(site.open_claim(), up_to=kind).num_generated_now)
+        elif job == "review":
+            content = site.handoffs.open("generated_content", partition)
+            site.handoffs.publish(
+                "reviewed_content",
+                partition,
+                review_content(content, site.handoffs, site.campaign).table,
+                code_version="1",
+                run_id="r",
+                input_versions={f"generated_content[{partition}]": f"v{content.version} {content.content_digest}"},
+            )
+        else:
+            key = site.partition.key
+            shown = [site.handoffs.open(asset, key) for asset in ("generated_content", "reviewed_content")]
+            self.report.write_text(shown_mark(one.manifest for one in shown))
+
+    @property
+    def report(self) -> Path:
+        return self.home / f"{DAY}.html"
+
+    def run(self) -> CampaignRun:
+        return CampaignRun(
+            campaign=self.site.campaign,
+            handoffs=self.site.handoffs,
+            home=self.home,
+            day=DAY,
+            report=self.report,
+            token="this call",
+        )
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    monkeypatch.setattr(campaign_run, "_POLL_SECONDS", 0.0)
+    return Work(tmp_path)
+
+
+def rows_of(work: Work) -> int:
+    run = work.run()
+    return run._look(0).num_rows
+
+
+def test_all_parts_of_a_partition_are_made_in_one_run(work: Work) -> None:
+    stand_in = StandIn(work.make)
+    walk(work.run(), stand_in)
+    assert stand_in.launched == ["list_prompts", "generate_with_media", "review", "report"]
+    assert work.run().missing() == []
+
+
+def test_progress_counts_each_step_for_its_share_and_a_killed_run_is_gone_on_with(work: Work) -> None:
+    key = work.site.partition.key
+    work.make("list_prompts", key)
+    for job, num_rows in (("generate", 1), ("paint", 2)):
+        work.make(job, key)
+        assert rows_of(work) == num_rows
+        assert not work.run()._is_committed(key)
+    stand_in = StandIn(work.make)
+    walk(work.run(), stand_in)
+    assert stand_in.launched == ["generate_with_media", "review", "report"]
+    assert work.num_generated == [NUM_PROMPTS] * 3
+    assert rows_of(work) == NUM_PROMPTS
+
+
+def test_a_run_that_paints_is_followed_and_what_it_leaves_is_made_after_it(work: Work) -> None:
+    key = work.site.partition.key
+    work.make("list_prompts", key)
+    stand_in = StandIn(work.make)
+    stand_in.start_elsewhere("paint", key, lambda: work.make("paint", key) or "SUCCESS")
+    walk(work.run(), stand_in)
+    assert stand_in.launched == ["generate_with_media", "review", "report"]
+    assert work.num_generated == [2 * NUM_PROMPTS, NUM_PROMPTS]
+
+
+def test_the_set_and_not_the_file_says_whether_a_run_paints(work: Work) -> None:
+    work.make("list_prompts", work.site.partition.key)
+    roles = {"writer": make_roles()["writer"]}
+    run = work.run()
+    run.campaign = replace(run.campaign, roles=roles, chain=tuple(roles))
+    assert run._job_of(CONTENT, work.site.partition.key) == "generate_with_media"
