@@ -8,6 +8,7 @@ last bits of their sums as those of any model do. The exit status is 1 if a bar 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
 from benchmarks.modalities import exact, overhead, paired, storage
@@ -25,9 +26,11 @@ PEERS: dict[str, str | Path] = {"lance": "lance"}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("modalities", __doc__)
-    for name, part in PARTS.items():
-        summary = (sys.modules[part.__module__].__doc__ or "").splitlines()[0]
-        parser.add_argument(f"--{name}", action="append_const", const=name, dest="only", help=summary)
+    chosen: dict[str, Any] = {"action": "append_const", "dest": "only"}
+    parser.add_argument("--exact", const="exact", **chosen, help="same bytes in any batch, and after kill -9")
+    parser.add_argument("--overhead", const="overhead", **chosen, help="CPU beside bare loops")
+    parser.add_argument("--paired", const="paired", **chosen, help="two painters on the same texts")
+    parser.add_argument("--storage", const="storage", **chosen, help="many pictures beside loose files")
     parser.add_argument("--writer", type=Path, help="a language model's directory; default: a tiny one")
     parser.add_argument("--painter", type=Path, help="a diffusers pipeline's directory; default: a tiny one")
     parser.add_argument("--size", type=whole(1), default=32, help="pixels of what --painter paints, a side")

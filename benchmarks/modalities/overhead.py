@@ -159,7 +159,7 @@ def _engines(member: Member, name: str) -> Iterator[Callable[[Sequence[str], int
             answers: list[Any] = loop.run(answers_of(engine, turns))
             return [None] * sum(one.num_output_tokens for one in answers)
         wishes = [MediaTurn(unit=str(seed), text=text, seed=seed) for seed, text in enumerate(texts)]
-        found = loop.run(media_of(engine, member, wishes))
+        found: list[Any] = loop.run(media_of(engine, member, wishes))
         return [one[0].content for one in found]
 
     try:
