@@ -11,7 +11,7 @@ from assets.partitions import image_shards, refuse_unknown_image_shards
 from headrace.errors import QuarantineExceeded
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.schemas import CAPTION_ENCODER
+from headrace.handoff.picture_examples import CAPTION_ENCODER
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.images.judging import judge

@@ -10,7 +10,7 @@ from PIL import Image
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.schemas import CAPTION_ENCODER
+from headrace.handoff.picture_examples import CAPTION_ENCODER
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.images.picture_examples import CaptionEncoder, build_picture_examples
 from headrace.store.local import LocalStore

@@ -76,15 +76,16 @@ class CampaignSubject:
         return replace(evidence, paired={MIRRORED_PASS_RATE: found} if found.num else {})
 
     def _members(self, candidate: str, stable: str, *, damaged: Damaged) -> dict[str, tuple[str, str]]:
-        """Each role's weights in both sets; none for a single writer, whose weights are the sets' own."""
-        if not self.campaign.roles:
+        """Each role's weights in both sets; none for a single writer, whose weights are the sets' own, and without a
+        candidate."""
+        if not (self.campaign.roles and candidate):
             return {}
         sets = VersionSets(self.handoffs.objects)
         try:
             ours, theirs = (
                 {member.role: member.weights_digest for member in sets.get(one).members} for one in (candidate, stable)
             )
-        except ObjectMissing:  # no candidate yet
+        except ObjectMissing:  # a set that nobody kept is compared by its rows alone
             return {}
         except HandoffCorrupt as error:
             damaged(error)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.handoff.picture_examples import picture_examples_schema, picture_sizes
 from headrace.handoff.spelling import plain_type
 
 
@@ -134,28 +135,6 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
         position_ids=tokens_T,
         num_examples=pa.int32(),
         num_completion_tokens=pa.int32(),
-    )
-
-
-# An attribute of picture_examples: the digest of the files of the model that read the captions, as base_model has it.
-CAPTION_ENCODER = "caption_encoder"
-
-
-def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
-    """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
-
-    def lists(kind: pa.DataType, *shape: int) -> pa.DataType:
-        for length in reversed(shape):
-            kind = pa.list_(kind, length)
-        return kind
-
-    return _schema(
-        item_id=_STRING,  # of clean_images; "" with the split "empty"
-        split=_STRING,  # "train" | "heldout" | "empty": the one row of no caption
-        caption=_STRING,
-        pixels=lists(pa.uint8(), 3, side, side),
-        caption_states=lists(pa.float16(), tokens, width),
-        caption_mask=lists(pa.uint8(), tokens),
     )
 
 
@@ -468,8 +447,7 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
     if name == "picture_examples" and {"pixels", "caption_states"} <= {*like.names}:
-        side, states = like.field("pixels").type.value_type.list_size, like.field("caption_states").type
-        return picture_examples_schema(side, states.list_size, states.value_type.list_size)
+        return picture_examples_schema(*picture_sizes(like))
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import InvalidTrainingRun
-from headrace.handoff.schemas import CAPTION_ENCODER
+from headrace.handoff.picture_examples import CAPTION_ENCODER, picture_sizes
 from headrace.handoff.tensors import tensors
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.training.examples import PICTURES, ExamplesInput
@@ -79,12 +79,8 @@ class PictureSplit:
 
 
 def shape_of(schema: pa.Schema) -> PictureShape:
-    states = schema.field("caption_states").type
-    return PictureShape(
-        side=schema.field("pixels").type.value_type.list_size,
-        tokens=states.list_size,
-        width=states.value_type.list_size,
-    )
+    side, tokens, width = picture_sizes(schema)
+    return PictureShape(side=side, tokens=tokens, width=width)
 
 
 def open_pictures(

@@ -17,7 +17,7 @@ from assets.image_checks import IMAGE_CHECKS
 from assets.images import clean_images, image_verdicts, picture_examples, read_image_shard
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
-from headrace.handoff.schemas import CAPTION_ENCODER
+from headrace.handoff.picture_examples import CAPTION_ENCODER
 from headrace.prep.images.corpus import load_images
 from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.resizing import Resize

@@ -6,14 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from headrace.store.sealed_directory import open_directory
 from headrace.training.attempts import find_result, read_curve
+from headrace.training.flow_matching import FlowMatchingObjective
 from headrace.training.heldout import evaluate
+from headrace.training.loop import learning_rate_at
+from headrace.training.order import SampleOrder
 from headrace.training.picture_measures import TAUGHT_ERROR
 from headrace.training.session import train
-from tests.picture_builders import build_caption_encoder, make_picture_bench, picture_recipe
-from tests.training_builders import Bench
+from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench, picture_recipe
+from tests.training_builders import Bench, make_run_config
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
@@ -91,6 +96,35 @@ def test_a_picture_training_that_is_killed_and_resumed_ends_bit_for_bit_like_one
     assert losses == [row["loss"] for row in read_curve(straight.store, undisturbed)]
     assert len(losses) == STEPS
     assert undisturbed.tokens == STEPS * 4 * 16, "a picture of 16 pixels has 16 patches of 4"
+
+
+def test_what_is_exported_is_the_moving_average_that_a_plain_loop_computes(straight: Bench, tmp_path: Path) -> None:
+    request = straight.request(**RECIPE)
+    recipe, result = request.recipe, find_result(straight.store, request.training_id)
+    assert result
+    config = make_run_config(tmp_path, recipe=recipe, inputs=request.inputs)
+    objective = FlowMatchingObjective(config, straight.store)
+    model = objective.load_model(Path())
+    start = {name: one.detach().clone() for name, one in model.named_parameters()}
+    averages = {name: one.clone() for name, one in start.items()}
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(recipe.beta1, recipe.beta2), weight_decay=0.0)
+    order = SampleOrder(seed=recipe.seed, num_sequences=len(objective), batch=4, world_size=1, micro_batch=4)
+    for step in range(STEPS):
+        [numbers], [draws] = order.micro_batches(step, 0), order.draws(step, 0)
+        optimizer.param_groups[0]["lr"] = learning_rate_at(recipe, step)
+        optimizer.zero_grad()
+        (objective.summed_loss(model, numbers, draws, "cpu") / 4).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        for name, one in model.named_parameters():
+            averages[name] += (one.detach() - averages[name]) * (1 - TINY.ema_decay)
+    weights = load_file(
+        open_directory(straight.store, result.weights_digest) / "transformer/diffusion_pytorch_model.safetensors"
+    )
+    assert weights.keys() == averages.keys()
+    moved = sum(((averages[name] - start[name]) ** 2).sum().item() for name in weights)
+    apart = sum(((averages[name] - weights[name]) ** 2).sum().item() for name in weights)
+    assert (apart / moved) ** 0.5 < 1e-3, "rounding, of the distance that the weights moved"
 
 
 def test_the_directory_opens_and_paints_with_plain_diffusers(straight: Bench, tmp_path: Path) -> None:

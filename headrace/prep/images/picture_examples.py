@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.media.reading import MediaSet, StoredItem
-from headrace.handoff.schemas import picture_examples_schema
+from headrace.handoff.picture_examples import picture_examples_schema
 
 _BATCH_ROWS = 64
 

@@ -1,6 +1,7 @@
 """Clean pictures and captions as a picture model's examples, beside diffusers' own reading of prompts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,10 +51,11 @@ def test_each_picture_is_a_row_with_its_pixels_and_one_row_has_no_caption(
 def test_captions_have_the_states_and_the_mask_with_which_diffusers_reads_prompts(
     encoder: Path,
 ) -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler, PRXPixelPipeline
+    from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
     from transformers import AutoModel, AutoTokenizer
 
-    pipeline = PRXPixelPipeline(
+    pipeline: Any = PRXPixelPipeline(
         transformer=None,  # pyright: ignore[reportArgumentType] (only prompts are read)
         scheduler=FlowMatchEulerDiscreteScheduler(),
         text_encoder=AutoModel.from_pretrained(encoder),
