@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
-from benchmarks.modalities import exact, overhead, paired, storage
+from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, paired, storage
 from benchmarks.modalities.parts import Given, Outcome
 
 # In the order in which they run; each has a scratch directory of its own.
@@ -20,7 +20,10 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "overhead": overhead.run,
     "paired": paired.run,
     "storage": storage.run,
+    "gates_pictures": gates_pictures.run,
+    "gates_speech": gates_speech.run,
 }
+GATES = ("gates_pictures", "gates_speech")
 PEERS: dict[str, str | Path] = {"lance": "lance"}
 
 
@@ -31,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overhead", const="overhead", **chosen, help="CPU beside bare loops")
     parser.add_argument("--paired", const="paired", **chosen, help="two painters on the same texts")
     parser.add_argument("--storage", const="storage", **chosen, help="many pictures beside loose files")
+    parser.add_argument(
+        "--gates", action="store_true", help="what the review catches of sabotage, and takes of true ones"
+    )
+    parser.add_argument("--each", type=whole(20), default=200, help="of --gates, of each kind")
     parser.add_argument("--writer", type=Path, help="a language model's directory; default: a tiny one")
     parser.add_argument("--painter", type=Path, help="a diffusers pipeline's directory; default: a tiny one")
     parser.add_argument("--size", type=whole(1), default=32, help="pixels of what --painter paints, a side")
@@ -40,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", type=some_of(PEERS), default=[], help=f"of --storage: {', '.join(PEERS)}")
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
+    only = [*(given.only or ()), *(GATES if given.gates else ())]
     body, bars = {}, Bars()
-    for part in given.only or PARTS:
+    for part in only or PARTS:
         progress.print(f"part {part}")
         with scratch(f"modalities-{part}") as directory:
             outcome = PARTS[part](Given.of(given), directory)

@@ -19,6 +19,7 @@ class Given:
     kills: int
     items: int
     runs: int
+    each: int
     peers: tuple[str, ...]
 
     @classmethod
@@ -30,6 +31,7 @@ class Given:
             kills=options.kills,
             items=options.items,
             runs=options.runs,
+            each=options.each,
             peers=tuple(options.peers),
         )
 

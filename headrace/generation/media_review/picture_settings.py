@@ -1,7 +1,7 @@
 """Limits of the rules for pictures, as stated in a campaign file (`headrace.generation.media_review.pictures`).
 
 Their defaults lie between what 1,884 drawings and 400 crops of photographs at 32 × 32 and 72 × 72 pixels measure, and
-what faults do (`python -m benchmarks.gates_pictures`).
+what faults do (`python -m benchmarks.modalities --gates`).
 """
 
 import re

@@ -1,6 +1,6 @@
 """Limits of the rules for recordings, as stated in a campaign file (`headrace.generation.media_review.speech`).
 
-Their defaults lie between what true recordings measure and what faults do (`python -m benchmarks.gates_speech`).
+Their defaults lie between what true recordings measure and what faults do (`python -m benchmarks.modalities --gates`).
 """
 
 import importlib.util

@@ -1,20 +1,20 @@
 """The rules for recordings on sabotage: what share of faulty ones they catch, and what share of true ones they take.
 
-`python -m benchmarks.gates_speech [--recordings 200] [--seed 0] [--processes 1]`. True recordings are WordNet's glosses
+True recordings are WordNet's glosses
 of 25 to 80 characters, read by hibari's voice. The fixing recordings show where true ones and half sentences lie,
-beside the limits; sabotage is made of others, drawn apart, `--recordings` of each kind. A fault counts as caught only
+beside the limits; sabotage is made of others, drawn apart, `--each` of each kind. A fault counts as caught only
 by rules that name it. Beside it: whether a recording is as long as true ones are, which is what is commonly checked.
 Outside the bars: a quarter as many of faults that the rules were not made for. Listening takes nearly all the time,
 about 0.3 CPU seconds a recording; nobody listens to silence, noise and what is clipped.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,12 @@ from benchmarks.measuring import (
     Bars,
     at_least,
     at_most,
-    finish,
-    parser_of,
     print_table,
     progress,
     require_peers,
     rounded,
-    whole,
 )
+from benchmarks.modalities.parts import Given, Outcome
 from headrace.engines.sound_samples import wav_of
 from headrace.generation.media_review.speech import SpeechVerdict, speech_verdict
 from headrace.generation.media_review.speech_settings import SpeechReview
@@ -41,6 +39,7 @@ _CAUGHT_BAR, _TRUE_REJECTED_BAR = 0.98, 0.02
 _SAMPLE_RATE = 24_000
 _CHARACTERS = range(25, 81)
 _SHOWN = 5
+_SEED, _NUM_PROCESSES = 0, 2
 _DEAF = SpeechReview()
 _LISTENING = SpeechReview(heard_share_min=0.78, character_error_rate_max=0.55)
 # The rules that name a fault.
@@ -73,20 +72,15 @@ class Spoken:
 Change = Callable[[Spoken, int, np.random.Generator], Spoken]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = parser_of("gates_speech", __doc__)
-    parser.add_argument("--recordings", type=whole(10), default=200, help="of each kind of sabotage, and of true ones")
-    parser.add_argument("--seed", type=whole(0), default=0)
-    parser.add_argument("--processes", type=whole(), default=1)
-    given = parser.parse_args(arguments)
+def run(given: Given, directory: Path) -> Outcome:
     require_peers({"hibari-tts": "hibari", "pocketsphinx": "pocketsphinx", "rapidfuzz": "rapidfuzz", "wn": "wn"})
-    num, random = given.recordings, np.random.default_rng(given.seed)
-    texts = _texts(given.seed)
+    num, random = given.each, np.random.default_rng(_SEED)
+    texts = _texts(_SEED)
     voice = _voice()
     fixing = [Spoken(text=text, mono=voice(text, seed=place)) for place, text in enumerate(texts[:num])]
     true = [Spoken(text=text, mono=voice(text, seed=place)) for place, text in enumerate(texts[-num:])]
     fewer = true[: max(1, num // 4)]
-    with ProcessPoolExecutor(given.processes) as pool:
+    with ProcessPoolExecutor(_NUM_PROCESSES) as pool:
 
         def judged(what: str, spoken: Sequence[Spoken], settings: SpeechReview = _LISTENING) -> list[SpeechVerdict]:
             started = time.perf_counter()
@@ -107,7 +101,6 @@ def main(arguments: list[str] | None = None) -> int:
         others = {kind: judged(kind, _changed(change, fewer, random)) for kind, change in _OTHERS.items()}
     durations = sorted(len(one.mono) / _SAMPLE_RATE for one in fixing)
     body: dict[str, Any] = {
-        "benchmark": "gates_speech",
         "limits": asdict(_LISTENING),
         "num_each": num,
         "fixing": {"true": _spread(fixed), "half_sentence": _spread(halves), "true_rejected": _share(fixed)},
@@ -132,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cpu_seconds_a_second": rounded(cpu_seconds["true"] / sum(len(one.mono) / _SAMPLE_RATE for one in true)),
     }
     bars: Bars = {f"{kind}_caught": at_least(share, _CAUGHT_BAR) for kind, share in body["caught"].items()}
-    bars["true_rejected"] = at_most(body["true_rejected"], _TRUE_REJECTED_BAR)
+    bars["true_speech_rejected"] = at_most(body["true_rejected"], _TRUE_REJECTED_BAR)
     print_table(
         f"{num} recordings of each",
         ["", "caught", "without ears", "by duration alone"],
@@ -142,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         ],
         caption=f"of {num} true recordings {body['true_rejected']:.1%} are rejected",
     )
-    return finish(body, bars, given.json)
+    return Outcome(body=body, bars=bars)
 
 
 def _texts(seed: int) -> list[str]:
@@ -261,7 +254,3 @@ def _examples(spoken: Sequence[Spoken], verdicts: Sequence[SpeechVerdict]) -> li
     pairs = zip(spoken, verdicts, strict=True)
     rejected = [[one.text, verdict.heard or "", *verdict.faults] for one, verdict in pairs if verdict.faults]
     return rejected[:_SHOWN]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
