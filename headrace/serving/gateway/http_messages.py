@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 
 
 class ClientGone(Exception):
@@ -115,7 +115,7 @@ class Request:
             )
         return b"".join(parts)
 
-    async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = _JSON) -> None:
+    async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = JSON) -> None:
         """Sends the whole response. Appends to `headers`, so pass a list of its own."""
         headers.append(kind)
         headers.append((b"content-length", b"%d" % len(body)))

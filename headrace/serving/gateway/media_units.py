@@ -3,11 +3,12 @@
 import time
 
 from headrace.engines.base import EngineFailed
+from headrace.engines.chain import RoleChain
 from headrace.engines.media_chain import MediaChain
-from headrace.serving.gateway.http_messages import Headers, Request
+from headrace.serving.gateway.http_messages import JSON, Headers, Request
 from headrace.serving.gateway.openai_media_answers import picture_answer, sound_answer
 from headrace.serving.gateway.openai_media_bodies import DEFAULT_VOICE, MediaAsk
-from headrace.serving.gateway.refusals import invalid
+from headrace.serving.gateway.refusals import Refusal, invalid
 from headrace.serving.gateway.unit import Unit
 
 
@@ -18,22 +19,30 @@ async def answer_medium(unit: Unit, ask: MediaAsk, request: Request, headers: He
         Refusal: the client wants another size, voice or file type than the unit's set has.
         TurnRefused, EngineBusy, EngineFailed: as `MediaChain.make`.
     """
-    chain = unit.loaded.chain
-    assert isinstance(chain, MediaChain), "a gateway loads sets of its service's kind alone"
-    check_wishes(ask, chain)
+    chain = check_wishes(ask, unit.loaded.chain)
     made = await chain.make(ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
-    unit.finish, unit.answered = "stop", time.monotonic() - unit.started
     if ask.kind == "image":
         if ask.file_type and made.facts.media_type != f"image/{ask.file_type}":
             raise EngineFailed(f"{chain.maker.member.role} made {made.facts.media_type}, and another type when tried.")
-        await request.respond(200, picture_answer(made, created=int(unit.started_at)), headers)
-        return
-    body, kind, more = sound_answer(made, is_pcm=ask.file_type == "pcm")
+        body, kind, more = picture_answer(made, created=int(unit.started_at)), JSON, []
+    else:
+        body, kind, more = sound_answer(made, is_pcm=ask.file_type == "pcm")
+    unit.finish, unit.answered = "stop", time.monotonic() - unit.started
     await request.respond(200, body, [*headers, *more], kind=kind)
 
 
-def check_wishes(ask: MediaAsk, chain: MediaChain) -> None:
-    """Raises: Refusal: the client wants another size, voice or file type than the set has."""
+def fits(ask: MediaAsk, chain: RoleChain | MediaChain) -> bool:
+    """Whether a set has the size, voice and file type that the client wants."""
+    try:
+        check_wishes(ask, chain)
+    except Refusal:
+        return False
+    return True
+
+
+def check_wishes(ask: MediaAsk, chain: RoleChain | MediaChain) -> MediaChain:
+    """Returns the chain. Raises: Refusal: the client wants another size, voice or file type than the set has."""
+    assert isinstance(chain, MediaChain), "a gateway loads sets of its service's kind alone"
     member, of_set = chain.maker.member, f"of version set {chain.id[:12]}"
     if member.picture:
         size = f"{member.picture.width}x{member.picture.height}"
@@ -52,3 +61,4 @@ def check_wishes(ask: MediaAsk, chain: MediaChain) -> None:
         raise invalid(
             f"voice must be {named}, the voice {of_set}, got another of {len(ask.voice)} characters.", param="voice"
         )
+    return chain

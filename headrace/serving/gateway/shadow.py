@@ -93,9 +93,7 @@ class Shadow:
 async def _answered(unit: Unit, candidate: LoadedSet, steps: list[Step]) -> None:
     chain, ask = candidate.chain, unit.ask
     if isinstance(ask, MediaAsk):
-        assert not isinstance(chain, RoleChain), "a gateway loads sets of its service's kind alone"
-        check_wishes(ask, chain)
-        await chain.make(ask, unit=unit.name, seed=unit.seed, report=steps.append)
+        await check_wishes(ask, chain).make(ask, unit=unit.name, seed=unit.seed, report=steps.append)
     else:
         assert isinstance(chain, RoleChain), "a gateway loads sets of its service's kind alone"
         await chain.answer(ask, unit=unit.name, seed=unit.seed, report=steps.append)

@@ -17,7 +17,7 @@ from headrace.keys import digest_text
 from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission, CountedStreams
-from headrace.serving.gateway.media_units import answer_medium
+from headrace.serving.gateway.media_units import answer_medium, fits
 from headrace.serving.gateway.openai_answers import Events, broken_off, whole_answer
 from headrace.serving.gateway.openai_bodies import Ask, model_must_be
 from headrace.serving.gateway.openai_media_bodies import MediaAsk
@@ -137,7 +137,11 @@ class Units:
         headers, name = request.answer_headers, named or request.id
         # A client's request id names the unit in the records, but decides nothing.
         draw = named or (new_nonce() if b"x-request-id" in request.headers else request.id)
-        pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
+        # A wish that only one of the sets has chooses between them, as a name does.
+        is_drawn = named is None and (
+            not isinstance(ask, MediaAsk) or all(fits(ask, one.chain) for one in self._pinning.routed())
+        )
+        pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=is_drawn)
         unit = Unit(
             request=request.id,
             key=key,
