@@ -228,7 +228,7 @@ def test_schemathesis_finds_nothing_that_the_openapi_page_does_not_say(
 
 
 def test_only_units_that_fit_both_sets_are_evidence(painting: Site, client_of: Clients) -> None:
-    """A size that one set alone has would choose the set. Last here: a gateway that ends leaves all that it measured."""
+    """A size that one set alone has would choose the set. Last here: a gateway that ends leaves what it measured."""
     [gateway] = painting.gateways
     client = client_of(gateway)
     before = sum(unit["reason"] == "weight" and unit["status"] == 200 for unit in gateway.records("unit"))
