@@ -34,7 +34,7 @@ def make_chain(maker: Member = PAINTER, *writers: Engine, engine: MediaEngine | 
 
 def made(chain: MediaChain, steps: list[Step] | None = None, *, seed: int = 7, **wish: Any) -> Made:
     found: list[Step] = [] if steps is None else steps
-    asked = MediaWish(**({"prompt": "a mill"} | wish))
+    asked = replace(MediaWish(prompt="a mill"), **wish)
     return asyncio.run(chain.make(asked, unit="u", seed=seed, report=found.append))
 
 

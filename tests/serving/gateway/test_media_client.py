@@ -62,13 +62,13 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def generate(client: openai.OpenAI, **wish: Any) -> Any:
-    return client.images.with_raw_response.generate(**({"model": "assistant", "prompt": "a mill"} | wish))
+    wanted: dict[str, Any] = {"model": "assistant", "prompt": "a mill"} | wish
+    return client.images.with_raw_response.generate(**wanted)
 
 
 def speak(client: openai.OpenAI, **wish: Any) -> Any:
-    return client.audio.speech.with_raw_response.create(
-        **({"model": "assistant", "input": "The mill turns.", "voice": "amy"} | wish)
-    )
+    wanted: dict[str, Any] = {"model": "assistant", "input": "The mill turns.", "voice": "amy"} | wish
+    return client.audio.speech.with_raw_response.create(**wanted)
 
 
 def steps_of(gateway: GatewayProcess, raw: Any) -> list[dict[str, Any]]:

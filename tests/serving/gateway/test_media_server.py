@@ -57,7 +57,8 @@ def unit(gateway: GatewayProcess, request: str) -> dict[str, Any]:
 
 
 def paint(client: openai.OpenAI, **wish: Any) -> Any:
-    return client.images.generate(**({"model": "assistant", "prompt": "a mill"} | wish))
+    wanted: dict[str, Any] = {"model": "assistant", "prompt": "a mill"} | wish
+    return client.images.generate(**wanted)
 
 
 def test_a_picture_is_named_by_its_bytes_and_comes_as_the_server_made_it(
