@@ -276,8 +276,10 @@ class Units:
             self._outcomes.explain(unit.request, error, refusal)
         if not request.started:
             await request.refuse(refusal, request.answer_headers)
-        elif not request.finished:
+        elif not request.finished and request.is_events:
             await request.event(broken_off(refusal.body), last=True)
+        elif not request.finished:
+            request.connection.cut_midway()
 
     def _ignored_decoding(self, ask: Ask) -> list[str]:
         """Applies the service's rule for a client's temperature and top_p. Returns those that are ignored."""

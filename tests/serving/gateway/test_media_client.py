@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import subprocess
 import sys
 import wave
@@ -17,13 +18,14 @@ from PIL import Image
 
 from headrace.rollout.live_evidence import read_drawn
 from simulation.servers.gateway_site import KEY, GatewayProcess, Site, role
+from tests.serving.gateway.raw_clients import RawClient, post
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
 Clients = Callable[..., openai.OpenAI]
 PAINTER = role(model="brush", picture={"width": 32, "height": 24}, template="A drawing of {text} for {prompt}")
-SPEAKER = role(model="throat", speech={"voice": "amy", "sample_rate": 16_000})
+SPEAKER = role(model="throat", speech={"voice": "amy", "sample_rate": 16_000, "duration_seconds_max": 180.0})
 for _maker in (PAINTER, SPEAKER):
     del _maker["decoding"]
 LARGER = {"picture": {"width": 48, "height": 32}}
@@ -51,7 +53,8 @@ def _draws(gateway: GatewayProcess) -> bool:
 
 @pytest.fixture(scope="module")
 def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    service = {"roles": {"speaker": SPEAKER}, "chain": ["speaker"]}
+    limits = {"num_units_max": 2, "waiting_seconds_max": 30.0, "stalled_seconds_max": 1.0}
+    service = {"roles": {"speaker": SPEAKER}, "chain": ["speaker"], "limits": limits}
     site = Site.make(tmp_path_factory.mktemp("speaking") / "site", service)
     site.initialize()
     try:
@@ -186,6 +189,26 @@ def test_a_wrong_wish_for_speech_raises_what_users_know(
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=message):
         speak(client_of(speaking.gateways[0]), **wish)
+
+
+def test_a_client_that_does_not_take_its_recording_loses_its_place(speaking: Site, client_of: Clients) -> None:
+    [gateway] = speaking.gateways
+    # 180 seconds, far more than the kernel keeps for a client.
+    long = json.dumps({"model": "assistant", "input": "a" * 4096, "speed": 0.25}).encode()
+    request = post(b"X-Request-Id: stalls-%d", body=long).replace(b"/v1/chat/completions", b"/v1/audio/speech")
+    stalling = [RawClient(gateway, receive_bytes=4096).send(request % number) for number in range(2)]
+    assert len(speak(client_of(gateway)).content) > 1000
+    units = eventually(
+        lambda: (
+            found
+            if len(found := [one for one in gateway.records("unit") if one["request"].startswith("stalls")]) == 2
+            else None
+        ),
+        "records of both",
+    )
+    assert {(unit["status"], unit["error"]) for unit in units} == {(499, "client stalled")}
+    for client in stalling:
+        client.socket.close()
 
 
 def test_who_has_the_wrong_path_is_told_the_right_one(
