@@ -8,6 +8,7 @@ from assets.partitions import model_recipes
 from headrace.handoff.versions import Handoff
 from headrace.registry.model_versions import to_table
 from headrace.registry.registration import register_model
+from headrace.training.recipe import SFT
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.stages import DEPLOYMENT
 from headrace_dagster.resources.registry import RegistryResource
@@ -23,7 +24,8 @@ def registered_version(
     trained_model: Handoff,
     evaluation: pa.Table,
 ) -> dg.MaterializeResult[pa.Table]:
-    """One recipe's weights and their base, as MLflow model versions that point to the sealed bytes.
+    """One recipe's weights and their base, as MLflow model versions that point to the sealed bytes; a picture model has
+    no base.
 
     Registering the same weights again gives the same version. Read by rollout.
     """
@@ -32,21 +34,21 @@ def registered_version(
         registry.models(),
         model_name=recipe.model,
         recipe=recipe.name,
-        base=base_model.to_pylist()[0],
+        base=base_model.to_pylist()[0] if recipe.objective == SFT else None,
         trained=trained_model.table().to_pylist()[0],
         evaluation=evaluation,
         config=recipe.to_body(),
         input_versions=trained_model.manifest.input_versions,
     )
-    base, trained = rows
+    *bases, trained = rows
     return dg.MaterializeResult(
         value=to_table(rows),
         metadata={
             "model": trained.model_name,
             "model_version": trained.version,
             "weights_digest": trained.weights_digest,
-            "heldout_loss_base": base.heldout_loss,
-            "heldout_loss_trained": trained.heldout_loss,
+            **{f"{base.measure}_base": base.heldout_loss for base in bases},
+            f"{trained.measure}_trained": trained.heldout_loss,
             "mlflow_run_id": trained.mlflow_run_id,
         },
     )

@@ -1,4 +1,4 @@
-"""Captioned pictures: read shard by shard, judged all together, sealed for training shard by shard, on CPU."""
+"""Captioned pictures: read shard by shard, judged all together, packed shard by shard, and made training examples."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +11,19 @@ from assets.partitions import image_shards, refuse_unknown_image_shards
 from headrace.errors import QuarantineExceeded
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.picture_examples import CAPTION_ENCODER
 from headrace.handoff.versions import Handoff
 from headrace.placement.demand import stage_tags
 from headrace.prep.images.judging import judge
+from headrace.prep.images.picture_examples import CaptionEncoder, build_picture_examples
 from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.sealing import RAW_IMAGES, kept_items, own_verdicts
 from headrace.prep.shard_verdicts import CORPUS
+from headrace.store.sealed_directory import open_directory, seal_directory
 from headrace_dagster.assets.media_metadata import media_metadata
 from headrace_dagster.assets.stages import Stage
 from headrace_dagster.failures import RETRIES, translated_errors
+from headrace_dagster.handoff_inputs import RecordBatches
 from headrace_dagster.handoff_io import ATTRIBUTES, StoreResource
 from headrace_dagster.handoff_lineage import lineage_of, sealed_already
 from resources.images_resource import ImagesResource
@@ -139,7 +143,7 @@ def clean_images(
     the split and the place where each stood.
 
     Copied from raw_images; follows the newest image_verdicts, and refuses those of other pictures or of another images
-    file. Read by whoever trains (`headrace handoff export`).
+    file. Read by picture_examples, and by whoever trains elsewhere (`headrace handoff export`).
     """
     verdicts = own_verdicts(images.images(), store.handoffs(), raw_images, image_signatures, image_verdicts)
     handoff = publish_media(
@@ -154,3 +158,32 @@ def clean_images(
     )
     counts = {"num_rows_in": raw_images.num_rows, "num_rows_dropped": raw_images.num_rows - handoff.num_rows}
     return dg.MaterializeResult(value=handoff, metadata=counts | media_metadata(MediaSet.open(handoff)))
+
+
+@_STAGE.asset(
+    image_shards,
+    code_version="1",
+    # The caption encoder; it runs on a CPU, too.
+    gpus=1,
+    metadata={ATTRIBUTES: (CAPTION_ENCODER,)},
+)
+def picture_examples(
+    context: dg.AssetExecutionContext, images: ImagesResource, store: StoreResource, clean_images: Handoff
+) -> dg.MaterializeResult[Any]:
+    """One shard's clean pictures as pixels, and their captions as the states and mask of the caption encoder.
+
+    Each row is one picture, of train or held-out; one row more is no caption at all. Made once for the same pictures,
+    encoder and length of captions. Read by trained_model and evaluation of recipes with `objective: flow_matching`.
+    """
+    settings = images.examples()
+    weights = seal_directory(store.objects(), images.caption_encoder_directory())
+    encoder_digest = {CAPTION_ENCODER: weights.digest}
+    made_by = {**encoder_digest, "caption_tokens": str(settings.caption_tokens)}
+    if sealed := sealed_already(context, store.handoffs(), **made_by):
+        return dg.MaterializeResult(value=sealed, metadata=encoder_digest)
+    encoder = CaptionEncoder(open_directory(store.objects(), weights.digest), tokens=settings.caption_tokens)
+    examples = build_picture_examples(MediaSet.open(clean_images), encoder, tokens=settings.caption_tokens)
+    return dg.MaterializeResult(
+        value=RecordBatches(examples.schema, examples.batches),
+        metadata={**encoder_digest, "num_train": examples.num_train, "num_heldout": examples.num_heldout},
+    )

@@ -7,7 +7,7 @@ from headrace.handoff.versions import Handoff
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import bucket_keys_in, shard_keys_in
 from headrace.prep.embeddings import semantic_duplicates_in
-from headrace.prep.images.corpus import image_shard_keys_in
+from headrace.prep.images.corpus import image_shard_keys_in, makes_examples_in
 from resources.settings import settings_from_environment
 
 _settings = settings_from_environment()
@@ -26,6 +26,8 @@ EMBEDDED_OF_ALL = {name: dg.AssetIn(dagster_type=dict[str, Handoff]) for name in
 duplicate_bucket_keys = dg.StaticPartitionsDefinition(_bucket_keys or ("bucket-00",))
 _image_shards, _image_faults = image_shard_keys_in(_settings.images)
 image_shards = dg.StaticPartitionsDefinition(_image_shards)
+# Whether a picture model can be trained on them: somebody has said what reads their captions.
+MAKES_PICTURE_EXAMPLES = makes_examples_in(_settings.images)
 # Users' files define the keys, and `resources.partition_keys` registers them with the instance: a new file needs no
 # reload of the code location.
 model_recipes = dg.DynamicPartitionsDefinition(name=MODEL_RECIPES)

@@ -1,24 +1,40 @@
-"""Training: a base model and the prepared examples become trained weights, one recipe a partition."""
+"""Training: a base model and the prepared examples become trained weights, one recipe a partition.
+
+A recipe's objective says which examples it reads: packed texts, or captioned pictures.
+"""
+
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
-from assets.partitions import model_recipes, refuse_unknown_shards
+from assets.partitions import model_recipes, refuse_unknown_image_shards, refuse_unknown_shards
 from headrace.handoff.versions import Handoff
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.attempts import read_curve
 from headrace.training.curves import loss_sparkline
+from headrace.training.heldout import Evaluation
+from headrace.training.recipe import SFT, Recipe
 from headrace.training.session import request_for
-from headrace.training.tables import base_model_table, evaluation_table, samples_markdown, trained_model_table
+from headrace.training.tables import (
+    base_model_table,
+    evaluation_table,
+    ranks_markdown,
+    samples_markdown,
+    trained_model_table,
+)
 from headrace.training.tracking import TrainingTrack
 from headrace_dagster.assets.stages import Stage
+from headrace_dagster.handoff_inputs import HandoffsWhenAsked
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.training import TrainingResource
 
 _STAGE = Stage("training")
-_all_shards = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
+_EXAMPLES = {
+    name: dg.AssetIn(partition_mapping=dg.AllPartitionMapping()) for name in ("training_examples", "picture_examples")
+}
 
 
 @_STAGE.asset(model_recipes, code_version="1")
@@ -48,7 +64,7 @@ def base_model(
     # A gang of GPUs is admitted whole; recipes with their own `ranks` request GPUs in the run's tags.
     gpus=1,
     gpu_memory_mib=16_000,
-    ins={"training_examples": _all_shards},
+    ins=_EXAMPLES,
     pool="training",
     # A gang that lost a rank resumes from its last checkpoint; for a lost worker Dagster retries the run.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
@@ -60,16 +76,17 @@ def trained_model(
     registry: RegistryResource,
     store: StoreResource,
     base_model: pa.Table,
-    training_examples: dict[str, Handoff],
+    training_examples: HandoffsWhenAsked,
+    picture_examples: HandoffsWhenAsked,
 ) -> dg.MaterializeResult[pa.Table]:
-    """Weights that one recipe made from its base model and all corpus shards, sealed under their digest.
+    """Weights that one recipe made from its base model and all shards of its examples, sealed under their digest.
 
-    Trained once for the same weights, data and recipe; an interrupted training continues after its last checkpoint.
-    Read by evaluation and registered_version.
+    Of a picture model a directory that diffusers opens, with the averaged weights. Trained once for the same weights,
+    data and recipe; an interrupted training continues after its last checkpoint. Read by evaluation and
+    registered_version.
     """
-    refuse_unknown_shards()
     recipe = training.recipe(context.partition_key)
-    request = request_for(recipe, base_model, training_examples)
+    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
     )
@@ -83,34 +100,54 @@ def trained_model(
     )
 
 
-@_STAGE.asset(model_recipes, code_version="1", gpus=1, ins={"training_examples": _all_shards})
+@_STAGE.asset(model_recipes, code_version="1", gpus=1, ins=_EXAMPLES)
 def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
     launcher: TrainingLauncher,
     base_model: pa.Table,
     trained_model: pa.Table,
-    training_examples: dict[str, Handoff],
+    training_examples: HandoffsWhenAsked,
+    picture_examples: HandoffsWhenAsked,
 ) -> dg.MaterializeResult[pa.Table]:
-    """Held-out loss of a recipe's base and trained weights on the same tokens, in nats a completion token, and samples.
+    """Held-out loss of a recipe's base and trained weights on the same tokens, in nats a completion token, and samples;
+    of a picture model its error on taught captions, and how often their own pictures are found again.
 
-    Measured once for the same weights and held-out examples. Read by registered_version, whose rollout gate needs it.
+    Measured once for the same weights and examples. Read by registered_version, whose rollout gate needs it.
     """
-    refuse_unknown_shards()
-    request = request_for(training.recipe(context.partition_key), base_model, training_examples)
+    recipe = training.recipe(context.partition_key)
+    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
     weights = {
         name: table.column("weights_digest")[0].as_py()
         for name, table in (("base", base_model), ("trained", trained_model))
+        # A picture model has no base of its kind: what reads its captions is none.
+        if name == "trained" or recipe.objective == SFT
     }
     measured = launcher.evaluate(context, request, weights)
-    base, trained = measured["base"], measured["trained"]
-    return dg.MaterializeResult(
-        value=evaluation_table(measured),
-        metadata={
-            "heldout_loss_base": base.heldout_loss,
-            "heldout_loss_trained": trained.heldout_loss,
-            "nats_better": base.heldout_loss - trained.heldout_loss,
-            "heldout_tokens": trained.heldout_tokens,
-            "samples": dg.MetadataValue.md(samples_markdown(base, trained)),
-        },
-    )
+    return dg.MaterializeResult(value=evaluation_table(measured), metadata=_evaluation_metadata(measured))
+
+
+def _examples_of(recipe: Recipe, texts: HandoffsWhenAsked, pictures: HandoffsWhenAsked) -> dict[str, Handoff]:
+    if recipe.objective == SFT:
+        refuse_unknown_shards()
+        return texts.open()
+    refuse_unknown_image_shards()
+    return pictures.open()
+
+
+def _evaluation_metadata(measured: dict[str, Evaluation]) -> dict[str, Any]:
+    trained = measured["trained"]
+    if "base" not in measured:
+        return {
+            trained.measure: trained.heldout_loss,
+            **trained.figures,
+            "samples": dg.MetadataValue.md(ranks_markdown(trained)),
+        }
+    base = measured["base"]
+    return {
+        "heldout_loss_base": base.heldout_loss,
+        "heldout_loss_trained": trained.heldout_loss,
+        "nats_better": base.heldout_loss - trained.heldout_loss,
+        "heldout_tokens": trained.heldout_tokens,
+        "samples": dg.MetadataValue.md(samples_markdown(base, trained)),
+    }

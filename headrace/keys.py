@@ -11,6 +11,9 @@ from urllib.parse import quote, unquote
 
 from headrace.errors import InvalidInput
 
+# What a model's `heldout_loss` is, where nothing else is said: nats a completion token.
+HELDOUT_LOSS = "heldout_loss"
+
 # File systems' limit for a name; of a longer one this much stays readable.
 _SEGMENT_BYTES_MAX = 255
 _BEGINNING_BYTES_MAX = 180

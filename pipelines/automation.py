@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import COMPARES_SHARDS, SEMANTIC_DUPLICATES
+from assets.partitions import COMPARES_SHARDS, MAKES_PICTURE_EXAMPLES, SEMANTIC_DUPLICATES
 from headrace.placement.demand import REQUESTED_BY
 from headrace_dagster.assets.generation import MEDIA_ASSETS
 from resources.settings import settings_from_environment
@@ -42,6 +42,9 @@ _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buc
 _PARTS = dg.AssetSelection.assets(*MEDIA_ASSETS)
 # Made of rows with all their parts, in one run.
 OF_ROWS = ("reviewed_content", "clips")
+# A recipe reads the ones or the others.
+_EXAMPLES = dg.AssetSelection.assets("training_examples", "picture_examples")
+_IF_THERE = dict.fromkeys(OF_ROWS, _PARTS) | {"evaluation": _EXAMPLES}
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)
 FOLLOWERS = (
@@ -54,6 +57,7 @@ FOLLOWERS = (
     "campaign_report",
     "image_verdicts",
     "clean_images",
+    *(("picture_examples",) if MAKES_PICTURE_EXAMPLES else ()),
 )
 
 
@@ -114,7 +118,7 @@ def with_conditions(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
             with_requested_inputs=name in IN_ONE_RUN,
             without_idle_inputs=name in OF_WHAT_IS_THERE,
             without=_NOT_WAITED_FOR if name == "duplicates" else None,
-            if_there=_PARTS if name in OF_ROWS else None,
+            if_there=_IF_THERE.get(name),
             after=_AFTER.get(name),
         )
         return spec.replace_attributes(automation_condition=condition)

@@ -48,6 +48,8 @@ STAGE_JOBS = (
     StageJob(name="read_images", stage="images", assets=("image_quarantine", "raw_images", "image_signatures")),
     StageJob(name="judge_images", stage="images", assets=("image_verdicts",)),
     StageJob(name="pack_images", stage="images", assets=("clean_images",)),
+    # Alone in its run: it may hold a GPU, for the model that reads captions.
+    StageJob(name="make_picture_examples", stage="images", assets=("picture_examples",)),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
     # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),

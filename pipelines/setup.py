@@ -136,6 +136,8 @@ def make_demo_inputs() -> None:
     # Its prompts are held-out terms, which the corpus file defines.
     settings = ["--corpus", str(CHECKOUT / "resources/corpus.yaml")]
     run("corpus", "headrace.prep.wordnet", "--out", str(HOME / "corpus/wordnet"), *settings)
+    encoder = ["--encoder", str(HOME / "models/all-minilm-l6-v2")]
+    run("pictures", "headrace.prep.twemoji", "--out", str(HOME / "pictures/twemoji"), *encoder)
 
 
 def pip(what: str, *arguments: str, place: Path = VENV) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from headrace.prep.images.corpus import ImageCorpus, image_shard_keys_in, load_images
+from headrace.engines.model_directory import model_directory
+from headrace.errors import InvalidInput
+from headrace.prep.images.corpus import CaptionExamples, ImageCorpus, image_shard_keys_in, load_images
 
 
 class ImagesResource(dg.ConfigurableResource["ImagesResource"]):
@@ -17,6 +19,24 @@ class ImagesResource(dg.ConfigurableResource["ImagesResource"]):
     def images(self) -> ImageCorpus:
         """Raises: InvalidInput: there is no such file, or it is broken."""
         return load_images(Path(self.images_file))
+
+    def examples(self) -> CaptionExamples:
+        """Raises: InvalidInput: the images file does not say how captions are read."""
+        images = self.images()
+        if images.examples is None:
+            raise InvalidInput(
+                f"{images.name} has no examples, so nobody knows which model reads its captions. Set examples: "
+                f"{{caption_encoder: …}} in {self.images_file}."
+            )
+        return images.examples
+
+    def caption_encoder_directory(self) -> Path:
+        """A local directory; a model of the hub is downloaded first.
+
+        Raises: InvalidInput: as `examples`; neither a directory nor a model on the hub.
+        """
+        setting = f"caption_encoder of {self.images().name}"
+        return model_directory(self.examples().caption_encoder, setting=setting, home=Path(self.home))
 
     def problems(self) -> tuple[str, ...]:
         """What a person has to mend in the images file; nothing if it can be read, or there is none."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from headrace.engines.model_directory import model_directory
+from headrace.engines.model_directory import local_model_directory, model_directory
 from headrace.errors import InvalidInput, InvalidTrainingRun
 from headrace.training.recipe import Recipe, load_recipes
 from headrace.user_files.directory import Described
@@ -18,6 +18,7 @@ class TrainingResource(dg.ConfigurableResource):
 
     recipes_directory: str = Field(description="Directory of recipe files (*.yaml): an absolute path.")
     base_model: str = Field(description="Model directory or hub name for recipes without a base_model of their own.")
+    home: str | None = Field(default=None, description="Directory at which a recipe's relative base_model may start.")
 
     def recipes(self) -> Described[Recipe]:
         """All recipes that can be read, and the files that cannot."""
@@ -35,13 +36,18 @@ class TrainingResource(dg.ConfigurableResource):
         """
         setting = f"base_model of recipe {recipe.name!r}" if recipe.base_model else "HEADRACE_BASE_MODEL"
         try:
-            return model_directory(recipe.base_model or self.base_model, setting=setting)
+            name = recipe.base_model or self.base_model
+            # Of recipes alone; others start, as they always did, at the current directory.
+            home = Path(self.home) if self.home and recipe.base_model else None
+            return model_directory(name, setting=setting, home=home if local_model_directory(name, home) else None)
         except InvalidInput as error:
             raise InvalidTrainingRun(str(error)) from error
 
 
 def training_resource(settings: Settings) -> TrainingResource:
-    return TrainingResource(recipes_directory=str(settings.recipes), base_model=settings.base_model)
+    return TrainingResource(
+        recipes_directory=str(settings.recipes), base_model=settings.base_model, home=str(settings.home)
+    )
 
 
 def training_launcher(settings: Settings) -> TrainingLauncher:

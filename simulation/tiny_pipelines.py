@@ -12,8 +12,22 @@ from simulation.tiny_model import SENTENCES
 _POSITIONS_MAX = 64
 
 
-def build_pixel_pipeline(directory: Path, *, seed: int = 7) -> Path:
-    """A PRX pipeline, in pixels, 16 x 16 by default, whose encoder is a BERT of two layers."""
+def build_pixel_pipeline(
+    directory: Path,
+    *,
+    seed: int = 7,
+    hidden_size: int = 64,
+    depth: int = 2,
+    patch_size: int = 4,
+    encoder_size: int = 32,
+    encoder_layers: int = 2,
+) -> Path:
+    """A PRX pipeline, in pixels, 16 x 16 by default, whose encoder is a BERT.
+
+    Args:
+        seed: another one gives other weights.
+        hidden_size, depth, patch_size: of the denoiser. encoder_size, encoder_layers: of the BERT.
+    """
     import torch
     from diffusers.models.transformers.transformer_prx import PRXTransformer2DModel
     from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
@@ -26,21 +40,21 @@ def build_pixel_pipeline(directory: Path, *, seed: int = 7) -> Path:
         encoder = BertModel(
             BertConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
+                hidden_size=encoder_size,
+                num_hidden_layers=encoder_layers,
+                num_attention_heads=max(2, encoder_size // 32),
+                intermediate_size=4 * encoder_size,
                 max_position_embeddings=_POSITIONS_MAX,
             ),
         )
         transformer = PRXTransformer2DModel(
             in_channels=3,
-            patch_size=4,
-            context_in_dim=32,
-            hidden_size=64,
-            mlp_ratio=2.0,
-            num_heads=2,
-            depth=2,
+            patch_size=patch_size,
+            context_in_dim=encoder_size,
+            hidden_size=hidden_size,
+            mlp_ratio=3.0,
+            num_heads=hidden_size // 32,
+            depth=depth,
             axes_dim=[16, 16],
         )
         # A new one's are zero: each block passes on what it gets, and no text is seen.

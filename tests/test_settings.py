@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engines.registry import engine_names
 from headrace.settings import InvalidSetting, misspelt_variables, settings_of
 
+_ENGINES = ", ".join(engine_names())
 _ZONE = "must be a time zone such as Europe/Berlin"
 _ADDRESS = "must be an address that begins with http:// or https://"
 
@@ -59,7 +61,7 @@ def test_automation_is_on_or_off_in_every_spelling(tmp_path: Path, word: str, is
         ("HEADRACE_TIMEZONE", "europe/berlin", f"{_ZONE}, got 'europe/berlin'. Did you mean Europe/Berlin?"),
         ("HEADRACE_TIMEZONE", "../etc/passwd", f"{_ZONE}, got '../etc/passwd'."),
         ("HEADRACE_AUTOMATION", "enabled", "must be on or off, got 'enabled'."),
-        ("HEADRACE_ENGINE", "vllm", "must be an installed engine (echo, openai_http, transformers), got 'vllm'."),
+        ("HEADRACE_ENGINE", "vllm", f"must be an installed engine ({_ENGINES}), got 'vllm'."),
         ("HEADRACE_CACHE_BYTES", "20GB", "must be a positive whole number of bytes, got '20GB'."),
         ("HEADRACE_STORE", "gs://bucket", "must be a directory or s3://BUCKET/PREFIX, got 'gs://bucket'."),
         ("HEADRACE_HOME", "a\0b", r"must be a path, got 'a\x00b'."),

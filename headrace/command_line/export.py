@@ -46,7 +46,7 @@ def export(
     from headrace.command_line.handoff.exporting import export_file_as, format_for, refuse_stdout, write_to_stdout
     from headrace.command_line.opening import open_handoffs, split_columns, suggest_columns
     from headrace.command_line.output import counted, progress
-    from headrace.generation.dataset_media import has_media
+    from headrace.generation.day_media import has_media
     from headrace.generation.exports import VERDICT, export_dataset, select_rows
     from headrace.handoff.export import FORMATS
     from headrace.handoff.schemas import MEDIA

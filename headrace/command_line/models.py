@@ -9,6 +9,7 @@ import typer
 from headrace.command_line.bodies.models import ModelsBody, ShownModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
+from headrace.keys import HELDOUT_LOSS
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def ls(
             f"{one.model_name}:{one.version}",
             one.kind,
             one.recipe,
-            "" if one.heldout_loss is None else f"{one.heldout_loss:.3f}",
+            _measured(one),
             one.weights_digest[:12],
         ]
         for one in found
@@ -59,7 +60,9 @@ def show(context: typer.Context, version: Version, store: Store = None, as_json:
     objects = open_objects(context, store)
     found = _find(objects, version)
     directory = open_directory(objects, found.weights_digest)
-    line = f"transformers.AutoModelForCausalLM.from_pretrained({str(directory)!r})"
+    is_pipeline = (directory / "model_index.json").is_file()
+    opener = "diffusers.DiffusionPipeline" if is_pipeline else "transformers.AutoModelForCausalLM"
+    line = f"{opener}.from_pretrained({str(directory)!r})"
     if as_json:
         print_json(ShownModelBody(model=found, directory=str(directory), load=line))
         return
@@ -101,6 +104,14 @@ def export(
             shutil.copyfile(file, copied)
     num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     say(f"{directory}: {bytes_text(num_bytes)} of {found.model_name}:{found.version}.", error=True)
+
+
+def _measured(model: "ModelVersion") -> str:
+    """The held-out loss; another measure with its name."""
+    if model.heldout_loss is None:
+        return ""
+    measure = "" if model.measure == HELDOUT_LOSS else f"{model.measure} "
+    return f"{measure}{model.heldout_loss:.3f}"
 
 
 def _registered(objects: "ObjectStore") -> "list[ModelVersion]":

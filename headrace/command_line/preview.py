@@ -31,10 +31,18 @@ def preview(
     num_rows: Annotated[int, typer.Option("-n", "--rows", min=1, max=1000, help="How many rows.")] = 5,
     day: Annotated[str | None, typer.Option(metavar="DAY", help="The day; default: today.")] = None,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="Another engine, such as echo.")] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="For pictures and recordings; default: previews/CAMPAIGN-DAY in the project's state."
+        ),
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a campaign's first prompts as rendered, and their rows. Seals and registers nothing.
+
+    Pictures and recordings of the rows are made, too, and written as files.
 
     The rows have the ids and bytes that a run makes of the same files on the same engine.
     """
@@ -43,6 +51,7 @@ def preview(
     from headrace.command_line.checking.engines import require_servers
     from headrace.command_line.output import print_json
     from headrace.engines.deployment import Deployment
+    from headrace.engines.media_rows import open_media_rows
     from headrace.engines.rows import open_rows
     from headrace.generation.preview import preview as make
     from headrace.handoff.versions import HandoffStore
@@ -56,6 +65,7 @@ def preview(
     # The store of a new project does not exist yet, and is empty then.
     handoffs = HandoffStore(open_store(around.store_url, cache=around.cache_directory))
     wanted = _wanted(found, handoffs, settings)
+    directory = media or settings.home / "previews" / f"{found.name}-{on_day}"
     deployment = Deployment.of_preview(
         api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=found.replicas, unsealed=wanted.unsealed
     )
@@ -66,6 +76,8 @@ def preview(
         home=settings.home,
         num_rows=num_rows,
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
+        open_media=lambda version_set, role: open_media_rows(version_set, role, handoffs.objects, deployment),
+        media=directory,
     )
     if as_json:
         body = PreviewBody(
@@ -77,7 +89,7 @@ def preview(
         )
         print_json(body)
     else:
-        _print(found, made)
+        _print(found, made, directory)
 
 
 def _wanted(campaign: "Campaign", handoffs: "HandoffStore", settings: "Settings") -> "WantedSet":
@@ -103,7 +115,7 @@ def _wanted(campaign: "Campaign", handoffs: "HandoffStore", settings: "Settings"
     return wanted_set(campaign, models, state=state, home=settings.home, version_of=version_of)
 
 
-def _print(campaign: "Campaign", made: "Preview") -> None:
+def _print(campaign: "Campaign", made: "Preview", directory: Path) -> None:
     from headrace.command_line.output import cell_text, counted, print_lines, print_table
 
     rows = [
@@ -122,6 +134,18 @@ def _print(campaign: "Campaign", made: "Preview") -> None:
     print_lines(
         [
             f"{len(rows)} of {counted(made.num_rows, 'row')} of {campaign.name} on {made.day}, on version set "
-            f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed.",
+            f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed"
+            f"{', painted or spoken' if campaign.makers else ''}.",
+        ]
+    )
+    parts = [part for one in made.rows for part in one.parts]
+    if not parts:
+        return
+    missing = [f"{part.role}: {part.error or part.finish_reason}" for part in parts if part.file is None]
+    num_files = len(parts) - len(missing)
+    print_lines(
+        [
+            f"{counted(num_files, 'picture or recording', 'pictures and recordings')} in {directory}, named by row.",
+            *(f"None made: {one}" for one in missing),
         ]
     )

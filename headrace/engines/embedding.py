@@ -19,16 +19,16 @@ from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory, seal_directory
 
 EmbeddingEngine = Literal["transformers", "openai_http"]
-# Raise it when the same model gives other vectors.
-_CODE_VERSION = "1"
+# Raise it when the same model gives other vectors, or other texts have one.
+_CODE_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """`vectors`: float32 [text, dimension]. `num_truncated`: texts of which the model saw the beginning alone."""
+    """`vectors`: float32 [text, dimension]. `is_cut`: bool [text], of which the model saw the beginning alone."""
 
     vectors: np.ndarray
-    num_truncated: int
+    is_cut: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,9 @@ class Options:
     picture may be fetched if the server answers with an address."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.request, str):
+            # Built in Python, and not from a file.
+            object.__setattr__(self, "request", _request_text(self.request))
         check_ranges(self)
         checked_date("template_date", self.template_date)
         if "" in self.special_tokens:
@@ -62,6 +65,13 @@ class Options:
         if self.base_url:
             check_address(self.base_url)
         check_url_hosts(self.allow_url_hosts)
+
+    def _check_no_server(self, name: str) -> None:
+        for option in ("request", "allow_url_hosts"):
+            if getattr(self, option):
+                raise InvalidInput(
+                    f"{option} is for the engine openai_http, and {name!r} asks no server. Leave it out."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +83,7 @@ class TransformersOptions(Options):
                 f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
                 "which knows the model's own. Leave it out."
             )
-        if self.request or self.allow_url_hosts:
-            raise InvalidInput(
-                f"{'request' if self.request else 'allow_url_hosts'} is for servers, engine openai_http, and "
-                "'transformers' asks none. Leave it out."
-            )
+        self._check_no_server("transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ class PicturesOptions(Options):
                 f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'diffusers': "
                 "leave it out."
             )
+        self._check_no_server("diffusers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from headrace.generation.budget import Budget
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
-from headrace.rollout.gates import AGREEMENT, BULK_METRICS, PASS_RATE, role_metric
+from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
@@ -233,10 +233,10 @@ class Campaign:
         """What the review measures of each role."""
         judged = [*self.makers, *([self.judged_writer] if self.judged_writer else [])]
         has_references = self.review.pictures is not None and self.review.pictures.references is not None
-        painters = [role for role in self.makers if self.parts[role].kind == "image" and has_references]
-        return frozenset(role_metric(role, PASS_RATE) for role in judged) | {
-            role_metric(role, AGREEMENT) for role in painters
-        }
+        listens = self.review.speech is not None and self.review.speech.listens
+        figures = {"image": [AGREEMENT] if has_references else [], "speech": [CHARACTER_ERROR_RATE] if listens else []}
+        measured = {role_metric(role, name) for role in self.makers for name in figures[self.parts[role].kind]}
+        return frozenset(measured | {role_metric(role, PASS_RATE) for role in judged})
 
     def with_engine(self, name: str | None) -> "Campaign":
         """The campaign on another engine, such as `echo` for a dry run; None changes nothing.
@@ -306,7 +306,7 @@ class Campaign:
         """Limits of pictures and recordings have a role that makes them."""
         kinds = {self.parts[role].kind for role in self.makers}
         for kind, key in (("image", "pictures"), ("speech", "speech")):
-            if getattr(self.review, key, None) is not None and kind not in kinds:
+            if getattr(self.review, key) is not None and kind not in kinds:
                 raise InvalidCampaign(
                     f"review: {key} judges what a role makes, and no role of this campaign makes {kind}: take it out, "
                     "or add the role."

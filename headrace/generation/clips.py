@@ -9,22 +9,23 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from headrace.engines.media_bytes import sound_of
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import Campaign
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.opus import BITEXACT, add_opus, av_module, make_bitexact, mux_opus
 from headrace.generation.review_content import RowParts, parts_of
 from headrace.generation.sealed_tables import CLIPS
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.pictures import enlarged, opened_picture
-from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.media.publishing import media_versions, publish_media
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.version_sets.media_settings import MemberKind
+from headrace.keys import digest_text
+from headrace.store.objects import canonical_json
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Raise it to change how a row's film looks: sealed films are then made again.
 CLIPS_CODE_VERSION = "1"
 ROLE = "clip"
+_MADE_OF = "made_of"
 
 # A still picture costs nothing after its first frame; ten a second end within 0.1 s of the recording.
 _FRAMES_PER_SECOND = 10
@@ -43,47 +45,54 @@ _MILLISECOND = Fraction(1, 1000)
 _CUE_CHARS = 84
 
 
-def clips_of(parts: RowParts, campaign: Campaign, version_set: str) -> Iterator[MediaItem]:
+def clips_of(parts: RowParts, settings: ClipSettings, version_set: str) -> Iterator[MediaItem]:
     """A film for each row that has a picture and a recording, in the order of the pictures; made on demand.
 
     Where several roles paint, the picture is the last one's; so with recordings. What is spoken is the subtitle.
 
     Raises: as `film`; HandoffCorrupt: a part's bytes are not those that were published.
     """
-    settings = campaign.clips
-    assert settings, "a campaign that asks for films"
-    painter, speaker = (last_role(campaign, kind) for kind in ("image", "speech"))
+    # Of the set that made the rows, whatever the campaign's file says by now; the last one of a kind stays.
+    role_of = {kind: role for role, kind in parts.kinds.items()}
     if not {"image", "speech"} <= parts.sets.keys():
         return
     pictures, recordings = parts.sets["image"], parts.sets["speech"]
     for row_id, items in parts.items.items():
-        picture, recording = items.get(painter), items.get(speaker)
+        picture, recording = items.get(role_of["image"]), items.get(role_of["speech"])
         if picture and recording:
             yield _clip(row_id, picture, recording, pictures, recordings, settings, version_set)
 
 
-def seal_clips(content: Handoff, handoffs: HandoffStore, campaign: Campaign, *, run_id: str) -> Handoff:
-    """Publishes the films of a sealed generated_content, or returns them if they are the newest already.
+def seal_clips(content: Handoff, handoffs: HandoffStore, settings: ClipSettings, *, run_id: str) -> Handoff:
+    """Publishes the films of a sealed generated_content.
+
+    Returns the newest version where it was made of the same parts in the same way: nothing is encoded again.
 
     Raises: as `clips_of`; HandoffMissing: the rows' pictures or recordings are gone.
     """
     parts = parts_of(content, handoffs)
     version_set = content.attributes.get("version_set", "")
     made_from = [content, *(one.handoff for one in parts.sets.values())] if parts else [content]
+    made_of = digest_text(
+        "clips",
+        CLIPS_CODE_VERSION,
+        canonical_json(asdict(settings)).decode(),
+        *(one.content_digest for one in made_from),
+    )
+    versions = media_versions(handoffs)
+    newest = versions.newest(CLIPS, content.partition)
+    if newest is not None and newest.attributes.get(_MADE_OF) == made_of and versions.is_intact(newest):
+        return replace(newest, reused=True)
     return publish_media(
         handoffs,
         CLIPS,
         content.partition,
-        clips_of(parts, campaign, version_set) if parts else (),
+        clips_of(parts, settings, version_set) if parts else (),
         code_version=CLIPS_CODE_VERSION,
         run_id=run_id,
         input_versions={f"{one.asset}[{one.partition}]": f"v{one.version} {one.content_digest}" for one in made_from},
-        attributes={"version_set": version_set},
+        attributes={"version_set": version_set, _MADE_OF: made_of},
     )
-
-
-def last_role(campaign: Campaign, kind: MemberKind) -> str:
-    return next(role for role in reversed(campaign.makers) if campaign.parts[role].kind == kind)
 
 
 def film(picture: bytes, wav: bytes, text: str, settings: ClipSettings) -> tuple[bytes, tuple[int, int], float]:

@@ -27,12 +27,6 @@ CELL = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 _FEATURES = {"image": "Image", "audio": "Audio"}
 
 
-def has_media(schema: pa.Schema, columns: Sequence[str] | None = None) -> bool:
-    """Whether rows name pictures or recordings, and `columns` (None: all) ask for them."""
-    names = schema.names if columns is None else columns
-    return MEDIA.name in names and pa.types.is_list(schema.field(MEDIA.name).type)
-
-
 def media_roles(selected: Selected) -> dict[str, str]:
     """Role → "image" or "audio", of all that the rows name."""
     found: dict[str, str] = {}

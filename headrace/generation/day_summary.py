@@ -158,7 +158,7 @@ def summarize_day(
         length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
         samples=tuple(_samples(rows, order, colors, set_label)),
         rows=rows,
-        media=day_media([content[key] for key in sealed], handoffs),
+        media=day_media([content[key] for key in sealed], handoffs, reviewed),
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
-from headrace.generation.dataset_media import CELL, has_media, write_dataset_file
+from headrace.generation.dataset_media import CELL, write_dataset_file
+from headrace.generation.day_media import has_media
 from headrace.generation.left_behind import left_behind
 from headrace.generation.sealed_tables import PROMPTS, REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows

@@ -7,6 +7,7 @@ is counted.
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,33 +16,21 @@ from headrace.errors import InvalidInput
 from headrace.generation.day_media import DayMedia, Part
 from headrace.generation.opus import has_av, ogg_opus
 from headrace.handoff.media.pictures import opened_picture
+from headrace.text.shown_media import ShownMedia
+from headrace.text.visible import shortened, visible_lines
 from headrace.version_sets.media_settings import MemberKind
 
 # A picture is shown at most so large, in CSS pixels.
 PICTURE_PIXELS = 192
 # A picture of such size and bytes is shown as it is.
 _RAW_BYTES_MAX = 16_000
+_FIGURES_CHARS = 400
 _SOUND_BITS, _SOUND_EFFORT = 20_000, 0
 # Every browser shows and plays these.
 _SHOWN = frozenset({"image/png", "image/jpeg", "image/webp"})
 _PLAYED = frozenset({"audio/wav", "audio/ogg", "audio/mpeg"})
 # Most of what pictures leave is the recordings', which are larger.
 _PICTURES_SHARE = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A part as a page has it. `is_small`: enlarge it with sharp pixels."""
-
-    role: str
-    kind: MemberKind
-    url: str
-    is_small: bool = False
-
-    @property
-    def num_bytes(self) -> int:
-        # With its role, and what JSON puts around it and its row.
-        return len(self.url) + len(self.role.encode()) + 120
 
 
 @dataclass(kw_only=True)
@@ -51,7 +40,7 @@ class InlineMedia:
     `num_left_out`: of each kind, how many of the wanted rows' are not there.
     """
 
-    shown: dict[tuple[int, str], list[Shown]] = field(default_factory=dict)
+    shown: dict[tuple[int, str], list[ShownMedia]] = field(default_factory=dict)
     num_left_out: dict[MemberKind, int] = field(default_factory=dict)
 
 
@@ -80,15 +69,30 @@ def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, 
     return made
 
 
-def shown_part(part: Part) -> Shown | None:
+def shown_part(part: Part) -> ShownMedia | None:
     """None: it cannot be shown."""
-    body = part.read()
+    body, figures = part.read(), _in_words(part.figures)
     if part.kind == "image":
         is_small = max(part.width or 0, part.height or 0) <= PICTURE_PIXELS // 2
         found = _picture(body, part)
-        return found and Shown(role=part.role, kind=part.kind, url=_url(*found), is_small=is_small)
+        return found and ShownMedia(
+            role=part.role, kind=part.kind, url=_url(*found), is_small=is_small, figures=figures
+        )
     found = _sound(body, part)
-    return found and Shown(role=part.role, kind=part.kind, url=_url(*found))
+    return found and ShownMedia(role=part.role, kind=part.kind, url=_url(*found), figures=figures)
+
+
+def _in_words(figures: str) -> str:
+    """`contrast 41.2, rank 1`; what is no JSON object says nothing."""
+    try:
+        measured = json.loads(figures or "{}")
+    except ValueError:
+        return ""
+    if not isinstance(measured, dict):
+        return ""
+    named = ((str(name).replace("_", " "), value) for name, value in measured.items() if value is not None)
+    said = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in named)
+    return shortened(visible_lines(", ".join(said)), _FIGURES_CHARS)
 
 
 def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:
@@ -111,9 +115,11 @@ def _picture(body: bytes, part: Part) -> tuple[str, bytes] | None:
 def _sound(body: bytes, part: Part) -> tuple[str, bytes] | None:
     if has_av() and part.media_type == "audio/wav":
         try:
-            return "audio/ogg", ogg_opus(body, bits_a_channel=_SOUND_BITS, effort=_SOUND_EFFORT)
+            made = ogg_opus(body, bits_a_channel=_SOUND_BITS, effort=_SOUND_EFFORT)
         except (EngineFailed, InvalidInput):
             return None
+        # Of less than a few milliseconds nothing is left.
+        return ("audio/ogg", made) if made else (part.media_type, body)
     return (part.media_type, body) if part.media_type in _PLAYED else None
 
 

@@ -117,7 +117,7 @@ def _item(row: Mapping[str, Any], version_set: str) -> MediaItem:
         caption=row["asked"],
         row_id=row["row_id"],
         version_set=version_set,
-        attributes={"role": row["role"], "seed": row["seed"], **json.loads(row["attributes"])},
+        attributes={**json.loads(row["attributes"]), "role": row["role"], "seed": row["seed"]},
     )
 
 

@@ -24,14 +24,7 @@ from headrace.generation.bulk import Outcome, Progress, Worker, generate_partiti
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
 from headrace.generation.claims import Claims
-from headrace.generation.review_content import (
-    RowParts,
-    Verdicts,
-    parts_of,
-    references_of,
-    rules_digest,
-    verdicts_of,
-)
+from headrace.generation.review_content import RowParts, parts_of, references_of, rules_digest, verdicts_of
 from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
 from headrace.generation.sealing import MirrorStopped, void_error
 from headrace.generation.step_work import OpenMedia, OpenRows
@@ -169,10 +162,11 @@ def compare(
 ) -> Handoff:
     """The comparison of one published version with one mirror of it, sealed once for each set of review rules.
 
-    A row's verdict is on all of its parts: its text, and what both sets painted and spoke of it.
+    Of rows that have pictures or recordings, all parts are judged, and all must be the same.
 
     Raises:
         HandoffCorrupt: the two answer different prompts.
+        HandoffMissing: the pictures or recordings of one are gone.
     """
     references = references_of(campaign, handoffs, home)
     once = {
@@ -187,7 +181,7 @@ def compare(
     return handoffs.publish(
         COMPARISON,
         published.partition,
-        _compared(*(_Judged.of(one, handoffs, campaign, references) for one in sides)),
+        _compared(*(_Judged.of(one, campaign, handoffs, references) for one in sides)),
         schema=_comparison_schema(published),
         code_version=GENERATION_CODE_VERSION,
         run_id=run_id,
@@ -313,30 +307,31 @@ def _pin(partition: ContentPartition, wanted: str, root_run_id: str, claims: Cla
 
 @dataclass(frozen=True, kw_only=True)
 class _Judged:
-    """Rows with their verdicts; `parts`: None where they are texts alone."""
+    """One side's rows, with their verdicts and what they are made of beside the text."""
 
     content: Handoff
-    verdicts: Verdicts
+    broken: list[list[str]]
     parts: RowParts | None
 
     @classmethod
     def of(
-        cls, content: Handoff, handoffs: HandoffStore, campaign: Campaign, references: "References | None"
+        cls, content: Handoff, campaign: Campaign, handoffs: HandoffStore, references: "References | None"
     ) -> "_Judged":
         parts = parts_of(content, handoffs)
-        return cls(content=content, verdicts=verdicts_of(content, handoffs, campaign, references, parts), parts=parts)
+        found = verdicts_of(content, handoffs, campaign, references, parts=parts)
+        return cls(content=content, broken=found.broken, parts=parts)
 
     def made(self, rows: pa.Table) -> list[dict[str, Any]]:
         """What each row is made of: its text, and the digests of its pictures and recordings by role."""
         items = self.parts.items if self.parts else {}
+        texts = zip(rows["row_id"].to_pylist(), rows["output"].to_pylist(), strict=True)
         return [
-            {"": row["output"], **{role: one["xxh3_128"] for role, one in items.get(row["row_id"], {}).items()}}
-            for row in rows.select(["row_id", "output"]).to_pylist()
+            {"": text, **{role: item["xxh3_128"] for role, item in items.get(row, {}).items()}} for row, text in texts
         ]
 
 
-def _compared(one: _Judged, other: _Judged) -> Iterator[pa.RecordBatch]:
-    published, mirrored = one.content, other.content
+def _compared(before_all: _Judged, after_all: _Judged) -> Iterator[pa.RecordBatch]:
+    published, mirrored = before_all.content, after_all.content
     if published.num_rows != mirrored.num_rows:
         raise _other_prompts(published, mirrored)
     for start in range(0, published.num_rows, _SLICE_ROWS):
@@ -345,8 +340,8 @@ def _compared(one: _Judged, other: _Judged) -> Iterator[pa.RecordBatch]:
         answered = _answered(before)
         if answered != _answered(after):
             raise _other_prompts(published, mirrored)
-        old, new = one.verdicts.broken[rows.start : rows.stop], other.verdicts.broken[rows.start : rows.stop]
-        made = zip(one.made(before), other.made(after), strict=True)
+        old, new = before_all.broken[rows.start : rows.stop], after_all.broken[rows.start : rows.stop]
+        made = zip(before_all.made(before), after_all.made(after), strict=True)
         columns = {
             **answered,
             "position": before["position"].to_pylist(),
@@ -356,7 +351,7 @@ def _compared(one: _Judged, other: _Judged) -> Iterator[pa.RecordBatch]:
             "mirrored_kept": [not broken for broken in new],
             "published_rejected_by": old,
             "mirrored_rejected_by": new,
-            "same_output": [this == that for this, that in made],
+            "same_output": [one == other for one, other in made],
             "published_num_output_tokens": before["num_output_tokens"].to_pylist(),
             "mirrored_num_output_tokens": after["num_output_tokens"].to_pylist(),
         }

@@ -1,6 +1,7 @@
 """The first rows of a campaign's day before anything runs: the same ids and bytes as a run on the same file makes.
 
-Nothing is sealed, registered or claimed. The version set is the one that the campaign's file asks for now. If the
+Of a campaign that paints or speaks, all steps are made, and pictures and recordings are files of a directory. Nothing
+is sealed, registered or claimed. The version set is the one that the campaign's file asks for now. If the
 rollout's stable set is another one, a run gives the file's set some partitions first.
 """
 
@@ -8,18 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headrace.engines.chain import Conversation
 from headrace.engines.messages import messages_for
 from headrace.engines.model_directory import model_directory
 from headrace.engines.roles import newest_versions
-from headrace.engines.rows import GenerationResult, RowMaker
+from headrace.engines.rows import GenerationResult
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import WRITER, Campaign
+from headrace.generation.previewed_parts import MakingParts, PreviewedPart
 from headrace.generation.requests import Row, prompts_of_day, rows_for
 from headrace.generation.review import rejections
-from headrace.generation.step_work import generate_rows
+from headrace.generation.step_work import OpenMedia, OpenRows, PromptsAsTheyAre, generate_rows
+from headrace.generation.steps import steps_of
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.states import RolloutState
@@ -45,6 +48,9 @@ class PreviewedRow:
     """null: unknown."""
     kept: bool
     rejected_by: tuple[str, ...]
+    """Without rules that read pictures or recordings."""
+    parts: tuple[PreviewedPart, ...] = ()
+    """In the order of the chain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,29 +139,51 @@ def preview(
     day: str,
     home: Path,
     num_rows: int,
-    open_engine: Callable[[VersionSet], RowMaker],
+    open_engine: OpenRows,
+    open_media: OpenMedia | None = None,
+    media: Path | None = None,
 ) -> Preview:
     """Makes the day's first rows.
 
+    Args:
+        open_media: as in `generate_partition`.
+        media: a directory for pictures and recordings, named by number, row id and role; None: they are not kept.
+
     Raises:
-        InvalidInput: the prompt files are missing or unusable.
+        InvalidInput: the prompt files are missing or unusable, or a step has no `open_media`.
         EngineUnavailable: the engine cannot be loaded, or does not answer.
     """
     partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
     of_day = zip(partitions, prompts_of_day(campaign, day, home), strict=True)
-    rows = {partition: rows_for(prompts, wanted.version_set.id) for partition, prompts in of_day}
+    version_set = wanted.version_set
+    first, *later = steps_of(version_set)
+    listed_prompts, rows = dict[str, Mapping[str, Any]](), dict[ContentPartition, list[Row]]()
+    for partition, prompts in of_day:
+        rows[partition] = rows_for(prompts, version_set.id, seeds_of=first.led_to_by)
+        listed_prompts |= {one["prompt_id"]: one for one in prompts.to_pylist()} if later else {}
     # The day's list deals its prompts to the shards in turn.
     listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
     chosen = [(partition, row) for _, partition, row in listed[:num_rows]]
-    engine = open_engine(wanted.version_set)
+    engine = open_engine(version_set) if first.roles else PromptsAsTheyAre()
     try:
         made = generate_rows(engine, [row for _, row in chosen], campaign.row_attempts)
     finally:
         engine.close()
-    member = wanted.version_set.member(campaign.order[0])
+    member = version_set.member(first.roles[0]) if first.roles else None
+    results = [result for result, _ in made]
+    making = MakingParts(
+        version_set=version_set,
+        rows=[row for _, row in chosen],
+        texts=results,
+        prompts=listed_prompts,
+        row_attempts=campaign.row_attempts,
+        open_media=open_media,
+        directory=media,
+    )
+    by_step = [making.parts(step) for step in later]
     shown = [
-        _previewed(partition, row, result, member, campaign)
-        for (partition, row), (result, _) in zip(chosen, made, strict=True)
+        _previewed(partition, row, result, member, campaign, tuple(parts[place] for parts in by_step))
+        for place, ((partition, row), result) in enumerate(zip(chosen, results, strict=True))
     ]
     return Preview(
         day=day,
@@ -167,18 +195,27 @@ def preview(
 
 
 def _previewed(
-    partition: ContentPartition, row: Row, result: GenerationResult, member: Member, campaign: Campaign
+    partition: ContentPartition,
+    row: Row,
+    result: GenerationResult,
+    member: Member | None,
+    campaign: Campaign,
+    parts: tuple[PreviewedPart, ...],
 ) -> PreviewedRow:
     judged = {"prompt": row.prompt, "output": result.text, "finish_reason": result.finish_reason}
-    # Where nobody writes, the prompt is what is painted or spoken, and no text is judged.
-    rejected_by = tuple(rejections(judged, campaign.review)) if campaign.writers else ()
+    # A prompt that is painted as it is was not written by anybody.
+    broken = rejections(judged, campaign.review) if member else []
+    for part in parts:
+        if part.finish_reason in ("error", "refused"):
+            broken.append(f"{part.role}.{'failed' if part.finish_reason == 'error' else part.finish_reason}")
+    rejected_by = tuple(broken)
     return PreviewedRow(
         row_id=row.row_id,
         prompt_id=row.prompt_id,
         partition=partition.key,
         position=row.position,
         prompt=row.prompt,
-        asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content,
+        asked=messages_for(member, Conversation.of(row.prompt).messages)[-1].content if member else row.prompt,
         output=result.text,
         seed=row.seed,
         finish_reason=result.finish_reason,
@@ -186,6 +223,7 @@ def _previewed(
         num_output_tokens=result.num_output_tokens,
         kept=not rejected_by,
         rejected_by=rejected_by,
+        parts=parts,
     )
 
 

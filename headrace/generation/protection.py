@@ -26,6 +26,10 @@ from headrace.generation.sealed_tables import (
     REVIEWED,
     SPEECH,
     TABLES_OF,
+    UNPUBLISHED,
+    UNPUBLISHED_IMAGES,
+    UNPUBLISHED_MEDIA_EXECUTION,
+    UNPUBLISHED_SPEECH,
 )
 from headrace.generation.steps import media_kinds, steps_of
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
@@ -59,6 +63,10 @@ _BELONGINGS = (
         Belonging(asset=one, of=MIRRORED, belongs=_is_of_claim)
         for one in (MIRRORED_IMAGES, MIRRORED_SPEECH, MIRROR_MEDIA_EXECUTION)
     ),
+    *(
+        Belonging(asset=one, of=UNPUBLISHED, belongs=_is_of_claim)
+        for one in (UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH, UNPUBLISHED_MEDIA_EXECUTION)
+    ),
     Belonging(asset=REVIEWED, of=CONTENT, belongs=lambda review, rows: _was_read(rows, review)),
     Belonging(asset=PROMPTS, of=CONTENT, belongs=_was_read),
     Belonging(asset=PROMPTS, of=MIRRORED, belongs=_was_read),
@@ -91,13 +99,15 @@ def _named(asked: Asked, pins: ClaimPins) -> Iterator[Named]:
 
 def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
     settled = {claim.batches_prefix: claim for claim in pins.settled}
+    # One for all, which reads each set once.
+    sets = VersionSets(asked.objects)
     for prefix, listed in by_prefix(asked.objects.entries(BATCHES), depth=2).items():
         num_bytes, written_at = size_and_time(listed)
         claim = settled.get(prefix)
         if claim is None or asked.now - written_at <= asked.grace_seconds:
             continue
         # Settled does not mean published: the next process that opens the claim publishes its micro-batches.
-        if claim.is_sealed and not _is_published(asked.objects, claim, asked.damaged):
+        if claim.is_sealed and not _is_published(asked.objects, sets, claim, asked.damaged):
             continue
         reason = "the claim's rows are published" if claim.is_sealed else "the claim is void"
         condemned = Condemned(prefix=prefix, clears=True)
@@ -106,11 +116,11 @@ def _batches(asked: Asked, pins: ClaimPins) -> Iterator[Leaving]:
         )
 
 
-def _is_published(objects: ObjectStore, claim: SettledClaim, damaged: Damaged) -> bool:
+def _is_published(objects: ObjectStore, sets: VersionSets, claim: SettledClaim, damaged: Damaged) -> bool:
     """Whether all of its tables were sealed, even if they were collected since."""
     kind = "mirror" if claim.is_mirror else "content"
     try:
-        media = media_kinds(steps_of(VersionSets(objects).get(claim.version_set)))
+        media = media_kinds(steps_of(sets.get(claim.version_set)))
     except ObjectMissing:
         return False  # nobody can tell which tables it has
     except HandoffCorrupt as error:

@@ -180,7 +180,7 @@ def _media_body(num_campaigns: int, media: InlineMedia) -> Markup:
     """Of each campaign, row id → its parts, as JSON safe within a `<script>` element."""
     named: list[dict[str, Any]] = [{} for _ in range(num_campaigns)]
     for (number, row_id), parts in media.shown.items():
-        named[number][row_id] = [[one.role, one.kind, one.url, one.is_small] for one in parts]
+        named[number][row_id] = [[one.role, one.kind, one.url, one.is_small, one.figures] for one in parts]
     return Markup(within_script(json.dumps(named, ensure_ascii=False, separators=(",", ":"))))
 
 

@@ -7,6 +7,7 @@ text is judged. What was measured of an item stays beside its reference, for rep
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from headrace.engines.messages import asked_of
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
 from headrace.generation.sealing import TEXTS_OF
@@ -36,6 +38,7 @@ from headrace.version_sets.sets import VersionSets
 if TYPE_CHECKING:
     from headrace.generation.media_review.references import References
 
+_KEYS: Mapping[MemberKind, str] = {"image": "pictures", "speech": "speech"}
 # A row's id, the rules that its item breaks, and what was measured of it, by name.
 _Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
 # Rows whose texts are in memory at once.
@@ -46,17 +49,16 @@ _NOT_MADE = {"error": "failed", "refused": "refused"}
 
 @dataclass(frozen=True, kw_only=True)
 class RowParts:
-    """Row id → role → what was made of it; None: nothing was.
+    """Row id → role → what was made of it; None: nothing was. `sets`: the kind's media, for who reads bytes.
 
     Attributes:
-        kinds: the roles that painted or spoke, in their order, with what they make: those of the version set that made
+        kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
             the rows, whatever the campaign's file says by now.
-        writers: those of the set; none: the texts are the prompts.
-        sets: the kind's media, for who reads bytes.
+        is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
     kinds: Mapping[str, MemberKind]
-    writers: tuple[str, ...]
+    is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
     sets: Mapping[MemberKind, MediaSet]
@@ -91,7 +93,7 @@ def review_content(content: Handoff, handoffs: HandoffStore, campaign: Campaign,
     """
     table = content.table()
     parts = parts_of(content, handoffs)
-    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts)
+    found = verdicts_of(content, handoffs, campaign, references_of(campaign, handoffs, home), parts=parts)
     if parts is not None:
         rows = table["row_id"].to_pylist()
         references = [_references(parts, row, found.figures.get(row, {})) for row in rows]
@@ -105,15 +107,12 @@ def verdicts_of(
     handoffs: HandoffStore,
     campaign: Campaign,
     references: "References | None" = None,
-    parts: RowParts | None = None,
+    *,
+    parts: RowParts | None,
 ) -> Verdicts:
-    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: if the caller has read them.
-
-    Raises: HandoffMissing: as `parts_of`.
-    """
-    parts = parts or parts_of(content, handoffs)
+    """The verdicts on a sealed generated_content, or on a mirror of it. `parts`: of it, as `parts_of` finds them."""
     # A prompt that is painted as it is was not written by anybody.
-    is_written = parts is None or bool(parts.writers)
+    is_written = parts is None or parts.is_written
     rules = tuple(RULES) if is_written else ()
     broken = _texts_broken(content, campaign) if is_written else [[] for _ in range(content.num_rows)]
     if parts is None:
@@ -121,23 +120,26 @@ def verdicts_of(
     rows = content.table(["row_id"])["row_id"].to_pylist()
     by_row = dict(zip(rows, broken, strict=True))
     figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for role in parts.kinds:
-        rules += _rules_of(role, campaign, parts)
+    for role, kind in parts.kinds.items():
+        rules += _rules_of(role, kind, campaign)
         for row, rule in _not_made(rows, role, parts):
             by_row[row].append(f"{role}.{rule}")
     # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
     for role in sorted(parts.kinds, key=lambda role: parts.kinds[role] == "image"):
         if parts.kinds[role] == "image":
             captions = _captions(content, handoffs, campaign, role, parts)
-            judged = _pictures_judged(
-                role, by_row, captions, parts, _settings_of(campaign, parts.kinds.values())["pictures"], references
-            )
+            judged = _pictures_judged(role, by_row, captions, parts, _limits_of("image", campaign), references)
         else:
             judged = _speech_judged(role, parts, campaign)
         for row, faults, measured in judged:
             by_row[row] += [f"{role}.{rule}" for rule in faults]
             figures[row][role] = measured
-    over_all = {name: value for role in parts.kinds for name, value in _measured(role, figures, campaign, parts)}
+    has_references = references is not None
+    over_all = {
+        name: value
+        for role, kind in parts.kinds.items()
+        for name, value in _measured(role, figures, has_references=has_references and kind == "image")
+    }
     return Verdicts(broken=broken, rules=rules, figures=figures, measured=over_all)
 
 
@@ -154,10 +156,11 @@ def references_of(campaign: Campaign, handoffs: HandoffStore, home: Path) -> "Re
 def rules_digest(campaign: Campaign, references: "References | None") -> str:
     """Of everything in a campaign's file that verdicts depend on."""
     body = asdict(campaign.review)
-    kinds: list[MemberKind] = [campaign.parts[role].kind for role in campaign.makers]
-    of_kinds = {kind: asdict(settings) for kind, settings in _settings_of(campaign, kinds).items()}
     # A text campaign's is what it was before there were pictures.
-    body = {name: value for name, value in body.items() if name not in ("pictures", "speech")} | of_kinds
+    body = {name: value for name, value in body.items() if name not in _KEYS.values()}
+    kinds: set[MemberKind] = {campaign.parts[role].kind for role in campaign.makers}
+    for kind in kinds:
+        body[_KEYS[kind]] = asdict(limits) if (limits := _limits_of(kind, campaign)) else None
     if references is not None:
         body["references"] = references.digest
     return digest_text("review", canonical_json(body).decode())
@@ -171,7 +174,7 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
     """
     if TEXTS_OF not in content.attributes:
         return None
-    texts, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
+    _, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
@@ -195,8 +198,9 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
         for item in handoff.table().to_pylist():
             role = item["item_id"].rpartition("/")[2]
             items.setdefault(item["row_id"], {})[role] = item
+    is_written = bool(content.attributes[TEXTS_OF])
     kinds: dict[str, MemberKind] = {step.role: step.kind for step in later}
-    return RowParts(kinds=kinds, writers=texts.roles, making=making, items=items, sets=sets)
+    return RowParts(kinds=kinds, is_written=is_written, making=making, items=items, sets=sets)
 
 
 def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
@@ -208,15 +212,16 @@ def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
     return broken
 
 
-def _settings_of(campaign: Campaign, kinds: Iterable[MemberKind]) -> dict[str, Any]:
-    """The limits by which pictures and recordings are judged, by their key in the campaign's file."""
-    return {"pictures": campaign.review.pictures or PictureReview()} if "image" in kinds else {}
+def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
+    """The limits by which the campaign's pictures, or recordings, are judged."""
+    if kind == "speech":
+        return campaign.review.speech or SpeechReview()
+    return campaign.review.pictures or PictureReview()
 
 
-def _rules_of(role: str, campaign: Campaign, parts: RowParts) -> tuple[str, ...]:
-    key = "pictures" if parts.kinds[role] == "image" else "speech"
-    settings = _settings_of(campaign, parts.kinds.values()).get(key)
-    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(settings.rules if settings else ())))
+def _rules_of(role: str, kind: MemberKind, campaign: Campaign) -> tuple[str, ...]:
+    limits = _limits_of(kind, campaign)
+    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
 
 
 def _not_made(rows: Iterable[str], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
@@ -249,8 +254,16 @@ def _pictures_judged(
         yield row, verdict.faults, verdict.figures
 
 
-def _speech_judged(role: str, parts: RowParts, settings: Any) -> Iterator[_Judged]:
-    return iter(())
+def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_Judged]:
+    from headrace.generation.media_review.speech import speech_verdict
+
+    limits = _limits_of("speech", campaign)
+    how = campaign.parts[role].speech if role in campaign.parts else None
+    for row, content in _contents(parts, role, "speech"):
+        asked = parts.making[row][role]["asked"]
+        verdict = speech_verdict(content, asked, limits, speed=how.speed if how else 1.0)
+        heard = {} if verdict.heard is None else {"heard": verdict.heard}
+        yield row, verdict.faults, {**verdict.figures, **heard}
 
 
 def _contents(parts: RowParts, role: str, kind: MemberKind) -> Iterator[tuple[str, bytes]]:
@@ -278,21 +291,20 @@ def _captions(
     for row in content.table(["row_id", "prompt_id", "output"]).to_pylist():
         try:
             prompt = prompts[row["prompt_id"]]
-            found[row["row_id"]] = asked_of(template, text=row["output"], prompt=prompt, writers=parts.writers)
+            found[row["row_id"]] = asked_of(template, text=row["output"], prompt=prompt, writers=campaign.writers)
         except InvalidInput:
             continue
     return found
 
 
 def _measured(
-    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], campaign: Campaign, parts: RowParts
+    role: str, figures: Mapping[str, Mapping[str, Mapping[str, Any]]], *, has_references: bool
 ) -> Iterator[tuple[str, int | float]]:
     items = [of_row[role] for of_row in figures.values() if role in of_row]
     for name in ROLE_METRICS:
         if values := [one[name] for one in items if name in one]:
             yield f"{role}.{name}", fmean(values)
-    pictures = campaign.review.pictures
-    if pictures and pictures.references and parts.kinds[role] == "image":
+    if has_references:
         yield f"{role}.num_without_reference", sum("agreement" not in one for one in items)
 
 
@@ -306,9 +318,13 @@ def _references(parts: RowParts, row_id: str, figures: Mapping[str, Mapping[str,
 
 
 def _json(figures: Mapping[str, Any]) -> str:
-    # Rounded, so that a processor that adds in another order gives the same bytes.
-    rounded = {name: round(one, 4) if isinstance(one, float) else one for name, one in figures.items()}
-    return json.dumps(rounded, sort_keys=True)
+    # Rounded, so that a processor that adds in another order gives the same bytes. JSON has no infinity.
+    told = {
+        name: round(one, 4) if isinstance(one, float) else one
+        for name, one in figures.items()
+        if not isinstance(one, float) or math.isfinite(one)
+    }
+    return json.dumps(told, sort_keys=True)
 
 
 def _replaced(table: pa.Table, media: pa.Array) -> pa.Table:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 
 from headrace.errors import InvalidCampaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.text.words import folded
 from headrace.user_files.ranges import check_ranges
 
@@ -32,6 +33,8 @@ class ReviewSettings:
     """Words, phrases or signs, matched as written, in any case: whole words, in scripts with blanks between words."""
     pictures: PictureReview | None = None
     """Only where a role paints; null: every limit has its default."""
+    speech: SpeechReview | None = None
+    """Only where a role speaks; null: every limit has its default."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -25,12 +25,17 @@ CLIPS = "clips"
 MIRRORED_IMAGES, MIRRORED_SPEECH = "mirrored_images", "mirrored_speech"
 MIRROR_MEDIA_EXECUTION = "mirror_media_execution"
 
+UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH = "unpublished_images", "unpublished_speech"
+UNPUBLISHED_MEDIA_EXECUTION = "unpublished_media_execution"
+
 # The tables of rows and of their making, by the claim's kind.
 TABLES_OF = {"content": (CONTENT, EXECUTION), "mirror": (MIRRORED, MIRROR_EXECUTION)}
-# The same of pictures and recordings: by the claim's kind the tables by a member's kind, and of their making.
+# The same of pictures and recordings: by the claim's kind the tables by a member's kind, and of their making; and those
+# of rows that are kept unpublished.
 MEDIA_OF: dict[str, tuple[dict[MemberKind, str], str]] = {
     "content": ({"image": IMAGES, "speech": SPEECH}, MEDIA_EXECUTION),
     "mirror": ({"image": MIRRORED_IMAGES, "speech": MIRRORED_SPEECH}, MIRROR_MEDIA_EXECUTION),
+    "unpublished": ({"image": UNPUBLISHED_IMAGES, "speech": UNPUBLISHED_SPEECH}, UNPUBLISHED_MEDIA_EXECUTION),
 }
 
 

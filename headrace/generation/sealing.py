@@ -82,14 +82,14 @@ def seal(
     _check_one_set(claim, content)
     settlement = claims.settlement(claim)
     if settlement is None and (reason := claims.abort_of(claim)):
-        _keep_unpublished(handoffs, claim, content, origin)
+        _keep_unpublished(handoffs, claim, made, origin)
         settlement = claims.settle(claim, "void", reason)
     if settlement is None:
         stop_if_superseded(claim, claims, handoffs, origin)
     settlement = settlement or claims.settle(claim, "sealed", "all micro-batches are committed")
     if settlement.outcome == "void":
         # The process that rolled the set back has ended the attempt (`rolled_back.void_unsealed`).
-        _keep_unpublished(handoffs, claim, content, origin)
+        _keep_unpublished(handoffs, claim, made, origin)
         claims.drop_batches(claim)
         raise void_error(claim, settlement.reason)
     rows, making = TABLES_OF[claim.kind]
@@ -97,7 +97,7 @@ def seal(
     expected = handoffs.last_number(rows, claim.partition)
     if reason := _superseded(claim, claims, handoffs, origin.input_versions):
         raise _superseded_error(claim, reason)
-    media = _publish_media(handoffs, claim, made.media, origin)
+    media = _publish_media(handoffs, claim, claim.kind, made.media, origin)
     sealed_execution = _publish_once(handoffs, making, claim, made.execution, origin)
     texts = {TEXTS_OF: steps[0].led_to_by} if len(steps) > 1 else {}
     sealed_content = _publish_once(handoffs, rows, claim, content, origin, expected=expected, attributes=texts)
@@ -167,10 +167,11 @@ def _superseded_error(claim: Claim, reason: str) -> Superseded:
     )
 
 
-def _keep_unpublished(handoffs: HandoffStore, claim: Claim, content: pa.Table, origin: Origin) -> None:
-    """Publishes now, since nobody returns to a void attempt."""
+def _keep_unpublished(handoffs: HandoffStore, claim: Claim, made: MadeTables, origin: Origin) -> None:
+    """Publishes now, since nobody returns to a void attempt: rows with all their parts, where no asset reads them."""
     if claim.on_abort == "finish_unpublished" and claim.kind == "content":
-        _publish_once(handoffs, UNPUBLISHED, claim, content, origin)
+        _publish_media(handoffs, claim, "unpublished", made.media, origin)
+        _publish_once(handoffs, UNPUBLISHED, claim, made.content, origin)
 
 
 def find_sealed(claim: Claim, claims: Claims, handoffs: HandoffStore, steps: Sequence[Step]) -> SealedContent | None:
@@ -278,10 +279,11 @@ def _check_one_set(claim: Claim, content: pa.Table) -> None:
 def _publish_media(
     handoffs: HandoffStore,
     claim: Claim,
+    rows_kind: str,
     made: Sequence[tuple[MemberKind, Sequence[pa.Table]]],
     origin: Origin,
 ) -> dict[MemberKind, Handoff]:
-    tables, making = MEDIA_OF[claim.kind]
+    tables, making = MEDIA_OF[rows_kind]
     sealed: dict[MemberKind, Handoff] = {}
     kinds: dict[MemberKind, None] = {kind: None for kind, _ in made}
     for kind in kinds:

@@ -166,6 +166,8 @@ class Media:
     step: Step
     texts: Texts
     open_media: OpenMedia
+    # Index → what was found of the batch that was looked at last.
+    _ready: dict[int, dict[str, TakenMedium]] = field(default_factory=dict)
 
     @property
     def role(self) -> str:
@@ -182,14 +184,18 @@ class Media:
 
     def is_there(self, index: int) -> bool:
         """Whether no engine is needed for the batch: all of it is taken, or skipped."""
-        requests = (one for one in self._asked(index).values() if isinstance(one, MediaRequest))
-        return all(self._taken(one) for one in requests)
+        requests = [one for one in self._asked(index).values() if isinstance(one, MediaRequest)]
+        taken = self.plan.taken.media(self.step, requests)
+        # Of one batch at a time: bytes of all of them may be more than memory holds.
+        self._ready.clear()
+        self._ready[index] = taken
+        return len(taken) == len(requests)
 
     def make(self, engine: MediaMaker | None, index: int, made_by: MadeBy, seconds_of: "Clocked") -> MadeBatch:
         """Args: engine: None: `is_there`."""
         batch, asked = self.plan.batches[index], self._asked(index)
         requests = [one for one in asked.values() if isinstance(one, MediaRequest)]
-        taken = {one.row_id: found for one in requests if (found := self._taken(one))}
+        taken = self._ready.pop(index, None) or self.plan.taken.media(self.step, requests)
         tried = self._tried(engine, [one for one in requests if one.row_id not in taken], seconds_of)
         made = []
         for row in batch:
@@ -201,7 +207,7 @@ class Media:
                 MadeMedium(
                     row=row,
                     asked=request.text if isinstance(request, MediaRequest) else "",
-                    seed=self._seed(row),
+                    seed=media_seed(self.step, row),
                     result=found.result if found else result,
                     seconds=seconds_of.seconds / len(tried) if is_tried else 0.0,
                     num_retries=num_retries,
@@ -220,12 +226,8 @@ class Media:
         if not requests:
             return {}
         assert engine, "a batch with rows to make has its engine"
-        attempts = self.plan.row_attempts
-        tried = seconds_of(lambda: tried_rows(engine.generate, requests, attempts, failed=_failed, name=engine.name))
+        tried = seconds_of(lambda: make_media(engine, requests, self.plan.row_attempts))
         return dict(zip((one.row_id for one in requests), tried, strict=True))
-
-    def _taken(self, request: MediaRequest) -> TakenMedium | None:
-        return self.plan.taken.medium(self.step, request.text, request.seed)
 
     def read(self, index: int) -> pa.Table:
         return read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
@@ -235,25 +237,53 @@ class Media:
 
     def _asked(self, index: int) -> dict[str, MediaRequest | str]:
         """Row id → what is asked of it, or why nothing is."""
-        template = self.plan.version_set.member(self.step.role).user_template
-        found: dict[str, MediaRequest | str] = {}
-        rows = {row.row_id: row for row in self.plan.batches[index]}
-        for made in self.texts.read(index).select(["row_id", "output", "finish_reason"]).to_pylist():
-            row = rows[made["row_id"]]
-            if made["finish_reason"] == "error" or not made["output"].strip():
-                found[row.row_id] = "the row has no text"
-                continue
-            prompt = self.plan.prompts[row.prompt_id]
-            try:
-                text = asked_of(template, text=made["output"], prompt=prompt, writers=self.texts.step.roles)
-            except InvalidInput as error:
-                found[row.row_id] = str(error)
-                continue
-            found[row.row_id] = MediaRequest(row_id=row.row_id, text=text, seed=self._seed(row))
-        return found
+        plan = self.plan
+        rows = {row.row_id: row for row in plan.batches[index]}
+        made = self.texts.read(index).select(["row_id", "output", "finish_reason"]).to_pylist()
+        return {
+            one["row_id"]: media_request(
+                plan.version_set,
+                self.step,
+                rows[one["row_id"]],
+                text="" if one["finish_reason"] == "error" else one["output"],
+                prompt=plan.prompts[rows[one["row_id"]].prompt_id],
+                writers=self.texts.step.roles,
+            )
+            for one in made
+        }
 
-    def _seed(self, row: Row) -> int:
-        return row_seed(row_id(row.prompt_id, self.step.led_to_by, row.variation))
+
+def media_request(
+    version_set: VersionSet,
+    step: Step,
+    row: Row,
+    *,
+    text: str,
+    prompt: Mapping[str, Any],
+    writers: tuple[str, ...],
+) -> MediaRequest | str:
+    """What a step that paints or speaks is asked for a row; or why nothing is.
+
+    Args: text: as in `asked_of`; empty: the row has none.
+    """
+    if not text.strip():
+        return "the row has no text"
+    try:
+        asked = asked_of(version_set.member(step.role).user_template, text=text, prompt=prompt, writers=writers)
+    except InvalidInput as error:
+        return str(error)
+    return MediaRequest(row_id=row.row_id, text=asked, seed=media_seed(step, row))
+
+
+def media_seed(step: Step, row: Row) -> int:
+    return row_seed(row_id(row.prompt_id, step.led_to_by, row.variation))
+
+
+def make_media(
+    engine: MediaMaker, requests: Sequence[MediaRequest], row_attempts: int
+) -> list[tuple[MediaResult, int]]:
+    """A batch's pictures or recordings, each with its number of retries; otherwise as `generate_rows`."""
+    return tried_rows(engine.generate, requests, row_attempts, failed=_failed, name=engine.name)
 
 
 Work = Texts | Media

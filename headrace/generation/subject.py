@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headrace.engines.roles import Role, newest_versions
+from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirrored_differences
@@ -19,6 +20,7 @@ from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
 from headrace.store.small_objects import Damaged
+from headrace.version_sets.sets import VersionSets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,27 @@ class CampaignSubject:
                 self.handoffs, name, num_days=num_days, writer=self.campaign.judged_writer, damaged=damaged
             ),
             models=models,
+            members=self._members(candidate, state.stable, damaged=damaged),
         )
         found = mirrored_differences(self.handoffs, name, candidate, state.stable, num_days=num_days, damaged=damaged)
         return replace(evidence, paired={MIRRORED_PASS_RATE: found} if found.num else {})
+
+    def _members(self, candidate: str, stable: str, *, damaged: Damaged) -> dict[str, tuple[str, str]]:
+        """Each role's weights in both sets; none for a single writer, whose weights are the sets' own, and without a
+        candidate."""
+        if not (self.campaign.roles and candidate):
+            return {}
+        sets = VersionSets(self.handoffs.objects)
+        try:
+            ours, theirs = (
+                {member.role: member.weights_digest for member in sets.get(one).members} for one in (candidate, stable)
+            )
+        except ObjectMissing:  # a set that nobody kept is compared by its rows alone
+            return {}
+        except HandoffCorrupt as error:
+            damaged(error)
+            return {}
+        return {role: (ours[role], theirs[role]) for role in ours if role in theirs}
 
     def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
         end_under_way(self.handoffs, self.name, candidate, damaged=damaged)

@@ -12,17 +12,18 @@ of the texts that readers have.
 What is taken is committed as the claim's own, with 0 seconds and the version that it comes from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from headrace.engines.media_bytes import MediaFacts
-from headrace.engines.media_rows import MediaResult
+from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.engines.rows import GenerationResult
 from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing
 from headrace.generation.claim_objects import Claim
+from headrace.generation.media_batches import item_id
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, MIRRORED, TABLES_OF
 from headrace.generation.steps import Step, steps_of
 from headrace.handoff.manifests import states_read
@@ -82,12 +83,12 @@ class TakenRows:
     def text(self, prompt_id: str, seed: int) -> TakenText | None:
         return self._texts.get((prompt_id, seed))
 
-    def medium(self, step: Step, asked: str, seed: int) -> TakenMedium | None:
-        """What `step` made before of the same text from the same seed."""
+    def media(self, step: Step, requests: Sequence[MediaRequest]) -> dict[str, TakenMedium]:
+        """Row id → what `step` made before of the same text from the same seed. Reads the bytes."""
         if step.role not in self._media:
             self._media[step.role] = self._media_of(step)
         taken = self._media[step.role]
-        return taken.of(asked, seed) if taken else None
+        return taken.of(requests) if taken else {}
 
     @cached_property
     def _texts(self) -> Mapping[tuple[str, int], TakenText]:
@@ -173,24 +174,40 @@ class _TakenMedia:
     media: MediaSet
     made: Mapping[tuple[str, int], Mapping[str, Any]]
 
-    def of(self, asked: str, seed: int) -> TakenMedium | None:
-        made = self.made.get((asked, seed))
-        item_id = f"{made['row_id']}/{made['role']}" if made else ""
-        if made is None or item_id not in self.media:
-            return None
+    def of(self, requests: Sequence[MediaRequest]) -> dict[str, TakenMedium]:
         try:
-            content, item = self.media.read(item_id), self.media.item(item_id)
+            return self._of(requests)
+        except HandoffCorrupt:
+            # Its index is damaged: all of it is made again.
+            return {}
+
+    def _of(self, requests: Sequence[MediaRequest]) -> dict[str, TakenMedium]:
+        found = {one.row_id: made for one in requests if (made := self.made.get((one.text, one.seed)))}
+        items = {row: item_id(made["row_id"], made["role"]) for row, made in found.items()}
+        items = {row: item for row, item in items.items() if item in self.media}
+        try:
+            contents = dict(zip(items, self.media.read_many(list(items.values())), strict=True))
+        except HandoffCorrupt:
+            contents = {row: content for row, item in items.items() if (content := self._read(item)) is not None}
+        return {
+            row: self._taken(self.media.item(items[row]), content, found[row]["deterministic"])
+            for row, content in contents.items()
+        }
+
+    def _read(self, item: str) -> bytes | None:
+        """None: it is damaged, and made again."""
+        try:
+            return self.media.read(item)
         except HandoffCorrupt:
             return None
-        result = MediaResult(content=content, facts=_facts(item), finish_reason="stop", attributes=_attributes(item))
-        return TakenMedium(result=result, deterministic=made["deterministic"], source=self.media.handoff.label)
+
+    def _taken(self, item: StoredItem, content: bytes, deterministic: bool) -> TakenMedium:
+        attributes = {name: value for name, value in item.attributes.items() if name not in ("role", "seed")}
+        result = MediaResult(content=content, facts=_facts(item), finish_reason="stop", attributes=attributes)
+        return TakenMedium(result=result, deterministic=deterministic, source=self.media.handoff.label)
 
 
 def _facts(item: StoredItem) -> MediaFacts:
     return MediaFacts(
         media_type=item.media_type, width=item.width, height=item.height, duration_seconds=item.duration_seconds
     )
-
-
-def _attributes(item: StoredItem) -> dict[str, str]:
-    return {name: value for name, value in item.attributes.items() if name not in ("role", "seed")}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.handoff.picture_examples import picture_examples_schema, picture_sizes
 from headrace.handoff.spelling import plain_type
 
 
@@ -65,7 +66,7 @@ DOCUMENT_SIGNATURES = _schema(
 DOCUMENT_EMBEDDINGS = _schema(
     key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
     num_characters=pa.int64(),  # of that text
-    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key
+    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
 )
 
 # Documents that share a key with another, in the order of keys.
@@ -134,24 +135,6 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
         position_ids=tokens_T,
         num_examples=pa.int32(),
         num_completion_tokens=pa.int32(),
-    )
-
-
-def picture_examples_schema(side: int, tokens: int, width: int) -> pa.Schema:
-    """Squares of `side` pixels, captions of `tokens` tokens with states of `width` numbers."""
-
-    def lists(kind: pa.DataType, *shape: int) -> pa.DataType:
-        for length in reversed(shape):
-            kind = pa.list_(kind, length)
-        return kind
-
-    return _schema(
-        item_id=_STRING,  # of clean_images; "" with the split "empty"
-        split=_STRING,  # "train" | "heldout" | "empty": the one row of no caption
-        caption=_STRING,
-        pixels=lists(pa.uint8(), 3, side, side),
-        caption_states=lists(pa.float16(), tokens, width),
-        caption_mask=lists(pa.uint8(), tokens),
     )
 
 
@@ -292,7 +275,7 @@ MODEL_VERSIONS = _schema(
     kind=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
     weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token
+    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     recipe=_STRING,
@@ -304,11 +287,14 @@ MODEL_VERSIONS = _schema(
 EVALUATION = _schema(
     model=_STRING,  # "base" | "trained"
     weights_digest=_STRING,
-    heldout_loss=pa.float64(),  # nats per token
+    heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
     heldout_digest=_STRING,
     samples=_STRINGS,
 )
+
+# What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
+MEASURE = pa.field("measure", _STRING, nullable=False)
 
 MEDIA_INDEX = _schema(
     item_id=_STRING,
@@ -379,6 +365,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "mirrored_images": MEDIA_INDEX,
     "mirrored_speech": MEDIA_INDEX,
     "mirror_media_execution": MEDIA_EXECUTION,
+    "unpublished_images": MEDIA_INDEX,
+    "unpublished_speech": MEDIA_INDEX,
+    "unpublished_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
     "raw_images": MEDIA_INDEX,
@@ -400,6 +389,8 @@ _MAY_FOLLOW: dict[str, tuple[tuple[pa.Field, ...], bool]] = {
     "mirrored_content": ((VARIATION,), True),
     "reviewed_content": ((MEDIA, VARIATION), True),
     "mirror_comparison": ((VARIATION,), False),
+    "model_versions": ((MEASURE,), False),
+    "evaluation": ((MEASURE,), False),
     "execution": ((TAKEN_FROM,), False),
     "mirror_execution": ((TAKEN_FROM,), False),
 }
@@ -456,8 +447,7 @@ def schema_named(name: str, like: pa.Schema) -> pa.Schema:
         kind = like.field("input_ids").type if "input_ids" in like.names else pa.null()
         return training_examples_schema(kind.list_size if pa.types.is_fixed_size_list(kind) else 0)
     if name == "picture_examples" and {"pixels", "caption_states"} <= {*like.names}:
-        side, states = like.field("pixels").type.value_type.list_size, like.field("caption_states").type
-        return picture_examples_schema(side, states.list_size, states.value_type.list_size)
+        return picture_examples_schema(*picture_sizes(like))
     if name not in SCHEMAS:
         known = ", ".join([*SCHEMAS, "training_examples"])
         raise InvalidInput(f"No schema is named {name!r}. Known: {known}. Add it to headrace/handoff/schemas.py.")

@@ -4,6 +4,9 @@ A text's vector depends on its content and the model alone, so what the newest s
 taken from it, whatever happened to cosine, rules or neighbours. A vector's last bits depend on the texts that it was
 batched with, which float16 mostly hides. Knows one shard's newest version alone: a document that moves to another shard
 is embedded once more; what a run that was killed had embedded is, too.
+
+A text that is longer than the model reads has no vector: two files with one licence at their head would have the same,
+whatever follows, and one of them would be dropped.
 """
 
 from collections.abc import Sequence
@@ -71,6 +74,7 @@ def embed_shard(corpus: Corpus, shard: CorpusShard, embedder: Embedder, known: p
         rows = store.find(digests)
         new = {digest: text for digest, text, row in zip(digests, texts, rows, strict=True) if row < 0}
         made: list[np.ndarray] = []
+        cut: list[np.ndarray] = []
         for at in range(0, len(new), _NUM_TEXTS):
             try:
                 embedded = embedder.embed(list(new.values())[at : at + _NUM_TEXTS])
@@ -79,7 +83,8 @@ def embed_shard(corpus: Corpus, shard: CorpusShard, embedder: Embedder, known: p
                 place = f"Document {row['document_id']} ({row['source_file']}, line {row['source_line']})"
                 raise InvalidInput(f"{place} cannot be embedded: {error}") from error
             made.append(embedded.vectors.astype(np.float16))
-            num_truncated += embedded.num_truncated
+            cut.append(embedded.is_cut)
+            num_truncated += int(embedded.is_cut.sum())
             dimension = dimension or embedded.vectors.shape[1]
             if embedded.vectors.shape[1] != dimension:
                 raise InvalidInput(
@@ -87,17 +92,18 @@ def embed_shard(corpus: Corpus, shard: CorpusShard, embedder: Embedder, known: p
                     f"gave some of {dimension}: it is another model now. Run with the tag headrace/make_again to embed "
                     "all texts again."
                 )
-        vectors = np.empty((len(kept), dimension), np.float16)
+        vectors, is_whole = np.zeros((len(kept), dimension), np.float16), np.ones(len(kept), np.bool_)
         is_known = rows >= 0
         if num_of_these := int(is_known.sum()):
-            vectors[is_known] = store.vectors(rows[is_known])
+            vectors[is_known], is_whole[is_known] = store.vectors(rows[is_known])
         if made:
             place = {digest: at for at, digest in enumerate(new)}
             of_new = [place[digest] for digest, row in zip(digests, rows, strict=True) if row < 0]
             vectors[~is_known] = np.concatenate(made)[of_new]
+            is_whole[~is_known] = ~np.concatenate(cut)[of_new]
         num_embedded, num_known = num_embedded + len(new), num_known + num_of_these
         lengths = documents.get_column("text").str.len_chars().fill_null(0).cast(pl.Int64)
-        spilled.add_batch(_batch(documents.height, kept, digests, lengths, vectors))
+        spilled.add_batch(_batch(documents.height, kept, digests, lengths, vectors, is_whole))
     return EmbeddedShard(
         table=spilled.table(),
         dimension=dimension,
@@ -172,9 +178,13 @@ class _Known:
         rows[is_inside & (self._digests[rows] != wanted if len(self._digests) else False)] = -1
         return rows
 
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
+    def vectors(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """float16 [row, dimension], and whether the row has one."""
         unique, back = np.unique(rows, return_inverse=True)
-        return self.rows.at(unique)[back]
+        are_there = self.rows.are_there(unique)
+        found = np.zeros((len(unique), self.rows.dimension), np.float16)
+        found[are_there] = self.rows.at(unique[are_there])
+        return found[back], are_there[back]
 
 
 def _named(corpus: Corpus) -> str:
@@ -182,13 +192,18 @@ def _named(corpus: Corpus) -> str:
 
 
 def _batch(
-    num_rows: int, kept: np.ndarray, digests: Sequence[bytes], lengths: pl.Series, vectors: np.ndarray
+    num_rows: int,
+    kept: np.ndarray,
+    digests: Sequence[bytes],
+    lengths: pl.Series,
+    vectors: np.ndarray,
+    is_whole: np.ndarray,
 ) -> pa.RecordBatch:
-    is_kept = np.zeros(num_rows, np.bool_)
-    is_kept[kept] = True
+    is_kept, is_there = np.zeros(num_rows, np.bool_), np.zeros(num_rows, np.bool_)
+    is_kept[kept], is_there[kept[is_whole]] = True, True
     of_kept = iter(digests)
     keys = pa.array([next(of_kept) if one else None for one in is_kept], pa.binary(16))
-    offsets = np.append(0, np.cumsum(is_kept) * vectors.shape[1]).astype(np.int32)
-    values = pa.array(vectors.reshape(-1), pa.float16())
-    lists = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~is_kept))
+    offsets = np.append(0, np.cumsum(is_there) * vectors.shape[1]).astype(np.int32)
+    values = pa.array(vectors[is_whole].reshape(-1), pa.float16())
+    lists = pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~is_there))
     return pa.RecordBatch.from_arrays([keys, lengths.to_arrow(), lists], schema=DOCUMENT_EMBEDDINGS)

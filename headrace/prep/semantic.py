@@ -62,11 +62,15 @@ class VectorSigner:
         Raises: InvalidInput: the embeddings are of other texts.
         """
         _refuse_others(documents, places, embeddings)
-        vectors = VectorRows([embeddings]).at(places)
-        found = hyperplanes.keys(vectors, self._signer.beside(documents), *self._bands)
+        rows = VectorRows([embeddings])
+        are_there = rows.are_there(places)
+        of_texts["key"] &= ~_OF_VECTOR
+        if not are_there.any():
+            return of_texts
+        documents, places = documents.filter(pl.Series(are_there)), places[are_there]
+        found = hyperplanes.keys(rows.at(places), self._signer.beside(documents), *self._bands)
         of_vectors = np.empty(found.shape, KEY_ROWS)
         of_vectors["key"], of_vectors["document"] = found | _OF_VECTOR, places[:, None]
-        of_texts["key"] &= ~_OF_VECTOR
         return np.concatenate([of_texts, of_vectors.ravel()])
 
 

@@ -52,6 +52,14 @@ class VectorRows:
                 found[first:stop] = rows[(offsets[numbers[first:stop] - start] - offsets[0]) // self.dimension]
         return found
 
+    def are_there(self, numbers: np.ndarray) -> np.ndarray:
+        """bool [number], of rows with or without a vector. `numbers` as in `at`."""
+        found = np.zeros(len(numbers), np.bool_)
+        for start, batch in zip(self._starts.tolist(), self._batches, strict=False):
+            first, stop = np.searchsorted(numbers, [start, start + batch.num_rows])
+            found[first:stop] = np.diff(batch.column("vector").offsets.to_numpy())[numbers[first:stop] - start] > 0
+        return found
+
     def num_characters(self, numbers: np.ndarray) -> np.ndarray:
         """int64 [number], of the texts as rules left them. `numbers` as in `at`."""
         found = np.empty(len(numbers), np.int64)

@@ -20,6 +20,9 @@ def mlmodel_text(weights_uri: str, weights_digest: str) -> str | None:
     if not weights_uri.startswith("file:"):
         return None
     directory = str(Path(url2pathname(urlsplit(weights_uri).path)))
+    # A pipeline of diffusers, of which MLflow has no flavor.
+    if Path(directory, "model_index.json").is_file():
+        return None
     flavor = {
         "task": "text-generation",
         "instance_type": "TextGenerationPipeline",

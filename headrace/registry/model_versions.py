@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headrace.keys import HELDOUT_LOSS
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One row of MODEL_VERSIONS. `kind` is "base" or "trained"; losses are nats per token."""
+    """One row of MODEL_VERSIONS. `kind` is "base" or "trained"; losses are nats per token, or what `measure` names."""
 
     model_name: str
     version: str
@@ -27,17 +29,22 @@ class ModelVersion:
     zero_stage: int
     mlflow_run_id: str
     registered_at: float
+    measure: str = HELDOUT_LOSS
 
 
 def to_table(rows: Iterable[ModelVersion]) -> "pa.Table":
     import pyarrow as pa
 
-    from headrace.handoff.schemas import MODEL_VERSIONS
+    from headrace.handoff.schemas import MEASURE, MODEL_VERSIONS
 
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=MODEL_VERSIONS)
+    bodies = [asdict(row) for row in rows]
+    # A column only where it says something: registrations of language models stay as they are.
+    says = any(body[MEASURE.name] != HELDOUT_LOSS for body in bodies)
+    return pa.Table.from_pylist(bodies, schema=MODEL_VERSIONS.append(MEASURE) if says else MODEL_VERSIONS)
 
 
 def from_table(table: "pa.Table") -> list[ModelVersion]:
-    from headrace.handoff.schemas import MODEL_VERSIONS
+    from headrace.handoff.schemas import MEASURE, MODEL_VERSIONS
 
-    return [ModelVersion(**row) for row in table.select(MODEL_VERSIONS.names).to_pylist()]
+    names = [*MODEL_VERSIONS.names, *({MEASURE.name} & {*table.schema.names})]
+    return [ModelVersion(**row) for row in table.select(names).to_pylist()]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.keys import HELDOUT_LOSS
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion
 from headrace.store.objects import canonical_json
@@ -18,12 +19,14 @@ from headrace.store.sealed_directory import SealedDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Held-out loss (nats per token) of one model's weights, and the tokens that it was measured on."""
+    """Held-out loss (nats per token) of one model's weights, and the tokens that it was measured on; or what `measure`
+    names, and on how much."""
 
     weights_digest: str
     heldout_loss: float
     heldout_tokens: int
     heldout_digest: str
+    measure: str = HELDOUT_LOSS
 
 
 def register_model(
@@ -31,16 +34,16 @@ def register_model(
     *,
     model_name: str,
     recipe: str,
-    base: Mapping[str, object],
+    base: Mapping[str, object] | None,
     trained: Mapping[str, object],
     evaluation: pa.Table,
     config: Mapping[str, object],
     input_versions: Mapping[str, str],
 ) -> list[ModelVersion]:
-    """Registers the base and the trained weights of one recipe; returns both rows, the base's first.
+    """Registers the base, if there is one, and the trained weights of one recipe; returns their rows, the base's first.
 
     Args:
-        base, trained: rows of TRAINED_MODEL.
+        base, trained: rows of TRAINED_MODEL; no base for a picture model, which starts from none of its kind.
         evaluation: EVALUATION rows of both.
         config: the recipe's fields.
         input_versions: the training's inputs: `asset[partition]` to its sealed version.
@@ -49,21 +52,20 @@ def register_model(
         InvalidInput: the evaluation has other weights.
         RegistryUnavailable: MLflow does not answer.
     """
-    evaluated = evaluations(
-        evaluation, {"base": str(base["weights_digest"]), "trained": str(trained["weights_digest"])}
-    )
+    models = {kind: model for kind, model in (("base", base), ("trained", trained)) if model is not None}
+    evaluated = evaluations(evaluation, {kind: str(model["weights_digest"]) for kind, model in models.items()})
     rows = []
-    for kind, model in (("base", base), ("trained", trained)):
+    for kind, model in models.items():
         figures = evaluated[kind]
         run_id = str(model["mlflow_run_id"]) or _run_of(registry, model, f"{model_name} {kind}")
-        registry.log_metrics(run_id, {"heldout_loss": figures.heldout_loss})
+        registry.log_metrics(run_id, {figures.measure: figures.heldout_loss})
         tags = {"headrace.kind": kind, "headrace.heldout_digest": figures.heldout_digest}
         if kind == "trained":
             tags |= {
                 "headrace.recipe": recipe,
                 "headrace.training_id": str(trained["training_id"]),
                 "headrace.zero_stage": str(trained["zero_stage"]),
-                "headrace.heldout_loss": f"{figures.heldout_loss:.4f}",
+                f"headrace.{figures.measure}": f"{figures.heldout_loss:.4f}",
                 "headrace.config": canonical_json(dict(config)).decode(),
                 "headrace.input_versions": canonical_json(dict(input_versions)).decode(),
             }
@@ -83,6 +85,7 @@ def register_model(
                 zero_stage=int(str(trained["zero_stage"])) if kind == "trained" else 0,
                 mlflow_run_id=run_id,
                 registered_at=registered.registered_at,
+                measure=figures.measure,
             )
         )
     return rows
@@ -138,6 +141,7 @@ def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evalua
             heldout_loss=row["heldout_loss"],
             heldout_tokens=row["heldout_tokens"],
             heldout_digest=row["heldout_digest"],
+            measure=row.get("measure", HELDOUT_LOSS),
         )
         for model, row in found.items()
     }

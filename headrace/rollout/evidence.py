@@ -9,9 +9,9 @@ import pyarrow as pa
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.schemas import MEDIA, VARIATION
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import ContentPartition
+from headrace.keys import HELDOUT_LOSS, ContentPartition
 from headrace.registry.model_versions import ModelVersion
-from headrace.rollout.gates import PASS_RATE, ROLE_METRICS, Evidence, role_metric
+from headrace.rollout.gates import PASS_RATE, ROLE_METRICS, Evidence, TaughtErrors, role_metric
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.small_objects import Damaged
 
@@ -126,9 +126,15 @@ def evidence_for(
     candidate_weights: str,
     stable_weights: str,
     reviews: Mapping[str, Mapping[str, Sample]],
-    models: Iterable[ModelVersion],
+    models: Sequence[ModelVersion],
+    members: Mapping[str, tuple[str, str]] | None = None,
 ) -> Evidence:
-    """Combines the evidence on two version sets and the weights in them. `reviews`: as `review_metrics` finds them."""
+    """Combines the evidence on two version sets and the weights in them.
+
+    Args:
+        reviews: as `review_metrics` finds them.
+        members: of sets with several roles: each one's weights in the candidate and in the stable set.
+    """
     losses = heldout_losses(models, candidate_weights, stable_weights)
     ours, theirs = reviews.get(candidate, {}), reviews.get(stable, {})
     return Evidence(
@@ -138,7 +144,19 @@ def evidence_for(
         },
         heldout_candidate=losses[0] if losses else None,
         heldout_stable=losses[1] if losses else None,
+        taught=taught_errors(models, members or {}),
     )
+
+
+def taught_errors(models: Iterable[ModelVersion], members: Mapping[str, tuple[str, str]]) -> tuple[TaughtErrors, ...]:
+    """Of each role whose weights differ and are picture models that were measured alike."""
+    painters = [model for model in models if model.measure != HELDOUT_LOSS]
+    found = []
+    for role, (candidate, stable) in members.items():
+        errors = heldout_losses(painters, candidate, stable) if candidate != stable else None
+        if errors:
+            found.append(TaughtErrors(role=role, candidate=errors[0], stable=errors[1]))
+    return tuple(found)
 
 
 def heldout_losses(models: Iterable[ModelVersion], candidate: str, stable: str) -> tuple[float, float] | None:

@@ -5,6 +5,9 @@ number of looks. Harm on any metric sends a candidate back at once. It leaves an
 rows and shows no harm, since a larger share teaches more. It leaves the last step, and is promoted, only when it is
 shown on every metric to be worse by less than the margin. A candidate that is undecided at the horizon goes back.
 
+A picture model has no held-out loss that tells (nobody guesses an unseen thing's picture): of a painter its registered
+error on taught captions is compared instead, as a share of the stable set's.
+
 A role's own metrics (`painter.agreement`) have its name before theirs, so that a worse painter is named as such, and
 goes back for its pictures, whatever else the review finds.
 
@@ -60,11 +63,13 @@ METRICS: dict[str, Metric] = {
 
 BULK_METRICS = frozenset({PASS_RATE, MIRRORED_PASS_RATE})
 LIVE_METRICS = METRICS.keys() - BULK_METRICS
-AGREEMENT = "agreement"
+AGREEMENT, CHARACTER_ERROR_RATE = "agreement", "character_error_rate"
 # Of one role of a campaign, named ROLE.METRIC. All but the pass rate are figures that the review measures of an item.
 ROLE_METRICS: dict[str, Metric] = {
     PASS_RATE: Metric(kind="proportion", worse="lower", words="share of its parts that the review keeps"),
     AGREEMENT: Metric(kind="proportion", worse="lower", words="share of pictures that show what they should"),
+    # Ears mishear; a certain loss of a hundredth of the letters is no harm.
+    CHARACTER_ERROR_RATE: Metric(kind="mean", worse="higher", words="share of letters misheard", is_tolerated=True),
 }
 
 
@@ -102,12 +107,16 @@ class GateSettings:
     margins: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit. In a
     campaign that paints or speaks also ROLE.pass_rate (the share of the role's texts, pictures or recordings that break
-    none of its own rules) and, of a painter with true pictures to compare with, ROLE.agreement."""
+    none of its own rules), of a painter with true pictures to compare with ROLE.agreement, and of a speaker to whom the
+    review listens ROLE.character_error_rate."""
     heldout_margin: Annotated[float, Ge(0)] | None = 0.02
     """How far the candidate's held-out loss may lie above the stable set's; null: not judged."""
+    taught_error_margin: Annotated[float, Ge(0)] | None = 0.05
+    """How far the error of a candidate's painter on captions that it was taught may lie above that of the stable set's,
+    as a share of it; null: not judged."""
     heldout_early: bool = True
-    """true: too high a held-out loss sends a candidate back before it makes a row; false: together with its first
-    canaries, so that their rows show what was wrong."""
+    """true: too high a held-out loss, or error on taught captions, sends a candidate back before it makes a row; false:
+    together with its first canaries, so that their rows show what was wrong."""
     false_rollback: Annotated[float, Gt(0), Lt(0.5)] = 0.05
     """Probability that a candidate as good as the stable set is ever rolled back for harm, over all metrics and looks.
     """
@@ -165,11 +174,24 @@ class LiveGateSettings(GateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaughtErrors:
+    """Errors of one role's two painters on the same captions, which both were taught, with the same noise."""
+
+    role: str
+    candidate: float
+    stable: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens."""
+    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens.
+
+    `taught`: of each role whose painters differ and were measured alike.
+    """
 
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
+    taught: tuple[TaughtErrors, ...] = ()
     # Metric → (candidate, stable), over reviewed rows and live units.
     metrics: Mapping[str, tuple[Sample, Sample]] = field(default_factory=dict)
     # Metric → the same for each client, for metrics whose units have known clients.
@@ -316,6 +338,24 @@ def _or_back(verdict: Verdict, settings: GateSettings, trial_seconds: float) -> 
 
 
 def _heldout(evidence: Evidence, settings: GateSettings) -> Verdict:
+    """On what was measured at registration: held-out losses of writers, errors of painters."""
+    verdict = _heldout_loss(evidence, settings)
+    if not evidence.taught or settings.taught_error_margin is None or verdict.action == "roll_back":
+        return verdict
+    worse, said = [], []
+    for errors in evidence.taught:
+        both = f"{errors.role}: error on taught captions {errors.candidate:.4f} against {errors.stable:.4f}"
+        said.append(both)
+        # `not <=`, so that a NaN fails.
+        if not errors.candidate <= errors.stable * (1 + settings.taught_error_margin):
+            worse.append(f"{both}, more than {settings.taught_error_margin:.0%} worse")
+    if worse:
+        return Verdict(action="roll_back", reason="; ".join(worse))
+    compared = [verdict.reason] if evidence.heldout_candidate is not None else []
+    return Verdict(action="advance", reason="; ".join([*compared, *said]))
+
+
+def _heldout_loss(evidence: Evidence, settings: GateSettings) -> Verdict:
     candidate, stable = evidence.heldout_candidate, evidence.heldout_stable
     if settings.heldout_margin is None:
         return Verdict(action="advance", reason="held-out loss is not judged")

@@ -18,6 +18,7 @@ from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.charts import Interval, interval_chart, weight_chart
 from headrace.rollout.gates import MIRRORED_PASS_RATE, GateSettings, known_metric
+from headrace.rollout.media_pairs import MediaPairs
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
 from headrace.text import markdown
 from headrace.text.pages import NUM_COLORS, escaped, page_environment
@@ -39,7 +40,8 @@ class MetricCard:
     sentence: str
 
 
-def render_page(status: RolloutStatus) -> str:
+def render_page(status: RolloutStatus, pairs: MediaPairs | None = None) -> str:
+    """Args: pairs: rows of both sets side by side, with their pictures and recordings within the page."""
     environment = page_environment("headrace.rollout")
     environment.filters["percent"] = percent
     environment.filters["iso"] = lambda seconds: iso(seconds).replace("T", " ").removesuffix("Z")
@@ -56,6 +58,7 @@ def render_page(status: RolloutStatus) -> str:
         changes=[(one.path, *_marked(one.before, one.after)) for one in status.changes],
         bad_rows=_by_set(status.bad_rows or ()),
         by_whom=by_whom,
+        pairs=pairs or MediaPairs(),
     )
 
 

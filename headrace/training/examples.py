@@ -15,6 +15,8 @@ from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
 
 ASSET = "training_examples"
+# What recipes of picture models read instead (`headrace.training.picture_examples`).
+PICTURES = "picture_examples"
 # The label of a position without loss: transformers' and torch's convention.
 NO_LOSS = -100
 

@@ -100,7 +100,7 @@ class FlowMatchingObjective:
 
 
 def denoising_error(model: Any, passed: PicturePass, share_B: Any, noise_BCHW: Any, device: Any) -> Any:  # noqa: N803
-    """float32 [B]: mean squared error of each picture that the model sees in `share_B` of noise; pixels from -1 to 1."""
+    """float32 [B]: mean squared error of what the model sees in `share_B` of noise; pixels from -1 to 1."""
     dtype = next(model.parameters()).dtype
     pixels_BCHW, noise_BCHW = passed.pixels_BCHW.to(device), noise_BCHW.to(device)  # noqa: N806 (shape letters)
     share_B = share_B.to(device)  # noqa: N806

@@ -44,6 +44,6 @@ class FlowMatching:
         width, rest = divmod(self.hidden_size, self.heads)
         if rest or width % 4:
             raise InvalidTrainingRun(
-                f"hidden_size must be heads={self.heads} times a multiple of 4 (each head turns by place, half of it by "
-                f"row and half by column), got hidden_size={self.hidden_size}."
+                f"hidden_size must be heads={self.heads} times a multiple of 4 (half of a head turns by row, half by "
+                f"column), got hidden_size={self.hidden_size}."
             )

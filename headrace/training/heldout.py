@@ -1,7 +1,7 @@
 """Held-out loss, or a picture model's error: what measures it, and where a measurement is kept.
 
-All language models use the same sequences, chosen only by the inputs and the wanted number of tokens. A measurement depends on
-two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
+All language models use the same sequences, chosen only by the inputs and the wanted number of tokens. A measurement
+depends on two digests and is made once: evaluations/<weights digest>/<held-out digest>.json.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from headrace.errors import ObjectMissing, TrainingFailed
-from headrace.keys import digest_text
+from headrace.keys import HELDOUT_LOSS, digest_text
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, Record, create_object, read_object
 from headrace.training.examples import ExamplesInput, PackedExamples
@@ -25,8 +25,6 @@ from headrace.training.recipe import SFT, ObjectiveName
 _MEASURE = "1"
 # The same for picture models.
 _PICTURE_MEASURE = "1"
-# Evaluation.measure of language models: nats a completion token.
-HELDOUT_LOSS = "heldout_loss"
 # Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 

@@ -45,9 +45,9 @@ def train_steps(
 ) -> Iterator[int]:
     """Runs the steps after `begin`; yields after each one the number of finished steps.
 
-    `each` gets one row a step, the same on every rank: loss (of texts in nats a completion token), learning rate, gradient norm
-    before clipping (None: not measured), whether the step was applied, and tokens seen, including `tokens_before`.
-    Padding does not count as tokens.
+    `each` gets one row a step, the same on every rank: loss (of texts in nats a completion token), learning rate,
+    gradient norm before clipping (None: not measured), whether the step was applied, and tokens seen, including
+    `tokens_before`. Padding does not count as tokens.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.

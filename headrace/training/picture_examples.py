@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import InvalidTrainingRun
+from headrace.handoff.picture_examples import CAPTION_ENCODER, picture_sizes
 from headrace.handoff.tensors import tensors
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.prep.images.picture_examples import ASSET, CAPTION_ENCODER
-from headrace.training.examples import ExamplesInput
+from headrace.training.examples import PICTURES, ExamplesInput
 
 _COLUMNS = ("pixels", "caption_states", "caption_mask")
 
@@ -50,7 +50,7 @@ class PictureSplit:
             if shape_of(handoff.schema) != self.shape:
                 raise InvalidTrainingRun(
                     f"{handoff.label} has pictures and captions of {shape_of(handoff.schema)}, {handoffs[0].label} of "
-                    f"{self.shape}. Materialize {ASSET} of all shards with one images file."
+                    f"{self.shape}. Materialize {PICTURES} of all shards with one images file."
                 )
             columns = (tensors(handoff, name) for name in _COLUMNS)
             told = handoff.batches(["split", "caption", "item_id"])
@@ -79,12 +79,8 @@ class PictureSplit:
 
 
 def shape_of(schema: pa.Schema) -> PictureShape:
-    states = schema.field("caption_states").type
-    return PictureShape(
-        side=schema.field("pixels").type.value_type.list_size,
-        tokens=states.list_size,
-        width=states.value_type.list_size,
-    )
+    side, tokens, width = picture_sizes(schema)
+    return PictureShape(side=side, tokens=tokens, width=width)
 
 
 def open_pictures(
@@ -96,11 +92,11 @@ def open_pictures(
         HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
         InvalidTrainingRun: sizes differ between versions, or there is no picture to learn.
     """
-    opened = PictureSplit([handoffs.open(ASSET, item.partition, item.version) for item in inputs], split)
+    opened = PictureSplit([handoffs.open(PICTURES, item.partition, item.version) for item in inputs], split)
     if split == "train" and not len(opened):
         raise InvalidTrainingRun(
-            f"The {len(inputs)} given partitions of {ASSET} hold no picture of split 'train'; check heldout_share and "
-            "the rules of the images file."
+            f"The {len(inputs)} given partitions of {PICTURES} hold no picture of split 'train'; check heldout_share "
+            "and the rules of the images file."
         )
     return opened
 
@@ -108,11 +104,11 @@ def open_pictures(
 def check_caption_encoder(handoffs: HandoffStore, inputs: Sequence[ExamplesInput], base_weights_digest: str) -> None:
     """Raises: InvalidTrainingRun: the captions were read by another model than the recipe's base."""
     for item in inputs:
-        handoff = handoffs.open(ASSET, item.partition, item.version)
+        handoff = handoffs.open(PICTURES, item.partition, item.version)
         found = handoff.attributes.get(CAPTION_ENCODER, "")
         if found != base_weights_digest:
             raise InvalidTrainingRun(
                 f"{handoff.label} has captions as the model {found[:12]} reads them, and the recipe's base_model is "
                 f"{base_weights_digest[:12]}: what is exported with it would read captions otherwise. Name the images "
-                f"file's caption_encoder as base_model, or materialize {ASSET} again."
+                f"file's caption_encoder as base_model, or materialize {PICTURES} again."
             )

@@ -117,7 +117,7 @@ def _ranks(distances: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def open_pipeline(weights: Path, device: str) -> Any:
-    from diffusers import PRXPixelPipeline
+    from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
 
     pipeline: Any = PRXPixelPipeline.from_pretrained(weights).to(device)
     pipeline.set_progress_bar_config(disable=True)

@@ -79,7 +79,8 @@ def export_pipeline(
     weights: dict[str, Any], settings: FlowMatching, shape: PictureShape, caption_encoder: Path, out: Path
 ) -> None:
     """Writes the directory `out`: transformer, scheduler, text_encoder, tokenizer, model_index.json, a card."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, PRXPixelPipeline
+    from diffusers.pipelines.prx.pipeline_prx_pixel import PRXPixelPipeline
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
     from transformers import AutoModel, AutoTokenizer
 
     transformer = _transformer(settings, shape)

@@ -61,8 +61,9 @@ class Recipe:
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     """The highest learning rate, after the warm-up."""
     base_model: str | None = None
-    """Directory or hub name; null: the project's base model. With `flow_matching`, which starts from random weights,
-    the model that reads captions: the images file's `caption_encoder`."""
+    """Directory (absolute, or relative to HEADRACE_HOME) or hub name; null: the project's base model. With
+    `flow_matching`, which starts from random weights, the model that reads captions: the images file's
+    `caption_encoder`."""
     objective: ObjectiveName = SFT
     """`sft`: a language model learns the examples' completions; `flow_matching`: a picture model learns captioned
     pictures."""

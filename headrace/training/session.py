@@ -13,7 +13,6 @@ import pyarrow as pa
 from headrace.clock import Clock
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.prep.images.picture_examples import ASSET as PICTURES
 from headrace.store.leases import Leases
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory
@@ -21,7 +20,7 @@ from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import SLOW_BF16, Devices
-from headrace.training.examples import ASSET, ExamplesInput
+from headrace.training.examples import ASSET, PICTURES, ExamplesInput
 from headrace.training.gang import Rows, run_gang
 from headrace.training.guard import Worker
 from headrace.training.launch_plan import plan_launch

@@ -2,7 +2,8 @@
 
 DeepSpeed's own files (weights, partitioned optimizer state, its counters) go through a checkpoint engine that streams
 into the store. Each rank adds its random state, which DeepSpeed forgets, and its part of what the objective keeps (a
-moving average of the weights), and rank 0 the loss curve so far. There is no data cursor: the order of samples is a function of the step (`order.py`).
+moving average of the weights), and rank 0 the loss curve so far. There is no data cursor: the order of samples is a
+function of the step (`order.py`).
 """
 
 import hashlib

@@ -3,7 +3,8 @@
 import pyarrow as pa
 
 from headrace.errors import HandoffMissing
-from headrace.handoff.schemas import EVALUATION, check_schema
+from headrace.handoff.schemas import EVALUATION, MEASURE, check_schema
+from headrace.keys import HELDOUT_LOSS
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import SealedDirectory, find_directory
 from headrace.text import markdown
@@ -63,7 +64,13 @@ def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_ru
 
 
 def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
-    """EVALUATION: one row for each model; `evaluations` by "base" and "trained"."""
+    """EVALUATION: one row for each model; `evaluations` by "base" and "trained", of one measure.
+
+    The measure is a column of its own where it is not the held-out loss, so tables of language models stay as they are.
+    """
+    schema = EVALUATION
+    if any(evaluation.measure != HELDOUT_LOSS for evaluation in evaluations.values()):
+        schema = EVALUATION.append(MEASURE)
     rows = [
         {
             "model": model,
@@ -72,10 +79,11 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
             "heldout_tokens": evaluation.heldout_tokens,
             "heldout_digest": evaluation.heldout_digest,
             "samples": list(evaluation.samples),
+            MEASURE.name: evaluation.measure,
         }
         for model, evaluation in evaluations.items()
     ]
-    return pa.Table.from_pylist(rows, schema=EVALUATION)
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def samples_markdown(base: Evaluation, trained: Evaluation) -> str:
@@ -85,6 +93,12 @@ def samples_markdown(base: Evaluation, trained: Evaluation) -> str:
         prompt, _, old = before.partition(SAMPLE_ARROW)
         rows.append([prompt, old, after.partition(SAMPLE_ARROW)[2]])
     return markdown.fitting_table(["prompt", "base", "trained"], rows, cell_chars_max=_CELL_CHARACTERS)
+
+
+def ranks_markdown(trained: Evaluation) -> str:
+    """Captions, and the rank of each one's own picture by the colours of the painted one."""
+    rows = [sample.split(SAMPLE_ARROW) for sample in trained.samples]
+    return markdown.fitting_table(["caption", "own picture"], rows, cell_chars_max=_CELL_CHARACTERS)
 
 
 def _one_row(**values: object) -> pa.Table:

@@ -2,8 +2,8 @@
 
 A set is immutable; its id is a sha256 over everything that can change an output. Two things are kept and not included:
 the weights' location (`weights_uri`), since the same bytes in a moved store are the same set, and the kind of CPU
-(`EngineSpec.cpu`), or each kind in a cluster would have sets of its own. Sets are never deleted, so rows of a retired set
-stay traceable.
+(`EngineSpec.cpu`), or each kind in a cluster would have sets of its own. Sets are never deleted, so rows of a retired
+set stay traceable.
 """
 
 import hashlib

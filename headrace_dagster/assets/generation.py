@@ -270,7 +270,7 @@ def clips(
     if not generated_content:
         return dg.MaterializeResult(metadata={"waits_for": _waits_for(campaign.makers)})
     [content] = generated_content.values()
-    sealed = seal_clips(content, store.handoffs(), campaign, run_id=context.run.run_id)
+    sealed = seal_clips(content, store.handoffs(), campaign.clips, run_id=context.run.run_id)
     return dg.MaterializeResult(value=sealed, metadata=media_metadata(MediaSet.open(sealed)))
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
+from headrace.generation.mirror_pairs import trial_pairs
 from headrace.generation.report import write_report
 from headrace.generation.subject import CampaignSubject
 from headrace.handoff.versions import HandoffStore
@@ -139,9 +140,10 @@ class RolloutsResource(dg.ConfigurableResource):
         )
         aliases = rollout.project(registry, subject.plan)
         status = rollout.status(subject, models, with_rows=True, damaged=damaged)
+        page = render_page(status, trial_pairs(handoffs, name, status.trial))
         return Ticked(
             status=status,
-            page=write_report(render_page(status), Path(self.campaigns.reports) / "rollouts" / f"{name}.html"),
+            page=write_report(page, Path(self.campaigns.reports) / "rollouts" / f"{name}.html"),
             state=status.state,
             entries=status.entries,
             actions=actions,

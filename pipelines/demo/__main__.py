@@ -18,11 +18,11 @@ from headrace.errors import HeadraceError, StoreRefused
 from headrace.generation.day_summary import shown_digest
 from headrace.generation.freshness import is_made_from, is_rolled_back
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.text.drawing import Terminal
 from headrace.text.terminal import say
+from headrace.version_sets.sets import VersionSets
 from headrace_dagster.launchers.process_launcher import fail_runs_of_dead_workers
 from headrace_dagster.partition_keys import register_keys
 from headrace_dagster.project.services import services
@@ -47,29 +47,32 @@ class Demo:
         self.days = story.fix_days(settings)
         objects = settings.open_store()
         self.handoffs = HandoffStore(objects, SystemClock())
-        self.journal = Journal(objects, story.CAMPAIGN, SystemClock())
-        self.chapters = story.chapters(self.days, self.judged, self.current)
+        self.journals = {name: Journal(objects, name, SystemClock()) for name in story.NUM_SHARDS}
+        self.sets = VersionSets(objects)
+        self.chapters = story.chapters(self.days, self)
         self.summary_path = settings.home / "demo/summary.json"
 
-    def rollout(self) -> RolloutState | None:
-        return fold(self.journal.entries())
+    def rollout(self, campaign: str) -> RolloutState | None:
+        return fold(self.journals[campaign].entries())
 
-    def judged(self, state: RolloutState, recipe: str) -> bool:
-        """Whether the rollout has finished with a recipe's trained model."""
-        sealed = self.handoffs.newest("trained_model", recipe)
-        if sealed is None:
+    def has_begun(self, campaign: str) -> bool:
+        return self.rollout(campaign) is not None
+
+    def is_on_trial(self, campaign: str) -> bool:
+        state = self.rollout(campaign)
+        return state is not None and state.candidate is not None
+
+    def is_judged(self, campaign: str, recipe: str) -> bool:
+        """Its settings may be on trial again (a changed campaign file); the model itself is judged."""
+        sealed, state = self.handoffs.newest("trained_model", recipe), self.rollout(campaign)
+        if sealed is None or state is None:
             return False
         digest = sealed.table(columns=["weights_digest"])["weights_digest"][0].as_py()
-        # Its settings may be on trial again (a changed campaign file); the model itself is judged.
-        return state.stable_weights == digest or (
-            digest in state.considered_weights and state.candidate_weights != digest
-        )
+        judged = {state.stable, *state.aborted, *state.withdrawn} - {state.candidate}
+        return any(digest == member.weights_digest for one in judged for member in self.sets.get(one).members)
 
-    def current(self, state: RolloutState, day: str) -> bool:
-        """Whether a day's review and report follow its content, and no content is from a rolled-back set."""
-        partitions = [
-            ContentPartition(day=day, campaign=story.CAMPAIGN, shard=shard).key for shard in range(story.NUM_SHARDS)
-        ]
+    def is_current(self, campaign: str, day: str) -> bool:
+        state, partitions = self.rollout(campaign), story.content_partitions(campaign, day)
         content = [self.handoffs.newest("generated_content", key) for key in partitions]
         reviewed = [self.handoffs.newest("reviewed_content", key) for key in partitions]
         for rows, review in zip(content, reviewed, strict=True):
@@ -77,14 +80,19 @@ class Demo:
                 return False
             if not is_made_from(review.manifest, rows.manifest):
                 return False
+        return self._is_reported(day)
+
+    def _is_reported(self, day: str) -> bool:
+        partitions = [key for campaign in story.NUM_SHARDS for key in story.content_partitions(campaign, day)]
+        assets = ("generated_content", "reviewed_content")
+        sealed = [self.handoffs.newest(asset, key) for asset in assets for key in partitions]
         event = self.instance.get_latest_data_version_record(dg.AssetKey("campaign_report"), partition_key=day)
         shown = (event.asset_materialization if event else None) or dg.AssetMaterialization("campaign_report")
-        expected = shown_digest(handoff for handoff in [*content, *reviewed] if handoff)
-        return (shown.tags or {}).get(DATA_VERSION_TAG) == expected
+        return (shown.tags or {}).get(DATA_VERSION_TAG) == shown_digest(handoff for handoff in sealed if handoff)
 
     def recompute(self) -> dict[str, object]:
         """Raises: HeadraceError: the demo is not finished."""
-        state = self.rollout()
+        state = self.rollout(story.CAMPAIGN)
         if state is None:
             raise summary.HandoffMissing("The demo has no rollout yet; `make demo` goes on.")
         return summary.recompute(
@@ -98,8 +106,9 @@ class Demo:
 
     def journal_lines(self) -> list[str]:
         return [
-            f"{entry.number}. {entry.event} {entry.fields['version_set'][:12]}: {entry.fields['reason']}"
-            for entry in self.journal.entries()
+            f"{name} {entry.number}. {entry.event} {entry.fields['version_set'][:12]}: {entry.fields['reason']}"
+            for name, journal in self.journals.items()
+            for entry in journal.entries()
         ]
 
 
@@ -137,7 +146,7 @@ def _run(parts: Demo, console: Terminal, port: int) -> None:
     settings = parts.settings
     started = time.time()
     board = story.Board(instance=parts.instance, since=started)
-    driver = story.Driver(board=board, launch=lambda *_: "", rollout=parts.rollout)
+    driver = story.Driver(board=board, launch=lambda *_: "")
     register_keys(parts.instance, keys_of_files(settings))
     board.refresh(story.ALL_ASSETS)
     if all(driver.is_done(chapter) for chapter in parts.chapters) and parts.summary_path.exists():
@@ -211,7 +220,8 @@ def _verify(parts: Demo, console: Terminal) -> None:
     wrong += summary.registry_differences(
         ModelRegistry(parts.settings.tracking_uri), parts.handoffs, str(kept["model_version"])
     )
-    parts.journal.verify()
+    for journal in parts.journals.values():
+        journal.verify()
     if wrong:
         raise HeadraceError("summary.json does not hold:\n" + "\n".join(wrong))
     console.print(f"{parts.summary_path} holds: {len(fresh)} values recomputed from Dagster, MLflow and the store.")

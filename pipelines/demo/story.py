@@ -11,20 +11,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from assets.partitions import corpus_shards
+from assets.partitions import corpus_shards, image_shards
 from headrace.errors import HeadraceError
 from headrace.keys import ContentPartition, model_recipe
-from headrace.rollout.states import RolloutState
+from headrace_dagster.assets.generation import MEDIA_ASSETS
 from pipelines.demo.board import Board, Target
 from pipelines.jobs import ASSETS_OF_JOB
 from resources.settings import Settings
 
-MODEL = "smollm2-135m"
-GOOD, WORSE = "define", "define-hot"
-CAMPAIGN = "glossary"
-NUM_SHARDS = 10
+MODEL, PAINTER = "smollm2-135m", "twemoji-painter"
+# Recipe keys: of the writer's candidates, and of the painter that begins, with its candidates.
+GOOD, WORSE = model_recipe(MODEL, "define"), model_recipe(MODEL, "define-hot")
+FIRST_PAINTER, GOOD_PAINTER = model_recipe(PAINTER, "learn-half"), model_recipe(PAINTER, "learn")
+WORSE_PAINTER = model_recipe(PAINTER, "learn-few")
+CAMPAIGN, PICTURES = "glossary", "picture-dictionary"
+NUM_SHARDS = {CAMPAIGN: 10, PICTURES: 5}
 # Automation ticks every 5 s and a queued run starts within 10 s, so such a silence means that nothing was requested.
 FOLLOW_UP_SECONDS = 75.0
 POLL_SECONDS = 1.0
@@ -66,7 +70,7 @@ class Chapter:
     stage: str
     launched: Sequence[Target] = ()
     follows: Sequence[Target] = ()
-    until: Callable[[RolloutState | None], bool] = field(default=lambda _: True)
+    until: Callable[[], bool] = field(default=lambda: True)
     until_text: str = ""
 
     @property
@@ -74,74 +78,114 @@ class Chapter:
         return [*self.launched, *self.follows]
 
 
-def chapters(
-    days: Days, judged: Callable[[RolloutState, str], bool], current: Callable[[RolloutState, str], bool]
-) -> list[Chapter]:
-    """The demo, in order.
+class Told(Protocol):
+    """What the store and the journals say, for the chapters' conditions."""
 
-    Args:
-        judged: whether the rollout has promoted or rolled back a model × recipe.
-        current: whether a day's review and report follow its content, and none of it is from a rolled-back set.
-    """
-    good, worse = model_recipe(MODEL, GOOD), model_recipe(MODEL, WORSE)
+    def has_begun(self, campaign: str) -> bool:
+        """Whether its rollout has a first set."""
+        ...
 
-    def settled(recipe: str) -> Callable[[RolloutState | None], bool]:
-        return lambda state: state is not None and judged(state, recipe)
+    def is_on_trial(self, campaign: str) -> bool: ...
 
-    def through(day: str, recipe: str) -> Callable[[RolloutState | None], bool]:
-        return lambda state: state is not None and judged(state, recipe) and current(state, day)
+    def is_judged(self, campaign: str, recipe: str) -> bool:
+        """Whether its rollout has promoted or rolled back a model × recipe."""
+        ...
 
-    def on_trial(state: RolloutState | None) -> bool:
-        return state is not None and state.candidate is not None
+    def is_current(self, campaign: str, day: str) -> bool:
+        """Whether a day's review and report follow its content, and none of it is from a rolled-back set."""
+        ...
 
+
+def chapters(days: Days, told: Told) -> list[Chapter]:
+    """The demo, in order."""
+
+    def considered(campaign: str, recipe: str, *before: str) -> bool:
+        """Whether a recipe is on trial, or was; those before it were judged."""
+        is_its_turn = told.is_on_trial(campaign) and all(told.is_judged(campaign, one) for one in before)
+        return is_its_turn or told.is_judged(campaign, recipe)
+
+    def through(day: str, recipe: str, painter: str) -> Callable[[], bool]:
+        wanted = ((CAMPAIGN, recipe), (PICTURES, painter))
+        return lambda: all(told.is_judged(name, one) and told.is_current(name, day) for name, one in wanted)
+
+    recipes = (GOOD, WORSE, FIRST_PAINTER, GOOD_PAINTER, WORSE_PAINTER)
     return [
         Chapter(
-            title="Prepare 117,659 glosses",
+            title="Prepare 117,659 glosses and 289 pictures",
             stage="data_prep",
             launched=[
+                *(Target(asset="raw_images", partition=shard) for shard in image_shards.get_partition_keys()),
                 *(Target(asset="training_examples", partition=shard) for shard in corpus_shards.get_partition_keys()),
-                Target(asset="base_model", partition=good),
-                Target(asset="base_model", partition=worse),
+                *(Target(asset="base_model", partition=recipe) for recipe in recipes),
             ],
+            follows=[Target(asset="picture_examples", partition=shard) for shard in image_shards.get_partition_keys()],
         ),
-        Chapter(title="Train", stage="training", launched=[Target(asset="trained_model", partition=good)]),
-        Chapter(
-            title="Evaluate and register",
-            stage="deployment",
-            follows=[Target(asset=asset, partition=good) for asset in ("evaluation", "registered_version")],
-            until=lambda state: on_trial(state) or settled(good)(state),
-            until_text="the trained model is a rollout candidate",
+        _training("Train the writer", GOOD),
+        _training("Train a painter, half the way", FIRST_PAINTER),
+        _registering(
+            "Evaluate and register both",
+            (GOOD, FIRST_PAINTER),
+            until=lambda: considered(CAMPAIGN, GOOD) and told.has_begun(PICTURES),
+            until_text="the trained writer is a candidate, and the painter begins",
         ),
-        _night(days.first, until=through(days.first, good), until_text="the candidate is promoted and reported on"),
-        Chapter(
-            title="Train a deliberately worse candidate",
-            stage="training",
-            launched=[Target(asset="trained_model", partition=worse)],
+        _training("Train the painter to the end", GOOD_PAINTER),
+        _registering(
+            "Evaluate and register it",
+            (GOOD_PAINTER,),
+            until=lambda: considered(PICTURES, GOOD_PAINTER),
+            until_text="the better painter is a candidate",
         ),
-        Chapter(
-            title="Evaluate and register it",
-            stage="deployment",
-            follows=[Target(asset=asset, partition=worse) for asset in ("evaluation", "registered_version")],
-            until=lambda state: (on_trial(state) and settled(good)(state)) or settled(worse)(state),
-            until_text="the worse model is a rollout candidate",
+        _night(
+            days.first,
+            until=through(days.first, GOOD, GOOD_PAINTER),
+            until_text="both candidates are promoted and reported on",
+        ),
+        _training("Train a deliberately worse writer", WORSE),
+        _training("Train a deliberately worse painter", WORSE_PAINTER),
+        _registering(
+            "Evaluate and register them",
+            (WORSE, WORSE_PAINTER),
+            until=lambda: considered(CAMPAIGN, WORSE, GOOD) and considered(PICTURES, WORSE_PAINTER, GOOD_PAINTER),
+            until_text="the worse models are candidates",
         ),
         _night(
             days.second,
-            until=through(days.second, worse),
-            until_text="the worse candidate is rolled back and its rows are made again",
+            until=through(days.second, WORSE, WORSE_PAINTER),
+            until_text="the worse candidates are rolled back and their rows are made again",
         ),
     ]
 
 
-def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text: str) -> Chapter:
-    partitions = [ContentPartition(day=day, campaign=CAMPAIGN, shard=index).key for index in range(NUM_SHARDS)]
+def content_partitions(campaign: str, day: str) -> list[str]:
+    shards = range(NUM_SHARDS[campaign])
+    return [ContentPartition(day=day, campaign=campaign, shard=shard).key for shard in shards]
+
+
+def _training(title: str, recipe: str) -> Chapter:
+    return Chapter(title=title, stage="training", launched=[Target(asset="trained_model", partition=recipe)])
+
+
+def _registering(title: str, recipes: Sequence[str], *, until: Callable[[], bool], until_text: str) -> Chapter:
+    made = ("evaluation", "registered_version")
+    return Chapter(
+        title=title,
+        stage="deployment",
+        follows=[Target(asset=asset, partition=recipe) for recipe in recipes for asset in made],
+        until=until,
+        until_text=until_text,
+    )
+
+
+def _night(day: str, *, until: Callable[[], bool], until_text: str) -> Chapter:
+    texts, pictured = content_partitions(CAMPAIGN, day), content_partitions(PICTURES, day)
     rows = ("generated_content", "reviewed_content")
     return Chapter(
         title=f"Generate {day}",
         stage="generation",
-        launched=[Target(asset="prompts", partition=partition) for partition in partitions],
+        launched=[Target(asset="prompts", partition=partition) for partition in (*texts, *pictured)],
         follows=[
-            *(Target(asset=asset, partition=key) for asset in rows for key in partitions),
+            *(Target(asset=asset, partition=key) for asset in rows for key in (*texts, *pictured)),
+            *(Target(asset=asset, partition=key) for asset in MEDIA_ASSETS for key in pictured),
             Target(asset="campaign_report", partition=day),
         ],
         until=until,
@@ -151,16 +195,15 @@ def _night(day: str, *, until: Callable[[RolloutState | None], bool], until_text
 
 @dataclass(kw_only=True)
 class Driver:
-    """Goes through the chapters. `launch(job, partition)` queues a run; `rollout()` reads the journal."""
+    """Goes through the chapters. `launch(job, partition)` queues a run."""
 
     board: Board
     launch: Callable[[str, str], str]
-    rollout: Callable[[], RolloutState | None]
     _idle_since: float | None = None
     _quiet_since: dict[Target, float] = field(default_factory=dict)
 
     def is_done(self, chapter: Chapter) -> bool:
-        return not self._missing(chapter) and chapter.until(self.rollout())
+        return not self._missing(chapter) and chapter.until()
 
     def walk(self, chapter: Chapter) -> Iterator[None]:
         """Yields after each look at the instance, until the chapter is complete.

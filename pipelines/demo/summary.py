@@ -16,10 +16,10 @@ from rich.table import Table
 from assets.partitions import corpus_shards
 from headrace.errors import HandoffMissing, HeadraceError
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import ContentPartition, model_recipe
 from headrace.rollout.states import RolloutState
 from headrace.text.drawing import Terminal
-from pipelines.demo.story import CAMPAIGN, GOOD, MODEL, NUM_SHARDS, Days
+from pipelines.demo.pictures import PictureSummary, picture_summary, print_pictures
+from pipelines.demo.story import CAMPAIGN, GOOD, MODEL, Days, content_partitions
 from pipelines.jobs import ASSETS_OF_JOB, STAGE_OF_JOB, run_assets
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Summary:
     training_tokens_per_second: float
     run_ids: list[str]
     report: str
+    pictures: PictureSummary
     samples: list[tuple[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -78,13 +79,8 @@ def recompute(
     days: Days,
 ) -> Summary:
     """Raises: HandoffMissing: the demo is not finished; names what is missing."""
-    good = model_recipe(MODEL, GOOD)
     shards = corpus_shards.get_partition_keys()
-    content = [
-        ContentPartition(day=day, campaign=CAMPAIGN, shard=shard).key
-        for day in (days.first, days.second)
-        for shard in range(NUM_SHARDS)
-    ]
+    content = [key for day in (days.first, days.second) for key in content_partitions(CAMPAIGN, day)]
     stages, run_ids = _stages_from_runs(instance)
     rows = {
         asset: sum(handoffs.open(asset, partition).num_rows for partition in partitions)
@@ -97,9 +93,9 @@ def recompute(
             "generated_content": content,
         }.items()
     }
-    evaluation = handoffs.open("evaluation", good).polars()
+    evaluation = handoffs.open("evaluation", GOOD).polars()
     losses = dict(zip(evaluation["model"], evaluation["heldout_loss"], strict=True))
-    trained = handoffs.open("trained_model", good).polars().row(0, named=True)
+    trained = handoffs.open("trained_model", GOOD).polars().row(0, named=True)
     versions = [row for key in handoffs.partitions("registered_version") for row in _rows(handoffs, key)]
     version = next(
         row["version"]
@@ -138,6 +134,7 @@ def recompute(
         training_tokens_per_second=round(trained["tokens"] / trained["seconds"], 1) if trained["seconds"] else 0.0,
         run_ids=run_ids,
         report=str(reports / f"{days.second}.html"),
+        pictures=picture_summary(handoffs, days),
         samples=_samples(reviewed.filter(pl.col("kept"))),
     )
 
@@ -229,6 +226,7 @@ def print_summary(console: Terminal, body: dict[str, Any], *, tracking_uri: str,
         f"{body['rows_generated']} rows at {body['tokens_per_second']} tokens/s, {body['rows_rejected']} rejected; "
         f"stable: {body['model_version']}, version set {body['version_set'][:12]}.\n"
     )
+    print_pictures(console, body["pictures"])
     console.print("\n".join(body["rollout"]))
     samples = Table(box=None, header_style="bold", title="\nTen generated rows", title_justify="left")
     samples.add_column("prompt", no_wrap=True, max_width=44)

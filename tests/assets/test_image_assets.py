@@ -14,15 +14,19 @@ import pytest
 from PIL import Image
 
 from assets.image_checks import IMAGE_CHECKS
-from assets.images import clean_images, image_verdicts, read_image_shard
+from assets.images import clean_images, image_verdicts, picture_examples, read_image_shard
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.picture_examples import CAPTION_ENCODER
 from headrace.prep.images.corpus import load_images
 from headrace.prep.images.reading import ImageReading
 from headrace.prep.images.resizing import Resize
+from headrace.store.sealed_directory import digest_of_directory
+from headrace.training.picture_examples import PictureShape, shape_of
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from resources.images_resource import ImagesResource
 from simulation.pictures import KINDS, SAME, hue_turned, shapes
+from tests.picture_builders import build_caption_encoder
 
 SHARD = "shard-00"
 FILE = """
@@ -51,7 +55,7 @@ class Project:
         path.with_suffix(".txt").write_text(caption)
 
     def materialize(self, *assets: dg.AssetsDefinition, key: str | None, **stated: Any) -> dg.ExecuteInProcessResult:
-        every = [read_image_shard, image_verdicts, clean_images]
+        every = [read_image_shard, image_verdicts, clean_images, picture_examples]
         return dg.materialize(
             [*every, *IMAGE_CHECKS],
             selection=dg.AssetSelection.assets(*assets),
@@ -209,3 +213,26 @@ def png(picture: Image.Image) -> bytes:
     body = io.BytesIO()
     picture.save(body, "PNG")
     return body.getvalue()
+
+
+def test_clean_pictures_become_examples_once_for_the_same_pictures_and_caption_encoder(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    random = np.random.default_rng(3)
+    for number in range(4):
+        project.put(f"{number}.png", shapes(random, 200, 200), f"some shapes, number {number}")
+    project.file.write_text(project.file.read_text().replace("{pixels: 256}", "{form: crop, pixels: 32}"))
+    for assets in (read_image_shard, image_verdicts, clean_images):
+        project.materialize(assets, key=None if assets is image_verdicts else SHARD, instance=instance)
+    with pytest.raises(dg.Failure, match="pictures has no examples, so nobody knows which model reads its captions"):
+        project.materialize(picture_examples, key=SHARD, instance=instance)
+    build_caption_encoder(project.home)
+    project.file.write_text(project.file.read_text() + "examples: {caption_encoder: encoder, caption_tokens: 8}\n")
+    made, again = (project.materialize(picture_examples, key=SHARD, instance=instance) for _ in range(2))
+    events = [run.asset_materializations_for_node("picture_examples")[0].metadata for run in (made, again)]
+    assert [event["num_rows"].value for event in events] == [5, 5]
+    assert [event["reused"].value for event in events] == [False, True]
+    handoff = project.store.handoffs().open("picture_examples", SHARD)
+    assert shape_of(handoff.schema) == PictureShape(side=32, tokens=8, width=32)
+    assert handoff.attributes[CAPTION_ENCODER] == digest_of_directory(project.home / "encoder")
+    assert set(handoff.manifest.input_versions) == {f"clean_images[{SHARD}]"}

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.generation import generated_content, generated_images, generated_speech, prompts, reviewed_content
+from assets.generation import clips, generated_content, generated_images, generated_speech, prompts, reviewed_content
 from headrace.clock import SystemClock
 from headrace.generation.campaign import load_campaign
 from headrace.handoff.media.reading import MediaSet
@@ -61,7 +61,7 @@ class Project:
 
     def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [prompts, *_MEDIA, reviewed_content],
+            [prompts, *_MEDIA, reviewed_content, clips],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=PARTITION,
             instance=self.instance,
@@ -121,6 +121,32 @@ def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:
     again = project.metadata(project.materialize(*_MEDIA), "generated_content")
     assert again["reused"]
     assert again["num_rows_generated_now"] == 0
+
+
+def test_films_are_made_where_a_campaign_asks_for_them(project: Project, tmp_path: Path) -> None:
+    made = project.materialize(*_MEDIA, reviewed_content, clips)
+    assert project.metadata(made, "clips") == {
+        "num_items": 0,
+        "left_out": "tales asks for no films: its file has no clips.",
+    }
+    assert project.handoffs.newest("clips", PARTITION) is None
+    (tmp_path / "campaigns/tales.yaml").write_text(CAMPAIGN + "clips: {pixels_min: 64}\n")
+    figures = project.metadata(project.materialize(clips), "clips")
+    assert (figures["num_items"], figures["reused"]) == (5, False)
+    assert figures["thumbnails"].startswith("![5 items](data:image/")
+    films = MediaSet.open(project.handoffs.open("clips", PARTITION))
+    assert [item.row_id for item in films] == [row["row_id"] for row in reviewed(project)]
+    assert {(item.width, item.height) for item in films} == {(64, 64)}
+    assert set(films.handoff.manifest.input_versions) == {
+        f"{asset}[{PARTITION}]" for asset in ("generated_content", "generated_images", "generated_speech")
+    }
+    assert project.metadata(project.materialize(clips), "clips")["reused"]
+
+
+def test_films_wait_for_the_last_part(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "campaigns/tales.yaml").write_text(CAMPAIGN + "clips: {}\n")
+    project.materialize(generated_content, generated_images)
+    assert "painter and speaker" in project.metadata(project.materialize(clips), "clips")["waits_for"]
 
 
 def without(campaign: str, role: str) -> str:

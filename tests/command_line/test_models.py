@@ -1,5 +1,6 @@
 """`headrace model`: registered versions, how to load one, a copy of its files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,16 @@ def test_what_is_not_there_is_said(registered: Registered, arguments: list[str],
 
     assert result.exit_code == 2
     assert sentence in result.output
+
+
+def test_a_picture_models_number_has_its_name_and_the_line_that_opens_it_is_of_diffusers(tmp_path: Path) -> None:
+    (tmp_path / "painter").mkdir()
+    (tmp_path / "painter/model_index.json").write_text("{}")
+    objects = LocalStore(tmp_path / "store")
+    digest = seal_directory(objects, tmp_path / "painter").digest
+    row = replace(model_of("brush", 1, weights_digest=digest), heldout_loss=0.0657, measure="taught_denoising_error")
+    HandoffStore(objects).publish("registered_version", "brush.r", to_table([row]), code_version="1", run_id="r")
+
+    assert "taught_denoising_error 0.066" in run("model", "ls", store=tmp_path / "store").output
+    shown = checked_json(run("model", "show", "brush", "--json", store=tmp_path / "store"), "model-show")
+    assert shown["load"].startswith("diffusers.DiffusionPipeline.from_pretrained(")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.command_line.bodies.kinds import KINDS
+from headrace.engines.registry import engine_names
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.prep.corpus import Corpus
@@ -114,7 +115,7 @@ def test_an_editor_underlines_nothing_that_the_reader_takes(kind: str, data: st.
 
 def test_an_engine_has_the_options_of_its_name_alone() -> None:
     branches = {one["title"]: one for one in kept("campaign")["$defs"]["EngineSettings"]["anyOf"]}
-    assert sorted(branches) == ["echo", "openai_http", "transformers"]
+    assert sorted(branches) == engine_names()
     assert all(one["properties"]["name"]["const"] == name for name, one in branches.items())
     assert branches["transformers"].get("required", []) == [], "it is the engine of a file that names none"
     assert branches["echo"]["required"] == ["name"]

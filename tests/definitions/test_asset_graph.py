@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,7 @@ from pipelines.definitions import defs
 from pipelines.jobs import COLLECTION, JOBS, REGENERATION
 from resources.partition_keys import keys_of_files
 from resources.settings import settings_from_environment
+from tests.training_builders import make_recipe
 
 STAGE_AND_PARTITIONS = {
     "raw_documents": ("data_prep", corpus_shards),
@@ -30,6 +32,7 @@ STAGE_AND_PARTITIONS = {
     "image_signatures": ("images", image_shards),
     "image_verdicts": ("images", None),
     "clean_images": ("images", image_shards),
+    "picture_examples": ("images", image_shards),
     "base_model": ("training", model_recipes),
     "trained_model": ("training", model_recipes),
     "evaluation": ("training", model_recipes),
@@ -47,12 +50,18 @@ STAGE_AND_PARTITIONS = {
 }
 HOLD_A_GPU = ("generated_content", "generated_images", "generated_speech", "mirrored_content")
 # What one partition is made from. Downstream partition → upstream partitions, on the instance below.
-RECIPES = ["smollm2-135m.define", "smollm2-135m.define-hot"]
+RECIPES = [
+    "smollm2-135m.define",
+    "smollm2-135m.define-hot",
+    "twemoji-painter.learn",
+    "twemoji-painter.learn-half",
+]
 DAY = "2026-11-01"
-SHARDS = corpus_shards.get_partition_keys()
+SHARDS, PICTURES = corpus_shards.get_partition_keys(), image_shards.get_partition_keys()
 RECIPE, CAMPAIGN, CONTENT = RECIPES[0], "glossary", f"{DAY}|glossary-00"
 DYNAMIC = keys_of_files(settings_from_environment())
 DAYS_CONTENT = [f"{DAY}|{shard}" for shard in DYNAMIC["campaign_shard"]]
+PAINTER = {"objective": "flow_matching", "base_model": "encoder"}
 EDGES = {
     ("raw_documents", "labels"): (SHARDS[0], [SHARDS[0]]),
     ("raw_documents", "clean_documents"): (SHARDS[0], [SHARDS[0]]),
@@ -60,6 +69,9 @@ EDGES = {
     ("clean_documents", "training_examples"): (SHARDS[0], [SHARDS[0]]),
     ("raw_images", "clean_images"): (SHARDS[0], [SHARDS[0]]),
     ("image_signatures", "clean_images"): (SHARDS[0], [SHARDS[0]]),
+    ("clean_images", "picture_examples"): (PICTURES[0], PICTURES),
+    ("picture_examples", "trained_model"): (RECIPE, PICTURES),
+    ("picture_examples", "evaluation"): (RECIPE, PICTURES),
     ("training_examples", "trained_model"): (RECIPE, SHARDS),
     ("training_examples", "evaluation"): (RECIPE, SHARDS),
     ("base_model", "trained_model"): (RECIPE, [RECIPE]),
@@ -80,6 +92,8 @@ EDGES = {
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
     ("generated_content", "clips"): (CONTENT, [CONTENT]),
+    ("generated_images", "clips"): (CONTENT, [CONTENT]),
+    ("generated_speech", "clips"): (CONTENT, [CONTENT]),
     ("reviewed_content", "campaign_report"): (DAY, DAYS_CONTENT),
 }
 # One of the two has no partitions: all of the other's are read, or each reads it.
@@ -132,7 +146,7 @@ def test_a_step_carries_its_stage_for_whoever_queues_it(asset: str) -> None:
 def test_training_and_generation_alone_ask_for_gpus() -> None:
     assets = defs.get_repository_def().assets_defs_by_key
     asking = {key.to_user_string() for key, definition in assets.items() if GPUS in definition.op.tags}
-    assert asking == {"trained_model", "evaluation", *HOLD_A_GPU}
+    assert asking == {"trained_model", "evaluation", "picture_examples", *HOLD_A_GPU}
 
 
 def test_the_dependencies_are_these_and_no_other(graph: AssetGraph) -> None:
@@ -207,7 +221,7 @@ def test_what_looks_at_every_partition_is_checked_with_the_list_and_not_with_eac
     assert checked == {"list_rolled_back"}
 
 
-@pytest.mark.parametrize("asset", ["trained_model", *HOLD_A_GPU])
+@pytest.mark.parametrize("asset", ["trained_model", "picture_examples", *HOLD_A_GPU])
 def test_what_holds_a_gpu_is_alone_in_its_run(graph: AssetGraph, asset: str) -> None:
     """One run's demand is one number, and no CPU follower keeps a device waiting."""
     (job,) = [
@@ -268,14 +282,26 @@ def test_a_fault_in_anything_that_is_made_or_checked_ends_it_at_once(name: str) 
     assert failure.value.allow_retries is False
 
 
+@pytest.mark.parametrize(
+    ("objective", "faults", "text"),
+    [
+        ({}, "_corpus_faults", "How many shards the corpus has is not known"),
+        (PAINTER, "_image_faults", "How many shards the pictures have is not known"),
+    ],
+    ids=["texts", "pictures"],
+)
 @pytest.mark.parametrize("name", ["trained_model", "evaluation"])
-def test_what_reads_all_corpus_shards_waits_while_nobody_knows_how_many_there_are(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_what_reads_all_shards_waits_while_nobody_knows_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, name: str, objective: dict[str, Any], faults: str, text: str
 ) -> None:
-    """A broken corpus file leaves one shard here: training on that alone would be green."""
-    monkeypatch.setattr(partitions, "_corpus_faults", "Corpus file corpus.yaml:1:1 lacks the key 'name'.")
+    """A broken file leaves one shard here: training on that alone would be green."""
+    monkeypatch.setattr(partitions, faults, "File corpus.yaml:1:1 lacks the key 'name'.")
     computed: Any = STEPS[name].compute_fn
     body = computed.decorated_fn
-    arguments = {argument: Faulty() for argument in inspect.signature(body).parameters}
-    with pytest.raises(dg.Failure, match=r"How many shards the corpus has is not known: Corpus file corpus\.yaml:1:1"):
+    arguments: dict[str, Any] = {argument: Faulty() for argument in inspect.signature(body).parameters}
+    arguments |= {
+        "context": SimpleNamespace(partition_key=RECIPE),
+        "training": SimpleNamespace(recipe=lambda key: make_recipe(**objective)),
+    }
+    with pytest.raises(dg.Failure, match=rf"{text}: File corpus\.yaml:1:1"):
         body(**arguments)

@@ -72,7 +72,7 @@ def test_vectors_come_in_the_order_of_texts_and_of_length_1_whatever_the_order_o
 
     wanted = np.array([vector(text[:8]) for text in texts])
     assert np.allclose(made.vectors, wanted / np.linalg.norm(wanted, axis=1, keepdims=True))
-    assert made.num_truncated == sum(len(text) > 8 for text in texts) > 0
+    assert made.is_cut.tolist() == [len(text) > 8 for text in texts]
     assert sorted(len(body["input"]) for body in server.bodies) == [6, 32, 32]
     assert {(body["model"], body["encoding_format"]) for body in server.bodies} == {("e5", "float")}
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
@@ -220,14 +220,14 @@ def test_a_local_models_vectors_are_what_plain_torch_computes_of_each_text_alone
 
     for text, found in zip(TEXTS, made.vectors, strict=True):
         assert np.allclose(found, by_torch(encoder, text, pooling=pooling), atol=1e-5)
-    assert made.num_truncated == 0
+    assert not made.is_cut.any()
 
 
 def test_of_a_text_beyond_the_models_maximum_the_beginning_counts_and_it_is_told(encoder: Path) -> None:
     made = LocalEmbedder("key", encoder, named="m").embed(
         ["the river runs " * 9, "the river runs the river runs the river runs the"]
     )
-    assert made.num_truncated == 1
+    assert made.is_cut.sum() == 1
     assert np.allclose(made.vectors[0], made.vectors[1], atol=1e-5)
 
 

@@ -7,11 +7,13 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from headrace.engines.registry import engine_kind
 from headrace.generation.campaign import load_campaign
 from headrace.generation.requests import rows_for
 from headrace.handoff.schemas import PROMPTS
 from headrace.keys import prompt_id
 from headrace.serving.service import load_service
+from headrace.version_sets.sets import VersionSet
 from resources.settings import CHECKOUT
 from simulation.models import model_of
 
@@ -70,3 +72,24 @@ def test_a_version_set_on_a_server(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"name": "a", "roles": {"writer": SERVER}, "chain": ["writer"]}))
     expected = "cfc7efbbe43a921c55f0289ea068a4b6ff492e90ef435c1224c2ced5a20ccfab"
     assert load_service(file).version_set({}).id == expected
+
+
+def test_a_servers_dialect_is_part_of_a_version_set_where_there_is_one(tmp_path: Path) -> None:
+    def set_of(**engine: Any) -> VersionSet:
+        role = SERVER | {"picture": {"width": 8, "height": 8}, "engine": SERVER["engine"] | engine}
+        del role["decoding"]
+        (tmp_path / "a.yaml").write_text(
+            yaml.safe_dump({"name": "a", "roles": {"painter": role}, "chain": ["painter"]})
+        )
+        return load_service(tmp_path / "a.yaml").version_set({})
+
+    plain = set_of()
+    assert plain.id == set_of(request={}, allow_url_hosts=[]).id
+    assert not {"request", "allow_url_hosts"} & plain.to_json()["engine"].keys()
+    seeded = set_of(request={"b": 1, "a": "{seed31}"})
+    assert seeded.id == set_of(request={"a": "{seed31}", "b": 1}).id
+    assert len({plain.id, seeded.id, set_of(request={"a": "{seed}", "b": 1}).id, set_of(allow_url_hosts=["h"]).id}) == 4
+    [engine] = {one["engine"]["request"] for one in seeded.to_json()["members"]}
+    assert engine == '{"a":"{seed31}","b":1}'
+    kind = engine_kind("openai_http")
+    assert kind.spec(kind.options_of(seeded.engine_of("painter"))) == seeded.engine_of("painter")

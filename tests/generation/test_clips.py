@@ -108,9 +108,9 @@ def test_the_same_parts_give_the_same_bytes_here_and_in_another_process(made: by
 
 
 def test_each_row_with_both_parts_has_a_film_that_names_them(tmp_path: Path) -> None:
-    site = make_media_site(tmp_path, campaign=replace(make_media_campaign(), clips=ClipSettings(pixels_min=48)))
+    site, settings = make_media_site(tmp_path), ClipSettings(pixels_min=48)
     outcome = site.generate()
-    sealed = seal_clips(outcome.content, site.handoffs, site.campaign, run_id="r")
+    sealed = seal_clips(outcome.content, site.handoffs, settings, run_id="r")
     films = MediaSet.open(sealed)
     rows = outcome.content.table().to_pylist()
     assert [(item.item_id, item.row_id) for item in films] == [(f"{row['row_id']}/clip", row["row_id"]) for row in rows]
@@ -126,8 +126,10 @@ def test_each_row_with_both_parts_has_a_film_that_names_them(tmp_path: Path) -> 
     assert first.duration_seconds
     assert speech.duration_seconds
     assert 0 <= first.duration_seconds - speech.duration_seconds < 0.1
-    again = seal_clips(outcome.content, site.handoffs, site.campaign, run_id="another")
+    again = seal_clips(outcome.content, site.handoffs, settings, run_id="another")
     assert (again.version, again.reused) == (1, True)
+    silent = replace(settings, subtitles=False)
+    assert seal_clips(outcome.content, site.handoffs, silent, run_id="another").version == 2
 
 
 def test_a_chain_without_a_voice_makes_no_films() -> None:

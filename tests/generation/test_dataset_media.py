@@ -15,7 +15,7 @@ from headrace.errors import HandoffMissing
 from headrace.generation.exports import DATA_FILE, export_dataset, select_rows
 from headrace.handoff.media.reading import MediaSet
 from tests.command_line.builders import run
-from tests.generation.media_builders import MediaSite, make_reviewed_site
+from tests.generation.media_builders import MediaSite, make_reviewed_site, make_roles
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,13 @@ def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(HandoffMissing, match="says that speaker made something of row [0-9a-f]{12}, and it is gone"):
         export_dataset(selected, site.handoffs, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
+
+
+def test_a_role_that_is_called_as_a_column_is_a_column_of_another_name(tmp_path: Path) -> None:
+    roles = make_roles()
+    roles = {"writer": roles["writer"], "output": roles["painter"]}
+    site = make_reviewed_site(tmp_path / "store", roles=roles, chain=tuple(roles))
+    export_dataset(select_rows(site.handoffs, "glossary"), site.handoffs, tmp_path / "hub")
+    rows = pq.read_table(tmp_path / "hub" / DATA_FILE)
+    assert rows["output"].to_pylist() == [row["output"] for row in kept(site)]
+    assert all(row["bytes"].startswith(b"\x89PNG") for row in rows["output_media"].to_pylist())

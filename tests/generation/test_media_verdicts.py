@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from headrace.command_line.checking.named_files import reference_findings
 from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.errors import InvalidCampaign, InvalidInput
-from headrace.generation.campaign import Campaign, load_campaign
+from headrace.generation.campaign import Campaign, PromptSource, load_campaign
 from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.generation.media_review.speech_settings import SpeechReview
+from headrace.generation.preview import WantedSet, preview
 from headrace.generation.review import RULES, Review
 from headrace.generation.review_content import review_content
 from headrace.generation.review_settings import ReviewSettings
@@ -24,6 +27,8 @@ from headrace.handoff.media.publishing import publish_media
 from headrace.rollout.evidence import review_metrics
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.plan import Plan
+from headrace.version_sets.sets import VersionSet
+from simulation.campaign_site import DAY
 from simulation.pictures import landscape
 from tests.generation.builders import TEXTS, ScriptedEngine
 from tests.generation.media_builders import PICTURE, MediaSite, make_media_campaign, make_media_site, make_roles, start
@@ -127,6 +132,54 @@ def test_texts_keep_their_rules_and_a_row_without_a_text_has_one_fault(tmp_path:
     assert found.num_rejected_by["painter.failed"] == 0
 
 
+class Silent:
+    """Says nothing of one text, and leaves others to the engine."""
+
+    name, build, deterministic = "echo", "", True
+
+    def __init__(self, made: Any, silent: str) -> None:
+        self.made, self.silent = made, silent
+
+    def generate(self, requests: list[MediaRequest]) -> list[MediaResult]:
+        made = self.made.generate(requests)
+        return [
+            replace(result, content=result.content[:44] + bytes(len(result.content) - 44))
+            if one.text == self.silent
+            else result
+            for one, result in zip(requests, made, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.made.close()
+
+
+def test_a_recording_is_rejected_by_its_own_rules_and_its_picture_stays(tmp_path: Path) -> None:
+    roles = make_roles()
+    site = make_media_site(tmp_path, campaign=make_media_campaign({"speaker": roles["speaker"], **PAINTER}))
+
+    def opened(version_set: VersionSet, role: str) -> Any:
+        return Painting(true_picture) if role == "painter" else Silent(site.open_media(version_set, role), TEXTS[3])
+
+    content = site.generate(open_media=opened).content
+    found = review_content(content, site.handoffs, site.campaign)
+    rows = found.table.to_pylist()
+    assert [row["rejected_by"] for row in rows] == [["speaker.silent"] if n == 3 else [] for n in range(7)]
+    assert found.num_rejected_by["speaker.silent"] == 1
+    assert found.num_rejected_by["speaker.clipped"] == found.num_rejected_by["painter.blank"] == 0
+    assert [[one["role"] for one in row["media"]] for row in rows] == [["speaker", "painter"]] * 7
+    assert json.loads(rows[0]["media"][0]["figures"])["duration_seconds"] > 0
+
+
+def test_limits_for_recordings_need_a_role_that_speaks(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCampaign, match="review: speech judges what a role makes, and no role .* makes speech"):
+        painter_site(tmp_path, review=ReviewSettings(speech=SpeechReview()))
+    heard = Plan(gate=GateSettings(margins={"speaker.character_error_rate": 0.05}))
+    with pytest.raises(InvalidInput, match=r"nothing measures speaker\.character_error_rate here"):
+        make_media_campaign(rollout=heard)
+    listening = ReviewSettings(speech=SpeechReview(character_error_rate_max=0.55))
+    assert make_media_campaign(rollout=heard, review=listening).plan.gate.margins
+
+
 def test_agreement_is_measured_against_the_captions_true_pictures(tmp_path: Path) -> None:
     site = painter_site(tmp_path, review=AGREEING)
     with_references(site)
@@ -178,7 +231,8 @@ def test_a_mirror_is_judged_by_its_pictures_too(tmp_path: Path) -> None:
     assert [row["published_kept"] for row in rows] == [True] * 7
     assert [row["mirrored_kept"] for row in rows] == [True, False, False, True, True, True, True]
     assert "painter.near_duplicate" in rows[1]["mirrored_rejected_by"]
-    assert all(row["same_output"] for row in rows)
+    # A row is the same if all of its parts are.
+    assert [row["same_output"] for row in rows] == [True, False, False, True, True, True, True]
     assert site.mirror(**opens).comparison.version == mirror.comparison.version
     # Other rules make another comparison, and nothing else anew.
     site.campaign = replace(site.campaign, review=ReviewSettings(pictures=PictureReview(near_duplicates=None)))
@@ -254,3 +308,34 @@ def test_an_empty_partition_is_reviewed(tmp_path: Path) -> None:
     found = reviewed(site, true_picture)
     assert found.table.num_rows == 0
     assert pa.types.is_list(found.table.schema.field("media").type)
+
+
+def test_a_check_says_whether_there_are_true_pictures(tmp_path: Path) -> None:
+    site = painter_site(tmp_path)
+    sealed, files = PictureReview(references="clean_images"), PictureReview(references="true/*")
+    [missing] = reference_findings(sealed, tmp_path, site.objects)
+    assert (missing.level, missing.key) == ("warn", "review.pictures.references")
+    with_references(site)
+    assert [one.sentence for one in reference_findings(sealed, tmp_path, site.objects)] == [
+        "1 partition of clean_images."
+    ]
+    assert [one.level for one in reference_findings(files, tmp_path, site.objects)] == ["fail"]
+    (tmp_path / "true").mkdir()
+    (tmp_path / "true/fox.png").write_bytes(SCENES[0])
+    assert [one.sentence for one in reference_findings(files, tmp_path, None)] == ["true/*: 1 file."]
+    assert reference_findings(PictureReview(), tmp_path, None) == []
+
+
+@pytest.mark.parametrize("roles", [PAINTER, make_roles()], ids=["prompts as they are", "written"])
+def test_a_preview_shows_the_texts_of_a_run(tmp_path: Path, roles: dict) -> None:
+    campaign = make_media_campaign(roles, num_shards=1, prompts=PromptSource(files="prompts.jsonl"))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    site = make_media_site(tmp_path / "store", campaign=campaign)
+    site.draw_prompts(tmp_path)
+    wanted = WantedSet(version_set=site.make_set(), unsealed={})
+    opens = {"open_engine": site.open_rows, "open_media": site.open_media}
+    shown = preview(campaign, wanted, day=DAY, home=tmp_path, num_rows=7, **opens).rows
+    made = site.generate().content.table().to_pylist()
+    assert [(one.row_id, one.seed, one.output) for one in shown] == [
+        (row["row_id"], row["seed"], row["output"]) for row in made
+    ]

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.clock import FixedClock, SystemClock
 from headrace.engines.deployment import Deployment
+from headrace.engines.media_rows import open_media_rows
 from headrace.engines.roles import EngineSettings, Role
 from headrace.engines.rows import open_rows
 from headrace.errors import InvalidInput
@@ -15,6 +16,7 @@ from headrace.generation.campaign import Campaign, PromptSource
 from headrace.generation.claims import Claims
 from headrace.generation.preview import Preview, WantedSet, preview, wanted_set
 from headrace.generation.requests import prompts_for
+from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.registered import registered_models
@@ -25,6 +27,7 @@ from headrace.store.sealed_directory import digest_of_directory
 from headrace.store.small_objects import PassedOver
 from headrace.version_sets.sets import Decoding, VersionSets
 from simulation.models import model_of
+from tests.generation.media_builders import make_roles
 
 DAY = "2026-11-22"
 PROMPTS = ["Define the noun weir.", "Define it.", "Say what a mill wheel is for.", "Name a vessel.", "Turn it around."]
@@ -55,7 +58,7 @@ class Site:
         models = registered_models(self.handoffs, damaged=PassedOver())
         return wanted_set(campaign, models, state=None, home=self.home, version_of=lambda *_: "1")
 
-    def preview(self, campaign: Campaign, num_rows: int = 3) -> Preview:
+    def preview(self, campaign: Campaign, num_rows: int = 3, media: Path | None = None) -> Preview:
         wanted = self.wanted(campaign)
         deployment = Deployment.of_bulk(unsealed=wanted.unsealed)
         return preview(
@@ -65,6 +68,8 @@ class Site:
             home=self.home,
             num_rows=num_rows,
             open_engine=lambda one: open_rows(one, self.handoffs.objects, deployment),
+            open_media=lambda one, role: open_media_rows(one, role, self.handoffs.objects, deployment),
+            media=media,
         )
 
     def run(self, campaign: Campaign, wanted: WantedSet) -> dict[str, str]:
@@ -86,6 +91,7 @@ class Site:
                 claims=claims,
                 handoffs=self.handoffs,
                 open_engine=lambda one: open_rows(one, objects, deployment),
+                open_media=lambda one, role: open_media_rows(one, role, objects, deployment),
                 worker=Worker(run_id="r", host="h"),
             )
             rows |= {row["row_id"]: row["output"] for row in made.content.table().to_pylist()}
@@ -169,3 +175,24 @@ def test_roles_of_one_models_name_are_previewed_on_the_weights_that_each_names(s
     digests = {label: digest_of_directory(tmp_path / name) for label, name in (("draft", "a"), ("polish", "b"))}
     assert {one.role: one.weights_digest for one in wanted.members} == digests
     assert {one.role: one.model_version for one in wanted.members} == {"draft": "1", "polish": "2"}
+
+
+def test_previewed_pictures_and_recordings_are_those_of_the_full_run(site: Site, tmp_path: Path) -> None:
+    campaign = campaign_of(
+        model="",
+        version="newest",
+        registered=True,
+        decoding=None,
+        engine=None,
+        roles={role: replace(part, registered=False, version="1") for role, part in make_roles().items()},
+        chain=("writer", "painter", "speaker"),
+    )
+    made = site.preview(campaign, media=tmp_path / "media")
+    outputs = site.run(campaign, site.wanted(campaign))
+    assert [outputs[row.row_id] for row in made.rows] == [row.output for row in made.rows]
+    assert len(list((tmp_path / "media").iterdir())) == 2 * len(made.rows)
+    for row in made.rows:
+        for part, asset in zip(row.parts, ("generated_images", "generated_speech"), strict=True):
+            sealed = MediaSet.open(site.handoffs.open(asset, row.partition))
+            assert part.file
+            assert Path(part.file).read_bytes() == sealed.read(f"{row.row_id}/{part.role}")

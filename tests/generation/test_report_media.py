@@ -15,7 +15,7 @@ from headrace.generation.day_summary import CampaignDay
 from headrace.generation.report import render_report
 from headrace.handoff.media.reading import MediaSet
 from headrace.version_sets.media_settings import Picture
-from tests.generation.days import DAY
+from tests.generation.days import DAY, seal_day
 from tests.generation.media_builders import MediaSite, make_reviewed_site, make_roles, summary_of
 from tests.generation.test_report_page import Page
 
@@ -35,7 +35,7 @@ def media_in(html: str) -> dict[str, dict[str, tuple[str, bytes]]]:
     [rows] = json.loads(Page(html).scripts[1])
     found: dict[str, dict[str, tuple[str, bytes]]] = {}
     for row_id, parts in rows.items():
-        for _, kind, url, _ in parts:
+        for _, kind, url, *_ in parts:
             media_type, _, body = url.removeprefix("data:").partition(";base64,")
             found.setdefault(row_id, {})[kind] = (media_type, base64.b64decode(body, validate=True))
     return found
@@ -112,3 +112,38 @@ def test_a_page_with_media_fetches_nothing_and_shows_them_without_a_script(day: 
     assert all(one["alt"] for one in page.all("img"))
     assert all(one["aria-label"] for one in page.all("audio"))
     assert "7pictures" in page.text
+    assert render_report(DAY, [day]) == render_report(DAY, [day])
+
+
+def test_a_day_of_texts_has_a_page_without_a_sheet(tmp_path: Path) -> None:
+    html = render_report(DAY, [seal_day(tmp_path, 4)])
+    assert 'id="sheet"' not in html
+    assert 'name="view"' not in html
+    assert "img-src" not in html
+
+
+def test_a_rows_details_say_what_its_review_measured(site: MediaSite, day: CampaignDay) -> None:
+    [rows] = json.loads(Page(render_report(DAY, [day])).scripts[1])
+    reviewed = site.handoffs.open("reviewed_content", site.partition.key).table().to_pylist()
+    for row in reviewed:
+        painted, _ = row["media"]
+        contrast = json.loads(painted["figures"])["contrast"]
+        [[role, *_, said], _] = rows[row["row_id"]]
+        assert (role, f"contrast {contrast:.4g}" in said) == ("painter", True)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ('{"contrast": 41.234567, "rank": 1, "nothing": null}', "contrast 41.23, rank 1"),
+        ('{"heard": "a <b>mill</b>"}', "heard a <b>mill</b>"),
+        ("", ""),
+        ("no json", ""),
+        ("[1]", ""),
+    ],
+)
+def test_figures_are_said_in_words(day: CampaignDay, figures: str, said: str) -> None:
+    part = replace(next(iter(day.media.values()))[0], figures=figures)
+    shown = inline_media.shown_part(part)
+    assert shown
+    assert shown.figures == said

@@ -172,3 +172,16 @@ def test_a_promoted_painter_is_not_compared_with_other_texts(site: MediaSite) ->
     start(site, candidate)
     site.roll_out_set(PROMOTED, candidate)
     assert texts_of(site.generate(site.open_claim("run-2", "current_set"), open_engine=never).content) == stable
+
+
+@pytest.mark.parametrize("lost", ["shard-00000.media", "shards.json", ".arrow"])
+def test_recordings_that_are_damaged_are_spoken_again_instead_of_taken(site: MediaSite, lost: str) -> None:
+    stable = site.generate()
+    spoken = items_of(site, SPEECH, stable.claim.id)
+    with_candidate(site, painter=2)
+    [key] = [key for key in site.objects.list(f"handoff/{SPEECH}") if key.endswith(lost)]
+    site.objects.delete(key)
+    fresh = MediaSite(site.directory, campaign=site.campaign)
+    candidate = fresh.generate(fresh.open_claim("run-2", "current_set"), open_engine=never)
+    assert candidate.num_taken_now == len(TEXTS)
+    assert items_of(fresh, SPEECH, candidate.claim.id) == spoken

@@ -14,7 +14,7 @@ from headrace.clock import SystemClock
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.leases import ROOT as LEASES
-from headrace_dagster.handoff_inputs import RecordBatches
+from headrace_dagster.handoff_inputs import HandoffsWhenAsked, RecordBatches
 from tests.headrace_dagster.project import SHARDS, Project, docs, failure_of
 
 OPENS_ALL = {
@@ -177,7 +177,7 @@ def test_an_annotation_that_nothing_opens_as_says_what_does(with_docs: Project) 
     assert failure_of(with_docs, number, docs) == (
         "Input docs is annotated int. Annotate it as pa.Table, pl.DataFrame, pl.LazyFrame, pd.DataFrame, Handoff, "
         "pa.RecordBatchReader, RecordBatches, or dict[str, X] by partition, X being Handoff, pa.Table, pl.DataFrame, "
-        "pl.LazyFrame or pd.DataFrame; with `| None` where there may be no partition."
+        "pl.LazyFrame or pd.DataFrame; with `| None` where there may be no partition; or HandoffsWhenAsked."
     )
     assert failure_of(with_docs, numbers, docs).startswith("Input docs is annotated typing.Dict[str, int]. Annotate it")
 
@@ -273,3 +273,26 @@ def test_a_version_that_is_collected_while_it_is_opened_gives_way_to_the_newest(
 
     monkeypatch.setattr(HandoffStore, "newest", overtaken)
     assert read(with_docs, pa.Table, partition_key="shard-00") == [{"shard": "new", "number": 9}]
+
+
+def test_an_input_that_nobody_asks_for_may_be_missing_and_is_in_no_lineage(with_docs: Project) -> None:
+    absent = dg.AssetSpec("absent", partitions_def=SHARDS)
+
+    @dg.asset(ins={"docs": dg.AssetIn(), "absent": dg.AssetIn()})
+    def reader(docs: HandoffsWhenAsked, absent: HandoffsWhenAsked) -> pa.Table:
+        return pa.table({"rows": [handoff.num_rows for handoff in docs.open().values()]})
+
+    with_docs.make(reader, docs, absent)
+    sealed = with_docs.handoffs.open("reader", "all")
+    assert sealed.table()["rows"].to_pylist() == [3, 3]
+    assert set(sealed.manifest.input_versions) == {"docs[shard-00]", "docs[shard-01]"}
+
+
+def test_an_input_that_is_asked_for_and_missing_is_refused_then(with_docs: Project) -> None:
+    absent = dg.AssetSpec("absent", partitions_def=SHARDS)
+
+    @dg.asset
+    def reader(absent: HandoffsWhenAsked) -> None:
+        absent.open()
+
+    assert "has no sealed handoff of absent[shard-00]" in failure_of(with_docs, reader, absent)

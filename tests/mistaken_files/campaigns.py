@@ -42,7 +42,7 @@ MISTAKES = [
     ("top_p: 0.9", "top_p: 9", "6:37", "top_p must be above 0 and at most 1 … got 9"),
     ("tokens: 12", "tokens: 1000000000", "6:", "max_new_tokens must be between 1 and 1,000,000 … 1,000,000,000"),
     ("tokens: 12", "tokens: 0", "6:", "max_new_tokens must be at least 1 … got 0"),
-    ("{name: echo}", "{name: ecko}", "7:16", "No engine 'ecko' is installed … there are echo"),
+    ("{name: echo}", "{name: ecko}", "7:16", "No engine 'ecko' is installed … echo, "),
     (
         "{name: echo}",
         "{name: openai_http, model: m, base_url: host/v1}",

@@ -87,7 +87,12 @@ def test_recipe_and_campaign_files_become_partition_keys_once_and_stay_when_the_
     deployment.instance.delete_dynamic_partition("campaign_shard", "glossary-09")
     keys = deployment.new_keys()
     assert keys == {
-        "model_recipe": ["smollm2-135m.define", "smollm2-135m.define-hot"],
+        "model_recipe": [
+            "smollm2-135m.define",
+            "smollm2-135m.define-hot",
+            "twemoji-painter.learn",
+            "twemoji-painter.learn-half",
+        ],
         "campaign": ["glossary"],
         "campaign_shard": ["glossary-09"],
     }

@@ -140,6 +140,22 @@ def test_documents_that_differ_beside_their_text_are_no_semantic_duplicates() ->
     assert judged(replace(CORPUS, duplicate_columns=("text", "term")), documents) == {}
 
 
+def test_a_text_that_the_model_cannot_read_whole_is_nobodys_copy() -> None:
+    """Two files with one licence at their head, and other programs below."""
+    head = "one licence for all of it"
+    documents = [document(f"d{at}", f"{head} {end}") for at, end in enumerate(["", "", "a wheel", "a stone", "a dam"])]
+    documents[1]["text"] = "licence one for it all of"
+    [shard] = make_shards(documents)
+    reader = WordEmbedder(num_words_max=6)
+    made = embed_shard(CORPUS, shard, reader, None)
+    check_schema("document_embeddings", made.table)
+    assert made.num_truncated == 3
+    assert made.table["vector"].is_valid().to_pylist() == [True, True, False, False, False]
+    assert embed_shard(CORPUS, shard, reader, made.table).table.equals(made.table)
+    assert len(reader.texts) == 5
+    assert set(in_one_run(CORPUS, [replace(shard, embeddings=made.table)])) == {"d1"}
+
+
 def test_a_text_is_embedded_once_and_a_changed_document_alone_anew() -> None:
     texts = [f"text number {number} of many" for number in range(40)]
     [shard] = make_shards([document(f"d{at}", text) for at, text in enumerate([*texts, texts[3]])])

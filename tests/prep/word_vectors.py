@@ -25,15 +25,18 @@ def word_vector(word: str) -> np.ndarray:
 class WordEmbedder:
     """Args: key: any other than "words" is of other weights, to which no two texts are alike."""
 
-    def __init__(self, key: str = "words") -> None:
-        self.key = key
+    def __init__(self, key: str = "words", *, num_words_max: int = 1000) -> None:
+        self.key, self.num_words_max = key, num_words_max
         self.texts: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         self.texts += texts
-        words = [sorted(text.split()) if self.key == "words" else [self.key + text] for text in texts]
+        is_cut = np.array([len(text.split()) > self.num_words_max for text in texts])
+        words = [
+            sorted(text.split()[: self.num_words_max]) if self.key == "words" else [self.key + text] for text in texts
+        ]
         sums = np.array([np.sum([word_vector(word) for word in of_text], axis=0) for of_text in words])
-        return Embedded(vectors=of_length_1(sums, model="words"), num_truncated=0)
+        return Embedded(vectors=of_length_1(sums, model="words"), is_cut=is_cut)
 
     def close(self) -> None:
         pass

@@ -1,15 +1,20 @@
 """What the store's sealed registrations say, when one of them is damaged."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.handoff.versions import HandoffStore
-from headrace.registry.model_versions import ModelVersion, to_table
+from headrace.registry.model_versions import ModelVersion, from_table, to_table
 from headrace.registry.registered import REGISTERED_VERSION, registered_models
+from headrace.registry.registration import register_model
 from headrace.store.local import LocalStore
 from headrace.store.small_objects import PassedOver
+from headrace.training.heldout import Evaluation
+from headrace.training.tables import TRAINED_MODEL, evaluation_table
+from tests.registry.builders import make_registry
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "torn": lambda body: body[: len(body) // 2],
@@ -55,3 +60,35 @@ def test_a_damaged_registration_leaves_out_its_own_recipe_and_is_named(tmp_path:
     (sentence,) = passed_over.sentences
     assert "registered_version" in sentence
     assert "writer.define" in sentence
+
+
+def test_a_registration_says_what_was_measured_only_where_it_is_no_held_out_loss(tmp_path: Path) -> None:
+    writer, painter = model("1"), replace(model("2"), measure="taught_denoising_error")
+    assert "measure" not in to_table([writer]).schema.names
+    assert from_table(to_table([writer])) == [writer]
+    assert from_table(to_table([painter])) == [painter]
+
+
+def test_a_picture_model_is_registered_alone_and_under_its_own_measure(tmp_path: Path, mlflow_directory: Path) -> None:
+    trained = dict.fromkeys(TRAINED_MODEL.names, "") | {"weights_digest": "p" * 64, "weights_uri": "headrace://p"}
+    evaluation = Evaluation(
+        weights_digest="p" * 64,
+        heldout_digest="h",
+        heldout_loss=0.05,
+        heldout_tokens=192,
+        samples=(),
+        seconds=1.0,
+        measure="taught_denoising_error",
+    )
+    registry = make_registry(mlflow_directory)
+    [row] = register_model(
+        registry,
+        model_name="only-painter",
+        recipe="learn",
+        base=None,
+        trained=trained | {"training_id": "t" * 32, "zero_stage": 1},
+        evaluation=evaluation_table({"trained": evaluation}),
+        config={},
+        input_versions={},
+    )
+    assert (row.version, row.kind, row.heldout_loss, row.measure) == ("1", "trained", 0.05, "taught_denoising_error")

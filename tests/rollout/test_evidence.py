@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,8 +6,9 @@ import pyarrow as pa
 from headrace.clock import FixedClock
 from headrace.handoff.schemas import REVIEWED_CONTENT, VARIATION
 from headrace.handoff.versions import HandoffStore
-from headrace.rollout.evidence import evidence_for, heldout_losses, review_counts
-from headrace.rollout.gates import PASS_RATE
+from headrace.registry.model_versions import ModelVersion
+from headrace.rollout.evidence import evidence_for, heldout_losses, review_counts, taught_errors
+from headrace.rollout.gates import PASS_RATE, TaughtErrors
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.local import LocalStore
 from tests.rollout.builders import make_model, reviewed_row
@@ -104,3 +106,16 @@ def test_a_model_that_was_never_evaluated_is_not_compared() -> None:
 def test_sets_without_reviews_have_empty_counts() -> None:
     evidence = evidence_for("b", "a", candidate_weights="x", stable_weights="y", reviews={}, models=[])
     assert (*evidence.arms(PASS_RATE), evidence.heldout_stable) == (Sample(), Sample(), None)
+
+
+def test_painters_are_compared_role_by_role_where_they_differ_and_were_measured_alike() -> None:
+    def painter(version: int, error: float, digest: str = "same") -> ModelVersion:
+        return replace(make_model(version, heldout_loss=error), heldout_digest=digest, measure="taught_denoising_error")
+
+    models = [painter(1, 0.05), painter(2, 0.08), painter(3, 0.09, "other"), make_model(4, heldout_loss=3.0)]
+    weights = [model.weights_digest for model in models]
+    assert taught_errors(models, {"painter": (weights[1], weights[0]), "writer": (weights[3], weights[3])}) == (
+        TaughtErrors(role="painter", candidate=0.08, stable=0.05),
+    )
+    for pair in ((weights[0], weights[0]), (weights[2], weights[0]), (weights[3], weights[0])):
+        assert taught_errors(models, {"painter": pair}) == ()

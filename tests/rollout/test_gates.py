@@ -1,9 +1,10 @@
 import re
+from dataclasses import replace
 
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.rollout.gates import MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings, decide
+from headrace.rollout.gates import MIRRORED_PASS_RATE, PASS_RATE, Evidence, GateSettings, TaughtErrors, decide
 from headrace.rollout.sequential.samples import Sample
 
 SETTINGS = GateSettings(min_rows=10, pass_rate_floor=0.5, pass_rate_margin=0.05, heldout_margin=0.02, horizon_rows=1000)
@@ -153,3 +154,26 @@ def test_a_worse_held_out_loss_can_wait_for_the_canaries_to_show_it() -> None:
     assert after.action == "roll_back"
     assert "3.100 against 3.000" in after.reason
     assert "2 of 10 rows" in after.reason
+
+
+TAUGHT = {
+    "a painter that knows less": (
+        (0.081, 0.052),
+        0.05,
+        "roll_back",
+        "painter: error on taught captions 0.0810 against",
+    ),
+    "one that knows more": ((0.04, 0.052), 0.05, "wait", "0 of 10 rows .* 0.0400 against 0.0520"),
+    "one within the share": ((0.054, 0.052), 0.05, "wait", "0.0540"),
+    "one that is no number": ((float("nan"), 0.052), 0.05, "roll_back", "more than 5% worse"),
+    "what is not judged": ((0.081, 0.052), None, "wait", "0 of 10 rows"),
+}
+
+
+@pytest.mark.parametrize("case", TAUGHT)
+def test_a_painter_is_judged_by_its_error_on_what_both_were_taught(case: str) -> None:
+    (candidate, stable), margin, action, reason = TAUGHT[case]
+    evidence = Evidence(taught=(TaughtErrors(role="painter", candidate=candidate, stable=stable),))
+    verdict = decide(evidence, replace(SETTINGS, taught_error_margin=margin))
+    assert verdict.action == action, verdict.reason
+    assert re.search(reason, verdict.reason)

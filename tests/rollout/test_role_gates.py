@@ -20,6 +20,7 @@ from headrace.rollout.evidence import review_metrics, role_values
 from headrace.rollout.gates import PASS_RATE, Evidence, GateSettings, Verdict, decide, metric_named
 from headrace.rollout.sequential.samples import Sample
 from headrace.store.local import LocalStore
+from simulation.models import model_of
 from tests.generation.media_builders import make_media_site, start
 from tests.rollout.builders import reviewed_row
 from tests.rollout.scenes import make_long_scene
@@ -141,6 +142,25 @@ def test_a_worse_painter_is_named_as_such(tmp_path: Path) -> None:
     assert rows.startswith("share of rows that the review keeps: 0.57 worse")
 
 
+def test_a_painter_that_knows_less_of_what_it_was_taught_goes_back_before_it_paints_a_row(tmp_path: Path) -> None:
+    site = make_media_site(tmp_path)
+    start(site, site.make_set(painter=2))
+    subject = CampaignSubject(campaign=site.campaign, handoffs=site.handoffs)
+
+    def verdict(errors: dict[int, float]) -> Verdict:
+        models = [
+            replace(model_of("brush", version), heldout_loss=error, heldout_digest="same", measure="taught_error")
+            for version, error in errors.items()
+        ]
+        return decide(subject.evidence(models, site.state, damaged=lambda error: pytest.fail(str(error))), GATE)
+
+    worse = verdict({1: 0.0657, 2: 0.0981})
+    assert worse.action == "roll_back"
+    assert worse.reason == "painter: error on taught captions 0.0981 against 0.0657, more than 5% worse"
+    assert verdict({1: 0.0981, 2: 0.0657}).action == "wait"
+    assert verdict({}).action == "wait"
+
+
 def test_pictures_that_show_other_things_send_a_painter_back_whatever_else_is_kept() -> None:
     kept = [True] * 100
     verdict = decide(evidence_of(kept, kept, 31, 88), GATE)
@@ -199,5 +219,7 @@ def test_the_page_shows_a_roles_metrics_by_their_names(tmp_path: Path) -> None:
 
 def test_a_margin_for_what_no_role_is_measured_by_is_refused() -> None:
     assert metric_named("painter.speed") is None
-    with pytest.raises(InvalidInput, match=r"and of roles ROLE\.pass_rate and ROLE\.agreement, got 'painter\.speed'"):
+    with pytest.raises(
+        InvalidInput, match=r"and of roles ROLE\.pass_rate and .*ROLE\.character_error_rate, got 'painter\.speed'"
+    ):
         GateSettings(margins={"painter.speed": 0.1})

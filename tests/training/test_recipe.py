@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.flow_matching_settings import FlowMatching
 from headrace.training.recipe import load_recipes
 from tests.training_builders import make_recipe
 
@@ -14,6 +16,7 @@ def write(directory: Path, name: str, text: str) -> None:
 
 
 MINIMAL = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
+PAINTER = MINIMAL + "objective: flow_matching\nbase_model: encoder\n"
 
 
 def test_a_recipe_file_is_found_by_its_partition_key(tmp_path: Path) -> None:
@@ -24,7 +27,12 @@ def test_a_recipe_file_is_found_by_its_partition_key(tmp_path: Path) -> None:
 def test_the_shipped_recipes_load_and_are_named_after_their_keys() -> None:
     recipes = load_recipes(RECIPES).by_name
     assert {recipe.precision for recipe in recipes.values()} == {"fp32"}, "bf16 takes an hour on CPUs without it"
-    assert set(recipes) == {"smollm2-135m.define", "smollm2-135m.define-hot"}
+    assert set(recipes) == {
+        "smollm2-135m.define",
+        "smollm2-135m.define-hot",
+        "twemoji-painter.learn",
+        "twemoji-painter.learn-half",
+    }
     assert {path.stem for path in RECIPES.glob("*.yaml")} == set(recipes)
 
 
@@ -49,6 +57,14 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (MINIMAL + "memory_mib_per_rank: 0\n", "memory_mib_per_rank must be null or at least 1, got 0."),
         (MINIMAL + "learning_rate_end: .nan\n", "learning_rate_end must be a number within ±2^63, got nan"),
         ("[1, 2", "is not readable as YAML"),
+        (MINIMAL + "objective: grpo\n", "objective must be one of sft, flow_matching, got 'grpo'"),
+        (MINIMAL + "flow_matching: {depth: 2}\n", "flow_matching is of the objective flow_matching, got it with"),
+        (MINIMAL + "objective: flow_matching\n", "objective: flow_matching needs base_model, the model that reads"),
+        (PAINTER + "zero_stage: 3\n", "needs zero_stage 1 or 2 (in fp32 also 0)"),
+        (PAINTER + "freeze: [blocks.]\n", "freeze must be empty with objective: flow_matching"),
+        (PAINTER + "precision: fp16\n", "wants precision bf16 or fp32, got 'fp16'"),
+        (PAINTER + "flow_matching: {heads: 7}\n", "hidden_size must be heads=7 times a multiple of 4"),
+        (PAINTER + "flow_matching: {ema_decay: 1}\n", "flow_matching: ema_decay must be at least 0 and below 1, got 1"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
@@ -115,3 +131,25 @@ def test_only_what_was_once_trained_wrongly_is_trained_again(stage: int, precisi
     training_id = make_recipe(zero_stage=stage, precision=precision).training_id("base", {"shard-00": "a"})
     was_wrong = (stage, precision) in {(0, "bf16"), (3, "fp32")}
     assert (training_id != FIRST_IDS[stage, precision]) == was_wrong
+
+
+def test_a_language_models_recipe_spells_no_objective() -> None:
+    body = make_recipe().to_body()
+    assert not {"objective", "flow_matching"} & body.keys()
+
+
+def test_a_picture_models_training_id_follows_its_shape() -> None:
+    painter = make_recipe(objective="flow_matching", base_model="encoder")
+    training_id = painter.training_id("base", {"shard-00": "a"})
+    # All defaults, whether spelt or not.
+    spelt = make_recipe(objective="flow_matching", base_model="encoder", flow_matching=FlowMatching())
+    assert spelt.training_id("base", {"shard-00": "a"}) == training_id
+    for changed in (FlowMatching(depth=3), FlowMatching(ema_decay=0.9), FlowMatching(caption_dropout=0.2)):
+        other = make_recipe(objective="flow_matching", base_model="encoder", flow_matching=changed)
+        assert other.training_id("base", {"shard-00": "a"}) != training_id
+
+
+def test_the_worse_painter_of_the_demo_takes_half_the_steps() -> None:
+    recipes = load_recipes(RECIPES)
+    good, worse = recipes.find("twemoji-painter.learn"), recipes.find("twemoji-painter.learn-half")
+    assert worse == replace(good, name="learn-half", steps=good.steps // 2)

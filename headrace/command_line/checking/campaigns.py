@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from headrace.command_line.checking.engines import engine_findings
-from headrace.command_line.checking.named_files import delimiter_findings, weights_findings
+from headrace.command_line.checking.named_files import delimiter_findings, reference_findings, weights_findings
 from headrace.command_line.checking.report import FileFinding, GateOutlook, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
@@ -72,6 +72,7 @@ def examine_campaign(
             gate, said = _gate(campaign, nights, objects)
             findings.append(said)
     findings += _registry_findings(campaign, objects, recipes)
+    findings += reference_findings(campaign.review.pictures, home, objects)
     findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
     findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
@@ -199,9 +200,7 @@ def _registry_findings(
 
 def _budget_findings(campaign: Campaign, num_rows: int) -> Iterator[FileFinding]:
     """Whether the answers alone, which their limit bounds, may spend a day's budget; of a day of `num_rows`."""
-    if campaign.budget is None:
-        return
-    if not campaign.writers:
+    if campaign.budget is None or not campaign.writers:
         return
     writer = campaign.parts[campaign.writers[-1]]
     longest = writer.decoding.max_new_tokens

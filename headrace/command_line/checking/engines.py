@@ -1,9 +1,13 @@
 """Whether the engines of a file's roles are there: a server answers, a library is installed."""
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
+from headrace.command_line.checking.media_servers import comfy_findings, seed_finding, voice_finding
 from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.opening import nearest
 from headrace.engines.roles import Role
@@ -13,6 +17,9 @@ from headrace.masking import without_credentials
 
 # A server that takes longer for its list of models is busy or away; a person waits.
 _REQUEST_SECONDS = 3.0
+_ANSWER_BYTES_MAX = 8 * 1024 * 1024
+# Engines whose options name a server.
+_ASKING = ("openai_http", "comfyui_http")
 _NO_CONNECTION = "takes no connection: start the server, or correct the address."
 
 
@@ -24,10 +31,13 @@ def engine_findings(
     for name, role in roles.items():
         options, kind = role.engine.options, role.engine.kind
         if servers := _servers(role, replicas):
+            key = f"roles.{name}.engine" if in_roles else "engine"
             for server in servers:
-                said = _server(server, str(options.model), offline=offline)
-                key = f"roles.{name}.engine.base_url" if in_roles else "engine.base_url"
-                found.setdefault(f"{server} {options.model}", replace(said, key=key))
+                for number, said in enumerate(_of_server(server, role, offline=offline)):
+                    model = getattr(options, "model", options)
+                    found.setdefault(f"{server} {model} {number}", replace(said, key=f"{key}.base_url"))
+            if role.kind != "text" and (said := seed_finding(role)):
+                found[f"{name} seed"] = replace(said, key=key)
         elif "not installed" in kind.build:
             found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
         else:
@@ -60,7 +70,24 @@ def require_servers(campaign: Campaign) -> None:
 def _servers(role: Role, replicas: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """Empty: its engine asks none. Echo keeps the options of the engine that it stands for."""
     base_url = getattr(role.engine.options, "base_url", None)
-    return replicas.get(base_url, (base_url,)) if role.engine.name == "openai_http" and base_url else ()
+    return replicas.get(base_url, (base_url,)) if role.engine.name in _ASKING and base_url else ()
+
+
+def _of_server(server: str, role: Role, *, offline: bool) -> list[FileFinding]:
+    """The first says whether it answers."""
+    if role.engine.name == "comfyui_http":
+        shown = without_credentials(server)
+        if offline:
+            return [finding("engine", "ok", f"{shown} was not asked (--offline).")]
+        _, trouble = _models_of(server, is_openai=False)
+        if trouble:
+            return [finding("engine", "warn", f"{shown} {trouble}")]
+        options: Any = role.engine.options
+        well = finding("engine", "ok", f"{shown} answers, and has the graph's nodes.")
+        return comfy_findings(server, options, _json_at) or [well]
+    said = _server(server, str(role.engine.options.model), offline=offline)
+    voice = voice_finding(server, role, _json_at) if said.level == "ok" and not offline else None
+    return [said, voice] if voice else [said]
 
 
 def _server(server: str, model: str, *, offline: bool) -> FileFinding:
@@ -78,7 +105,31 @@ def _server(server: str, model: str, *, offline: bool) -> FileFinding:
 
 
 @cache
-def _models_of(server: str) -> tuple[tuple[str, ...], str]:
+def _json_at(url: str) -> Any:
+    import httpx2
+
+    try:
+        status, raw = _got(url)
+        return json.loads(raw) if status == 200 else None
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError):
+        return None
+
+
+def _got(url: str) -> tuple[int, bytes]:
+    """The status and the beginning of the body: what is longer, or drips, is no list of models."""
+    import httpx2
+
+    ends_at, raw = time.monotonic() + _REQUEST_SECONDS, b""
+    with httpx2.stream("GET", url, timeout=_REQUEST_SECONDS) as answer:
+        for part in answer.iter_bytes():
+            raw += part
+            if len(raw) > _ANSWER_BYTES_MAX or time.monotonic() > ends_at:
+                break
+        return answer.status_code, raw
+
+
+@cache
+def _models_of(server: str, *, is_openai: bool = True) -> tuple[tuple[str, ...], str]:
     """A server's models, none if it does not tell; and what is wrong with it, as the end of a sentence."""
     import logging
 
@@ -87,22 +138,22 @@ def _models_of(server: str) -> tuple[tuple[str, ...], str]:
     # It would log each request's address.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     try:
-        answer = httpx2.get(f"{server.rstrip('/')}/models", timeout=_REQUEST_SECONDS)
+        status, raw = _got(f"{server.rstrip('/')}/models")
     except httpx2.ConnectError:
         return (), _NO_CONNECTION
     except httpx2.TimeoutException:
         return (), f"did not answer within {_REQUEST_SECONDS:.0f} s: it is busy, or base_url names another machine."
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         return (), f"does not answer ({type(error).__name__}): start it, or correct base_url."
-    if answer.status_code in (401, 403):
-        return (), f"answers {answer.status_code}: it wants a key, which this command does not have."
-    if answer.status_code == 404 and not server.rstrip("/").endswith("/v1"):
+    if status in (401, 403):
+        return (), f"answers {status}: it wants a key, which this command does not have."
+    if status == 404 and is_openai and not server.rstrip("/").endswith("/v1"):
         return (), "answers 404 at /models: most addresses end in /v1; correct base_url if yours does."
-    if answer.status_code >= 500:
-        return (), f"answers {answer.status_code}: look at its log."
+    if status >= 500:
+        return (), f"answers {status}: look at its log."
     try:
-        listed = answer.json()["data"]
+        listed = json.loads(raw)["data"]
         return tuple(str(one["id"]) for one in listed), ""
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         # Some servers have no list; they may still answer turns.
         return (), ""

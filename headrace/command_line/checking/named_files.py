@@ -4,10 +4,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from headrace.command_line.checking.report import FileFinding, finding
+from headrace.command_line.output import counted
 from headrace.engines.model_directory import local_model_directory, model_directory
 from headrace.engines.roles import Role
 from headrace.errors import InvalidInput
-from headrace.user_files.finding import nearest_existing
+from headrace.generation.media_review.picture_settings import PictureReview
+from headrace.handoff.layout import asset_prefix
+from headrace.store.objects import ObjectStore
+from headrace.user_files.finding import found_files, nearest_existing
 from headrace.user_files.layout import FileLayout
 from headrace.user_files.records import format_of
 
@@ -27,6 +31,25 @@ def model_finding(name: str, home: Path, *, key: str | None, what: str) -> FileF
         return finding("model", "fail", f"there is no {what} {name}. {nearest}", key=key)
     sentence = f"the {what} {name} is no directory in {home}: it will be fetched from the hub. {nearest}"
     return finding("model", "warn", sentence, key=key)
+
+
+def reference_findings(settings: PictureReview | None, home: Path, objects: ObjectStore | None) -> list[FileFinding]:
+    """Whether there are true pictures to compare a painter's with. None is opened for this."""
+    if settings is None or settings.references is None:
+        return []
+    key, named = "review.pictures.references", settings.references
+    if settings.is_asset:
+        num = len(objects.children(asset_prefix(named))) if objects is not None else 0
+        if num:
+            return [finding("references", "ok", f"{counted(num, 'partition')} of {named}.")]
+        return [finding("references", "warn", f"{named} has no partition yet: make it before rows.", key=key)]
+    try:
+        num = len(found_files(named, home))
+    except InvalidInput as error:
+        return [finding("references", "fail", str(error), key=key)]
+    if num:
+        return [finding("references", "ok", f"{named}: {counted(num, 'file')}.")]
+    return [finding("references", "fail", f"no file matches {named}. {nearest_existing(named, home)}", key=key)]
 
 
 def weights_findings(roles: Mapping[str, Role], home: Path, *, in_roles: bool) -> list[FileFinding]:

@@ -30,11 +30,17 @@ class Places:
     seed: str | None = None
     """null: every row gets the graph's seed, and rows of one prompt are alike."""
     width: str | None = None
+    """Of the empty latent, such as `5.inputs.width`."""
     height: str | None = None
+    """As `width`."""
     num_inference_steps: str | None = None
+    """Such as `3.inputs.steps`."""
     guidance_scale: str | None = None
+    """Such as `3.inputs.cfg`."""
     negative_prompt: str | None = None
+    """Such as `7.inputs.text`."""
     scheduler: str | None = None
+    """Such as `3.inputs.scheduler`; by ComfyUI's own names."""
 
     def given(self) -> dict[str, str]:
         return {one.name: place for one in fields(self) if (place := getattr(self, one.name)) is not None}
@@ -102,6 +108,9 @@ class ComfyOptions:
 
     def __post_init__(self) -> None:
         check_address(self.base_url)
+        if not isinstance(self.graph, str):
+            # Built in Python, and not from a file.
+            object.__setattr__(self, "graph", graph_text(self.graph))
         graph = json.loads(self.graph)
         for name, place in self.places.given().items():
             node, key = _split(place)

@@ -73,8 +73,8 @@ class LocalEmbedder:
                 vectors = np.empty((len(texts), pooled.shape[1]), np.float32)
             vectors[some] = pooled
         assert vectors is not None
-        num_truncated = sum(bool(one.overflowing) for one in found.encodings)
-        return Embedded(vectors=of_length_1(vectors, model=self._named), num_truncated=num_truncated)
+        is_cut = np.array([bool(one.overflowing) for one in found.encodings])
+        return Embedded(vectors=of_length_1(vectors, model=self._named), is_cut=is_cut)
 
     def close(self) -> None:
         """Frees the model."""

@@ -76,8 +76,32 @@ class LocalPipeline:
             "use_resolution_binning": False,
             "callback_on_step_end": after_step,
         }
+        if _is_prx(self.pipeline):
+            asked |= self._encoded(texts, takes["guidance_scale"].default)
         made = self.pipeline(**{name: value for name, value in asked.items() if name in takes and value is not None})
         return list(made.images), list(getattr(made, "nsfw_content_detected", None) or [False] * len(texts))
+
+    def _encoded(self, texts: Sequence[str], guidance_scale: float) -> dict[str, Any]:
+        """The texts for a PRX pipeline, which would encode the negative one for each row: once is as good.
+
+        Of a single text it encodes the same two, so nothing changes.
+
+        Args: guidance_scale: the pipeline's own.
+        """
+        guidance_scale = guidance_scale if self.picture.guidance_scale is None else self.picture.guidance_scale
+        if guidance_scale <= 1:
+            return {}
+        states, mask, _, _ = self.pipeline.encode_prompt(
+            [self.picture.negative_prompt, *texts], self.device, do_classifier_free_guidance=False
+        )
+        return {
+            "prompt": None,
+            "negative_prompt": None,
+            "prompt_embeds": states[1:],
+            "prompt_attention_mask": mask[1:],
+            "negative_prompt_embeds": states[:1].expand(len(texts), -1, -1),
+            "negative_prompt_attention_mask": mask[:1].expand(len(texts), -1),
+        }
 
 
 def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPipeline:
@@ -175,7 +199,7 @@ def _let_it_take_several(pipeline: Any) -> None:
 
     All are one time: tests/upstream/test_prx_guidance.py tells when this can go.
     """
-    if type(pipeline).__name__ not in ("PRXPixelPipeline", "PRXPipeline"):
+    if not _is_prx(pipeline):
         return
 
     def as_many_times(module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -185,6 +209,10 @@ def _let_it_take_several(pipeline: Any) -> None:
         return args, given
 
     pipeline.transformer.register_forward_pre_hook(as_many_times, with_kwargs=True)
+
+
+def _is_prx(pipeline: Any) -> bool:
+    return type(pipeline).__name__ in ("PRXPixelPipeline", "PRXPipeline")
 
 
 def _mixes_rows(pipeline: Any, device: Any) -> bool:

@@ -38,8 +38,8 @@ class ServerEmbedder:
             raise InvalidInput(
                 f"{error} If texts are too long for the model, cut them with semantic_duplicates.characters_max."
             ) from None
-        num_truncated = sum(len(text) > len(cut) for text, cut in zip(texts, sent, strict=True))
-        return Embedded(vectors=of_length_1(vectors, model=self._client.model), num_truncated=num_truncated)
+        is_cut = np.array([len(text) > len(cut) for text, cut in zip(texts, sent, strict=True)])
+        return Embedded(vectors=of_length_1(vectors, model=self._client.model), is_cut=is_cut)
 
     def close(self) -> None:
         """Ends the connections."""

@@ -1,7 +1,7 @@
 """Limits of the rules for pictures, as stated in a campaign file (`headrace.generation.media_review.pictures`).
 
 Their defaults lie between what 1,884 drawings and 400 crops of photographs at 32 × 32 and 72 × 72 pixels measure, and
-what faults do (`python -m benchmarks.gates_pictures`).
+what faults do (`python -m benchmarks.modalities --gates`).
 """
 
 import re
@@ -40,11 +40,11 @@ class PictureReview:
     """The limits of the rules for pictures; null turns a rule off."""
 
     contrast_min: Annotated[float, Ge(0), Le(127)] | None = 8.0
-    """`blank`: pictures whose channel values differ less, by the largest standard deviation of a channel. Of true
-    pictures 1% lie below 9 to 12, flat areas with a little noise or a slight gradient below 6."""
+    """`blank`: pictures whose channel values differ less, by the largest standard deviation of a channel. Of 1,000
+    drawings one lies below 9 and ten below 21, flat areas with a little noise or a slight gradient below 6."""
     variation_max: Annotated[float, Ge(0), Le(510)] | None = 100.0
     """`noise`: pictures whose neighbouring pixels differ more, as the mean over right neighbours plus that over lower
-    ones. True pictures have up to 90, noise 120 or more."""
+    ones. True pictures have up to 90, noise 136 or more."""
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     """`near_duplicate`: pictures that look like an earlier one of the partition, whose row is kept."""
     references: str | None = None

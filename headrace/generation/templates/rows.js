@@ -17,7 +17,7 @@
     const place = campaignOf(row).carried.indexOf(name);
     return place < 0 ? null : row[CARRIED + place];
   };
-  // Of each campaign, row id → [role, kind, data: URL, whether it is small]; a page without media has none.
+  // Of each campaign, row id → [role, kind, data: URL, whether it is small, what was measured of it]; a page without media has none.
   const media = byId("media") ? JSON.parse(byId("media").textContent) : [];
   const partsOf = (row) => media[row[CAMPAIGN]]?.[row[ID]] ?? [];
   const asText = (value) => (value === null || value === undefined ? "" : String(value));
@@ -124,6 +124,7 @@
     if (row[VARIATION] !== null) add("variation", asText(row[VARIATION]));
     campaignOf(row).carried.forEach((name, place) => add(name, asText(row[CARRIED + place])));
     add("review", ...tags(row));
+    for (const [role, , , , figures] of partsOf(row)) if (figures) add(role, figures);
     add("campaign", campaignOf(row).name);
     add("partition", inDagster(row, campaignOf(row).key + row[PARTITION]));
     add("version set", `${setOf(row)[0]} · `, element("code", {}, setOf(row)[1]), copyButton("version set's id", setOf(row)[1]));
@@ -135,10 +136,12 @@
   // One row as a tile of the contact sheet.
   function tile(row) {
     const shown = partsOf(row).map(part);
+    // A campaign of texts alone lacks nothing.
+    const lacks = Object.keys(media[row[CAMPAIGN]] ?? {}).length > 0 && !shown.length;
     return element(
       "li",
       { className: "card" },
-      ...(shown.length ? shown : [element("span", { className: "none" }, "no picture or recording here")]),
+      ...(lacks ? [element("span", { className: "none" }, "no picture or recording here")] : shown),
       text(row[OUTPUT] || "(no text)"),
       text(row[PROMPT], "text prompt"),
       element("div", { className: "foot" }, ...tags(row), moreButton(row)),

@@ -200,3 +200,10 @@ def image_shard_keys_in(path: Path) -> tuple[tuple[str, ...], str | None]:
         if type(number) is int:
             return tuple(corpus_shard(index) for index in range(check_num_shards(number))), faults
     return one, faults
+
+
+def makes_examples_in(path: Path) -> bool:
+    """Whether an images file says what reads captions; False: it does not, is broken, or there is none."""
+    with suppress(InvalidInput):
+        return path.exists() and load_images(path).examples is not None
+    return False

@@ -19,11 +19,8 @@ import pyarrow as pa
 
 from headrace.errors import InvalidInput
 from headrace.handoff.media.reading import MediaSet, StoredItem
-from headrace.handoff.schemas import picture_examples_schema
+from headrace.handoff.picture_examples import picture_examples_schema
 
-ASSET = "picture_examples"
-# Attributes of its versions: the digest of the encoder's files, as base_model has it, and the captions' length.
-CAPTION_ENCODER = "caption_encoder"
 _BATCH_ROWS = 64
 
 

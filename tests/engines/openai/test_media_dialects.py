@@ -112,7 +112,7 @@ def test_replicas_share_a_batch_and_each_row_keeps_its_own_picture() -> None:
         body = {"prompt": turn.text, "seed": turn.seed, "size": "32x24"}
         assert good(outcome)[0].content == media.picture(body)
     assert [server.num_gone for server in servers] == [0, 0]
-    assert min(len(server.bodies) for server in servers) >= 4
+    assert all(server.bodies for server in servers)
     assert {good(outcome)[0].replica for outcome in outcomes} == {server.url for server in servers}
 
 

