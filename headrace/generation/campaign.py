@@ -15,6 +15,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from headrace.engines.messages import places_of
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
@@ -22,7 +23,6 @@ from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
-from headrace.generation.steps import places_of
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan

@@ -115,8 +115,11 @@ def refusal_of(error: Exception) -> Refusal:
     match error:
         case Refusal():
             return error
+        case TurnRefused(by_policy=True):
+            message = error.for_clients or f"What is asked for is against the rules of the model's server. {_LOG}"
+            return Refusal(error.status, message, code="content_policy_violation", detail=detail)
         case TurnRefused():
-            message = error.for_clients or f"The engine refuses this turn; send other or shorter messages. {_LOG}"
+            message = error.for_clients or f"The engine refuses this turn; send something else, or less. {_LOG}"
             return Refusal(error.status, message, code="turn_refused", detail=detail)
         case EngineBusy():
             message = "The engines are busy; come back later."
