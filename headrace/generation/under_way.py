@@ -9,6 +9,7 @@ from headrace.generation.steps import Step, steps_of
 from headrace.rollout.states import RolloutState
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 
 
@@ -40,6 +41,19 @@ def num_committed(objects: ObjectStore, claim: Claim, num_rows: int) -> int:
     roles = ["", *(step.role for step in steps[1:])]
     made = sum(min(len(committed(objects, claim, role)) * claim.micro_batch_rows, num_rows) for role in roles)
     return made // len(roles)
+
+
+def unmade_kinds(objects: ObjectStore, claim: Claim, num_rows: int) -> tuple[MemberKind, ...]:
+    """The kinds of which an attempt lacks parts, in the order of its chain; texts alone as long as they are not made.
+
+    Args: num_rows: of its partition.
+    """
+    num_batches = -(-num_rows // claim.micro_batch_rows)
+    texts, *later = _steps(objects, claim.version_set)
+    if len(committed(objects, claim)) < num_batches:
+        return (texts.kind,)
+    found = (step.kind for step in later if len(committed(objects, claim, step.role)) < num_batches)
+    return tuple(dict.fromkeys(found))
 
 
 def _steps(objects: ObjectStore, version_set: str) -> tuple[Step, ...]:
