@@ -19,6 +19,9 @@ class Given:
     kills: int
     items: int
     runs: int
+    partitions: int
+    rows: int
+    painters: int
     peers: tuple[str, ...]
 
     @classmethod
@@ -30,6 +33,9 @@ class Given:
             kills=options.kills,
             items=options.items,
             runs=options.runs,
+            partitions=options.partitions,
+            rows=options.rows,
+            painters=options.painters,
             peers=tuple(options.peers),
         )
 
