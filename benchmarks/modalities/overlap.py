@@ -144,10 +144,10 @@ def ours(directory: Path, given: Given) -> tuple[list[Record], dict[str, Any]]:
 
 def peers_records(directory: Path, peer: str, given: Given) -> list[Record]:
     directory.mkdir()
-    task = {"peer": peer, "rows": given.partitions * given.rows, "item_seconds": ITEM_SECONDS}
+    task = {"peer": peer, "rows": given.partitions * given.rows, "partitions": given.partitions}
     run_child(
         "benchmarks.modalities.timed_peers",
-        {**task, "batch_rows": _MICRO_BATCH_ROWS},
+        {**task, "item_seconds": ITEM_SECONDS, "batch_rows": _MICRO_BATCH_ROWS},
         environment={PLACE: str(directory), "DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"},
         interpreter=RAY_AND_DAFT / "bin/python",
     )

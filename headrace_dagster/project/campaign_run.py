@@ -213,7 +213,7 @@ class CampaignRun:
         self._launched.setdefault((step.asset, key), []).append(run_id)
 
     def _job_of(self, step: Step, key: str) -> str:
-        """Parts of a row that are painted or spoken are made in the run that makes its text, unless the file says so."""
+        """Parts that are painted or spoken are made in the run that makes the text, or apart if the file says so."""
         if step is not CONTENT or self.campaign.apart is not None:
             return step.job
         objects = self.handoffs.objects
