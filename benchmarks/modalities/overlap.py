@@ -4,8 +4,8 @@ A campaign writes, paints and speaks on timed devices (`timed_device`): the pain
 so each partition has three runs, and while one partition is painted the next is written and the one before is spoken.
 
 - Ours: `headrace run` in a fresh clone of what is committed, whose set-up is done: code server, daemon, webserver,
-  coordinator, a process for each run; three pretended GPUs, one for each kind. `--painters` runs share the painter's:
-  while one starts, the other paints. Rows are reviewed, sealed, and made exactly once.
+  coordinator, a process for each run; three pretended GPUs, one for each kind. `--sharers` runs share one: while one
+  starts, the other works. Rows are reviewed, sealed, and made exactly once.
 - Peers (`--peers ray,daft`): the same rows and devices in one streaming job with an actor a stage. They keep no record
   of what was made: a job that dies begins anew.
 - Measured from the devices' own records: of the time between the painter's first and last item, the share in which its
@@ -37,8 +37,6 @@ ITEM_SECONDS = {"text": 0.02, "image": 0.15, "speech": 0.05}
 _GPUS = {"text": "T4", "image": "L4", "speech": "A10"}
 _MICRO_BATCH_ROWS = 8
 _SECONDS_MAX = 900.0
-# Those that a partition may have at once, and one that reviews.
-_RUNS_BESIDE_PAINTERS = 4
 _CAMPAIGN = """
 name: overlap
 num_shards: {partitions}
@@ -60,9 +58,9 @@ roles:
     engine: {{name: timed, item_seconds: {speech}}}
     speech: {{duration_seconds_max: 20}}
 apart:
-  text: {{gpus: 1, gpu_models: [T4]}}
-  image: {{gpus: {share}, gpu_memory_mib: 4096, gpu_models: [L4]}}
-  speech: {{gpus: 1, gpu_models: [A10]}}
+  text: {{gpus: {share}, gpu_models: [T4]}}
+  image: {{gpus: {share}, gpu_models: [L4]}}
+  speech: {{gpus: {share}, gpu_models: [A10]}}
 """
 
 
@@ -81,7 +79,7 @@ def run(given: Given, directory: Path) -> Outcome:
         "partitions": given.partitions,
         "rows": wanted,
         "item_seconds": ITEM_SECONDS,
-        "painters": given.painters,
+        "sharers": given.sharers,
         "cores": os.cpu_count(),
         "load": [rounded(load_before), rounded(os.getloadavg()[0])],
         "ways": {name: _figures(records) for name, records in ways.items()},
@@ -112,12 +110,12 @@ def ours(directory: Path, given: Given) -> tuple[list[Record], dict[str, Any]]:
     before = "max_concurrent_runs: 2\n"
     text = instance.read_text()
     assert before in text, f"{instance} has another limit of runs than this benchmark knows"
-    # Runs wait for devices here, not for the cores.
-    instance.write_text(text.replace(before, f"max_concurrent_runs: {given.painters + _RUNS_BESIDE_PAINTERS}\n"))
+    # Runs wait for devices here, not for the cores; one more reviews.
+    instance.write_text(text.replace(before, f"max_concurrent_runs: {len(_GPUS) * given.sharers + 1}\n"))
     campaigns = clone / "resources/campaigns"
     for other in campaigns.glob("*.yaml"):
         other.unlink()
-    shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.painters:g}"}
+    shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.sharers:g}"}
     (campaigns / "overlap.yaml").write_text(_CAMPAIGN.format(**shape, **ITEM_SECONDS))
     lines = (f'{{"text": "Define word {number}."}}\n' for number in range(given.partitions * given.rows))
     (campaigns / "prompts.jsonl").write_text("".join(lines))

@@ -21,7 +21,7 @@ class Given:
     runs: int
     partitions: int
     rows: int
-    painters: int
+    sharers: int
     peers: tuple[str, ...]
 
     @classmethod
@@ -35,7 +35,7 @@ class Given:
             runs=options.runs,
             partitions=options.partitions,
             rows=options.rows,
-            painters=options.painters,
+            sharers=options.sharers,
             peers=tuple(options.peers),
         )
 
