@@ -100,7 +100,7 @@ def run(given: Given, directory: Path) -> Outcome:
     return Outcome(body=body, bars=bars)
 
 
-def ours(directory: Path, given: Given) -> tuple[list[Record], dict[str, Any]]:
+def ours(directory: Path, given: Given) -> tuple[list[Record], Mapping[str, Any]]:
     """Raises: ChildFailed: the command failed, or took too long."""
     clone, devices = directory / "clone", directory / "devices"
     devices.mkdir(parents=True)

@@ -362,9 +362,7 @@ class Campaign:
 
     def _check_apart(self) -> None:
         if self.apart is not None and not self.makers:
-            raise InvalidCampaign(
-                "apart is for a chain that paints or speaks, and this one has one step: leave it out."
-            )
+            raise InvalidCampaign("apart is for a chain that paints or speaks, and here nobody does: leave it out.")
         kinds = {"text"} | {self.parts[role].kind for role in self.makers}
         if self.apart and (unknown := sorted({*self.apart} - kinds)):
             raise InvalidCampaign(
