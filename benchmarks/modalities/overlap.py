@@ -4,8 +4,8 @@ A campaign writes, paints and speaks on timed devices (`timed_device`): the pain
 so each partition has three runs, and while one partition is painted the next is written and the one before is spoken.
 
 - Ours: `headrace run` in a fresh clone of what is committed, whose set-up is done: code server, daemon, webserver,
-  coordinator, a process for each run; three pretended GPUs, one for each kind. `--sharers` runs share one: while one
-  starts, the other works. Rows are reviewed, sealed, and made exactly once.
+  coordinator, a process for each run; three pretended GPUs, one for each kind. `--sharers` runs share one
+  and take turns: while one works, the next starts. Rows are reviewed, sealed, and made exactly once.
 - Peers (`--peers ray,daft`): the same rows and devices in one streaming job with an actor a stage. They keep no record
   of what was made: a job that dies begins anew.
 - Measured from the devices' own records: of the time between the painter's first and last item, the share in which its
@@ -58,9 +58,9 @@ roles:
     engine: {{name: timed, item_seconds: {speech}}}
     speech: {{duration_seconds_max: 20}}
 apart:
-  text: {{gpus: {share}, gpu_models: [T4]}}
-  image: {{gpus: {share}, gpu_models: [L4]}}
-  speech: {{gpus: {share}, gpu_models: [A10]}}
+  text: {{gpus: {share}, turns: {turns}, gpu_models: [T4]}}
+  image: {{gpus: {share}, turns: {turns}, gpu_models: [L4]}}
+  speech: {{gpus: {share}, turns: {turns}, gpu_models: [A10]}}
 """
 
 
@@ -116,6 +116,7 @@ def ours(directory: Path, given: Given) -> tuple[list[Record], Mapping[str, Any]
     for other in campaigns.glob("*.yaml"):
         other.unlink()
     shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.sharers:g}"}
+    shape["turns"] = "true" if given.sharers > 1 else "false"
     (campaigns / "overlap.yaml").write_text(_CAMPAIGN.format(**shape, **ITEM_SECONDS))
     lines = (f'{{"text": "Define word {number}."}}\n' for number in range(given.partitions * given.rows))
     (campaigns / "prompts.jsonl").write_text("".join(lines))

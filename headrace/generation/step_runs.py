@@ -18,16 +18,24 @@ class StepRun:
     """What each run of a step asks for; without a key, what the step's asset does."""
 
     gpus: Annotated[float, Gt(0)] | None = None
-    """`2`: whole GPUs; `0.5`: a share of one, so that the next partition's run loads while this one works."""
+    """`2`: whole GPUs; `0.5`: a share of one."""
     gpu_memory_mib: Annotated[int, Ge(1)] | None = None
     """MiB that a share may use, or that each whole GPU must have."""
     gpu_models: tuple[str, ...] = ()
     """Allowed models, such as `L4`; none named: any."""
+    turns: bool = False
+    """Whether runs that share a GPU work on it one after another: each loads its model while the one before works."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.gpus is not None and self.gpus > 1 and not float(self.gpus).is_integer():
             raise InvalidCampaign(f"gpus must be a whole number, or a share below 1 of one GPU, got {self.gpus}.")
+
+        if self.turns and (self.gpus is None or self.gpus >= 1):
+            raise InvalidCampaign(
+                f"turns are for runs that share a GPU, got gpus: {self.gpus}: ask for a share, such as 0.5, or leave "
+                "turns out."
+            )
 
     @property
     def tags(self) -> dict[str, str]:
