@@ -48,6 +48,8 @@ def test_an_empty_apart_asks_for_runs_of_their_own_and_none_for_one() -> None:
         ({"speech": {}}, "no role of this campaign makes any: name some of image, text"),
         ({"image": {"gpus": 1.5}}, "whole number, or a share below 1"),
         ({"image": {"gpus": 0}}, "gpus must be null or above 0"),
+        ({"image": {"turns": True}}, "turns are for runs that share a GPU"),
+        ({"image": {"turns": True, "gpus": 1}}, "turns are for runs that share a GPU"),
         ({"film": {}}, "film"),
     ],
 )
