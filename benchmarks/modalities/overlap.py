@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).parents[2]
 # Seconds an item, in the order of the chain.
 ITEM_SECONDS = {"text": 0.02, "image": 0.15, "speech": 0.05}
 _GPUS = {"text": "T4", "image": "L4", "speech": "A10"}
-_MICRO_BATCH_ROWS = 8
+_MICRO_BATCH_ROWS = 16
 _SECONDS_MAX = 900.0
 _CAMPAIGN = """
 name: overlap

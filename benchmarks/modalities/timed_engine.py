@@ -32,6 +32,8 @@ class TimedMaker(EchoMediaEngine):
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening.member)
         self._device = _device_of(opening)
+        # What the first item would import is imported as a model loads.
+        asyncio.run(super().make(MediaTurn(unit="warm-up", text="A first item.", seed=0)))
 
     async def make(self, turn: MediaTurn) -> MediaAnswer:
         await asyncio.to_thread(self._device.work, turn.unit)
