@@ -257,6 +257,8 @@ class _Making:
         try:
             self._note_drift(engine.build, work.wanted_build())
             # Checked again after each batch, since another worker may have made some.
+            # Arrow imports pandas with its first Python value, which takes up to a second: not while a GPU waits.
+            pa.array([0])
             with self.turn(work.step.kind):
                 while missing := self.missing(work):
                     self._report()
