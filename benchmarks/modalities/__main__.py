@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--partitions", type=whole(1), default=10, help="of --overlap")
     parser.add_argument("--rows", type=whole(1), default=80, help="of --overlap, in a partition")
-    parser.add_argument("--sharers", type=whole(1), default=2, help="of --overlap: runs that share a GPU")
+    parser.add_argument("--sharers", type=whole(1), default=3, help="of --overlap: runs that share a GPU")
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
     body, bars = {}, Bars()

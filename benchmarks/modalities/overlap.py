@@ -115,7 +115,7 @@ def ours(directory: Path, given: Given) -> tuple[list[Record], Mapping[str, Any]
     campaigns = clone / "resources/campaigns"
     for other in campaigns.glob("*.yaml"):
         other.unlink()
-    shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.sharers:g}"}
+    shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.sharers:.3f}"[:4]}
     shape["turns"] = "true" if given.sharers > 1 else "false"
     (campaigns / "overlap.yaml").write_text(_CAMPAIGN.format(**shape, **ITEM_SECONDS))
     lines = (f'{{"text": "Define word {number}."}}\n' for number in range(given.partitions * given.rows))
