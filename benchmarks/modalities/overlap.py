@@ -115,8 +115,13 @@ def ours(directory: Path, given: Given) -> tuple[list[Record], Mapping[str, Any]
     campaigns = clone / "resources/campaigns"
     for other in campaigns.glob("*.yaml"):
         other.unlink()
-    shape = {"partitions": given.partitions, "micro_batch_rows": _MICRO_BATCH_ROWS, "share": f"{1 / given.sharers:.3f}"[:4]}
-    shape["turns"] = "true" if given.sharers > 1 else "false"
+    shape = {
+        "partitions": given.partitions,
+        "micro_batch_rows": _MICRO_BATCH_ROWS,
+        # Rounded down, so that all fit.
+        "share": f"{int(100 / given.sharers) / 100:g}",
+        "turns": "true" if given.sharers > 1 else "false",
+    }
     (campaigns / "overlap.yaml").write_text(_CAMPAIGN.format(**shape, **ITEM_SECONDS))
     lines = (f'{{"text": "Define word {number}."}}\n' for number in range(given.partitions * given.rows))
     (campaigns / "prompts.jsonl").write_text("".join(lines))
