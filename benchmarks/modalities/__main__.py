@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
-from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, paired, storage
+from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, overlap, paired, storage
 from benchmarks.modalities.parts import Given, Outcome
+from pipelines.setup import RAY_AND_DAFT
 
 # In the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
@@ -20,11 +21,12 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "overhead": overhead.run,
     "paired": paired.run,
     "storage": storage.run,
+    "overlap": overlap.run,
     "gates_pictures": gates_pictures.run,
     "gates_speech": gates_speech.run,
 }
 GATES = ("gates_pictures", "gates_speech")
-PEERS: dict[str, str | Path] = {"lance": "lance"}
+PEERS: dict[str, str | Path] = {"lance": "lance", "ray": RAY_AND_DAFT / "bin/ray", "daft": RAY_AND_DAFT / "bin/python"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=whole(1), default=100)
     parser.add_argument("--items", type=whole(1), default=10_000, help="of --storage")
     parser.add_argument("--runs", type=whole(1), default=5, help="of --overhead and --storage")
-    parser.add_argument("--peers", type=some_of(PEERS), default=[], help=f"of --storage: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peers", type=some_of(PEERS), default=[], help=f"of --storage and --overlap: {', '.join(PEERS)}"
+    )
+    parser.add_argument("--partitions", type=whole(1), default=10, help="of --overlap")
+    parser.add_argument("--rows", type=whole(1), default=80, help="of --overlap, in a partition")
+    parser.add_argument("--sharers", type=whole(1), default=3, help="of --overlap: runs that share a GPU")
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
     only = [*(given.only or ()), *(GATES if given.gates else ())]

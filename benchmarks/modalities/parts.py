@@ -20,6 +20,9 @@ class Given:
     items: int
     runs: int
     each: int
+    partitions: int
+    rows: int
+    sharers: int
     peers: tuple[str, ...]
 
     @classmethod
@@ -32,6 +35,9 @@ class Given:
             items=options.items,
             runs=options.runs,
             each=options.each,
+            partitions=options.partitions,
+            rows=options.rows,
+            sharers=options.sharers,
             peers=tuple(options.peers),
         )
 

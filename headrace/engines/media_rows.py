@@ -9,7 +9,7 @@ from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefuse
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
-from headrace.engines.media_bytes import MediaFacts
+from headrace.engines.media_bytes import MediaFacts, prepare
 from headrace.engines.registry import open_media_engine
 from headrace.engines.rows import error_text, stop_if_away
 from headrace.store.objects import ObjectStore
@@ -103,6 +103,7 @@ def open_media_rows(version_set: VersionSet, role: str, objects: ObjectStore, de
         InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_media_engine`.
     """
     member = version_set.member(role)
+    prepare(member.picture or member.speech)
     return MediaRows(member, open_media_engine(member, version_set.engine_of(role), objects, deployment))
 
 

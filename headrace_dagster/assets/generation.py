@@ -1,7 +1,9 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
+import os
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -31,6 +33,7 @@ from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
+from headrace.placement.gpu_turns import turn_on
 from headrace.rollout.journal import Journal
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
@@ -200,6 +203,13 @@ class _Making:
         context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
         return claim
 
+    def turn(self, kind: MemberKind) -> AbstractContextManager[None]:
+        """On the GPU that this run shares, where the campaign's file asks for turns."""
+        asked, device = (self.campaign.apart or {}).get(kind), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if asked is None or not asked.turns or not device:
+            return nullcontext()
+        return turn_on(device, self.campaigns.home_directory() / "gpu_turns")
+
     def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
         """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
         context, campaign = self.context, self.campaign
@@ -213,6 +223,7 @@ class _Making:
             open_engine=partial(self.engines.open_rows, **opening),
             open_media=partial(self.engines.open_media, **opening),
             up_to=up_to,
+            turn=self.turn,
             worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
             progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
         )
