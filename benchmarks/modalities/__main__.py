@@ -8,7 +8,6 @@ last bits of their sums as those of any model do. The exit status is 1 if a bar 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
 from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, overlap, paired, storage
@@ -31,11 +30,10 @@ PEERS: dict[str, str | Path] = {"lance": "lance", "ray": RAY_AND_DAFT / "bin/ray
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("modalities", __doc__)
-    chosen: dict[str, Any] = {"action": "append_const", "dest": "only"}
-    parser.add_argument("--exact", const="exact", **chosen, help="same bytes in any batch, and after kill -9")
-    parser.add_argument("--overhead", const="overhead", **chosen, help="CPU beside bare loops")
-    parser.add_argument("--paired", const="paired", **chosen, help="two painters on the same texts")
-    parser.add_argument("--storage", const="storage", **chosen, help="many pictures beside loose files")
+    for name, part in PARTS.items():
+        summary = (sys.modules[part.__module__].__doc__ or "").splitlines()[0]
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, action="append_const", const=name, dest="only", help=summary)
     parser.add_argument(
         "--gates", action="store_true", help="what the review catches of sabotage, and takes of true ones"
     )
