@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
+from benchmarks.measuring import parser_of, require_peers, some_of, whole
 from benchmarks.modalities import exact, overhead, paired, storage
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome, run_parts
 
 # In the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
@@ -40,13 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", type=some_of(PEERS), default=[], help=f"of --storage: {', '.join(PEERS)}")
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
-    body, bars = {}, Bars()
-    for part in given.only or PARTS:
-        progress.print(f"part {part}")
-        with scratch(f"modalities-{part}") as directory:
-            outcome = PARTS[part](Given.of(given), directory)
-        body[part], bars = outcome.body, bars | outcome.bars
-    return finish({"benchmark": "modalities", **body}, bars, given.json)
+    return run_parts("modalities", PARTS, given.only or PARTS, Given.of(given), given.json)
 
 
 if __name__ == "__main__":

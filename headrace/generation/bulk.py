@@ -170,14 +170,8 @@ def generate_partition(
         taken=TakenRows(claim=claim, version_set=version_set, handoffs=handoffs, prompts_digest=prompts.content_digest),
     )
     works = works_of(plan, steps, open_engine, open_media)
-    making = _Making(
-        plan=plan,
-        claims=claims,
-        worker=worker,
-        progress=progress,
-        monotonic=monotonic,
-        spending=Spending.of(claim, campaign, handoffs, monotonic),
-    )
+    spending = Spending.of(claim, campaign, handoffs, monotonic)
+    making = _Making(plan=plan, claims=claims, worker=worker, progress=progress, monotonic=monotonic, spending=spending)
     for work in _up_to(works, up_to):
         making.run(work)
     texts, execution = assemble(making.commits(works[0]), rows, asked)

@@ -169,16 +169,17 @@ GENERATED_CONTENT = _schema(
     error=_nullable(_STRING),
 )
 
-EXECUTION = _schema(
-    row_id=_STRING,
-    micro_batch=pa.int32(),
-    seconds=pa.float64(),
-    attempt=pa.int32(),
-    retries=pa.int32(),
-    host=_STRING,
-    run_id=_STRING,
-    deterministic=pa.bool_(),
-)
+# How a row, or a part of one, was made.
+_MADE: dict[str, pa.DataType] = {
+    "micro_batch": pa.int32(),
+    "seconds": pa.float64(),
+    "attempt": pa.int32(),
+    "retries": pa.int32(),
+    "host": _STRING,
+    "run_id": _STRING,
+    "deterministic": pa.bool_(),
+}
+EXECUTION = _schema(row_id=_STRING, **_MADE)
 
 # The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
 TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
@@ -191,13 +192,7 @@ MEDIA_EXECUTION = _schema(
     seed=pa.int64(),
     finish_reason=_STRING,  # "stop" | "error" | "refused" | "skipped"
     error=_nullable(_STRING),
-    micro_batch=pa.int32(),
-    seconds=pa.float64(),
-    attempt=pa.int32(),
-    retries=pa.int32(),
-    host=_STRING,
-    run_id=_STRING,
-    deterministic=pa.bool_(),
+    **_MADE,
     taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
 )
 
