@@ -1,6 +1,7 @@
 """One shard of a campaign with a prompt file of its own, and how `headrace run` walks through its day."""
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from headrace.generation.freshness import shown_mark
@@ -13,7 +14,7 @@ from tests.headrace_dagster.dagster_stand_in import StandIn, serving
 NUM_PROMPTS = 3
 
 
-class CampaignWork:
+class CampaignWork(ABC):
     site: Site
 
     def __init__(self, root: Path) -> None:
@@ -22,6 +23,20 @@ class CampaignWork:
 
     def write(self, num_prompts: int) -> None:
         self.prompts.write_text("\n".join(json.dumps({"text": f"Define word {n}."}) for n in range(num_prompts)))
+
+    def make(self, job: str, partition: str) -> None:
+        """Does what a run of the job does."""
+        if job == "list_prompts":
+            self.site.draw_prompts(self.home)
+        elif job == "review":
+            self.review(partition)
+        elif job == "report":
+            self.tell()
+        else:
+            self.generate(job, partition)
+
+    @abstractmethod
+    def generate(self, job: str, partition: str) -> None: ...
 
     def review(self, partition: str) -> None:
         content = self.site.handoffs.open("generated_content", partition)

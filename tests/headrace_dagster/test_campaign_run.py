@@ -38,8 +38,6 @@ ALL = ["list_prompts", "generate", "review", "report"]
 
 
 class Work(CampaignWork):
-    """`make` does what a run of each job does."""
-
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         campaign = make_campaign(num_shards=1, prompts=PromptSource(files=str(self.prompts)))
@@ -51,17 +49,13 @@ class Work(CampaignWork):
         self.num_reviews = 0
         self.before_review: Callable[[], object] = lambda: None
 
-    def make(self, job: str, partition: str) -> None:
-        site = self.site
-        if job == "list_prompts":
-            site.draw_prompts(self.home)
-        elif job == "generate":
-            site.generate(site.open_claim(f"run-{len(site.handoffs.versions('generated_content', partition))}"))
-        elif job == "review":
-            self.before_review()
-            self.review(partition)
-        else:
-            self.tell()
+    def generate(self, job: str, partition: str) -> None:
+        num_before = len(self.site.handoffs.versions("generated_content", partition))
+        self.site.generate(self.site.open_claim(f"run-{num_before}"))
+
+    def review(self, partition: str) -> None:
+        self.before_review()
+        super().review(partition)
 
 
 @pytest.fixture

@@ -29,17 +29,9 @@ class Work(CampaignWork):
             )
         self.num_generated: list[int] = []
 
-    def make(self, job: str, partition: str) -> None:
-        site = self.site
-        if job == "list_prompts":
-            site.draw_prompts(self.home)
-        elif job in ("generate", "generate_with_media", "paint"):
-            kind = {"generate": "text", "paint": "image"}.get(job)
-            self.num_generated.append(site.generate(site.open_claim(), up_to=kind).num_generated_now)
-        elif job == "review":
-            self.review(partition)
-        else:
-            self.tell()
+    def generate(self, job: str, partition: str) -> None:
+        kind = {"generate": "text", "paint": "image"}.get(job)
+        self.num_generated.append(self.site.generate(self.site.open_claim(), up_to=kind).num_generated_now)
 
 
 @pytest.fixture
