@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
+from benchmarks.measuring import parser_of, require_peers, some_of, whole
 from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, overlap, paired, storage
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome, run_parts
 from pipelines.setup import RAY_AND_DAFT
 
 # In the order in which they run; each has a scratch directory of its own.
@@ -53,13 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
     only = [*(given.only or ()), *(GATES if given.gates else ())]
-    body, bars = {}, Bars()
-    for part in only or PARTS:
-        progress.print(f"part {part}")
-        with scratch(f"modalities-{part}") as directory:
-            outcome = PARTS[part](Given.of(given), directory)
-        body[part], bars = outcome.body, bars | outcome.bars
-    return finish({"benchmark": "modalities", **body}, bars, given.json)
+    return run_parts("modalities", PARTS, only or PARTS, Given.of(given), given.json)
 
 
 if __name__ == "__main__":

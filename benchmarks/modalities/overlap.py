@@ -26,9 +26,10 @@ from typing import Any
 import psutil
 
 from benchmarks.measuring import Bars, ChildFailed, at_least, at_most, print_table, progress, rounded, run_child
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
 from benchmarks.modalities.timed_device import PLACE
 from benchmarks.modalities.timed_records import Record, busy_share, gaps, records_in
+from benchmarks.parts import Outcome
 from pipelines.setup import RAY_AND_DAFT
 
 CHECKOUT = Path(__file__).parents[2]

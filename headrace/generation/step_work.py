@@ -31,21 +31,6 @@ _Q = TypeVar("_Q")
 _R = TypeVar("_R", GenerationResult, MediaResult)
 
 
-class Loaded(Protocol):
-    """What a step's engine has, whatever it makes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def build(self) -> str: ...
-
-    @property
-    def deterministic(self) -> bool: ...
-
-    def close(self) -> None: ...
-
-
 class OpenRows(Protocol):
     def __call__(self, version_set: VersionSet, /) -> RowMaker: ...
 

@@ -37,7 +37,7 @@ from headrace.placement.gpu_turns import turn_on
 from headrace.rollout.journal import Journal
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.assets.asset_site import Site
+from headrace_dagster.assets.asset_site import Body, Site
 from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
@@ -104,36 +104,23 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=shown)
 
 
-def generated_images(
-    context: dg.AssetExecutionContext,
-    prompts: Handoff,
-    store: StoreResource,
-    campaigns: CampaignsResource,
-    engines: EnginesResource,
-    site: Site,
-) -> dg.MaterializeResult:
-    """A picture for each row of one campaign shard's day, of the version set that made its text.
+def _media_body(kind: MemberKind, name: str, told: str) -> Body:
+    """The body of the asset `name`, which is told of as `told`: pictures and recordings differ in nothing else."""
 
-    The index of packed media; `row_id` and the attribute `role` say whose picture an item is, and media_execution has
-    the rows that got none. Nothing of a row is published before all of its parts are made. Empty where the campaign
-    paints nothing. Read by reviewed_content.
-    """
-    return _made_media("image", _Making(context, prompts, store, campaigns, engines, site))
+    def body(
+        context: dg.AssetExecutionContext,
+        prompts: Handoff,
+        store: StoreResource,
+        campaigns: CampaignsResource,
+        engines: EnginesResource,
+        site: Site,
+    ) -> dg.MaterializeResult:
+        return _made_media(kind, _Making(context, prompts, store, campaigns, engines, site))
 
-
-def generated_speech(
-    context: dg.AssetExecutionContext,
-    prompts: Handoff,
-    store: StoreResource,
-    campaigns: CampaignsResource,
-    engines: EnginesResource,
-    site: Site,
-) -> dg.MaterializeResult:
-    """A recording for each row of one campaign shard's day, of the version set that made its text.
-
-    As generated_images, with recordings. Read by reviewed_content.
-    """
-    return _made_media("speech", _Making(context, prompts, store, campaigns, engines, site))
+    # A site reads the key's last part and the description from these.
+    body.__name__ = body.__qualname__ = name
+    body.__doc__ = told
+    return body
 
 
 def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
@@ -147,6 +134,26 @@ def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
     sealed = outcome.sealed.media[kind]
     shown = media_metadata(MediaSet.open(sealed))
     return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures()})
+
+
+generated_images = _media_body(
+    "image",
+    "generated_images",
+    """A picture for each row of one campaign shard's day, of the version set that made its text.
+
+    The index of packed media; `row_id` and the attribute `role` say whose picture an item is, and media_execution has
+    the rows that got none. Nothing of a row is published before all of its parts are made. Empty where the campaign
+    paints nothing. Read by reviewed_content.
+    """,
+)
+generated_speech = _media_body(
+    "speech",
+    "generated_speech",
+    """A recording for each row of one campaign shard's day, of the version set that made its text.
+
+    As generated_images, with recordings. Read by reviewed_content.
+    """,
+)
 
 
 @dataclass(frozen=True)
