@@ -31,7 +31,7 @@ def test_a_stream_that_runs_is_held_as_one_text_and_not_as_its_pieces() -> None:
     steps: list[Step] = []
 
     async def held() -> int:
-        member = make_member(decoding=replace(make_member().decoding, max_new_tokens=NUM_WORDS))
+        member = make_member(decoding=replace(make_member().writing, max_new_tokens=NUM_WORDS))
         chain = RoleChain(id="set", roles=(LoadedRole(member=member, engine=Streaming()),))
         pieces = chain.stream(Conversation.of("a"), unit="u", seed=1, report=steps.append)
         await anext(pieces)

@@ -112,13 +112,12 @@ def start(site: MediaSite, version_set: VersionSet) -> str:
 def make_reviewed_site(directory: Path, *, shards: Sequence[int] = (0,), **changes: Any) -> MediaSite:
     """Partitions of rows with pictures and recordings, reviewed: the shorter texts are rejected. Returns the last."""
     campaign = replace(make_media_campaign(), **({"review": ReviewSettings(words_min=10)} | changes))
-    for shard in shards:
-        site = MediaSite(directory, campaign=campaign, partition=make_partition(shard))
-        if shard == shards[0]:
-            site.roll_out_set(INITIALIZED, site.make_set())
+    sites = [MediaSite(directory, campaign=campaign, partition=make_partition(shard)) for shard in shards]
+    sites[0].roll_out_set(INITIALIZED, sites[0].make_set())
+    for shard, site in zip(shards, sites, strict=True):
         site.put_prompts([f"{text} {shard}" for text in TEXTS])
         review_site(site, site.generate().content)
-    return site
+    return sites[-1]
 
 
 def review_site(site: MediaSite, content: Handoff) -> Handoff:
