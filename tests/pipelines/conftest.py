@@ -1,10 +1,12 @@
 """The deployment that sensors look at."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from resources.settings import CHECKOUT
 from tests.pipelines.sensor_site import Deployment
 
 
@@ -23,4 +25,8 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     monkeypatch.setenv("HEADRACE_ENGINE", "echo")
     monkeypatch.delenv("HEADRACE_SERVICES", raising=False)
+    # The demo's other campaign waits for models that these tests do not register.
+    (tmp_path / "of-glossary").mkdir()
+    shutil.copy(CHECKOUT / "resources/campaigns/glossary.yaml", tmp_path / "of-glossary")
+    monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(tmp_path / "of-glossary"))
     return Deployment(tmp_path)  # type: ignore[return-value]  # a fixture's annotation, not a generator

@@ -91,6 +91,7 @@ def test_recipe_and_campaign_files_become_partition_keys_once_and_stay_when_the_
             "smollm2-135m.define",
             "smollm2-135m.define-hot",
             "twemoji-painter.learn",
+            "twemoji-painter.learn-few",
             "twemoji-painter.learn-half",
         ],
         "campaign": ["glossary"],
@@ -136,7 +137,11 @@ def nightly(instance: dg.DagsterInstance) -> list[str | None]:
 def test_the_nightly_schedule_asks_for_the_new_day_once_however_often_it_ticks(
     kept_instance: dg.DagsterInstance,
 ) -> None:
-    wanted = [f"prompts:2026-11-22|glossary-{shard:02d}" for shard in range(10)]
+    shards = [
+        *(f"glossary-{shard:02d}" for shard in range(10)),
+        *(f"picture-dictionary-{shard:02d}" for shard in range(5)),
+    ]
+    wanted = [f"prompts:2026-11-22|{shard}" for shard in shards]
     assert nightly(kept_instance) == nightly(kept_instance) == wanted
 
 

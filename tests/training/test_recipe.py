@@ -31,6 +31,7 @@ def test_the_shipped_recipes_load_and_are_named_after_their_keys() -> None:
         "smollm2-135m.define",
         "smollm2-135m.define-hot",
         "twemoji-painter.learn",
+        "twemoji-painter.learn-few",
         "twemoji-painter.learn-half",
     }
     assert {path.stem for path in RECIPES.glob("*.yaml")} == set(recipes)
