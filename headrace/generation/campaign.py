@@ -7,6 +7,7 @@ only through a rollout.
 
 import glob
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from headrace.generation.steps import places_of
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
-from headrace.text_templates import placeholders
+from headrace.text_templates import check_filled, placeholders
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, check_delimiter
@@ -108,6 +109,10 @@ class PromptSource:
     @property
     def is_pool(self) -> bool:
         return "{day}" not in self.files
+
+
+# Batches of a role that paints or speaks lie in a directory of its name, beside the texts' own batches.
+_BATCH_NAME = re.compile(r"b\d{5,}\.arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,12 +295,23 @@ class Campaign:
         _ = self.parts
 
     def _check_templates(self) -> None:
-        """What roles that paint or speak are asked can be filled in from what a row has."""
+        """What roles that paint or speak are asked can be filled in from what a row has, each place in one way."""
+        taken = {"prompt", *self.prompts.carry, *(["term"] if self.prompts.term_column is not None else [])}
+        if self.makers and self.writers and self.writers[-1] in taken:
+            raise InvalidCampaign(
+                f"roles: {{{self.writers[-1]}}} in a template would stand for two things, what the role "
+                f"{self.writers[-1]!r} writes and what every prompt has: give the role another name."
+            )
         for role in self.makers:
+            if _BATCH_NAME.fullmatch(role):
+                raise InvalidCampaign(
+                    f"roles: a role's name must not be that of a micro-batch's object, got {role!r}: give it another."
+                )
             self._check_places(f"roles: {role}: template", self.roles[role].template or "{text}")
 
     def _check_places(self, name: str, template: str) -> None:
         known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
+        check_filled(name, template, texts=known - set(self.prompts.carry))
         if unknown := sorted(placeholders("template", template) - known):
             raise InvalidCampaign(
                 f"{name} may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got {{{unknown[0]}}} in "

@@ -74,7 +74,8 @@ def export_media_folder(
             name = _name(item, names)
             with (partial / kind / name).open("xb") as file:
                 file.writelines(chunks)
-            line = {"file_name": name, **row, **stated(item)}
+            # A prompt's own column may have the name by which readers find the file.
+            line = {"file_name": name} | {**row, **stated(item), "file_name": name}
             tables[kind].write(json.dumps(line, ensure_ascii=False, default=_as_text) + "\n")
             num_items += 1
             progress(1)

@@ -5,6 +5,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -49,6 +50,19 @@ def test_a_campaigns_media_are_files_named_by_row_and_a_table_that_names_them(si
     for line in lines_of(tmp_path / "out", "audio"):
         with wave.open(str(tmp_path / "out/audio" / line["file_name"])) as opened:
             assert opened.getnframes() / opened.getframerate() == pytest.approx(line["duration_seconds"])
+
+
+def test_a_prompts_own_column_names_no_file(site: Site, tmp_path: Path) -> None:
+    for key in site.handoffs.partitions("reviewed_content"):
+        found = site.handoffs.open("reviewed_content", key)
+        table = found.table()
+        named = table.append_column("file_name", pa.array(["../../elsewhere.png"] * table.num_rows, pa.string()))
+        versions = {"code_version": "1", "run_id": "r", "input_versions": found.manifest.input_versions}
+        site.handoffs.publish("reviewed_content", key, named, **versions)
+    result = run("export", site.partition.campaign, tmp_path / "out", "-f", "folder", store=site.directory)
+    assert result.exit_code == 0, result.output
+    lines = lines_of(tmp_path / "out", "images")
+    assert {line["file_name"] for line in lines} == {f"{row_id}.png" for row_id in _kept(site)}
 
 
 def test_a_kinds_folder_is_a_dataset_of_hugging_face(site: Site, tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def test_subtitles_follow_each_other_to_the_end(text: str) -> None:
     assert all(len(cue.replace("&gt;", ">")) <= 84 for *_, cue in cues)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((1, 300), (27, 8100)), ((8192, 1), (8192, 1)), ((1, 1), (256, 256))])
+def test_a_line_of_pixels_is_no_film_of_millions(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert film(make_picture(*size), make_wav(800), TEXT, ClipSettings())[1] == shown
+
+
 def test_the_same_parts_give_the_same_bytes_here_and_in_another_process(made: bytes, tmp_path: Path) -> None:
     again, *_ = film(make_picture(), make_wav(4000), TEXT, ClipSettings())
     assert again == made

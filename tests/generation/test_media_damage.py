@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import RepinRequired
+from headrace.errors import HandoffMissing, RepinRequired
+from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows, void_unsealed
 from headrace.generation.sealed_tables import (
     CONTENT,
@@ -195,3 +196,11 @@ def test_rows_that_the_plan_keeps_unpublished_keep_their_parts(tmp_path: Path) -
     for asset in (UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH):
         assert num_items(site, asset, claim.id) == len(TEXTS)
     assert site.objects.list(claim.batches_prefix) == []
+
+
+def test_rows_whose_pictures_are_gone_are_not_judged_without_them(site: MediaSite) -> None:
+    content = site.generate().content
+    site.objects.delete(manifest_key(IMAGES, site.partition.key, 1))
+    with pytest.raises(HandoffMissing, match="has parts that painter made, and generated_images is gone"):
+        review_content(content, site.handoffs, site.campaign)
+    assert review_content(site.generate().content, site.handoffs, site.campaign).num_kept == len(TEXTS)
