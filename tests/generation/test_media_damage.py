@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import HandoffMissing, RepinRequired
+from headrace.errors import HandoffCorrupt, HandoffMissing, RepinRequired
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows, void_unsealed
 from headrace.generation.sealed_tables import (
@@ -22,7 +22,7 @@ from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.reading import MediaSet
 from headrace.rollout.states import ABORTED
-from tests.generation.builders import TEXTS, make_prompts
+from tests.generation.builders import TEXTS, ScriptedEngine, make_prompts
 from tests.generation.media_builders import MediaSite, make_media_campaign, make_media_site, start
 
 
@@ -204,3 +204,23 @@ def test_rows_whose_pictures_are_gone_are_not_judged_without_them(site: MediaSit
     with pytest.raises(HandoffMissing, match="has parts that painter made, and generated_images is gone"):
         review_content(content, site.handoffs, site.campaign)
     assert review_content(site.generate().content, site.handoffs, site.campaign).num_kept == len(TEXTS)
+
+
+def test_no_picture_is_published_with_another_text(site: MediaSite) -> None:
+    claim, said = site.open_claim(), iter(range(1000))
+
+    class Talking(ScriptedEngine):
+        """Writes something else each time."""
+
+        def generate(self, requests: Any) -> Any:
+            return [replace(one, text=f"{one.text} {next(said)}") for one in super().generate(requests)]
+
+    site.generate(claim, open_engine=lambda _: Talking(), up_to="image")
+    site.objects.delete(claim.batch_key(0))
+    with pytest.raises(HandoffCorrupt, match=r"painter/b00000.arrow was made of other texts .*Delete that file"):
+        site.generate(claim, open_engine=lambda _: Talking())
+    site.objects.delete(claim.batch_key(0, "painter"))
+    content = site.generate(claim, open_engine=lambda _: Talking()).content
+    made = site.handoffs.open(MEDIA_EXECUTION, site.partition.key).table().to_pylist()
+    asked = {row["row_id"]: row["asked"] for row in made if row["role"] == "speaker"}
+    assert asked == {row["row_id"]: row["output"] for row in content.table().to_pylist()}
