@@ -24,6 +24,7 @@ from headrace.generation.budget import Budget
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.steps import places_of
+from headrace.handoff.media.pictures import PIXELS_MAX
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
@@ -356,6 +357,12 @@ class Campaign:
 
     def _check_clips(self) -> None:
         kinds = {self.parts[role].kind for role in self.makers}
+        sizes = {role: how.width * how.height for role in self.makers if (how := self.parts[role].picture)}
+        if self.clips is not None and (large := [role for role, size in sizes.items() if size > PIXELS_MAX]):
+            raise InvalidCampaign(
+                f"clips: a film's picture has at most {PIXELS_MAX:,} pixels, got {sizes[large[0]]:,} of the role "
+                f"{large[0]!r}: leave clips out, or paint smaller."
+            )
         if self.clips is not None and (missing := {"image": "paints", "speech": "speaks"}.keys() - kinds):
             lacks = " and none that ".join(
                 word for kind, word in (("image", "paints"), ("speech", "speaks")) if kind in missing

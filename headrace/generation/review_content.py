@@ -55,10 +55,12 @@ class RowParts:
     Attributes:
         kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
             the rows, whatever the campaign's file says by now.
+        speeds: of the roles that spoke, how fast.
         is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
     kinds: Mapping[str, MemberKind]
+    speeds: Mapping[str, float]
     is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -175,7 +177,8 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
     """
     if TEXTS_OF not in content.attributes:
         return None
-    _, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
+    version_set = VersionSets(handoffs.objects).get(content.attributes["version_set"])
+    _, *later = steps_of(version_set)
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
@@ -209,7 +212,8 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
             f"{content.asset}[{content.partition}] again.",
             handoff=content.label,
         )
-    return RowParts(kinds=kinds, is_written=is_written, making=making, items=items, sets=sets)
+    speeds = {member.role: member.speech.speed for member in version_set.members if member.speech}
+    return RowParts(kinds=kinds, speeds=speeds, is_written=is_written, making=making, items=items, sets=sets)
 
 
 def _is_any_made(making: Mapping[str, Mapping[str, Mapping[str, Any]]], role: str) -> bool:
@@ -273,10 +277,9 @@ def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_
     from headrace.generation.media_review.speech import speech_verdict
 
     limits = _limits_of("speech", campaign)
-    how = campaign.parts[role].speech if role in campaign.parts else None
     for row, content in _contents(parts, role, "speech"):
         asked = parts.making[row][role]["asked"]
-        verdict = speech_verdict(content, asked, limits, speed=how.speed if how else 1.0)
+        verdict = speech_verdict(content, asked, limits, speed=parts.speeds.get(role, 1.0))
         heard = {} if verdict.heard is None else {"heard": verdict.heard}
         yield row, verdict.faults, {**verdict.figures, **heard}
 

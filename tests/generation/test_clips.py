@@ -17,6 +17,7 @@ from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.clips import cues_of, film, seal_clips
 from headrace.generation.opus import ogg_opus
 from headrace.handoff.media.reading import MediaSet
+from headrace.version_sets.media_settings import Picture
 from tests.generation.media_builders import make_media_campaign, make_media_site, make_roles
 from tests.handoff.media.builders import make_wav
 
@@ -142,3 +143,9 @@ def test_a_chain_without_a_voice_makes_no_films() -> None:
     del roles["speaker"]
     with pytest.raises(InvalidCampaign, match="the chain has no role that speaks: add it, or leave clips out"):
         replace(make_media_campaign(roles), clips=ClipSettings())
+
+
+def test_a_picture_is_not_too_large_for_a_film() -> None:
+    painter = replace(make_roles()["painter"], picture=Picture(width=8192, height=8192))
+    with pytest.raises(InvalidCampaign, match="clips: a film's picture has at most 33,554,432 pixels, got 67,108,864"):
+        make_media_campaign(make_roles(painter=painter), clips=ClipSettings())
