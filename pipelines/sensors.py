@@ -8,7 +8,7 @@ fails for good. Rollouts are the exception: a rollback must not be lost with its
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -23,7 +23,7 @@ from headrace.generation.claims import Claims
 from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
-from headrace.generation.under_way import claims_under_way, makes_media
+from headrace.generation.under_way import claims_under_way, makes_media, unmade_kinds
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition, digest_text
 from headrace.placement.demand import REASON
@@ -36,19 +36,22 @@ from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.assets.generation import MEDIA_ASSETS
 from headrace_dagster.partition_keys import register_keys, unknown_keys
 from headrace_dagster.resources.campaigns import campaigns_resource
 from headrace_dagster.resources.rollouts import rollouts_resource
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
-from pipelines.jobs import GENERATION_WITH_MEDIA, JOBS, REGENERATION, WITH_MEDIA, run_assets
+from pipelines.jobs import ASSETS_OF_JOB, GENERATION_WITH_MEDIA, JOBS, REGENERATION, WITH_MEDIA, run_assets
 from resources.partition_keys import keys_of_files
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
 
 # How often a rollout run is requested again if it has not recorded its decision: the registry refused it, or it died.
 ASK_AGAIN_SECONDS = 600
+# Kind of part → the job that makes it of texts that are there.
+_LATER_JOBS: dict[MemberKind, str] = {"image": "paint", "speech": "speak"}
 # How often all partitions are examined again after a rollback with nothing left to do.
 LOOK_AGAIN_SECONDS = 3600
 
@@ -135,7 +138,7 @@ def _rollout_request(
 
 
 @dg.sensor(
-    jobs=[JOBS["generate"], GENERATION_WITH_MEDIA],
+    jobs=[JOBS["generate"], GENERATION_WITH_MEDIA, JOBS["paint"], JOBS["speak"]],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],
 )
@@ -174,6 +177,8 @@ def _day_requests(
     sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
     making = ("generated_content", *MEDIA_ASSETS)
     in_flight = {key for key in prompts if key not in sealed and _under_way(instance, making, key)}
+    later = _later_steps(instance, handoffs, campaign, prompts)
+    in_flight |= {str(request.partition_key) for request in later}
     ready = dispatch(
         keys,
         state=state,
@@ -185,16 +190,40 @@ def _day_requests(
         day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
         places=claims.places(state, keys),
     )
-    begun = claims_under_way(handoffs.objects, campaign.name) if ready.start else {}
+    begun = claims_under_way(handoffs.objects, campaign.name) if ready.start and campaign.apart is None else {}
     requests = [
         dg.RunRequest(
             run_key=f"{key}:{inputs_digest(prompts[key])[:16]}",
             partition_key=key,
-            job_name=WITH_MEDIA.name if makes_media(handoffs.objects, campaign, state, begun.get(key)) else "generate",
+            tags=campaign.tags_apart("text"),
+            job_name=WITH_MEDIA.name
+            if campaign.apart is None and makes_media(handoffs.objects, campaign, state, begun.get(key))
+            else "generate",
         )
         for key in ready.start
     ]
-    return requests, ready.hold_reason
+    return [*later, *requests], ready.hold_reason
+
+
+def _later_steps(
+    instance: dg.DagsterInstance, handoffs: HandoffStore, campaign: Campaign, prompts: Mapping[str, Handoff]
+) -> list[dg.RunRequest]:
+    """Where the campaign wants its steps apart: runs of what attempts lack whose texts are made."""
+    if campaign.apart is None:
+        return []
+    begun = claims_under_way(handoffs.objects, campaign.name)
+    requests: list[dg.RunRequest] = []
+    for key in begun.keys() & prompts.keys():
+        num_rows = prompts[key].num_rows * campaign.prompts.variations
+        for kind in unmade_kinds(handoffs.objects, begun[key], num_rows):
+            job = _LATER_JOBS.get(kind)
+            if job is None or _under_way(instance, (*ASSETS_OF_JOB[job], *ASSETS_OF_JOB["generate"]), key):
+                continue
+            run_key = f"{begun[key].id}:{kind}"
+            requests.append(
+                dg.RunRequest(run_key=run_key, partition_key=key, job_name=job, tags=campaign.tags_apart(kind))
+            )
+    return requests
 
 
 @dg.sensor(job=JOBS["mirror"], minimum_interval_seconds=30, default_status=running_when_automated()[0])

@@ -35,17 +35,17 @@ SENTENCES = [
 ]
 
 
-def build_tiny_model(directory: Path, *, vocab: int = 512, tied: bool = True) -> Path:
-    """Writes model, tokenizer and chat template into `directory` (made if missing) and returns it.
+def tiny_tokenizer(special_tokens: dict[str, str], *, vocab: int, num_positions: int, sequence: str = "") -> Any:
+    """A byte-level BPE of `SENTENCES`. `vocab`: most ids.
 
-    `vocab` is the embedding's size; the tokenizer uses at most as many ids. Weights are bfloat16 on disk. `tied`: the
-    embedding is the output layer too.
+    Args:
+        special_tokens: `pad_token`, which also stands for what is unknown, `bos_token` and `eos_token`, in the order of
+            their ids.
+        sequence: what a text `$A` is made into, such as `<s> $A </s>`; empty: nothing is put around it.
     """
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
 
-    directory.mkdir(parents=True, exist_ok=True)
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -53,20 +53,35 @@ def build_tiny_model(directory: Path, *, vocab: int = 512, tied: bool = True) ->
         SENTENCES,
         trainers.BpeTrainer(
             vocab_size=vocab,
-            special_tokens=[END_OF_TEXT, START_OF_TURN, END_OF_TURN],
+            special_tokens=list(special_tokens.values()),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    if sequence:
+        used = [(token, bpe.token_to_id(token)) for token in special_tokens.values() if token in sequence.split()]
+        bpe.post_processor = processors.TemplateProcessing(single=sequence, special_tokens=used)
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        bos_token=START_OF_TURN,
-        eos_token=END_OF_TURN,
-        pad_token=END_OF_TEXT,
-        unk_token=END_OF_TEXT,
-        model_max_length=POSITIONS_MAX,
+        unk_token=special_tokens["pad_token"],
+        model_max_length=num_positions,
         clean_up_tokenization_spaces=False,
+        **special_tokens,
     )
+
+
+def build_tiny_model(directory: Path, *, vocab: int = 512, tied: bool = True) -> Path:
+    """Writes model, tokenizer and chat template into `directory` (made if missing) and returns it.
+
+    `vocab` is the embedding's size; the tokenizer uses at most as many ids. Weights are bfloat16 on disk. `tied`: the
+    embedding is the output layer too.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory.mkdir(parents=True, exist_ok=True)
+    special_tokens = {"pad_token": END_OF_TEXT, "bos_token": START_OF_TURN, "eos_token": END_OF_TURN}
+    tokenizer = tiny_tokenizer(special_tokens, vocab=vocab, num_positions=POSITIONS_MAX)
     tokenizer.chat_template = CHAT_TEMPLATE
 
     with torch.random.fork_rng():
@@ -81,9 +96,9 @@ def build_tiny_model(directory: Path, *, vocab: int = 512, tied: bool = True) ->
                 num_key_value_heads=2,
                 max_position_embeddings=POSITIONS_MAX,
                 tie_word_embeddings=tied,
-                bos_token_id=bpe.token_to_id(START_OF_TURN),
-                eos_token_id=bpe.token_to_id(END_OF_TURN),
-                pad_token_id=bpe.token_to_id(END_OF_TEXT),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
             )
         )
     model.to(torch.bfloat16).save_pretrained(directory, safe_serialization=True)

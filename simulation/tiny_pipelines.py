@@ -7,7 +7,7 @@ call gives the same bytes.
 from pathlib import Path
 from typing import Any
 
-from simulation.tiny_model import SENTENCES
+from simulation.tiny_model import tiny_tokenizer
 
 _POSITIONS_MAX = 64
 
@@ -137,28 +137,5 @@ def build_latent_pipeline(directory: Path) -> Path:
 
 
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    bpe.train_from_iterator(
-        SENTENCES,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<pad>", "<s>", "</s>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    bpe.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<pad>",
-        model_max_length=_POSITIONS_MAX,
-        clean_up_tokenization_spaces=False,
-    )
+    special_tokens = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return tiny_tokenizer(special_tokens, vocab=400, num_positions=_POSITIONS_MAX, sequence="<s> $A </s>")

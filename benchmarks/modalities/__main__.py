@@ -8,11 +8,12 @@ last bits of their sums as those of any model do. The exit status is 1 if a bar 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
-from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, paired, storage
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.measuring import parser_of, require_peers, some_of, whole
+from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, overlap, paired, storage
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome, run_parts
+from pipelines.setup import RAY_AND_DAFT
 
 # In the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
@@ -20,20 +21,20 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "overhead": overhead.run,
     "paired": paired.run,
     "storage": storage.run,
+    "overlap": overlap.run,
     "gates_pictures": gates_pictures.run,
     "gates_speech": gates_speech.run,
 }
 GATES = ("gates_pictures", "gates_speech")
-PEERS: dict[str, str | Path] = {"lance": "lance"}
+PEERS: dict[str, str | Path] = {"lance": "lance", "ray": RAY_AND_DAFT / "bin/ray", "daft": RAY_AND_DAFT / "bin/python"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("modalities", __doc__)
-    chosen: dict[str, Any] = {"action": "append_const", "dest": "only"}
-    parser.add_argument("--exact", const="exact", **chosen, help="same bytes in any batch, and after kill -9")
-    parser.add_argument("--overhead", const="overhead", **chosen, help="CPU beside bare loops")
-    parser.add_argument("--paired", const="paired", **chosen, help="two painters on the same texts")
-    parser.add_argument("--storage", const="storage", **chosen, help="many pictures beside loose files")
+    for name, part in PARTS.items():
+        summary = (sys.modules[part.__module__].__doc__ or "").splitlines()[0]
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, action="append_const", const=name, dest="only", help=summary)
     parser.add_argument(
         "--gates", action="store_true", help="what the review catches of sabotage, and takes of true ones"
     )
@@ -44,17 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=whole(1), default=100)
     parser.add_argument("--items", type=whole(1), default=10_000, help="of --storage")
     parser.add_argument("--runs", type=whole(1), default=5, help="of --overhead and --storage")
-    parser.add_argument("--peers", type=some_of(PEERS), default=[], help=f"of --storage: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--peers", type=some_of(PEERS), default=[], help=f"of --storage and --overlap: {', '.join(PEERS)}"
+    )
+    parser.add_argument("--partitions", type=whole(1), default=10, help="of --overlap")
+    parser.add_argument("--rows", type=whole(1), default=80, help="of --overlap, in a partition")
+    parser.add_argument("--sharers", type=whole(1), default=3, help="of --overlap: runs that share a GPU")
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
     only = [*(given.only or ()), *(GATES if given.gates else ())]
-    body, bars = {}, Bars()
-    for part in only or PARTS:
-        progress.print(f"part {part}")
-        with scratch(f"modalities-{part}") as directory:
-            outcome = PARTS[part](Given.of(given), directory)
-        body[part], bars = outcome.body, bars | outcome.bars
-    return finish({"benchmark": "modalities", **body}, bars, given.json)
+    return run_parts("modalities", PARTS, only or PARTS, Given.of(given), given.json)
 
 
 if __name__ == "__main__":

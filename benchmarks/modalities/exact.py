@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.measuring import at_least, at_most, print_table, progress
 from benchmarks.modalities.chain import ChainSite, Models, chain_campaign, texts_of
 from benchmarks.modalities.kills import killed_runs
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 from headrace.engines.asking import answers_of, close, media_of
 from headrace.engines.base import Message, Turn
 from headrace.engines.deployment import Deployment

@@ -30,7 +30,8 @@ from benchmarks.measuring import (
     require_peers,
     rounded,
 )
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.generation.media_review.pictures import Painted, PictureVerdict, measured, picture_verdicts
 from headrace.generation.media_review.references import References

@@ -28,7 +28,8 @@ from benchmarks.measuring import (
     require_peers,
     rounded,
 )
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 from headrace.engines.sound_samples import wav_of
 from headrace.generation.media_review.speech import SpeechVerdict, speech_verdict
 from headrace.generation.media_review.speech_settings import SpeechReview

@@ -18,7 +18,8 @@ from typing import Any
 from benchmarks.measuring import Bars, at_least, in_turns, measured, median, print_table, rounded
 from benchmarks.modalities.bare_loops import Loop, latents, pixels, speech, texts_by_length
 from benchmarks.modalities.chain import texts_of, voice
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 from headrace.engines.asking import answers_of, close, media_of
 from headrace.engines.base import Message, Turn
 from headrace.engines.deployment import Deployment

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.measuring import at_least, at_most, print_table
 from benchmarks.modalities.chain import ChainSite, chain_campaign, texts_of
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 from headrace.rollout.states import PROMOTED, STARTED
 from simulation.tiny_pipelines import build_pixel_pipeline
 

@@ -1,16 +1,15 @@
-"""What each part of this benchmark is given, and what it answers."""
+"""What each part of this benchmark is given."""
 
-from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measuring import Bars
 from benchmarks.modalities.chain import Models, tiny_models
+from benchmarks.parts import Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class Given(Options):
     """The command's options. `writer`, `painter`: directories of models; None: tiny ones, made on the spot."""
 
     writer: Path | None
@@ -20,20 +19,10 @@ class Given:
     items: int
     runs: int
     each: int
-    peers: tuple[str, ...]
-
-    @classmethod
-    def of(cls, options: Namespace) -> "Given":
-        return cls(
-            writer=options.writer,
-            painter=options.painter,
-            size=options.size,
-            kills=options.kills,
-            items=options.items,
-            runs=options.runs,
-            each=options.each,
-            peers=tuple(options.peers),
-        )
+    partitions: int
+    rows: int
+    sharers: int
+    peers: Sequence[str]
 
     def models(self, directory: Path) -> Models:
         tiny = tiny_models(directory)
@@ -42,11 +31,3 @@ class Given:
             painter=self.painter or tiny.painter,
             size=self.size if self.painter else tiny.size,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """`body`: figures for the last line; `bars`: named so that no other part has the same."""
-
-    body: dict[str, Any]
-    bars: Bars

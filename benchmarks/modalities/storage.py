@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.measuring import at_most, in_turns, measured, median, print_table, rounded
 from benchmarks.media.peers import Headrace, Lance, LooseFiles, Peer
-from benchmarks.modalities.parts import Given, Outcome
+from benchmarks.modalities.parts import Given
+from benchmarks.parts import Outcome
 
 _ITEM_BYTES = 2000
 _NUM_READ = 100

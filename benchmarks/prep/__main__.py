@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measuring import Bars, finish, parser_of, progress, require_peers, scratch, some_of, whole
+from benchmarks.measuring import parser_of, require_peers, some_of, whole
+from benchmarks.parts import Outcome, run_parts
 from benchmarks.prep import languages, near, quality, rows, sets, whole_corpus
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.prep.parts import Given
 
 # What `--only` chooses from, in the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
@@ -39,13 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peers", type=some_of(PEERS), default=list(PEERS))
     given = parser.parse_args(arguments)
     require_peers({peer: PEERS[peer] for peer in given.peers})
-    body, bars = {}, Bars()
-    for part in given.only:
-        progress.print(f"part {part}")
-        with scratch(f"prep-{part}") as directory:
-            outcome = PARTS[part](Given.of(given), directory)
-        body[part], bars = outcome.body, bars | outcome.bars
-    return finish({"benchmark": "prep", **body}, bars, given.json)
+    return run_parts("prep", PARTS, given.only, Given.of(given), given.json)
 
 
 if __name__ == "__main__":

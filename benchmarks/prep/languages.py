@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import MB, Bars, at_least, in_turns, median, print_table, progress, require_peers, rounded
+from benchmarks.parts import Outcome
 from benchmarks.prep.corpus import LANGUAGES, write_corpus
 from benchmarks.prep.near import deduplicated
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.prep.parts import Given
 from benchmarks.prep.truth import Truth, Verdict
 from pipelines.setup import TRANSLATED
 

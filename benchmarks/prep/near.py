@@ -30,8 +30,9 @@ from benchmarks.measuring import (
     rounded,
     run_child,
 )
+from benchmarks.parts import Outcome
 from benchmarks.prep.corpus import write_corpus
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.prep.parts import Given
 from benchmarks.prep.truth import Truth, Verdict
 from pipelines.setup import DATATROVE
 

@@ -25,7 +25,8 @@ from benchmarks.measuring import (
     rounded,
     run_child,
 )
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.parts import Outcome
+from benchmarks.prep.parts import Given
 from benchmarks.prep.web_pages import write_pages
 from pipelines.setup import DATATROVE
 

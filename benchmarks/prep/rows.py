@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import MB, Bars, at_least, in_turns, median, print_table, rounded, run_child
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.parts import Outcome
+from benchmarks.prep.parts import Given
 from benchmarks.prep.row_sides import SIDES
 from benchmarks.prep.web_pages import write_pages
 

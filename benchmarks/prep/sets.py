@@ -12,8 +12,9 @@ from typing import get_args
 import polars as pl
 
 from benchmarks.measuring import print_table
+from benchmarks.parts import Outcome
 from benchmarks.prep.corpus import sentences, write_corpus
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.prep.parts import Given
 from benchmarks.prep.web_pages import write_pages
 from headrace.prep.cleaning import prepared
 from headrace.prep.corpus import Corpus

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import MB, Bars, at_least, at_most, print_table, progress, rounded, run_child
+from benchmarks.parts import Outcome
 from benchmarks.prep.corpus import write_corpus
-from benchmarks.prep.parts import Given, Outcome
+from benchmarks.prep.parts import Given
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.schemas import DOCUMENT_SIGNATURES, LABELS, RAW_DOCUMENTS
 from headrace.handoff.versions import Handoff, HandoffStore

@@ -103,6 +103,20 @@ async def media_of(
     return await _outcomes(engine, engine.make_together, turns, lambda _, given: _medium(engine, member, given))
 
 
+async def medium_of(engine: MediaEngine, member: Member, turn: MediaTurn) -> tuple[MediaAnswer, MediaFacts]:
+    """One picture or recording for a live caller. Its bytes are examined in a thread: a large picture takes so long to
+    decode that other callers would notice.
+
+    Raises: as `answer_of`; EngineFailed also if the bytes are not what the member makes.
+    """
+    try:
+        answer = await engine.make(turn)
+    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+        _raise(error, engine)
+    made = _media_answer(engine, answer)
+    return made, await asyncio.to_thread(examined, made.content, member)
+
+
 async def close(engine: LoadedModel) -> None:
     """Raises: EngineFailed: it tried to end the caller. Else what the engine raises."""
     try:
@@ -150,6 +164,12 @@ def _answer(engine: Engine, turn: Turn, answer: object) -> Answer:
 
 def _medium(engine: MediaEngine, member: Member, answer: object) -> tuple[MediaAnswer, MediaFacts]:
     """Raises: EngineFailed: it is not what the contract says, or its bytes are not what the member makes."""
+    made = _media_answer(engine, answer)
+    return made, examined(made.content, member)
+
+
+def _media_answer(engine: MediaEngine, answer: object) -> MediaAnswer:
+    """Raises: EngineFailed: it is not what the contract says."""
     # Exactly: a subclass may make its fields in its own way.
     sound = _sound(answer) if type(answer) is MediaAnswer else None
     if sound is None:
@@ -158,7 +178,7 @@ def _medium(engine: MediaEngine, member: Member, answer: object) -> tuple[MediaA
             f"{shown(answer)}, which must be a MediaAnswer of bytes, and of texts with at most "
             f"{_BESIDE_CHARACTERS_MAX:,} characters together",
         )
-    return sound, examined(sound.content, member)
+    return sound
 
 
 def _sound(answer: MediaAnswer) -> MediaAnswer | None:

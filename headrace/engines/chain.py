@@ -14,6 +14,7 @@ from typing import TypeVar
 from headrace.engines.asking import answer_of, answers_of, media_of, pieces_of
 from headrace.engines.base import Answer, Engine, EngineFailed, LoadedModel, Message, NoAnswer, Piece, Turn
 from headrace.engines.media import MediaEngine, MediaTurn
+from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.messages import messages_for
 from headrace.errors import reason_of
 from headrace.keys import digest_text
@@ -67,10 +68,14 @@ class LoadedRole:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One role's part in a unit. `error`: the class of its failure, or empty."""
+    """One role's part in a unit. `error`: the class of its failure, or empty.
+
+    `facts`, `num_bytes`, `digest`: of a picture or a recording, whose bytes are not kept; the digest is its xxh3-128 in
+    hexadecimal digits, as in the tables of bulk generation.
+    """
 
     member: Member
-    turn: Turn
+    turn: Turn | MediaTurn
     seconds: float
     replica: str = ""
     text: str = ""
@@ -78,6 +83,9 @@ class Step:
     # None: unknown.
     num_prompt_tokens: int | None = 0
     num_output_tokens: int | None = 0
+    facts: MediaFacts | None = None
+    num_bytes: int = 0
+    digest: str = ""
     error: str = ""
 
     @property
@@ -195,13 +203,13 @@ class RoleChain:
         return given
 
     def _inner_turn(self, place: int, given: Conversation, unit: str, seed: int) -> Turn:
-        return self.roles[place].turn(Conversation(messages=given.messages), unit=unit, seed=_seed_of(seed, place))
+        return self.roles[place].turn(Conversation(messages=given.messages), unit=unit, seed=step_seed(seed, place))
 
     def _last_turn(self, asked: Conversation, given: Conversation, unit: str, seed: int) -> Turn:
         """The client's wishes apply to the answer that it gets."""
         wanted = asked if given is asked else replace(asked, messages=given.messages)
         place = len(self.roles) - 1
-        return self.roles[-1].turn(wanted, unit=unit, seed=_seed_of(seed, place), with_decoding=self.client_decoding)
+        return self.roles[-1].turn(wanted, unit=unit, seed=step_seed(seed, place), with_decoding=self.client_decoding)
 
 
 async def try_role(role: LoadedRole) -> None:
@@ -213,12 +221,14 @@ async def try_role(role: LoadedRole) -> None:
     await _within_trial(answer_of(role.engine, turn), role.member, role.engine)
 
 
-async def try_maker(member: Member, engine: MediaEngine) -> None:
-    """Asks a member that paints or speaks for one item and discards it. Raises: as `try_role`."""
+async def try_maker(member: Member, engine: MediaEngine) -> MediaFacts:
+    """Asks a member that paints or speaks for one item and discards it. Returns what it was. Raises: as `try_role`."""
     turn = MediaTurn(unit="smoke-test", text=_TRIAL_PROMPT, seed=0)
     [made] = await _within_trial(media_of(engine, member, [turn]), member, engine)
     if isinstance(made, NoAnswer):
         raise made
+    _, facts = made
+    return facts
 
 
 async def _within_trial(answer: Awaitable[_T], member: Member, engine: LoadedModel) -> _T:
@@ -263,7 +273,7 @@ async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) ->
     return answer
 
 
-def _seed_of(seed: int, place: int) -> int:
+def step_seed(seed: int, place: int) -> int:
     """In [0, 2^63), as engines require. The first role gets the unit's own: a client's seed applies unchanged."""
     if place == 0:
         return seed & ((1 << 63) - 1)

@@ -151,11 +151,24 @@ def _form(chunk: memoryview) -> tuple[int, int, int, int]:
     return encoding, num_channels, sample_rate, bits
 
 
-def _picture(content: bytes, role: str, asked: Picture) -> MediaFacts:
+def prepare(asked: Picture | Speech | None) -> None:
+    """Imports what examines pictures. Called as a model is loaded: with the first picture a GPU would wait for it.
+
+    Raises: InvalidInput: it is not installed.
+    """
+    if not isinstance(asked, Picture):
+        return
     try:
         from PIL import Image
     except ImportError as error:
         raise InvalidInput("Pictures need Pillow, which is not installed. Run pip install pillow.") from error
+    Image.preinit()
+
+
+def _picture(content: bytes, role: str, asked: Picture) -> MediaFacts:
+    prepare(asked)
+    from PIL import Image
+
     try:
         # A JPEG of several pictures is opened as MPO.
         with Image.open(io.BytesIO(content), formats=list(_FORMATS)) as picture:

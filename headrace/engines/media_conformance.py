@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from headrace.engines.asking import media_of
+from headrace.engines.asking import media_of, medium_of
 from headrace.engines.base import TurnRefused
 from headrace.engines.conformance import (
     TEXTS,
@@ -113,6 +113,7 @@ def test_a_medium_has_the_same_bytes_in_any_batch(engine: MediaEngine, member: M
         "one by one": [ask(_made(engine, member, [one]))[0] for one in turns],
         "in parts": [*ask(_made(engine, member, turns[:3])), *ask(_made(engine, member, turns[3:]))],
         "among others": ask(_made(engine, member, [turn("another", seed=99), *turns]))[1:],
+        "asked live": [ask(medium_of(engine, member, one))[0].content for one in turns],
     }
     for way, made in ways.items():
         others = [place for place, (one, two) in enumerate(zip(whole, made, strict=True)) if one != two]

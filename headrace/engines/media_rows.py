@@ -9,9 +9,9 @@ from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefuse
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
-from headrace.engines.media_bytes import MediaFacts
+from headrace.engines.media_bytes import MediaFacts, prepare
 from headrace.engines.registry import open_media_engine
-from headrace.engines.rows import error_text, stop_if_away
+from headrace.engines.rows import Maker, error_text, stop_if_away
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import Member, VersionSet
 
@@ -44,17 +44,8 @@ class MediaResult:
         return cls(content=None, facts=None, finish_reason=reason, error=error_text(why))
 
 
-class MediaMaker(Protocol):
-    """Makes pictures or recordings of one version set's role, with its model loaded; otherwise as a `RowMaker`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def build(self) -> str: ...
-
-    @property
-    def deterministic(self) -> bool: ...
+class MediaMaker(Maker, Protocol):
+    """Makes pictures or recordings of one version set's role; otherwise as a `RowMaker`."""
 
     def generate(self, requests: Sequence[MediaRequest]) -> list[MediaResult]:
         """One result for each request, in order.
@@ -63,8 +54,6 @@ class MediaMaker(Protocol):
             EngineUnavailable: none can be made now; a later run continues here.
         """
         ...
-
-    def close(self) -> None: ...
 
 
 class MediaRows:
@@ -103,6 +92,7 @@ def open_media_rows(version_set: VersionSet, role: str, objects: ObjectStore, de
         InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_media_engine`.
     """
     member = version_set.member(role)
+    prepare(member.picture or member.speech)
     return MediaRows(member, open_media_engine(member, version_set.engine_of(role), objects, deployment))
 
 

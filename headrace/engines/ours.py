@@ -66,6 +66,13 @@ class Options:
             check_address(self.base_url)
         check_url_hosts(self.allow_url_hosts)
 
+    def _check_no_special_tokens(self, name: str, why: str = "") -> None:
+        if self.special_tokens:
+            raise InvalidInput(
+                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for {name!r}{why}. "
+                "Leave it out."
+            )
+
     def _check_no_server(self, name: str) -> None:
         for option in ("request", "allow_url_hosts"):
             if getattr(self, option):
@@ -78,11 +85,7 @@ class Options:
 class TransformersOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.special_tokens:
-            raise InvalidInput(
-                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'transformers', "
-                "which knows the model's own. Leave it out."
-            )
+        self._check_no_special_tokens("transformers", ", which knows the model's own")
         self._check_no_server("transformers")
 
 
@@ -90,11 +93,7 @@ class TransformersOptions(Options):
 class PicturesOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.special_tokens:
-            raise InvalidInput(
-                f"special_tokens is for the engine openai_http, got {list(self.special_tokens)!r} for 'diffusers': "
-                "leave it out."
-            )
+        self._check_no_special_tokens("diffusers")
         self._check_no_server("diffusers")
 
 

@@ -72,7 +72,7 @@ class EngineKind:
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
         makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
-            order of it, on the same kind of machine.
+            order of it, on the same kind of machine; `make` gives them too.
         check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
         computes_here: whether it computes in this process, so that another kind of CPU can change an output.

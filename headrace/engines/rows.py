@@ -49,8 +49,8 @@ class GenerationResult:
     note: str | None = None
 
 
-class RowMaker(Protocol):
-    """Makes rows for one version set, with its models loaded.
+class Maker(Protocol):
+    """Loaded models of one version set, whatever they make.
 
     `deterministic`: a request gives the same bytes alone and in any batch, on the same kind of machine. `build`: its
     library versions here, in the form of `EngineSpec.whole_build`.
@@ -65,6 +65,12 @@ class RowMaker(Protocol):
     @property
     def deterministic(self) -> bool: ...
 
+    def close(self) -> None: ...
+
+
+class RowMaker(Maker, Protocol):
+    """Makes rows of text."""
+
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         """One result for each request, in order. A failed row is an `error` result. If the engine cannot tell which row
         failed, it raises any exception, and the caller tries the rows one by one.
@@ -73,8 +79,6 @@ class RowMaker(Protocol):
             EngineUnavailable: no row can be made now; a later run continues here.
         """
         ...
-
-    def close(self) -> None: ...
 
 
 class ChainRows:

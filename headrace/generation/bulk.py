@@ -10,6 +10,7 @@ It does not divide a partition among workers. Two workers on one partition waste
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -129,6 +130,7 @@ def generate_partition(
     open_media: OpenMedia | None = None,
     up_to: MemberKind | None = None,
     progress: Progress | None = None,
+    turn: Callable[[MemberKind], AbstractContextManager[None]] = lambda kind: nullcontext(),
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Finishes a claim: makes the missing rows step by step, then seals the partition.
@@ -140,6 +142,7 @@ def generate_partition(
         open_engine: the roles that write. open_media: a role that paints or speaks.
         up_to: the last kind of step that this call makes, in the order of the chain; None: all. What comes before it is
             made first where it is missing. The call that finds every step made seals.
+        turn: what is held while a loaded engine makes rows of a kind, such as a turn on its GPU.
 
     Raises:
         RepinRequired: the claim's version set was rolled back; open the claim again.
@@ -175,6 +178,7 @@ def generate_partition(
         claims=claims,
         worker=worker,
         progress=progress,
+        turn=turn,
         monotonic=monotonic,
         spending=Spending.of(claim, campaign, handoffs, monotonic),
     )
@@ -217,6 +221,7 @@ class _Making:
     claims: Claims
     worker: Worker
     progress: Progress | None
+    turn: Callable[[MemberKind], AbstractContextManager[None]]
     monotonic: Callable[[], float]
     spending: Spending | None
     num_rows: int = 0
@@ -252,11 +257,14 @@ class _Making:
         try:
             self._note_drift(engine.build, work.wanted_build())
             # Checked again after each batch, since another worker may have made some.
-            while missing := self.missing(work):
-                self._report()
-                self._stop_if_aborted()
-                self._stop_if_spent(work)
-                self._make(work, engine, missing[0])
+            # Arrow imports pandas with its first Python value, which takes up to a second: not while a GPU waits.
+            pa.array([0])
+            with self.turn(work.step.kind):
+                while missing := self.missing(work):
+                    self._report()
+                    self._stop_if_aborted()
+                    self._stop_if_spent(work)
+                    self._make(work, engine, missing[0])
             self._report()
             if self.spending:
                 # The next step is measured against all of this one.

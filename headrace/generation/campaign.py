@@ -16,6 +16,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from headrace.engines.messages import places_of
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
@@ -23,7 +24,7 @@ from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
-from headrace.generation.steps import places_of
+from headrace.generation.step_runs import StepRun
 from headrace.handoff.media.pictures import PIXELS_MAX
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
@@ -35,6 +36,7 @@ from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
 from headrace.user_files.text_encodings import Encodings, checked_encodings
+from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import Decoding, VersionSet
 
 # The one role of a text campaign's version set.
@@ -158,6 +160,9 @@ class Campaign:
     rollout: Plan = field(default_factory=Plan)
     clips: ClipSettings | None = None
     """Films of rows that have a picture and a recording: `{}` asks for them as they usually are; null: none."""
+    apart: dict[MemberKind, StepRun] | None = None
+    """For a chain that paints or speaks: kind of step → what its runs ask for. `{}`: each step of a partition is a run
+    of its own, so that steps of different partitions overlap; null: one run makes all of a partition."""
 
     def __post_init__(self) -> None:
         check_subject_name("name", self.name)
@@ -170,6 +175,7 @@ class Campaign:
         self._check_budget()
         self._check_review()
         self._check_clips()
+        self._check_apart()
         self.rollout.check_measured(BULK_METRICS | self._role_metrics)
 
     @cached_property
@@ -188,6 +194,11 @@ class Campaign:
     def partition_keys(self, day: str) -> list[str]:
         """One day's content partitions; a rollout's share is counted over them."""
         return [f"{day}|{shard}" for shard in self.shard_keys]
+
+    def tags_apart(self, kind: MemberKind) -> dict[str, str]:
+        """What the file asks for a step's runs, as tags over those of its asset."""
+        asked = (self.apart or {}).get(kind)
+        return asked.tags if asked else {}
 
     @cached_property
     def parts(self) -> dict[str, Role]:
@@ -370,6 +381,16 @@ class Campaign:
             raise InvalidCampaign(
                 f"clips: a film is made of a picture and a recording, and the chain has no role that {lacks}: add it, "
                 "or leave clips out."
+            )
+
+    def _check_apart(self) -> None:
+        if self.apart is not None and not self.makers:
+            raise InvalidCampaign("apart is for a chain that paints or speaks, and here nobody does: leave it out.")
+        kinds = {"text"} | {self.parts[role].kind for role in self.makers}
+        if self.apart and (unknown := sorted({*self.apart} - kinds)):
+            raise InvalidCampaign(
+                f"apart says what runs of {unknown[0]} ask for, and no role of this campaign makes any: name some of "
+                f"{', '.join(sorted(kinds))}."
             )
 
     def _check_system_turns(self) -> None:

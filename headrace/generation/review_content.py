@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from headrace.engines.messages import asked_of
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
@@ -24,7 +25,7 @@ from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
 from headrace.generation.sealing import TEXTS_OF
-from headrace.generation.steps import asked_of, steps_of
+from headrace.generation.steps import steps_of
 from headrace.handoff.media.reading import MediaSet, StoredItem
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from headrace.engines.media_rows import MediaMaker, MediaRequest, MediaResult
+from headrace.engines.messages import asked_of
 from headrace.engines.rows import (
     GenerationRequest,
     GenerationResult,
@@ -20,7 +21,7 @@ from headrace.generation.claim_objects import Claim
 from headrace.generation.media_batches import MadeMedium, commit_media, execution_of, read_media
 from headrace.generation.micro_batches import MadeRow, commit, committed, read_commit
 from headrace.generation.requests import Row
-from headrace.generation.steps import Step, asked_of
+from headrace.generation.steps import Step
 from headrace.generation.taken_rows import TakenMedium, TakenRows, TakenText
 from headrace.keys import row_id, row_seed
 from headrace.store.objects import ObjectStore
@@ -28,21 +29,6 @@ from headrace.version_sets.sets import VersionSet
 
 _Q = TypeVar("_Q")
 _R = TypeVar("_R", GenerationResult, MediaResult)
-
-
-class Loaded(Protocol):
-    """What a step's engine has, whatever it makes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def build(self) -> str: ...
-
-    @property
-    def deterministic(self) -> bool: ...
-
-    def close(self) -> None: ...
 
 
 class OpenRows(Protocol):

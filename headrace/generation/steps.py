@@ -6,11 +6,9 @@ as it was, byte for byte, and two painters are compared on the same texts. A set
 texts as a whole: its seeds are those that it had before there were steps.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from headrace.errors import InvalidInput
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSet
 
@@ -65,32 +63,3 @@ def _part(version_set: VersionSet, *roles: str) -> VersionSet:
     member = version_set.member(role)
     alone = (replace(member, engine=None),)
     return replace(version_set, members=alone, engine=member.engine or version_set.engine, chain=())
-
-
-def places_of(writers: Iterable[str], carried: Iterable[str], *, has_term: bool) -> set[str]:
-    """What the template of a role that paints or speaks may name."""
-    last = tuple(writers)[-1:]
-    return {"text", "prompt", *last, *carried, *(["term"] if has_term else [])}
-
-
-def asked_of(template: str, *, text: str, prompt: Mapping[str, Any], writers: tuple[str, ...]) -> str:
-    """What a role that paints or speaks is asked for one row.
-
-    Args:
-        text: what the writers wrote, or the prompt.
-        prompt: the row of PROMPTS, with what it carries.
-
-    Raises:
-        InvalidInput: the prompt has no value for a place of the template.
-    """
-    known = {**prompt, "prompt": prompt["text"], "text": text, **({writers[-1]: text} if writers else {})}
-    known = {name: value for name, value in known.items() if value is not None}
-    try:
-        asked = template.format_map(known)
-        # A number as a sign (`{n:c}`) may be half of one, which nothing can send or store.
-        asked.encode()
-        return asked
-    except KeyError as error:
-        raise InvalidInput(f"the prompt has no {error.args[0]}, which the template {template!r} names") from error
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidInput(f"the template {template!r} cannot be filled: {error}") from error

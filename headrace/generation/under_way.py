@@ -5,10 +5,11 @@ from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
-from headrace.generation.steps import Step, steps_of
+from headrace.generation.steps import Step, media_kinds, steps_of
 from headrace.rollout.states import RolloutState
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 
 
@@ -40,6 +41,20 @@ def num_committed(objects: ObjectStore, claim: Claim, num_rows: int) -> int:
     roles = ["", *(step.role for step in steps[1:])]
     made = sum(min(len(committed(objects, claim, role)) * claim.micro_batch_rows, num_rows) for role in roles)
     return made // len(roles)
+
+
+def unmade_kinds(objects: ObjectStore, claim: Claim, num_rows: int) -> tuple[MemberKind, ...]:
+    """The kinds of which an attempt lacks parts, in the order of its chain; texts alone as long as they are not made.
+
+    Texts, too, if its set cannot be read: their run says so.
+
+    Args: num_rows: of its partition.
+    """
+    num_batches = -(-num_rows // claim.micro_batch_rows)
+    steps = _steps(objects, claim.version_set)
+    if not steps or len(committed(objects, claim)) < num_batches:
+        return ("text",)
+    return media_kinds(step for step in steps[1:] if len(committed(objects, claim, step.role)) < num_batches)
 
 
 def _steps(objects: ObjectStore, version_set: str) -> tuple[Step, ...]:

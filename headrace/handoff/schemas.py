@@ -11,51 +11,33 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.handoff.columns import MADE, NAME, STRING, STRINGS, TOKENS, columns, nullable
+from headrace.handoff.media_schemas import IMAGE_SIGNATURES, IMAGE_VERDICTS, MEDIA, MEDIA_EXECUTION, MEDIA_INDEX
 from headrace.handoff.picture_examples import picture_examples_schema, picture_sizes
 from headrace.handoff.spelling import plain_type
 
-
-def _schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
-    return pa.schema(
-        [
-            column.with_name(name) if isinstance(column, pa.Field) else pa.field(name, column, nullable=False)
-            for name, column in columns.items()
-        ]
-    )
-
-
-def _nullable(column: pa.DataType) -> pa.Field:
-    return pa.field("", column, nullable=True)
-
-
-_STRING = pa.string()
-_STRINGS = pa.list_(_STRING)
-_TOKENS = pa.list_(pa.int32())
-# One of a few texts, which all rows share.
-_NAME = pa.dictionary(pa.int32(), _STRING)
-
-RAW_DOCUMENTS = _schema(
-    document_id=_STRING,
-    term=_nullable(_STRING),
-    category=_nullable(_STRING),
-    text=_STRING,
-    examples=_STRINGS,
-    source_file=_STRING,
+RAW_DOCUMENTS = columns(
+    document_id=STRING,
+    term=nullable(STRING),
+    category=nullable(STRING),
+    text=STRING,
+    examples=STRINGS,
+    source_file=STRING,
     source_line=pa.int64(),
 )
 
-CLEAN_DOCUMENTS = _schema(
-    document_id=_STRING,
-    term=_nullable(_STRING),
-    category=_nullable(_STRING),
-    text=_STRING,
-    examples=_STRINGS,
-    split=_STRING,  # "train" | "heldout"
-    label=_nullable(_STRING),
+CLEAN_DOCUMENTS = columns(
+    document_id=STRING,
+    term=nullable(STRING),
+    category=nullable(STRING),
+    text=STRING,
+    examples=STRINGS,
+    split=STRING,  # "train" | "heldout"
+    label=nullable(STRING),
 )
 
 # Keys of a shard's documents, by ranges of the key; first come the documents that a rule drops, which have none.
-DOCUMENT_SIGNATURES = _schema(
+DOCUMENT_SIGNATURES = columns(
     key=pa.uint64(),
     place=pa.int64(),  # the row of raw_documents
     rule=pa.uint16(),  # 0: none drops it; else its number in the order of rules, from 1 on
@@ -63,73 +45,73 @@ DOCUMENT_SIGNATURES = _schema(
 
 # A row for each row of raw_documents. A list of any length: of a shard without documents nobody knows a length, and a
 # null takes no room.
-DOCUMENT_EMBEDDINGS = _schema(
-    key=_nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
+DOCUMENT_EMBEDDINGS = columns(
+    key=nullable(pa.binary(16)),  # xxh3_128 of the text as rules left it; null: a rule drops the document
     num_characters=pa.int64(),  # of that text
-    vector=_nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
+    vector=nullable(pa.list_(pa.float16())),  # of length 1; null with its key, or where the model cannot read it all
 )
 
 # Documents that share a key with another, in the order of keys.
-DUPLICATE_BUCKETS = _schema(
+DUPLICATE_BUCKETS = columns(
     key=pa.uint64(),
-    shard=_NAME,
+    shard=NAME,
     place=pa.int64(),  # the row of raw_documents
 )
 
 # What is decided of a document: the rule that drops it, or the side that its twins give it.
-DUPLICATES = _schema(
-    shard=_STRING,
+DUPLICATES = columns(
+    shard=STRING,
     place=pa.int64(),  # the row of raw_documents
-    rule=_nullable(_STRING),
-    copy_of_shard=_nullable(_STRING),
-    copy_of_document_id=_nullable(_STRING),
-    copy_of_source_file=_nullable(_STRING),
-    copy_of_source_line=_nullable(pa.int64()),
+    rule=nullable(STRING),
+    copy_of_shard=nullable(STRING),
+    copy_of_document_id=nullable(STRING),
+    copy_of_source_file=nullable(STRING),
+    copy_of_source_line=nullable(pa.int64()),
     # Of a near copy the overlap, of a semantic one the cosine; null where what is named was not compared with it.
-    similarity=_nullable(pa.float64()),
-    split=_nullable(_STRING),  # "train" | "heldout"; null: as its term says
+    similarity=nullable(pa.float64()),
+    split=nullable(STRING),  # "train" | "heldout"; null: as its term says
 )
 # What a document of a corpus of conversations or preference pairs carries, as JSON: `messages` and perhaps `tools`, or
 # `prompt`, `chosen` and `rejected`, each a list. Other corpora's documents keep their content digests.
-MESSAGES = pa.field("messages", _STRING, nullable=False)
+MESSAGES = pa.field("messages", STRING, nullable=False)
 
-QUARANTINE = _schema(
-    source_file=_STRING,
+QUARANTINE = columns(
+    source_file=STRING,
     source_line=pa.int64(),  # 0: the whole file
-    reason=_STRING,
-    excerpt=_STRING,
+    reason=STRING,
+    excerpt=STRING,
 )
 
-LABELS = _schema(
-    document_id=_STRING,
-    label=_STRING,
-    source=_STRING,
-    judged_at_version=_STRING,
+LABELS = columns(
+    document_id=STRING,
+    label=STRING,
+    source=STRING,
+    judged_at_version=STRING,
 )
 
 
 # Beside training_examples: each document's ids before they are cut or packed, for the next time.
-TOKENIZED_DOCUMENTS = _schema(
+TOKENIZED_DOCUMENTS = columns(
     key=pa.binary(16),  # xxh3_128 of the texts that an example is made of
-    token_ids=_TOKENS,
-    spans=_TOKENS,  # of what carries loss: from, to, from, to …
+    token_ids=TOKENS,
+    spans=TOKENS,  # of what carries loss: from, to, from, to …
 )
 
 # What training_examples holds of a corpus of preference pairs: each answer with its end token, and ids that together
 # are those of the whole chat.
-PREFERENCE_EXAMPLES = _schema(
-    split=_STRING,
-    prompt_ids=_TOKENS,
-    chosen_ids=_TOKENS,
-    rejected_ids=_TOKENS,
+PREFERENCE_EXAMPLES = columns(
+    split=STRING,
+    prompt_ids=TOKENS,
+    chosen_ids=TOKENS,
+    rejected_ids=TOKENS,
 )
 
 
 def training_examples_schema(sequence_length: int) -> pa.Schema:
     """Packed examples of `sequence_length` tokens T a row; a label of -100 carries no loss."""
     tokens_T = pa.list_(pa.int32(), sequence_length)  # noqa: N806 (shape letter)
-    return _schema(
-        split=_STRING,
+    return columns(
+        split=STRING,
         input_ids=tokens_T,
         labels=tokens_T,
         position_ids=tokens_T,
@@ -138,94 +120,67 @@ def training_examples_schema(sequence_length: int) -> pa.Schema:
     )
 
 
-PROMPTS = _schema(
-    prompt_id=_STRING,
+PROMPTS = columns(
+    prompt_id=STRING,
     position=pa.int64(),
-    text=_STRING,
-    term=_nullable(_STRING),
+    text=STRING,
+    term=nullable(STRING),
 )
 
 # Which file each prompt came from. A row is the prompt of that position.
-PROMPT_PLACES = _schema(
+PROMPT_PLACES = columns(
     position=pa.int64(),
-    file=_NAME,  # below HEADRACE_HOME, or absolute
-    xxh3_128=_NAME,  # of the file's bytes as they were
+    file=NAME,  # below HEADRACE_HOME, or absolute
+    xxh3_128=NAME,  # of the file's bytes as they were
     number=pa.int64(),  # from 1 on
-    unit=_NAME,  # "line" | "row"
+    unit=NAME,  # "line" | "row"
 )
 
-GENERATED_CONTENT = _schema(
-    row_id=_STRING,
-    prompt_id=_STRING,
+GENERATED_CONTENT = columns(
+    row_id=STRING,
+    prompt_id=STRING,
     position=pa.int64(),
-    prompt=_STRING,
-    output=_STRING,
-    media=_nullable(_STRING),
-    version_set=_STRING,
+    prompt=STRING,
+    output=STRING,
+    media=nullable(STRING),
+    version_set=STRING,
     seed=pa.int64(),
-    num_prompt_tokens=_nullable(pa.int32()),  # null: the engine gave no valid count
-    num_output_tokens=_nullable(pa.int32()),
-    finish_reason=_STRING,  # "stop" | "length" | "error"
-    error=_nullable(_STRING),
+    num_prompt_tokens=nullable(pa.int32()),  # null: the engine gave no valid count
+    num_output_tokens=nullable(pa.int32()),
+    finish_reason=STRING,  # "stop" | "length" | "error"
+    error=nullable(STRING),
 )
 
-EXECUTION = _schema(
-    row_id=_STRING,
-    micro_batch=pa.int32(),
-    seconds=pa.float64(),
-    attempt=pa.int32(),
-    retries=pa.int32(),
-    host=_STRING,
-    run_id=_STRING,
-    deterministic=pa.bool_(),
-)
+EXECUTION = columns(row_id=STRING, **MADE)
 
 # The version from which a row was taken, instead of being made; null: it was made. Only where a row of a partition was.
 TAKEN_FROM = pa.field("taken_from", pa.string(), nullable=True)
 
-# How each picture or recording was made, or why there is none; a row for each row of content and role.
-MEDIA_EXECUTION = _schema(
-    row_id=_STRING,
-    role=_STRING,
-    asked=_STRING,  # what its template gave
-    seed=pa.int64(),
-    finish_reason=_STRING,  # "stop" | "error" | "refused" | "skipped"
-    error=_nullable(_STRING),
-    micro_batch=pa.int32(),
-    seconds=pa.float64(),
-    attempt=pa.int32(),
-    retries=pa.int32(),
-    host=_STRING,
-    run_id=_STRING,
-    deterministic=pa.bool_(),
-    taken_from=_nullable(_STRING),  # the version that has the same of another version set; null: it was made
-)
-
-REVIEWED_CONTENT = _schema(
-    row_id=_STRING,
-    prompt_id=_STRING,
+REVIEWED_CONTENT = columns(
+    row_id=STRING,
+    prompt_id=STRING,
     position=pa.int64(),
-    prompt=_STRING,
-    output=_STRING,
-    version_set=_STRING,
-    num_output_tokens=_nullable(pa.int32()),
+    prompt=STRING,
+    output=STRING,
+    version_set=STRING,
+    num_output_tokens=nullable(pa.int32()),
     kept=pa.bool_(),
-    rejected_by=_STRINGS,
+    rejected_by=STRINGS,
 )
 
 # A mirrored partition row by row: the published answer, and the mirrored version set's for the same prompt.
-MIRROR_COMPARISON = _schema(
-    prompt_id=_STRING,
+MIRROR_COMPARISON = columns(
+    prompt_id=STRING,
     position=pa.int64(),
-    published_row_id=_STRING,
-    mirrored_row_id=_STRING,
+    published_row_id=STRING,
+    mirrored_row_id=STRING,
     published_kept=pa.bool_(),
     mirrored_kept=pa.bool_(),
-    published_rejected_by=_STRINGS,
-    mirrored_rejected_by=_STRINGS,
+    published_rejected_by=STRINGS,
+    mirrored_rejected_by=STRINGS,
     same_output=pa.bool_(),
-    published_num_output_tokens=_nullable(pa.int32()),
-    mirrored_num_output_tokens=_nullable(pa.int32()),
+    published_num_output_tokens=nullable(pa.int32()),
+    mirrored_num_output_tokens=nullable(pa.int32()),
 )
 
 # How many rows a prompt gives, and which of them a row is. Only where a campaign asks for several: other tables keep
@@ -233,113 +188,46 @@ MIRROR_COMPARISON = _schema(
 NUM_VARIATIONS = pa.field("num_variations", pa.int32(), nullable=False)
 VARIATION = pa.field("variation", pa.int32(), nullable=False)  # from 0
 
-# Pictures and recordings of a row, in the order of the chain; only where a campaign has any. Their bytes are the items
-# `item_id` of generated_images and generated_speech.
-MEDIA = pa.field(
-    "media",
-    pa.list_(
-        pa.struct(
-            [
-                ("role", _STRING),
-                ("item_id", _STRING),
-                ("media_type", _STRING),
-                ("num_bytes", pa.int64()),
-                ("xxh3_128", pa.binary(16)),
-                ("width", pa.int32()),
-                ("height", pa.int32()),
-                ("duration_seconds", pa.float64()),
-                ("figures", _STRING),  # a JSON object: what its review measured, by name
-            ]
-        )
-    ),
-    nullable=False,
-)
-
 # Only where a corpus asks for it.
-LANGUAGE = pa.field("language", _STRING, nullable=True)
+LANGUAGE = pa.field("language", STRING, nullable=True)
 
 # Every published row made by a version set that was rolled back later.
-ROLLED_BACK_ROWS = _schema(
-    campaign=_STRING,
-    partition=_STRING,
+ROLLED_BACK_ROWS = columns(
+    campaign=STRING,
+    partition=STRING,
     version=pa.int64(),  # of generated_content
-    row_id=_STRING,
-    prompt_id=_STRING,
-    version_set=_STRING,
+    row_id=STRING,
+    prompt_id=STRING,
+    version_set=STRING,
     superseded=pa.bool_(),  # readers of the newest version no longer get it
 )
 
-MODEL_VERSIONS = _schema(
-    model_name=_STRING,
-    version=_STRING,
-    kind=_STRING,  # "base" | "trained"
-    weights_digest=_STRING,
-    weights_uri=_STRING,
-    heldout_loss=_nullable(pa.float64()),  # nats per token, or as `measure` says
+MODEL_VERSIONS = columns(
+    model_name=STRING,
+    version=STRING,
+    kind=STRING,  # "base" | "trained"
+    weights_digest=STRING,
+    weights_uri=STRING,
+    heldout_loss=nullable(pa.float64()),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
-    heldout_digest=_STRING,
-    recipe=_STRING,
+    heldout_digest=STRING,
+    recipe=STRING,
     zero_stage=pa.int32(),
-    mlflow_run_id=_STRING,
+    mlflow_run_id=STRING,
     registered_at=pa.float64(),  # seconds since the Unix epoch
 )
 
-EVALUATION = _schema(
-    model=_STRING,  # "base" | "trained"
-    weights_digest=_STRING,
+EVALUATION = columns(
+    model=STRING,  # "base" | "trained"
+    weights_digest=STRING,
     heldout_loss=pa.float64(),  # nats per token, or as `measure` says
     heldout_tokens=pa.int64(),
-    heldout_digest=_STRING,
-    samples=_STRINGS,
+    heldout_digest=STRING,
+    samples=STRINGS,
 )
 
 # What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
-MEASURE = pa.field("measure", _STRING, nullable=False)
-
-MEDIA_INDEX = _schema(
-    item_id=_STRING,
-    id_xxh3_64=pa.uint64(),  # of item_id's UTF-8: look-ups use it
-    media_type=_STRING,  # "image/png", "audio/wav", …
-    num_bytes=pa.int64(),
-    xxh3_128=pa.binary(16),  # of the item's bytes
-    width=_nullable(pa.int32()),  # pixels
-    height=_nullable(pa.int32()),  # pixels
-    duration_seconds=_nullable(pa.float64()),
-    caption=_nullable(_STRING),
-    row_id=_nullable(_STRING),  # the generated row that the item was made from
-    version_set=_nullable(_STRING),
-    attributes=_STRING,  # a JSON object
-)
-
-# What is compared and judged of one picture of a corpus; its bytes are the item `image_id` of raw_images.
-IMAGE_SIGNATURES = _schema(
-    image_id=_STRING,
-    caption=_nullable(_STRING),
-    source_file=_STRING,
-    source_line=pa.int64(),  # of a table or tar; 0: the file is the picture
-    member=_nullable(_STRING),  # its name in a tar or list
-    width=pa.int32(),  # pixels as the file has it, upright
-    height=pa.int32(),
-    format=_NAME,  # "JPEG", "PNG", …
-    animated=pa.bool_(),
-    pixels=pa.binary(16),  # digest of what training sees, and of the size in the file
-    coarse_hash=pa.uint64(),
-    fine_hash=pa.binary(32),
-    colours=pa.binary(27),  # mean RGB of each ninth
-    contrast=pa.float64(),
-)
-
-IMAGE_VERDICTS = _schema(
-    image_id=_STRING,
-    shard=_NAME,
-    caption=_nullable(_STRING),  # in its normal form
-    split=_nullable(_STRING),  # "train" | "heldout"; null: dropped
-    rule=_nullable(_STRING),  # the first rule that drops it; null: kept
-    measured=_nullable(_STRING),
-    limit=_nullable(_STRING),
-    copy_of=_nullable(_STRING),  # of a duplicate, the id of the picture that is kept
-    copy_of_shard=_nullable(_STRING),
-)
+MEASURE = pa.field("measure", STRING, nullable=False)
 
 SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,

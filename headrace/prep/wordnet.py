@@ -12,7 +12,6 @@ import importlib.util
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import xxhash
 from headrace.errors import InvalidInput
 from headrace.keys import corpus_shard, digest_text
 from headrace.prep.corpus import load_corpus
+from headrace.prep.demo_directory import write_stamped
 from headrace.prep.split import is_heldout
 from headrace.prep.text_keys import bucket
 from headrace.text.terminal import say
@@ -36,7 +36,6 @@ _WORD = re.compile(r"\w+")
 _EXAMPLE = re.compile(r'"([^"]*)"?')
 # `galore(ip)`: the possible place of an adjective, not a part of the word.
 _SYNTAX_MARKER = re.compile(r"\((?:a|p|ip)\)$")
-_STAMP_FILE = "complete.json"
 # Raise it when the same database would be written differently.
 _WRITER_VERSION = 1
 
@@ -82,22 +81,15 @@ def write_corpus(
         "num_shards": num_shards,
         "heldout_share": heldout_share,
     }
-    if _stamp_of(out) == stamp:
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    database = database or installed_database()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
-        num_found = _write_files(whole, database, num_shards, heldout_share)
+
+    def write(directory: Path) -> None:
+        source = database or installed_database()
+        num_found = _write_files(directory, source, num_shards, heldout_share)
         if num_found != num_glosses:
-            raise InvalidInput(f"WordNet database {database} has {num_found:,} glosses, wanted {num_glosses:,}.")
-        shutil.copyfile(database / "LICENSE", whole / "LICENSE")
-        (whole / _STAMP_FILE).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(Path(scratch) / "replaced")
-        whole.rename(out)
-    return True
+            raise InvalidInput(f"WordNet database {source} has {num_found:,} glosses, wanted {num_glosses:,}.")
+        shutil.copyfile(source / "LICENSE", directory / "LICENSE")
+
+    return write_stamped(out, stamp, write)
 
 
 def installed_database() -> Path:
@@ -158,13 +150,6 @@ def _write_files(directory: Path, database: Path, num_shards: int, heldout_share
 
 def _json_line(row: dict[str, object]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _stamp_of(out: Path) -> object:
-    try:
-        return json.loads((out / _STAMP_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
 
 
 @app.command()

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.messages import places_of
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import RegisteredModel, Role, check_chain
@@ -22,13 +23,17 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_subject_name
 from headrace.rollout.gates import LIVE_METRICS
 from headrace.rollout.plan import LivePlan, Plan
+from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
+from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSet
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
 SERVING_CODE_VERSION = "1"
+# What is measured of a unit that paints or speaks: it has no tokens, no first piece and no judge.
+_MEDIA_METRICS = frozenset({"error", "latency_seconds"})
 
 
 class InvalidService(InvalidInput):
@@ -116,7 +121,8 @@ class Service:
     roles: dict[str, Role]
     """The models' parts, by name."""
     chain: tuple[str, ...]
-    """The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's."""
+    """The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's. The last
+    one may paint or speak: then clients ask for pictures or speech, and get what it makes of the text before it."""
     judge: Judge | None = None
     shadow_share: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the units that are also sent to the candidate, whose answer is recorded and discarded."""
@@ -138,11 +144,45 @@ class Service:
         check_replicas(self.replicas)
         check_ranges(self)
         check_prices(self.prices, [role.model for role in self.roles.values()])
-        self.rollout.check_measured(LIVE_METRICS)
+        self._check_kinds()
+        self.rollout.check_measured(LIVE_METRICS if self.makes == "text" else _MEDIA_METRICS)
         judged = self.rollout.gate.judged()
         for metric, given, wanted in (("judged_quality", self.judge, "a judge"), ("cost", self.prices, "prices")):
             if metric in judged and not given:
                 raise InvalidService(f"rollout: gate: a margin of {metric} needs {wanted}, got none.")
+
+    @property
+    def makes(self) -> MemberKind:
+        """What clients get: the kind of the chain's last role."""
+        return self.roles[self.chain[-1]].kind
+
+    def _check_kinds(self) -> None:
+        """What has no meaning for pictures and recordings is refused, so that nobody relies on it."""
+        if self.judge is not None and (kind := self.roles[self.judge.role].kind) != "text":
+            raise InvalidService(
+                f"judge must be a role that writes a score, got {self.judge.role!r}, which makes {kind}."
+            )
+        if self.makes == "text":
+            return
+        *writers, last = self.chain
+        if late := [role for role in writers if self.roles[role].kind != "text"]:
+            raise InvalidService(
+                f"chain must have one role that paints or speaks, its last, since a client gets one answer, got "
+                f"{late[0]!r} before {last!r}. Make a service of each."
+            )
+        template, known = self.roles[last].template or "{text}", places_of(writers, (), has_term=False)
+        if unknown := sorted(placeholders("template", template) - known):
+            raise InvalidService(
+                f"roles: {last}: template may use {', '.join(f'{{{one}}}' for one in sorted(known))}, since a client "
+                f"sends a text and no columns, got {{{unknown[0]}}} in {template!r}."
+            )
+        for key, given, why in (
+            ("judge", self.judge, "a judge reads texts"),
+            ("prices", self.prices, "prices are of tokens, and it is not counted in tokens"),
+            ("client_decoding", self.client_decoding != "ignored", "temperature and top_p are of texts"),
+        ):
+            if given:
+                raise InvalidService(f"{key} must be left out where {last!r} makes {self.makes}: {why}.")
 
     @cached_property
     def plan(self) -> Plan:

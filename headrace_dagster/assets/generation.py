@@ -1,7 +1,9 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
+import os
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -31,10 +33,11 @@ from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
+from headrace.placement.gpu_turns import turn_on
 from headrace.rollout.journal import Journal
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
-from headrace_dagster.assets.asset_site import Site
+from headrace_dagster.assets.asset_site import Body, Site
 from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
@@ -101,36 +104,23 @@ def generated_content(
     return dg.MaterializeResult(value=outcome.content, metadata=shown)
 
 
-def generated_images(
-    context: dg.AssetExecutionContext,
-    prompts: Handoff,
-    store: StoreResource,
-    campaigns: CampaignsResource,
-    engines: EnginesResource,
-    site: Site,
-) -> dg.MaterializeResult:
-    """A picture for each row of one campaign shard's day, of the version set that made its text.
+def _media_body(kind: MemberKind, name: str, told: str) -> Body:
+    """The body of the asset `name`, which is told of as `told`: pictures and recordings differ in nothing else."""
 
-    The index of packed media; `row_id` and the attribute `role` say whose picture an item is, and media_execution has
-    the rows that got none. Nothing of a row is published before all of its parts are made. Empty where the campaign
-    paints nothing. Read by reviewed_content.
-    """
-    return _made_media("image", _Making(context, prompts, store, campaigns, engines, site))
+    def body(
+        context: dg.AssetExecutionContext,
+        prompts: Handoff,
+        store: StoreResource,
+        campaigns: CampaignsResource,
+        engines: EnginesResource,
+        site: Site,
+    ) -> dg.MaterializeResult:
+        return _made_media(kind, _Making(context, prompts, store, campaigns, engines, site))
 
-
-def generated_speech(
-    context: dg.AssetExecutionContext,
-    prompts: Handoff,
-    store: StoreResource,
-    campaigns: CampaignsResource,
-    engines: EnginesResource,
-    site: Site,
-) -> dg.MaterializeResult:
-    """A recording for each row of one campaign shard's day, of the version set that made its text.
-
-    As generated_images, with recordings. Read by reviewed_content.
-    """
-    return _made_media("speech", _Making(context, prompts, store, campaigns, engines, site))
+    # A site reads the key's last part and the description from these.
+    body.__name__ = body.__qualname__ = name
+    body.__doc__ = told
+    return body
 
 
 def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
@@ -144,6 +134,26 @@ def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
     sealed = outcome.sealed.media[kind]
     shown = media_metadata(MediaSet.open(sealed))
     return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures()})
+
+
+generated_images = _media_body(
+    "image",
+    "generated_images",
+    """A picture for each row of one campaign shard's day, of the version set that made its text.
+
+    The index of packed media; `row_id` and the attribute `role` say whose picture an item is, and media_execution has
+    the rows that got none. Nothing of a row is published before all of its parts are made. Empty where the campaign
+    paints nothing. Read by reviewed_content.
+    """,
+)
+generated_speech = _media_body(
+    "speech",
+    "generated_speech",
+    """A recording for each row of one campaign shard's day, of the version set that made its text.
+
+    As generated_images, with recordings. Read by reviewed_content.
+    """,
+)
 
 
 @dataclass(frozen=True)
@@ -200,6 +210,13 @@ class _Making:
         context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
         return claim
 
+    def turn(self, kind: MemberKind) -> AbstractContextManager[None]:
+        """On the GPU that this run shares, where the campaign's file asks for turns."""
+        asked, device = (self.campaign.apart or {}).get(kind), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if asked is None or not asked.turns or not device:
+            return nullcontext()
+        return turn_on(device, self.campaigns.home_directory() / "gpu_turns")
+
     def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
         """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
         context, campaign = self.context, self.campaign
@@ -213,6 +230,7 @@ class _Making:
             open_engine=partial(self.engines.open_rows, **opening),
             open_media=partial(self.engines.open_media, **opening),
             up_to=up_to,
+            turn=self.turn,
             worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
             progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
         )

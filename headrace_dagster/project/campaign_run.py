@@ -22,7 +22,7 @@ from headrace.generation.requests import prompts_of_day
 from headrace.generation.sealed_tables import IMAGES, SPEECH
 from headrace.generation.spending import Spending
 from headrace.generation.subject import CampaignSubject
-from headrace.generation.under_way import claims_under_way, makes_media, num_committed
+from headrace.generation.under_way import claims_under_way, makes_media, num_committed, unmade_kinds
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.registry.bases import has_unregistered_bases
@@ -32,6 +32,7 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState, fold
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
+from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.project.run_source import PARTITION, UNDER_WAY, WAITING, RunState
 from headrace_dagster.project.waits import Waits
 from headrace_dagster.project.webserver import Webserver
@@ -61,10 +62,14 @@ class Step:
 MODEL = Step(job="roll_out", asset="rollout", title="models")
 PROMPTS = Step(job="list_prompts", asset="prompts", title="prompts")
 CONTENT = Step(job="generate", asset="generated_content", title="generated")
+# Where the campaign's file wants its steps apart.
+PAINT = Step(job="paint", asset=IMAGES, title="painted")
+SPEAK = Step(job="speak", asset=SPEECH, title="spoken")
 REVIEW = Step(job="review", asset="reviewed_content", title="reviewed")
 REPORT = Step(job="report", asset="campaign_report", title="report")
 # Of which a run has parts of rows to make.
 _CONTENT_JOBS = ("generate", "generate_with_media", "paint", "speak", "regenerate_rolled_back")
+_OF_KIND: dict[MemberKind, Step] = {"text": CONTENT, "image": PAINT, "speech": SPEAK}
 _OF_A_PARTITION = (PROMPTS, CONTENT, REVIEW)
 
 
@@ -120,7 +125,7 @@ class CampaignRun:
     def missing(self) -> list[tuple[Step, str]]:
         """The next step of everything that is not made; the report last."""
         found = [(MODEL, self.campaign.name)] if self._needs_model() else []
-        found += [(step, key) for key in self.partitions if (step := self._next_step(key))]
+        found += [(step, key) for key in self.partitions for step in self._next_steps(key)]
         if found or not self._is_reported():
             found.append((REPORT, self.day))
         return found
@@ -156,20 +161,23 @@ class CampaignRun:
         yield self._look(0)
 
     def _walk_partitions(self, webserver: Webserver) -> Iterator[Look]:
-        following = {key: self._next_step(key) for key in self.partitions}
+        following = {key: self._next_steps(key) for key in self.partitions}
         while any(following.values()):
             runs = self._runs(webserver)
             num_active = 0
-            for key, step in following.items():
-                if step is None:
-                    continue
-                if (step.asset, key) not in self._launched:
-                    self._launch(webserver, step, key)
-                elif self._has_ended(webserver, runs.get((step.asset, key), []), step, key):
-                    self._made.setdefault(step.asset, set()).add(key)
-                    following[key] = self._next_step(key)
-                    self._once_more(following[key], key)
-                num_active += following[key] is not None
+            for key, steps in following.items():
+                for step in steps:
+                    if (step.asset, key) not in self._launched:
+                        self._launch(webserver, step, key)
+                    elif self._has_ended(webserver, runs.get((step.asset, key), []), step, key):
+                        self._made.setdefault(step.asset, set()).add(key)
+                        following[key] = self._next_steps(key)
+                        for again in following[key]:
+                            # Not what goes on beside it.
+                            if again is step or again not in steps:
+                                self._once_more(again, key)
+                        break
+                num_active += bool(following[key])
             yield self._look(num_active, _newest_of(runs), webserver)
             if any(following.values()):
                 time.sleep(_POLL_SECONDS)
@@ -193,7 +201,8 @@ class CampaignRun:
         config: dict[str, Any] = {}
         if step is CONTENT and self.regenerate:
             config = {"ops": {CONTENT.asset: {"config": {"regenerate": "current_set"}}}}
-        tags = {RUN_TAG: self.token, STEP_TAG: step.asset}
+        demand = next((self.campaign.tags_apart(kind) for kind, one in _OF_KIND.items() if one is step), {})
+        tags = {RUN_TAG: self.token, STEP_TAG: step.asset, **demand}
         job = self._job_of(step, key)
         run_id = webserver.launch(job, key, requested_by="headrace run", run_config=config, tags=tags)
         # Another call may have launched its own since this one looked: the oldest run stays.
@@ -204,8 +213,8 @@ class CampaignRun:
         self._launched.setdefault((step.asset, key), []).append(run_id)
 
     def _job_of(self, step: Step, key: str) -> str:
-        """Parts of a row that are painted or spoken are made in the run that makes its text."""
-        if step is not CONTENT:
+        """Parts that are painted or spoken are made in the run that makes the text, or apart if the file says so."""
+        if step is not CONTENT or self.campaign.apart is not None:
             return step.job
         objects = self.handoffs.objects
         claim = claims_under_way(objects, self.campaign.name).get(key)
@@ -217,12 +226,16 @@ class CampaignRun:
 
     def _under_way(self, webserver: Webserver, step: Step, key: str) -> str | None:
         """The oldest run that makes these rows, or parts of them. For rows anew none: it may be making the old ones."""
-        if step is not CONTENT or self.regenerate:
+        if step not in _OF_KIND.values() or self.regenerate:
             return None
+        # Pictures and recordings do not need each other: beside a run that makes one the other's is launched.
+        others = {PAINT: SPEAK, SPEAK: PAINT}.get(step)
+        jobs = {*_CONTENT_JOBS} - ({others.job, CONTENT.job} if others else set())
+        assets = {CONTENT.asset, IMAGES, SPEECH} - ({others.asset, CONTENT.asset} if others else set())
         found = [
             (run.created, run.run_id)
             for run in webserver.runs({PARTITION: key}, statuses=(*WAITING, *UNDER_WAY))
-            if run.job_name in _CONTENT_JOBS or {step.asset, IMAGES, SPEECH} & {*run.assets}
+            if run.job_name in jobs or assets & {*run.assets}
         ]
         return min(found)[1] if found else None
 
@@ -309,16 +322,16 @@ class CampaignRun:
         return self._num_rows
 
     def _num_committed(self, claim: Claim) -> int:
-        prompts = self._newest(PROMPTS.asset, claim.partition)
-        num_rows = prompts.num_rows * self.campaign.prompts.variations if prompts else 0
-        return num_committed(self.handoffs.objects, claim, num_rows)
+        return num_committed(self.handoffs.objects, claim, self._num_wanted(claim.partition))
+
+    def _num_wanted(self, key: str) -> int:
+        prompts = self._newest(PROMPTS.asset, key)
+        return prompts.num_rows * self.campaign.prompts.variations if prompts else 0
 
     def _is_committed(self, key: str) -> bool:
         """Whether an attempt has all rows of its partition, and lacks its seal alone."""
-        prompts = self._newest(PROMPTS.asset, key)
-        wanted = prompts.num_rows * self.campaign.prompts.variations if prompts else 0
         claim = claims_under_way(self.handoffs.objects, self.campaign.name).get(key)
-        return claim is not None and self._num_committed(claim) >= wanted
+        return claim is not None and self._num_committed(claim) >= self._num_wanted(key)
 
     def _is_reported(self) -> bool:
         sealed = [self._newest(asset, key) for key in self.partitions for asset in (CONTENT.asset, REVIEW.asset)]
@@ -341,6 +354,17 @@ class CampaignRun:
 
     def _models(self) -> list[Any]:
         return registered_models(self.handoffs, damaged=PassedOver())
+
+    def _next_steps(self, key: str) -> tuple[Step, ...]:
+        """What a partition needs now: one step, or those that may be made beside each other."""
+        step = self._next_step(key)
+        has_claim = key in self._made.get(CONTENT.asset, set()) if self.regenerate else step is CONTENT
+        claims = claims_under_way(self.handoffs.objects, self.campaign.name) if self.campaign.apart is not None else {}
+        if not has_claim or (claim := claims.get(key)) is None:
+            return (step,) if step else ()
+        kinds = unmade_kinds(self.handoffs.objects, claim, self._num_wanted(key))
+        # All is made, and its run ended before it had sealed it: any step's run does.
+        return tuple(_OF_KIND[kind] for kind in kinds) or (CONTENT,)
 
     def _next_step(self, key: str) -> Step | None:
         """The first of a partition's steps that does not follow from the one before it."""

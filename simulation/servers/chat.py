@@ -5,12 +5,13 @@ They also send what no HTTP library would. `serving` runs them in the caller's e
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
+
+from simulation.servers.threads import in_a_thread
 
 Behaviour = Callable[["ChatServer", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 # What is asked (`asked_of`), and how often it was asked before → the bytes of the whole HTTP answer.
@@ -85,25 +86,8 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[list[ChatServer]]:
 
 @contextmanager
 def served(behave: Behaviour) -> Iterator[ChatServer]:
-    """Runs in a thread, for callers without an event loop or in another process."""
-    loop, ready, servers = asyncio.new_event_loop(), threading.Event(), list[ChatServer]()
-    ended = asyncio.Event()
-
-    async def serve() -> None:
-        async with serving(behave) as [server]:
-            servers.append(server)
-            ready.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    ready.wait(20)
-    try:
-        yield servers[0]
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
-        loop.close()
+    with in_a_thread(lambda: serving(behave)) as [server]:
+        yield server
 
 
 def telling(answers: Answers, *, is_alive: bool = True) -> Behaviour:

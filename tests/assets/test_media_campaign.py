@@ -22,25 +22,10 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.partition_keys import register_keys
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
+from tests.generation.media_builders import campaign_file
 
 PARTITION = "2026-11-01|tales-00"
-CAMPAIGN = """
-name: tales
-num_shards: 1
-prompts: {files: tales.jsonl, format: jsonl, column: text, term_column: term}
-chain: [writer, painter, speaker]
-roles:
-  writer: {model: pen, version: "1", registered: false, engine: {name: echo}}
-  painter:
-    model: brush
-    version: "1"
-    registered: false
-    engine: {name: echo}
-    picture: {width: 32, height: 32}
-    template: "{term}: {writer}"
-  speaker: {model: voice, version: "1", registered: false, engine: {name: echo}, speech: {sample_rate: 16000}}
-micro_batch_rows: 2
-"""
+CAMPAIGN = campaign_file(num_shards=1, files="tales.jsonl", picture="{width: 32, height: 32}")
 _MEDIA = (generated_content, generated_images, generated_speech)
 
 

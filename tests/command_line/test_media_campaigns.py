@@ -12,25 +12,20 @@ from headrace.store.local import LocalStore
 from headrace.version_sets.media_settings import Picture
 from headrace.version_sets.sets import VersionSets
 from tests.command_line.builders import checked_json, run
-from tests.generation.media_builders import MediaSite, make_media_campaign, make_media_site, make_roles, start
+from tests.generation.media_builders import (
+    MediaSite,
+    campaign_file,
+    make_media_campaign,
+    make_media_site,
+    make_roles,
+    start,
+)
 
-CAMPAIGN = """
-name: tales
-num_shards: 2
-prompts: {files: ./prompts.jsonl, format: jsonl, column: text, term_column: term}
-chain: [writer, painter, speaker]
-roles:
-  writer: {model: pen, version: "1", registered: false, engine: {name: echo}}
-  painter:
-    model: brush
-    version: "1"
-    registered: false
-    engine: {name: echo}
-    picture: {width: 32, height: 24, num_inference_steps: 8, guidance_scale: 2}
-    template: "{term}: {writer}"
-  speaker: {model: voice, version: "1", registered: false, engine: {name: echo}, speech: {sample_rate: 16000}}
-micro_batch_rows: 2
-"""
+CAMPAIGN = campaign_file(
+    num_shards=2,
+    files="./prompts.jsonl",
+    picture="{width: 32, height: 24, num_inference_steps: 8, guidance_scale: 2}",
+)
 DAY = "2026-11-01"
 
 

@@ -1,9 +1,7 @@
 """What `headrace check` tells about servers of pictures and speech, without asking for either."""
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from headrace.errors import InvalidInput
 from headrace.version_sets.media_settings import Picture, Speech
 from simulation.servers.chat import http, served, telling
 from simulation.servers.comfyui import GRAPH, PLACES, Comfy, serving_comfy
+from simulation.servers.threads import in_a_thread
 
 
 def make_role(engine: EngineSettings, **made: Any) -> Role:
@@ -27,25 +26,15 @@ def found(role: Role, *, offline: bool = False) -> list[tuple[str, str, str | No
 
 @contextmanager
 def comfy() -> Iterator[Comfy]:
-    """In a thread, for a caller without an event loop."""
-    loop, ready, server = asyncio.new_event_loop(), threading.Event(), list[Comfy]()
-    ended = asyncio.Event()
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[Comfy]:
+        # Made in the loop that serves it, whose events it waits for.
+        server = Comfy()
+        async with serving_comfy(server):
+            yield server
 
-    async def serve() -> None:
-        server.append(Comfy())
-        async with serving_comfy(*server):
-            ready.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    ready.wait(20)
-    try:
-        yield server[0]
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
-        loop.close()
+    with in_a_thread(serving) as server:
+        yield server
 
 
 def test_a_voice_that_a_server_does_not_have_is_told_with_the_nearest() -> None:

@@ -54,6 +54,7 @@ RECIPES = [
     "smollm2-135m.define",
     "smollm2-135m.define-hot",
     "twemoji-painter.learn",
+    "twemoji-painter.learn-few",
     "twemoji-painter.learn-half",
 ]
 DAY = "2026-11-01"

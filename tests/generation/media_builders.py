@@ -37,6 +37,27 @@ def make_roles(**changes: Role) -> dict[str, Role]:
     return roles | changes
 
 
+def campaign_file(*, num_shards: int, files: str, picture: str) -> str:
+    """The YAML of a campaign of these roles. `files`: JSON Lines of `text` and `term`; `picture`: as YAML has it."""
+    return f"""
+name: tales
+num_shards: {num_shards}
+prompts: {{files: {files}, format: jsonl, column: text, term_column: term}}
+chain: [writer, painter, speaker]
+roles:
+  writer: {{model: pen, version: "1", registered: false, engine: {{name: echo}}}}
+  painter:
+    model: brush
+    version: "1"
+    registered: false
+    engine: {{name: echo}}
+    picture: {picture}
+    template: "{{term}}: {{writer}}"
+  speaker: {{model: voice, version: "1", registered: false, engine: {{name: echo}}, speech: {{sample_rate: 16000}}}}
+micro_batch_rows: 2
+"""
+
+
 def make_media_campaign(roles: dict[str, Role] | None = None, **changes: Any) -> Campaign:
     roles = roles or make_roles()
     settings = {"roles": roles, "chain": tuple(roles), **changes}

@@ -1,5 +1,7 @@
 """A row's text, its picture and its recording: made step by step, sealed together, each with a seed of its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,18 @@ def test_a_place_of_a_template_stands_for_one_thing(name: str) -> None:
 def test_a_role_is_not_called_as_a_batch_is() -> None:
     with pytest.raises(InvalidCampaign, match=r"a role's name must not be that of a micro-batch's object, got 'b00000"):
         make_media_campaign({"b00000.arrow": make_roles()["painter"]})
+
+
+def test_a_turn_is_held_while_a_loaded_engine_makes_rows_of_its_kind_and_by_nobody_else(tmp_path: Path) -> None:
+    site, held = make_media_site(tmp_path), list[str]()
+
+    @contextmanager
+    def turn(kind: str) -> Iterator[None]:
+        held.append(f"{kind} begins")
+        yield
+        held.append(f"{kind} ends")
+
+    site.generate(up_to="image", turn=turn)
+    assert held == ["text begins", "text ends", "image begins", "image ends"]
+    site.generate(up_to="image", turn=turn)
+    assert len(held) == 4

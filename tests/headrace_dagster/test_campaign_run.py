@@ -3,7 +3,6 @@ followed by who comes.
 """
 
 import contextlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,32 +18,28 @@ from headrace.errors import BudgetSpent
 from headrace.generation.budget import Budget
 from headrace.generation.campaign import PromptSource
 from headrace.generation.freshness import shown_mark
-from headrace.generation.review import review_rows
 from headrace.handoff.layout import manifest_key
 from headrace.registry.model_versions import to_table
 from headrace.settings import Settings, settings_of
 from headrace.version_sets.sets import VersionSet
 from headrace_dagster.project import campaign_run, running
 from headrace_dagster.project import services as services_module
-from headrace_dagster.project.campaign_run import CampaignRun, CampaignRunFailed
+from headrace_dagster.project.campaign_run import CampaignRunFailed
 from headrace_dagster.project.services import ServiceEnded, locked, running_webserver
-from headrace_dagster.project.webserver import Webserver
 from resources.settings import CHECKOUT
 from simulation.campaign_site import make_campaign
 from simulation.models import model_of
 from tests.command_line.builders import run
 from tests.generation.builders import DAY, ScriptedEngine, Site
+from tests.headrace_dagster.campaign_work import CampaignWork, walk
 from tests.headrace_dagster.dagster_stand_in import StandIn, serving
 
 ALL = ["list_prompts", "generate", "review", "report"]
 
 
-class Work:
-    """One shard of a campaign with a prompt file of its own; `make` does what a run of each job does."""
-
+class Work(CampaignWork):
     def __init__(self, root: Path) -> None:
-        self.home, self.prompts = root, root / "prompts.jsonl"
-        self.write(3)
+        super().__init__(root)
         campaign = make_campaign(num_shards=1, prompts=PromptSource(files=str(self.prompts)))
         self.site = Site(root / "store", campaign=campaign)
         self.site.initialize()
@@ -54,58 +49,19 @@ class Work:
         self.num_reviews = 0
         self.before_review: Callable[[], object] = lambda: None
 
-    def write(self, num_prompts: int) -> None:
-        self.prompts.write_text("\n".join(json.dumps({"text": f"Define word {n}."}) for n in range(num_prompts)))
+    def generate(self, job: str, partition: str) -> None:
+        num_before = len(self.site.handoffs.versions("generated_content", partition))
+        self.site.generate(self.site.open_claim(f"run-{num_before}"))
 
-    def make(self, job: str, partition: str) -> None:
-        site = self.site
-        if job == "list_prompts":
-            site.draw_prompts(self.home)
-        elif job == "generate":
-            site.generate(site.open_claim(f"run-{len(site.handoffs.versions('generated_content', partition))}"))
-        elif job == "review":
-            self.before_review()
-            content = site.handoffs.open("generated_content", partition)
-            site.handoffs.publish(
-                "reviewed_content",
-                partition,
-                review_rows(content.table(), site.campaign.review).table,
-                code_version="1",
-                run_id="r",
-                input_versions={f"generated_content[{partition}]": f"v{content.version} {content.content_digest}"},
-            )
-        else:
-            key = site.partition.key
-            shown = [site.handoffs.open(asset, key) for asset in ("generated_content", "reviewed_content")]
-            self.report.write_text(shown_mark(one.manifest for one in shown))
-
-    @property
-    def report(self) -> Path:
-        return self.home / f"{DAY}.html"
-
-    def run(self) -> CampaignRun:
-        return CampaignRun(
-            campaign=self.site.campaign,
-            handoffs=self.site.handoffs,
-            home=self.home,
-            day=DAY,
-            report=self.report,
-            token="this call",
-        )
+    def review(self, partition: str) -> None:
+        self.before_review()
+        super().review(partition)
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(campaign_run, "_POLL_SECONDS", 0.0)
     return Work(tmp_path)
-
-
-def walk(work: CampaignRun, stand_in: StandIn) -> None:
-    with serving(stand_in) as port:
-        webserver = Webserver(f"http://127.0.0.1:{port}", "headrace")
-        for _ in work.walk(webserver):
-            pass
-        webserver.close()
 
 
 def test_each_step_is_launched_after_the_one_before_it_and_a_second_call_launches_nothing(work: Work) -> None:

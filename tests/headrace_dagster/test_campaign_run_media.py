@@ -1,33 +1,27 @@
 """`headrace run` of a campaign that writes, paints and speaks: one run a partition, going on where another ended."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.generation.campaign import PromptSource
-from headrace.generation.freshness import shown_mark
-from headrace.generation.review_content import review_content
+from headrace.generation.step_runs import StepRun
+from headrace.generation.under_way import unmade_kinds
 from headrace.registry.model_versions import to_table
 from headrace.rollout.states import INITIALIZED
 from headrace_dagster.project import campaign_run
-from headrace_dagster.project.campaign_run import CONTENT, CampaignRun
+from headrace_dagster.project.campaign_run import CONTENT
 from simulation.models import model_of
-from tests.generation.builders import DAY
 from tests.generation.media_builders import MediaSite, make_media_campaign, make_roles
+from tests.headrace_dagster.campaign_work import NUM_PROMPTS, CampaignWork, walk
 from tests.headrace_dagster.dagster_stand_in import StandIn
-from tests.headrace_dagster.test_campaign_run import walk
-
-NUM_PROMPTS = 3
 
 
-class Work:
+class Work(CampaignWork):
     def __init__(self, root: Path) -> None:
-        self.home = root
-        file = root / "prompts.jsonl"
-        file.write_text("\n".join(json.dumps({"text": f"Define word {n}."}) for n in range(NUM_PROMPTS)))
-        prompts = PromptSource(files=str(file))
+        super().__init__(root)
+        prompts = PromptSource(files=str(self.prompts))
         self.site = MediaSite(root / "store", campaign=make_media_campaign(num_shards=1, prompts=prompts))
         self.site.roll_out_set(INITIALIZED, self.site.make_set())
         models = [model_of(role.model, 1) for role in make_roles().values()]
@@ -36,42 +30,13 @@ class Work:
                 "registered_version", f"{one.model_name}.r", to_table([one]), code_version="1", run_id="r"
             )
         self.num_generated: list[int] = []
+        self.regenerates = False
 
-    def make(self, job: str, partition: str) -> None:
-        site = self.site
-        if job == "list_prompts":
-            site.draw_prompts(self.home)
-        elif job in ("generate", "generate_with_media", "paint"):
-            kind = {"generate": "text", "paint": "image"}.get(job)
-            self.num_generated.append(site.generate(site.open_claim(), up_to=kind).num_generated_now)
-        elif job == "review":
-            content = site.handoffs.open("generated_content", partition)
-            site.handoffs.publish(
-                "reviewed_content",
-                partition,
-                review_content(content, site.handoffs, site.campaign).table,
-                code_version="1",
-                run_id="r",
-                input_versions={f"generated_content[{partition}]": f"v{content.version} {content.content_digest}"},
-            )
-        else:
-            key = site.partition.key
-            shown = [site.handoffs.open(asset, key) for asset in ("generated_content", "reviewed_content")]
-            self.report.write_text(shown_mark(one.manifest for one in shown))
-
-    @property
-    def report(self) -> Path:
-        return self.home / f"{DAY}.html"
-
-    def run(self) -> CampaignRun:
-        return CampaignRun(
-            campaign=self.site.campaign,
-            handoffs=self.site.handoffs,
-            home=self.home,
-            day=DAY,
-            report=self.report,
-            token="this call",
-        )
+    def generate(self, job: str, partition: str) -> None:
+        kind = {"generate": "text", "paint": "image", "speak": "speech"}.get(job)
+        again = self.regenerates and kind == "text"
+        claim = self.site.open_claim("run-again", "current_set") if again else self.site.open_claim()
+        self.num_generated.append(self.site.generate(claim, up_to=kind).num_generated_now)
 
 
 @pytest.fixture
@@ -122,3 +87,49 @@ def test_the_set_and_not_the_file_says_whether_a_run_paints(work: Work) -> None:
     run = work.run()
     run.campaign = replace(run.campaign, roles=roles, chain=tuple(roles))
     assert run._job_of(CONTENT, work.site.partition.key) == "generate_with_media"
+
+
+@pytest.fixture
+def apart(work: Work) -> Work:
+    work.site.campaign = replace(work.site.campaign, apart={"image": StepRun(gpus=0.5)})
+    return work
+
+
+def test_steps_that_the_file_wants_apart_are_runs_of_their_own(apart: Work) -> None:
+    stand_in = StandIn(apart.make)
+    walk(apart.run(), stand_in)
+    assert stand_in.launched == ["list_prompts", "generate", "paint", "speak", "review", "report"]
+    assert apart.num_generated == [NUM_PROMPTS] * 3
+    assert apart.run().missing() == []
+
+
+def test_apart_only_what_an_attempt_lacks_is_launched(apart: Work) -> None:
+    key = apart.site.partition.key
+    for job in ("list_prompts", "generate", "speak"):
+        apart.make(job, key)
+    stand_in = StandIn(apart.make)
+    walk(apart.run(), stand_in)
+    assert stand_in.launched == ["paint", "review", "report"]
+    assert apart.num_generated == [NUM_PROMPTS] * 3
+
+
+def test_rows_anew_are_made_apart_too(apart: Work) -> None:
+    walk(apart.run(), StandIn(apart.make))
+    apart.regenerates = True
+    stand_in, again = StandIn(apart.make), apart.run()
+    again.regenerate = True
+    walk(again, stand_in)
+    # The same bytes: their review stands.
+    assert stand_in.launched == ["generate", "paint", "speak", "report"]
+    assert len(apart.site.handoffs.versions("generated_content", apart.site.partition.key)) == 2
+
+
+def test_what_an_attempt_lacks_is_told_by_its_commits(apart: Work) -> None:
+    key, objects = apart.site.partition.key, apart.site.handoffs.objects
+    apart.make("list_prompts", key)
+    claim = apart.site.open_claim()
+    assert unmade_kinds(objects, claim, NUM_PROMPTS) == ("text",)
+    apart.make("generate", key)
+    assert unmade_kinds(objects, claim, NUM_PROMPTS) == ("image", "speech")
+    apart.make("paint", key)
+    assert unmade_kinds(objects, claim, NUM_PROMPTS) == ("speech",)

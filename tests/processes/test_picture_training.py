@@ -18,6 +18,7 @@ from headrace.training.order import SampleOrder
 from headrace.training.picture_measures import TAUGHT_ERROR
 from headrace.training.session import train
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench, picture_recipe
+from tests.processes.killed_training import run_until_step
 from tests.training_builders import Bench, make_run_config
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
@@ -72,12 +73,7 @@ def straight(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def kill_worker_in_the_middle(directory: Path, encoder: Path) -> None:
     script = WORKER.format(checkout=str(Path(__file__).parents[2]), directory=str(directory), encoder=str(encoder))
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout
-        for line in worker.stdout:
-            if line.strip().isdigit() and int(line) > CHECKPOINT_EVERY:
-                break
-        worker.kill()
+    run_until_step(script, CHECKPOINT_EVERY)
 
 
 def test_a_picture_training_that_is_killed_and_resumed_ends_bit_for_bit_like_one_that_was_not(

@@ -7,8 +7,6 @@ training killed twice, once its worker and once a rank, and resumed.
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.training import TrainingResource
+from tests.processes.killed_training import run_until_step
 from tests.training_builders import Bench, make_bench
 from tests.waiting import eventually
 
@@ -170,12 +169,7 @@ def kill_worker_in_the_middle(directory: Path, model: Path) -> None:
     script = WORKER.format(
         checkout=str(Path(__file__).parents[2]), directory=str(directory), model=str(model), recipe=RECIPE
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout
-        for line in worker.stdout:
-            if line.strip().isdigit() and int(line) > CHECKPOINT_EVERY:
-                break
-        worker.kill()
+    run_until_step(script, CHECKPOINT_EVERY)
 
 
 def processes_of(marker: str) -> list[int]:

@@ -57,6 +57,70 @@ def test_a_service_that_cannot_run_as_written_is_refused_in_a_sentence(tmp_path:
         load(tmp_path, more)
 
 
+MEDIA = """
+name: assistant
+chain: [writer, painter]
+roles:
+  writer: {model: vendor, version: "1", registered: false, engine: {name: echo}}
+  painter:
+    {model: brush, version: "1", registered: false, engine: {name: echo}, picture: {width: 32, height: 32}}
+"""
+
+
+def load_media(tmp_path: Path, *changes: tuple[str, str], more: str = "") -> Service:
+    body = MEDIA
+    for before, after in changes:
+        assert before in body
+        body = body.replace(before, after)
+    file = tmp_path / "assistant.yaml"
+    file.write_text(body + more)
+    return load_service(file)
+
+
+def test_a_service_makes_what_its_last_role_makes(tmp_path: Path) -> None:
+    assert load(tmp_path).makes == "text"
+    service = load_media(tmp_path, ("height: 32}}", 'height: 32}, template: "{writer}, for {prompt}"}'))
+    assert service.makes == "image"
+    assert service.version_set({}).member("painter").user_template == "{writer}, for {prompt}"
+
+
+SPEAKER = "  speaker: {model: throat, version: '1', registered: false, engine: {name: echo}, speech: {}}\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        (
+            [("[writer, painter]", "[writer, painter, speaker]")],
+            SPEAKER,
+            "one role that paints or speaks, its last, since a client gets one answer, got 'painter' before 'speaker'",
+        ),
+        ([("[writer, painter]", "[painter, writer]")], "", "the roles that write before those that paint or speak"),
+        (
+            [("height: 32}}", 'height: 32}, template: "{term}"}')],
+            "",
+            r"may use \{prompt\}, \{text\}, \{writer\}, since a client sends a text and no columns, got \{term\}",
+        ),
+        ([], "judge: {role: writer}", "judge must be left out where 'painter' makes image: a judge reads texts"),
+        ([], "prices: {vendor: {prompt: 1}}", "prices must be left out where 'painter' makes image"),
+        ([], "client_decoding: allowed", "client_decoding must be left out where 'painter' makes image"),
+        ([], "rollout: {gate: {margins: {output_tokens: 9}}}", "nothing measures output_tokens here"),
+        ([], "rollout: {gate: {margins: {first_piece_seconds: 9}}}", "nothing measures first_piece_seconds here"),
+    ],
+)
+def test_what_has_no_meaning_for_pictures_is_refused_when_the_file_is_loaded(
+    tmp_path: Path, changes: list[tuple[str, str]], more: str, message: str
+) -> None:
+    with pytest.raises(InvalidService, match=message):
+        load_media(tmp_path, *changes, more=more)
+
+
+def test_a_judge_writes(tmp_path: Path) -> None:
+    more = "judge: {role: painter}"
+    with pytest.raises(InvalidService, match="judge must be a role that writes a score, got 'painter', which makes"):
+        load_media(tmp_path, ("[writer, painter]", "[writer]"), more=more)
+
+
 def test_two_files_of_one_name_break_each_other_and_no_directory_is_no_service(tmp_path: Path) -> None:
     nowhere = load_services(tmp_path / "nowhere")
     assert (list(nowhere), nowhere.problems) == ([], ())

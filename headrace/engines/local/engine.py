@@ -12,8 +12,6 @@ full costs as much as a full one. Live turns, whose batches change between two t
 """
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from headrace.engines.base import (
 )
 from headrace.engines.local.decoding_batch import DecodingBatch, Row
 from headrace.engines.local.loading import LocalModel, load
+from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape
 from headrace.engines.local.sampling import Draw
 from headrace.engines.local.stop_texts import cut_at_stop
@@ -41,8 +40,6 @@ from headrace.version_sets.sets import EngineSpec, Member
 
 # More rows slow every token of every turn; on CPU threads about in proportion.
 _NUM_ROWS_MAX = 8
-# A gateway admits fewer. More than this is an error, which must not use up memory.
-_NUM_WAITING_MAX = 256
 _REPLICA = "in process"
 
 
@@ -89,7 +86,7 @@ class _Together:
             self.answers.set_result(said)
 
 
-class LocalEngine(Engine):
+class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
     name = "transformers"
     # For batches, on one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
@@ -101,18 +98,7 @@ class LocalEngine(Engine):
             InvalidInput: the directory has no causal language model with a usable chat template.
             EngineUnavailable: there is not enough memory.
         """
-        self._named = f"{member.model_name} {member.model_version}"
-        self._local: LocalModel | None = load(directory, member, spec)
-        self._batch_rows = spec.batch_rows
-        self.mixes_rows = self._local.mixes_rows
-        self.computes_on_cpu = self._local.device.type == "cpu"
-        self._waiting: deque[_Live | _Together] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-        self._thread = threading.Thread(
-            target=self._run, args=(self._local,), name=f"decoding {member.model_name}", daemon=True
-        )
-        self._thread.start()
+        super().__init__(load(directory, member, spec), member, spec, doing="decoding")
 
     async def answer(self, turn: Turn) -> Answer:
         text: list[str] = []
@@ -169,24 +155,16 @@ class LocalEngine(Engine):
                 together.is_dropped = True
         return [found[place] for place in range(len(turns))]
 
-    async def close(self) -> None:
-        """Fails the turns under way, and frees the model."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
-        self._local = None
-
     def _opened(self) -> LocalModel:
         if self._local is None or self._is_closed:
-            raise EngineFailed(f"The engine of {self._named} is closed.", may_be_the_turn=False)
+            raise self._closed()
         return self._local
 
     def _enter(self, asked: _Live | _Together) -> None:
         with self._changed:
             if self._is_closed:
-                raise EngineFailed(f"The engine of {self._named} is being closed.", may_be_the_turn=False)
-            if len(self._waiting) >= _NUM_WAITING_MAX:
+                raise self._closed()
+            if len(self._waiting) >= NUM_WAITING_MAX:
                 raise EngineBusy(f"{len(self._waiting)} turns wait for {self._named}.")
             self._waiting.append(asked)
             self._changed.notify()

@@ -10,8 +10,6 @@ The cost: a batch that is not full costs as much as a full one, so a lone pictur
 
 import asyncio
 import io
-import threading
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
+from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.pipelines import GivenUp, LocalPipeline, load_pipeline
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
 from headrace.errors import reason_of
 from headrace.version_sets.sets import EngineSpec, Member
 
-# A gateway admits fewer. More than this is an error, which must not use up memory.
-_NUM_WAITING_MAX = 256
 _REPLICA = "in process"
 # zlib's own default: spelt, so that Pillow's may change.
 _COMPRESS_LEVEL = 6
@@ -51,7 +48,7 @@ class _Waiting:
             self.answer.set_result(said)
 
 
-class DiffusersEngine(MediaEngine):
+class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
     name = "diffusers"
     # On one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
@@ -63,18 +60,7 @@ class DiffusersEngine(MediaEngine):
             InvalidInput: the directory has no pipeline that paints what the member asks for.
             EngineUnavailable: there is not enough memory.
         """
-        self._named = f"{member.model_name} {member.model_version}"
-        self._local: LocalPipeline | None = load_pipeline(directory, member, spec)
-        self._batch_rows = spec.batch_rows
-        self.mixes_rows = self._local.mixes_rows
-        self.computes_on_cpu = self._local.device.type == "cpu"
-        self._waiting: deque[_Waiting] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-        self._thread = threading.Thread(
-            target=self._run, args=(self._local,), name=f"painting {member.model_name}", daemon=True
-        )
-        self._thread.start()
+        super().__init__(load_pipeline(directory, member, spec), member, spec, doing="painting")
 
     async def make(self, turn: MediaTurn) -> MediaAnswer:
         [answer] = await self.make_together([turn])
@@ -95,19 +81,11 @@ class DiffusersEngine(MediaEngine):
             for one in waiting:
                 one.is_dropped = True
 
-    async def close(self) -> None:
-        """Fails the turns under way, and frees the model."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
-        self._local = None
-
     def _enter(self, asked: Sequence[_Waiting]) -> None:
         with self._changed:
-            if self._is_closed or len(self._waiting) >= _NUM_WAITING_MAX:
+            if self._is_closed or len(self._waiting) >= NUM_WAITING_MAX:
                 why = (
-                    EngineFailed(f"The engine of {self._named} is closed.", may_be_the_turn=False)
+                    self._closed()
                     if self._is_closed
                     else EngineBusy(f"{len(self._waiting)} pictures wait for {self._named}.")
                 )

@@ -7,6 +7,7 @@ their cause, which would repeat headers, addresses and lines of the answer.
 
 import asyncio
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 
 import aiohttp
 from aiohttp import hdrs
@@ -35,6 +36,7 @@ _DRAIN_SECONDS_MAX = 0.02
 _NUM_NOTES_MAX = 4
 
 
+@dataclass(eq=False, repr=False)
 class AttemptFailed(Exception):
     """`kind` None: the server refuses the turn itself, with `status`.
 
@@ -42,26 +44,18 @@ class AttemptFailed(Exception):
     `TurnRefused`.
     """
 
-    def __init__(
-        self,
-        kind: FailureKind | None,
-        message: str,
-        *,
-        status: int = 0,
-        retry_after_seconds: float | None = None,
-        timed_out: bool = False,
-        is_about_usage: bool = False,
-        is_made: bool = False,
-        by_policy: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.kind: FailureKind | None = kind
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
-        self.timed_out = timed_out
-        self.is_about_usage = is_about_usage
-        self.is_made = is_made
-        self.by_policy = by_policy
+    kind: FailureKind | None
+    message: str
+    _: KW_ONLY
+    status: int = 0
+    retry_after_seconds: float | None = None
+    timed_out: bool = False
+    is_about_usage: bool = False
+    is_made: bool = False
+    by_policy: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
 
 class Attempt:

@@ -2,7 +2,9 @@
 
 | path | needs a key | answer |
 |---|---|---|
-| POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events |
+| POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events; of services that write |
+| POST /v1/images/generations | yes | a picture, in JSON; of services that paint |
+| POST /v1/audio/speech | yes | a recording; of services that speak |
 | GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients expect it |
 | GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
@@ -17,13 +19,15 @@ from functools import partial
 from headrace.clock import Clock
 from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
 from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
-from headrace.serving.gateway.openai_bodies import chat_ask, text_ask
+from headrace.serving.gateway.openai_bodies import Ask, chat_ask, text_ask
+from headrace.serving.gateway.openai_media_bodies import MediaAsk, picture_ask, speech_ask
 from headrace.serving.gateway.openapi import openapi
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.readiness import Readiness
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.serving.gateway.units import Units
 from headrace.serving.service import Service
+from headrace.version_sets.media_settings import MemberKind
 
 Handler = Callable[[Request], Awaitable[None]]
 _MODELS = "/v1/models/"
@@ -47,9 +51,17 @@ class Gateway:
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
         self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
         read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
+        readers: dict[str, dict[str, Callable[[bytes], Ask | MediaAsk]]] = {
+            "text": {"/v1/chat/completions": read_chat, "/v1/completions": text_ask},
+            "image": {"/v1/images/generations": picture_ask},
+            "speech": {"/v1/audio/speech": speech_ask},
+        }
+        own = readers[service.makes]
+        # Paths of other kinds of service: their clients have the wrong address, and are told the right one.
+        self._elsewhere = {path for paths in readers.values() for path in paths} - own.keys()
+        self._instead = f"The service {service.name!r} {_DOES[service.makes]}: send POST {' or '.join(own)}."
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
-            "/v1/chat/completions": (("POST",), lambda request: units.serve(request, read_chat)),
-            "/v1/completions": (("POST",), lambda request: units.serve(request, text_ask)),
+            **{path: (("POST",), partial(units.serve, read=read)) for path, read in own.items()},
             "/v1/models": (_READ, self._models),
             "/v1/rollout": (_READ, self._rollout),
             "/healthz": (_READ, self._healthz),
@@ -83,6 +95,8 @@ class Gateway:
         route = self._routes.get(request.path)
         if route is None and request.path.startswith(_MODELS):
             route = (_READ, self._one_model)
+        if route is None and request.path in self._elsewhere:
+            raise Refusal(404, f"{request.path} is not here. {self._instead}", code="wrong_path")
         if route is None:
             raise Refusal(404, f"There is no {request.path!r} here; GET /openapi.json lists what there is.")
         methods, handler = route
@@ -125,3 +139,4 @@ class Gateway:
 
 
 _READ = ("GET", "HEAD")
+_DOES: dict[MemberKind, str] = {"text": "writes", "image": "paints", "speech": "speaks"}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.clock import SystemClock
-from headrace.engines.base import Engine
-from headrace.engines.registry import open_engine
+from headrace.engines.base import LoadedModel
+from headrace.engines.registry import open_engine, open_media_engine
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.app import Gateway
 from headrace.serving.gateway.connections import Connections
@@ -91,8 +91,8 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
 
     deployment = service.deployment(settings.engine_key)
 
-    def opened(member: Member, spec: EngineSpec) -> Engine:
-        return open_engine(member, spec, store, deployment)
+    def opened(member: Member, spec: EngineSpec) -> LoadedModel:
+        return (open_engine if member.kind == "text" else open_media_engine)(member, spec, store, deployment)
 
     sets = PreparedSets(service, store, opened, records=records, metrics=metrics, clock=clock)
     lease = PlanLease(store, service.name, service.plan.ranking_salt)

@@ -19,7 +19,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
+# Of a large body, what is sent at once.
+_PIECE_BYTES = 65_536
 
 
 class ClientGone(Exception):
@@ -37,6 +39,7 @@ class Request:
         "finished",
         "headers",
         "id",
+        "is_events",
         "key",
         "method",
         "path",
@@ -62,6 +65,8 @@ class Request:
         # Whether the status line was sent: after that a failure can only cut the response off.
         self.started = False
         self.finished = False
+        # Whether what was started is a stream of server-sent events, to which another can be added.
+        self.is_events = False
 
     def check(self) -> None:
         """Raises: Refusal: a header that decides something occurs twice."""
@@ -115,14 +120,23 @@ class Request:
             )
         return b"".join(parts)
 
-    async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = _JSON) -> None:
-        """Sends the whole response. Appends to `headers`, so pass a list of its own."""
+    async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = JSON) -> None:
+        """Sends the whole response. Appends to `headers`, so pass a list of its own.
+
+        A large body goes in pieces, each once its client has taken the one before: otherwise a client that does not
+        read would leave all of it in memory, and one that reads slowly would be taken for it.
+        """
         headers.append(kind)
         headers.append((b"content-length", b"%d" % len(body)))
-        self.started = self.finished = True
+        self.started, self.finished = True, len(body) <= _PIECE_BYTES
         self.connection.hold_head()
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        last = max(len(body) - 1, 0) // _PIECE_BYTES * _PIECE_BYTES
+        for start in range(0, last, _PIECE_BYTES):
+            piece = body[start : start + _PIECE_BYTES]
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        self.finished = True
+        await self.send({"type": "http.response.body", "body": body[last:] if last else body})
 
     async def refuse(self, refusal: Refusal, headers: Headers) -> None:
         headers.extend(refusal.headers)
@@ -138,7 +152,7 @@ class Request:
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
         ]
-        self.started = True
+        self.started = self.is_events = True
         self.connection.hold_head()
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 

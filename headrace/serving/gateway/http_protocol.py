@@ -208,6 +208,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Cuts the connection of a client that did not read in time."""
         self._cut("client stalled", abort=True)
 
+    def cut_midway(self) -> None:
+        """Cuts the connection in the middle of an answer of a stated length: its client sees that bytes are missing."""
+        self._cut("broken off", abort=True)
+
     def _wait_for_the_rest(self) -> None:
         """Sets what this connection waits for, after new bytes or the end of an answer."""
         answering = self._answering

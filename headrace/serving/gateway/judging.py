@@ -15,6 +15,7 @@ from headrace.rollout.assignment import salted_rank
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.background import Background
 from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.openai_bodies import Ask
 from headrace.serving.gateway.prepared_sets import LoadedSet
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.unit import Unit
@@ -108,5 +109,6 @@ def score_of(text: str, score_max: float) -> float | None:
 
 def _question(unit: Unit) -> str:
     """The `{text}` of the judge's prompt template."""
+    assert isinstance(unit.ask, Ask), "a service that paints or speaks has no judge"
     turns = [f"{message.role}: {message.content}" for message in unit.ask.messages]
     return "\n\n".join([*turns, f"Answer to be judged:\n{unit.text}"])

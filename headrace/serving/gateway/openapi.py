@@ -1,30 +1,29 @@
 """The gateway's own description in OpenAPI 3.1: the requests that it takes, and every answer that it gives.
 
 Headers, statuses and refused fields come from the tables that the gateway itself uses. The rest is written beside
-`openai_bodies`; schemathesis checks it in the tests by requests made from it.
+the bodies' readers; schemathesis checks it in the tests by requests made from it.
 """
 
 from typing import Any
 
-from headrace.serving.gateway.openai_bodies import ASKS_FOR_NOTHING
+from headrace.serving.gateway.openai_media_bodies import PICTURE_TYPES
+from headrace.serving.gateway.openapi_requests import chat_request, picture_request, speech_request, text_request
 from headrace.serving.gateway.refusals import MEANINGS
 from headrace.serving.gateway.request_headers import NAMING_HEADERS
-from headrace.serving.service import Limits, Service
+from headrace.serving.service import Service
 
 # One server-sent event, in the form in which validators read a stream.
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
 def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
-    chat, text = _chat_request(service), _text_request(service)
     security: dict[str, Any] = {"security": [{"key": []}]} if needs_key else {}
     guarded = (401,) if needs_key else ()
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Headrace gateway: {service.name}", "description": service.description, "version": "1"},
         "paths": {
-            "/v1/chat/completions": {"post": _completion("Chat completion", chat, "ChatAnswer", guarded) | security},
-            "/v1/completions": {"post": _completion("Text completion", text, "TextAnswer", guarded) | security},
+            **{path: {"post": _unit(*said, guarded) | security} for path, said in _units(service).items()},
             "/v1/models": {"get": _page("The service, as a model", "Models", guarded) | security},
             "/v1/models/{model}": {
                 "get": _page("One model", "Model", (*guarded, 404))
@@ -46,22 +45,41 @@ def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
     }
 
 
-def _completion(summary: str, body: dict[str, Any], answer: str, guarded: tuple[int, ...]) -> dict[str, Any]:
+def _units(service: Service) -> dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]]:
+    """Path → what it is for, the request's body, and the answer in words and by content type."""
+    if service.makes == "image":
+        content = {"application/json": {"schema": _ref("PictureAnswer")}}
+        return {"/v1/images/generations": ("Picture", picture_request(service), "The picture.", content)}
+    if service.makes == "speech":
+        said = "The recording: a WAV, or with `pcm` samples of 16 bits, little-endian, of one channel."
+        content = {"audio/wav": {}, "audio/pcm": {}}
+        return {"/v1/audio/speech": ("Spoken text", speech_request(service), said, content)}
+    said = "The answer; with `stream`, server-sent events that end with `data: [DONE]`."
+    chat, text = (
+        {"application/json": {"schema": _ref(answer)}, "text/event-stream": {"schema": _EVENT}}
+        for answer in ("ChatAnswer", "TextAnswer")
+    )
+    return {
+        "/v1/chat/completions": ("Chat completion", chat_request(service), said, chat),
+        "/v1/completions": ("Text completion", text_request(service), said, text),
+    }
+
+
+def _unit(
+    summary: str, body: dict[str, Any], said: str, content: dict[str, Any], guarded: tuple[int, ...]
+) -> dict[str, Any]:
     return {
         "summary": summary,
         "parameters": [_header(header.name, header.meaning, header.schema) for header in NAMING_HEADERS],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {
-                "description": "The answer; with `stream`, server-sent events that end with `data: [DONE]`.",
+                "description": said,
                 "headers": {
                     name: {"schema": {"type": "string"}}
                     for name in ("X-Headrace-Version-Set", "X-Headrace-Unit", "X-Headrace-Entry", "X-Request-Id")
                 },
-                "content": {
-                    "application/json": {"schema": _ref(answer)},
-                    "text/event-stream": {"schema": _EVENT},
-                },
+                "content": content,
             },
             **{str(status): _error(meaning) for status, meaning in MEANINGS.items() if status != 401 or guarded},
         },
@@ -80,65 +98,6 @@ def _page(summary: str, schema: str, errors: tuple[int, ...], *, also: dict[int,
             **{str(status): said(meaning) for status, meaning in (also or {}).items()},
         },
     }
-
-
-def _chat_request(service: Service) -> dict[str, Any]:
-    limits: Limits = service.limits
-    part = {
-        "type": "object",
-        "required": ["type", "text"],
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    }
-    content = {"anyOf": [{"type": "string"}, {"type": "array", "items": part}]}
-    message = {
-        "type": "object",
-        "required": ["role", "content"],
-        "properties": {
-            "role": {"enum": ["system", "developer", "user", "assistant"]},
-            "content": content,
-            "tool_calls": {"enum": [[], None]},
-            "function_call": {"enum": [[], None]},
-        },
-    }
-    messages = {"type": "array", "minItems": 1, "maxItems": limits.num_messages_max, "items": message}
-    own = {"messages": messages, "max_completion_tokens": _nullable("integer", minimum=1, maximum=1 << 31)}
-    return _request(service, own, required="messages")
-
-
-def _text_request(service: Service) -> dict[str, Any]:
-    one = {"type": "string", "minLength": 1}
-    prompt = {"anyOf": [one, {"type": "array", "minItems": 1, "maxItems": 1, "items": one}]}
-    return _request(service, {"prompt": prompt}, required="prompt")
-
-
-def _request(service: Service, own: dict[str, Any], *, required: str) -> dict[str, Any]:
-    stop = {"type": "string", "minLength": 1}
-    is_refused = service.client_decoding == "refused"
-    null: dict[str, Any] = {"type": "null"}
-    return {
-        "type": "object",
-        "required": ["model", required],
-        "properties": {
-            "model": {"const": service.name},
-            **own,
-            "max_tokens": _nullable("integer", minimum=1, maximum=1 << 31),
-            "temperature": null if is_refused else _nullable("number", minimum=0, maximum=2),
-            "top_p": null if is_refused else _nullable("number", exclusiveMinimum=0, maximum=1),
-            "seed": _nullable("integer", minimum=-(1 << 63), maximum=(1 << 63) - 1),
-            "stop": {"anyOf": [stop, {"type": "array", "maxItems": 4, "items": stop}, null]},
-            "stream": _nullable("boolean"),
-            "stream_options": {
-                "type": ["object", "null"],
-                "properties": {"include_usage": _nullable("boolean")},
-            },
-            # Fields that would change the answer and cannot be honoured: only values that request nothing.
-            **{field: {"enum": [*values, None]} for field, values in ASKS_FOR_NOTHING.items()},
-        },
-    }
-
-
-def _nullable(kind: str, **bounds: Any) -> dict[str, Any]:
-    return {"type": [kind, "null"], **bounds}
 
 
 def _header(name: str, meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -197,6 +156,30 @@ _SCHEMAS: dict[str, Any] = {
         },
     ),
     "TextAnswer": _answer("text_completion", {"text": {"type": "string"}}),
+    "PictureAnswer": {
+        "type": "object",
+        "required": ["created", "data", "output_format", "size", "usage"],
+        "properties": {
+            "created": {"type": "integer", "minimum": 0},
+            "data": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["b64_json", "revised_prompt"],
+                    "properties": {
+                        "b64_json": {"type": "string", "contentEncoding": "base64", "minLength": 1},
+                        "revised_prompt": {"type": "string", "description": "What the painter was asked."},
+                    },
+                },
+            },
+            "output_format": {"enum": list(PICTURE_TYPES)},
+            "size": {"type": "string", "pattern": "^[0-9]+x[0-9]+$"},
+            # Pictures are not counted in tokens.
+            "usage": {"type": "null"},
+        },
+    },
     "Model": {
         "type": "object",
         "required": ["id", "object", "created", "owned_by"],

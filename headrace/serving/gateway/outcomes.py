@@ -11,6 +11,7 @@ that is not followed to its end (`CountedStreams`) gives only the time to its fi
 
 from typing import Any
 
+from headrace.engines.base import Turn
 from headrace.engines.chain import Step
 from headrace.engines.prices import price_of
 from headrace.errors import HeadraceError
@@ -100,14 +101,22 @@ class Outcomes:
             "output_tokens": step.num_output_tokens,
             "finish": step.finish,
             "error": step.error,
-            "temperature": turn.temperature,
-            "top_p": turn.top_p,
-            "max_tokens": turn.max_tokens,
             "seed": turn.seed,
         }
+        if isinstance(turn, Turn):
+            line |= {"temperature": turn.temperature, "top_p": turn.top_p, "max_tokens": turn.max_tokens}
+            if self._records.content:
+                line["messages"] = [[message.role, message.content] for message in turn.messages]
+                line["text"] = step.text
+            return line
+        if step.facts is not None:
+            line |= {"media_type": step.facts.media_type, "bytes": step.num_bytes, "xxh3_128": step.digest}
+            line |= {"duration_seconds": step.facts.duration_seconds} if step.facts.duration_seconds else {}
+        if turn.speed is not None:
+            line["speed"] = turn.speed
         if self._records.content:
-            line["messages"] = [[message.role, message.content] for message in turn.messages]
-            line["text"] = step.text
+            # What was made is bytes, which no line holds.
+            line["asked"] = turn.text
         return line
 
 

@@ -31,7 +31,7 @@ class Pinning:
         """The set and engines for the unit `name`, or for its session's next turn.
 
         Args:
-            is_drawn: whether the gateway itself drew the unit's name.
+            is_drawn: whether the gateway itself drew the unit's name, and nothing in the request fits one set alone.
 
         Raises:
             PlanUnknown: there is no plan yet.
@@ -43,6 +43,12 @@ class Pinning:
         except InvalidInput as error:
             # The router's text concerns version sets that the client named itself.
             raise invalid(str(error)) from error
+
+    def routed(self) -> list[LoadedSet]:
+        """The sets between which units are drawn now, as far as they are loaded here."""
+        table = self._lease.table()
+        names = [] if table is None else [table.stable, *([table.candidate] if table.candidate else [])]
+        return [loaded for name in names if (loaded := self._sets.get(name)) is not None]
 
     async def _pin(self, name: str, session: str | None, override: str | None, is_drawn: bool) -> tuple[Pin, LoadedSet]:
         if session is not None:

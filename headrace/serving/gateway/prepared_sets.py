@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 
 from headrace.clock import Clock
 from headrace.engines.asking import close
-from headrace.engines.base import Engine
-from headrace.engines.chain import LoadedRole, RoleChain, try_role
+from headrace.engines.base import Engine, LoadedModel
+from headrace.engines.chain import LoadedRole, RoleChain, try_maker, try_role
+from headrace.engines.media import MediaEngine
+from headrace.engines.media_chain import LoadedMaker, MediaChain
 from headrace.engines.registry import EngineKey, engine_key
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
@@ -35,15 +37,15 @@ _CLOSE_SECONDS_MAX = 30.0
 _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
 _T = TypeVar("_T")
-OpenEngine = Callable[[Member, EngineSpec], Engine]
+OpenEngine = Callable[[Member, EngineSpec], LoadedModel]
 
 
 @dataclass(kw_only=True, eq=False)
 class LoadedSet:
-    """A set with its engines. `num_units`: units under way; at 0 the set may be closed."""
+    """A set with its engines. `num_units`: units under way; at 0 the set may be closed. `roles`: those that write."""
 
     id: str
-    chain: RoleChain
+    chain: RoleChain | MediaChain
     roles: dict[str, LoadedRole]
     engine_keys: tuple[EngineKey, ...]
     num_units: int = 0
@@ -58,7 +60,7 @@ class LoadedSet:
 
 @dataclass(kw_only=True)
 class _Engine:
-    engine: Engine
+    engine: LoadedModel
     num_users: int = 0
 
 
@@ -179,6 +181,8 @@ class PreparedSets:
     async def _open(self, version_set: VersionSet) -> LoadedSet:
         keys: list[EngineKey] = []
         roles: dict[str, LoadedRole] = {}
+        makers: dict[str, LoadedMaker] = {}
+        self._check_kinds(version_set)
         try:
             for member in version_set.members:
                 spec = version_set.engine_of(member.role)
@@ -188,20 +192,45 @@ class PreparedSets:
                     shared = self._engines[key] = _Engine(engine=await self._opened(member, spec))
                 shared.num_users += 1
                 keys.append(key)
-                roles[member.role] = LoadedRole(member=member, engine=shared.engine)
-                await try_role(roles[member.role])
-            chain = RoleChain.of(
-                version_set,
-                self._service.chain,
-                {name: role.engine for name, role in roles.items()},
-                client_decoding=self._service.client_decoding == "allowed",
-            )
+                engine = shared.engine
+                if isinstance(engine, MediaEngine):
+                    facts = await try_maker(member, engine)
+                    makers[member.role] = LoadedMaker(member=member, engine=engine, facts=facts)
+                else:
+                    assert isinstance(engine, Engine), "an engine writes, or it paints or speaks"
+                    roles[member.role] = LoadedRole(member=member, engine=engine)
+                    await try_role(roles[member.role])
+            chain = self._chain(version_set, roles, makers)
         except BaseException:
             await self._release(keys)
             raise
         return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
 
-    async def _opened(self, member: Member, spec: EngineSpec) -> Engine:
+    def _check_kinds(self, version_set: VersionSet) -> None:
+        """Raises: InvalidInput: the set lacks a role of the service's chain, or has one that makes something else."""
+        for role in self._service.chain:
+            wanted, found = self._service.roles[role].kind, version_set.member(role).kind
+            if found != wanted:
+                raise InvalidInput(
+                    f"{role} of version set {version_set.id[:12]} makes {found}, and in this gateway's service file "
+                    f"{wanted}: start the gateway with the file of which the set was made."
+                )
+
+    def _chain(
+        self, version_set: VersionSet, roles: dict[str, LoadedRole], makers: dict[str, LoadedMaker]
+    ) -> RoleChain | MediaChain:
+        *_, last = order = self._service.chain
+        if last in makers:
+            writers = tuple(roles[role] for role in order if role != last)
+            return MediaChain(id=version_set.id, writers=writers, maker=makers[last])
+        return RoleChain.of(
+            version_set,
+            order,
+            {name: role.engine for name, role in roles.items()},
+            client_decoding=self._service.client_decoding == "allowed",
+        )
+
+    async def _opened(self, member: Member, spec: EngineSpec) -> LoadedModel:
         """Raises: HeadraceError: the engine cannot be loaded, or not in time."""
         named = f"{member.role} ({member.model_name} {member.model_version})"
         opening = asyncio.ensure_future(self._in_thread(self._open_engine, member, spec))
@@ -231,7 +260,7 @@ class PreparedSets:
                 del self._engines[key]
                 await self._close_engine(shared.engine)
 
-    async def _close_engine(self, engine: Engine) -> None:
+    async def _close_engine(self, engine: LoadedModel) -> None:
         """Closes an engine; a failure is logged, and the other sets are still closed."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
@@ -248,7 +277,7 @@ def _loading_thread() -> DaemonThreads:
     return DaemonThreads(1, "prepared-sets")
 
 
-def _close_late(opening: "asyncio.Future[Engine]") -> None:
+def _close_late(opening: "asyncio.Future[LoadedModel]") -> None:
     """Closes an engine that nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         asyncio.get_running_loop().create_task(close(opening.result()), name="close late")

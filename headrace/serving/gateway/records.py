@@ -9,6 +9,8 @@
 | refused | a request ended before it was a unit | status, code, key's name |
 | gateway | it starts, is ready, gets a plan, prepares or closes a set, drains, ends | event and its fields |
 
+A step that painted or spoke has media_type, bytes (how many) and xxh3_128 of what it made.
+
 Lines hold no prompt or answer unless `content` is on, and never a key. `started_at` is when the unit was pinned, in
 seconds since the Unix epoch.
 

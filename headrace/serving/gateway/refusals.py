@@ -17,6 +17,7 @@
 
 import json
 import math
+from dataclasses import KW_ONLY, dataclass
 
 from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.errors import InvalidInput, text_of
@@ -43,6 +44,7 @@ MEANINGS = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class Refusal(Exception):
     """A request that ends here, in the form that its client sees.
 
@@ -50,25 +52,17 @@ class Refusal(Exception):
     clients must not see; they can give their operator the request's id.
     """
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = _REFUSED,
-        code: str | None = None,
-        param: str | None = None,
-        retry_after_seconds: float | None = None,
-        detail: str = "",
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.code = code
-        self.param = param
-        self.retry_after_seconds = retry_after_seconds
-        self.detail = detail
+    status: int
+    message: str
+    _: KW_ONLY
+    kind: str = _REFUSED
+    code: str | None = None
+    param: str | None = None
+    retry_after_seconds: float | None = None
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
     @property
     def body(self) -> bytes:
@@ -115,8 +109,11 @@ def refusal_of(error: Exception) -> Refusal:
     match error:
         case Refusal():
             return error
+        case TurnRefused(by_policy=True):
+            message = error.for_clients or f"What is asked for is against the rules of the model's server. {_LOG}"
+            return Refusal(error.status, message, code="content_policy_violation", detail=detail)
         case TurnRefused():
-            message = error.for_clients or f"The engine refuses this turn; send other or shorter messages. {_LOG}"
+            message = error.for_clients or f"The engine refuses this turn; send something else, or less. {_LOG}"
             return Refusal(error.status, message, code="turn_refused", detail=detail)
         case EngineBusy():
             message = "The engines are busy; come back later."

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from headrace.engines.chain import Step
+from headrace.engines.chain import RoleChain, Step
 from headrace.rollout.assignment import salted_rank
 from headrace.serving.gateway.background import Background
+from headrace.serving.gateway.media_units import check_wishes
 from headrace.serving.gateway.metrics import Metrics
+from headrace.serving.gateway.openai_media_bodies import MediaAsk
 from headrace.serving.gateway.prepared_sets import LoadedSet
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.unit import Unit
@@ -63,7 +65,7 @@ class Shadow:
         candidate.num_units += 1
         try:
             async with asyncio.timeout(self._seconds_max):
-                await candidate.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=steps.append)
+                await _answered(unit, candidate, steps)
             outcome, error = "answered", ""
         except Exception as failure:  # noqa: BLE001 (a copy may fail in any way: it is the candidate's)
             error = type(failure).__name__
@@ -86,3 +88,12 @@ class Shadow:
         if self._records.content:
             line["text"] = steps[-1].text if steps else ""
         return line
+
+
+async def _answered(unit: Unit, candidate: LoadedSet, steps: list[Step]) -> None:
+    chain, ask = candidate.chain, unit.ask
+    if isinstance(ask, MediaAsk):
+        await check_wishes(ask, chain).make(ask, unit=unit.name, seed=unit.seed, report=steps.append)
+    else:
+        assert isinstance(chain, RoleChain), "a gateway loads sets of its service's kind alone"
+        await chain.answer(ask, unit=unit.name, seed=unit.seed, report=steps.append)

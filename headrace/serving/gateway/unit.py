@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from headrace.engines.chain import Step
 from headrace.rollout.routing import Pin
 from headrace.serving.gateway.openai_bodies import Ask
+from headrace.serving.gateway.openai_media_bodies import MediaAsk
 from headrace.serving.gateway.prepared_sets import LoadedSet
 
 # nginx's number for a client that went away; only records contain it, since nobody receives it.
@@ -17,7 +18,7 @@ class Unit:
 
     request: str
     key: str
-    ask: Ask
+    ask: Ask | MediaAsk
     name: str
     session: str | None
     pin: Pin

@@ -12,12 +12,15 @@ from contextlib import aclosing
 
 from headrace.clock import Clock
 from headrace.engines.base import EngineFailed, Piece
+from headrace.engines.chain import RoleChain
 from headrace.keys import digest_text
 from headrace.serving.gateway.http_messages import ClientGone, Headers, Request
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission, CountedStreams
+from headrace.serving.gateway.media_units import answer_medium, fits
 from headrace.serving.gateway.openai_answers import Events, broken_off, whole_answer
 from headrace.serving.gateway.openai_bodies import Ask, model_must_be
+from headrace.serving.gateway.openai_media_bodies import MediaAsk
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.pinning import Pinning
 from headrace.serving.gateway.read_ahead import ReadAhead
@@ -67,8 +70,8 @@ class Units:
         for task in list(self._tasks):
             task.cancel()
 
-    async def serve(self, request: Request, read: Callable[[bytes], Ask]) -> None:
-        """Answers one request. `read` makes an `Ask` of its body.
+    async def serve(self, request: Request, read: Callable[[bytes], Ask | MediaAsk]) -> None:
+        """Answers one request. `read` makes an `Ask` or a `MediaAsk` of its body.
 
         Raises:
             Refusal: the request ends here, before anything was sent.
@@ -76,8 +79,9 @@ class Units:
         """
         key = request.key = self.keys.name_of(request.headers.get(b"authorization"))
         ask = read(await request.body(self._limits.request_bytes_max))
-        model_must_be(ask, self._service.name)
-        self._note_decoding(ask, request.answer_headers)
+        model_must_be(ask.model, self._service.name)
+        if ignored := ask.ignored if isinstance(ask, MediaAsk) else self._ignored_decoding(ask):
+            request.answer_headers.append((b"x-headrace-ignored", ", ".join(ignored).encode()))
         session = SESSION.read(request.headers)
         unit = UNIT.read(request.headers)  # its form is checked even beside a session
         named = session or unit
@@ -124,7 +128,7 @@ class Units:
         watch: "_Watch",
         *,
         key: str,
-        ask: Ask,
+        ask: Ask | MediaAsk,
         named: str | None,
         session: str | None,
         override: str | None,
@@ -133,7 +137,11 @@ class Units:
         headers, name = request.answer_headers, named or request.id
         # A client's request id names the unit in the records, but decides nothing.
         draw = named or (new_nonce() if b"x-request-id" in request.headers else request.id)
-        pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=named is None)
+        # A wish that only one of the sets has chooses between them, as a name does.
+        is_drawn = named is None and (
+            not isinstance(ask, MediaAsk) or all(fits(ask, one.chain) for one in self._pinning.routed())
+        )
+        pin, loaded = await self._pinning.pin(draw, session=session, override=override, is_drawn=is_drawn)
         unit = Unit(
             request=request.id,
             key=key,
@@ -156,10 +164,12 @@ class Units:
         watch.begin(self._limits.unit_seconds_max)
         try:
             try:
-                if ask.stream:
-                    await self._stream(unit, request, headers, watch)
+                if isinstance(ask, MediaAsk):
+                    await answer_medium(unit, ask, request, headers)
+                elif ask.stream:
+                    await self._stream(unit, ask, request, headers, watch)
                 else:
-                    await self._whole(unit, request, headers)
+                    await self._whole(unit, ask, request, headers)
             finally:
                 watch.stop()
         except asyncio.CancelledError:
@@ -193,11 +203,11 @@ class Units:
             unit.seconds = time.monotonic() - unit.started
             self._outcomes.add(unit)
 
-    async def _whole(self, unit: Unit, request: Request, headers: Headers) -> None:
-        answer = await unit.loaded.chain.answer(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
+    async def _whole(self, unit: Unit, ask: Ask, request: Request, headers: Headers) -> None:
+        answer = await _chain(unit).answer(ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
         unit.finish, unit.answered = answer.finish_reason, time.monotonic() - unit.started
         body = whole_answer(
-            unit.ask,
+            ask,
             request=unit.request,
             created=int(unit.started_at),
             version_set=unit.loaded.id,
@@ -207,9 +217,9 @@ class Units:
         )
         await request.respond(200, body, headers)
 
-    async def _stream(self, unit: Unit, request: Request, headers: Headers, watch: "_Watch") -> None:
-        events = Events(unit.ask, request=unit.request, created=int(unit.started_at), version_set=unit.loaded.id)
-        pieces = unit.loaded.chain.stream(unit.ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
+    async def _stream(self, unit: Unit, ask: Ask, request: Request, headers: Headers, watch: "_Watch") -> None:
+        events = Events(ask, request=unit.request, created=int(unit.started_at), version_set=unit.loaded.id)
+        pieces = _chain(unit).stream(ask, unit=unit.name, seed=unit.seed, report=unit.steps.append)
         ahead = ReadAhead(pieces) if unit.pin.is_evidence and unit.is_followed else None
         async with aclosing(ahead or pieces):
             try:
@@ -266,14 +276,16 @@ class Units:
             self._outcomes.explain(unit.request, error, refusal)
         if not request.started:
             await request.refuse(refusal, request.answer_headers)
-        elif not request.finished:
+        elif not request.finished and request.is_events:
             await request.event(broken_off(refusal.body), last=True)
+        elif not request.finished:
+            request.connection.cut_midway()
 
-    def _note_decoding(self, ask: Ask, headers: Headers) -> None:
-        """Applies the service's rule for a client's temperature and top_p."""
+    def _ignored_decoding(self, ask: Ask) -> list[str]:
+        """Applies the service's rule for a client's temperature and top_p. Returns those that are ignored."""
         rule = self._service.client_decoding
         if rule == "allowed" or (ask.temperature is None and ask.top_p is None):
-            return
+            return []
         given = [name for name in ("temperature", "top_p") if getattr(ask, name) is not None]
         if rule == "refused":
             raise invalid(
@@ -281,7 +293,13 @@ class Units:
                 param=given[0],
                 code="unsupported_parameter",
             )
-        headers.append((b"x-headrace-ignored", ", ".join(given).encode()))
+        return given
+
+
+def _chain(unit: Unit) -> RoleChain:
+    chain = unit.loaded.chain
+    assert isinstance(chain, RoleChain), "a gateway loads sets of its service's kind alone"
+    return chain
 
 
 def _end_if_gone(unit: Unit, request: Request, watch: "_Watch") -> None:

@@ -57,6 +57,18 @@ def made_by(*servers: Comfy, turns: tuple[MediaTurn, ...] = (), made: Picture = 
     return run_with([*servers], lambda engine: media_of(engine, make_member(made), turns), made, **more)
 
 
+async def disturbed(
+    engine: ComfyEngine, is_under_way: Callable[[], object], disturb: Callable[[], Awaitable[None]]
+) -> Outcome:
+    """What becomes of a picture if something happens while it is made."""
+    waiting = asyncio.create_task(media_of(engine, make_member(), (make_turn(),)))
+    while not is_under_way():
+        await asyncio.sleep(0.005)
+    await disturb()
+    [outcome] = await waiting
+    return outcome
+
+
 def test_prompt_seed_and_size_reach_the_graph() -> None:
     server = Comfy()
     [outcome] = made_by(server)
@@ -173,13 +185,11 @@ def test_a_wild_answer_is_its_rows_error(name: str) -> None:
 def test_a_picture_that_a_restart_lost_is_asked_for_again() -> None:
     server = Comfy(seconds=0.1)
 
-    async def act(engine: ComfyEngine) -> Outcome:
-        waiting = asyncio.create_task(media_of(engine, make_member(), (make_turn(),)))
-        while not server.num_queued:
-            await asyncio.sleep(0.005)
+    async def forget() -> None:
         server.forget()
-        [outcome] = await waiting
-        return outcome
+
+    def act(engine: ComfyEngine) -> Awaitable[Outcome]:
+        return disturbed(engine, lambda: server.num_queued, forget)
 
     assert not isinstance(run_with([server], act, backoff_seconds_min=0.01), NoAnswer)
     assert [path for path, _ in server.asked] == ["/prompt", "/prompt"]
@@ -210,13 +220,8 @@ def test_a_picture_that_nobody_waits_for_is_taken_out(is_running: bool) -> None:
 def test_a_closed_engine_leaves_nothing_in_the_queue() -> None:
     server = Comfy(seconds=20)
 
-    async def act(engine: ComfyEngine) -> Outcome:
-        waiting = asyncio.create_task(media_of(engine, make_member(), (make_turn(),)))
-        while not server.num_polls:
-            await asyncio.sleep(0.005)
-        await engine.close()
-        [outcome] = await waiting
-        return outcome
+    def act(engine: ComfyEngine) -> Awaitable[Outcome]:
+        return disturbed(engine, lambda: server.num_polls, engine.close)
 
     assert isinstance(run_with([server], act), EngineFailed)
     assert server.interrupted == ["id-0"]

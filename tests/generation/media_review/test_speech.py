@@ -8,14 +8,13 @@ import pytest
 from headrace.engines.echo_media import EchoMediaEngine
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaTurn
+from headrace.engines.media_conformance import speaker
 from headrace.engines.sound_samples import wav_of
 from headrace.errors import InvalidCampaign
 from headrace.generation.media_review import speech_settings
 from headrace.generation.media_review.hearing import heard
 from headrace.generation.media_review.speech import clipped_share, speech_faults, speech_verdict
 from headrace.generation.media_review.speech_settings import SpeechReview
-from headrace.version_sets.media_settings import Speech
-from headrace.version_sets.sets import Member
 
 hibari = pytest.importorskip("hibari", reason="the extra speech")
 TEXT = "a man made channel that carries water to the wheel of a mill"
@@ -99,18 +98,7 @@ def test_a_short_text_is_not_too_long(voice: Callable[..., np.ndarray], text: st
 
 
 def test_what_echo_speaks_is_kept() -> None:
-    speech = Speech(sample_rate=16_000)
-    member = Member(
-        role="speaker",
-        model_name="echo",
-        model_version="1",
-        weights_digest="",
-        weights_uri="",
-        system_prompt="",
-        user_template="{text}",
-        speech=speech,
-    )
-    engine, loop = EchoMediaEngine(member), LoopThread()
+    engine, loop = EchoMediaEngine(speaker(sample_rate=16_000)), LoopThread()
     for seed in range(20):
         made = loop.run(engine.make(MediaTurn(unit="", text=TEXT[: 12 + seed], seed=seed)))
         assert speech_faults(made.content, TEXT[: 12 + seed], DEAF) == []

@@ -21,6 +21,7 @@ from headrace.serving.gateway.prepared_sets import PreparedSets
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.rollout_watch import RolloutWatch
 from headrace.serving.plan_lease import PlanLease
+from headrace.version_sets.media_settings import Picture
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet, VersionSets
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import SERVICE, Plans, make_service
@@ -181,3 +182,21 @@ def test_a_set_that_a_library_refuses_is_refused_in_words(tmp_path: Path) -> Non
         gateway.records.close()
 
     asyncio.run(load())
+
+
+def test_a_set_that_makes_something_else_than_the_service_is_not_loaded(tmp_path: Path) -> None:
+    """The service's file became another one, and its rollout still has the set of the former."""
+
+    async def scenario() -> None:
+        gateway = Gateway({}, tmp_path / "log")
+        painter = replace(gateway.stable.members[0], decoding=None, picture=Picture(width=32, height=32))
+        painting = replace(gateway.stable, members=(painter,))
+        VersionSets(gateway.store).put(painting)
+        with pytest.raises(InvalidInput, match="writer of version set .* makes image, and in this gateway's service"):
+            await gateway.sets.ensure(painting.id)
+        assert gateway.engines == []
+        assert (await gateway.sets.ensure(gateway.stable.id)).roles.keys() == {"writer"}
+        await gateway.sets.close()
+        gateway.records.close()
+
+    asyncio.run(scenario())
