@@ -18,6 +18,7 @@ from headrace.generation.sealed_tables import (
     UNPUBLISHED_IMAGES,
     UNPUBLISHED_SPEECH,
 )
+from headrace.generation.tracing import trace
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.reading import MediaSet
@@ -224,3 +225,15 @@ def test_no_picture_is_published_with_another_text(site: MediaSite) -> None:
     made = site.handoffs.open(MEDIA_EXECUTION, site.partition.key).table().to_pylist()
     asked = {row["row_id"]: row["asked"] for row in made if row["role"] == "speaker"}
     assert asked == {row["row_id"]: row["output"] for row in content.table().to_pylist()}
+
+
+def test_a_row_is_traced_though_the_record_of_its_pictures_is_damaged(site: MediaSite, tmp_path: Path) -> None:
+    row = site.generate().content.table()["row_id"][0].as_py()
+    [part] = (site.directory / "handoff" / MEDIA_EXECUTION).rglob("part-*.arrow")
+    body = part.read_bytes()
+    part.chmod(0o644)
+    part.write_bytes(body[: len(body) // 2] + bytes(64) + body[len(body) // 2 + 64 :])
+    told: list[str] = []
+    found = trace(site.handoffs, row, home=tmp_path, damaged=lambda error: told.append(str(error)))
+    assert (found.row["row_id"], found.parts) == (row, ())
+    assert any(MEDIA_EXECUTION in one for one in told)
