@@ -6,6 +6,7 @@ the first unit that uses it.
 
 import re
 import string
+from collections.abc import Collection
 
 from headrace.errors import InvalidInput
 
@@ -53,3 +54,18 @@ def placeholders(name: str, template: str, *, texts: tuple[str, ...] | None = No
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"{name} cannot be filled with text: {error}, got {template!r}.") from error
     return found
+
+
+def check_filled(name: str, template: str, *, texts: Collection[str]) -> None:
+    """Checks the places that are known to be texts, of a template that also names columns of other types.
+
+    Args: template: of valid placeholders. texts: names of texts.
+
+    Raises: InvalidInput: a place has a format that text lacks (`{text:d}`).
+    """
+    for _, place, spec, _ in string.Formatter().parse(template):
+        try:
+            if place in texts:
+                format("text", spec or "")
+        except ValueError as error:
+            raise InvalidInput(f"{name} cannot be filled with text: {error}, got {template!r}.") from error

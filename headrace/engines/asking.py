@@ -5,7 +5,8 @@ fail in a table, a metric or a client's connection, each in its own way. That co
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NoReturn, TypeVar
 
 from headrace.engines.base import (
@@ -29,6 +30,8 @@ from headrace.version_sets.sets import Member
 
 _Q = TypeVar("_Q")
 _O = TypeVar("_O")
+# Of what stands beside a picture or a recording. It goes into the record of every row, which is read as a whole.
+_BESIDE_CHARACTERS_MAX = 65_536
 
 
 async def answer_of(engine: Engine, turn: Turn) -> Answer:
@@ -168,17 +171,28 @@ def _medium(engine: MediaEngine, member: Member, answer: object) -> tuple[MediaA
 def _media_answer(engine: MediaEngine, answer: object) -> MediaAnswer:
     """Raises: EngineFailed: it is not what the contract says."""
     # Exactly: a subclass may make its fields in its own way.
-    if type(answer) is not MediaAnswer or not _is_sound(answer):
-        raise wrong_answer(engine.name, f"{shown(answer)}, which must be a MediaAnswer of bytes and texts")
-    return answer
+    sound = _sound(answer) if type(answer) is MediaAnswer else None
+    if sound is None:
+        raise wrong_answer(
+            engine.name,
+            f"{shown(answer)}, which must be a MediaAnswer of bytes, and of texts with at most "
+            f"{_BESIDE_CHARACTERS_MAX:,} characters together",
+        )
+    return sound
 
 
-def _is_sound(answer: MediaAnswer) -> bool:
+def _sound(answer: MediaAnswer) -> MediaAnswer | None:
+    """The answer with a copy of its attributes, so that what was checked is what is kept; None: it is not sound."""
     try:
-        texts = [answer.replica, answer.note, *answer.attributes, *answer.attributes.values()]
-        return type(answer.content) is bytes and all(map(_is_text, texts))
-    except Exception:  # noqa: BLE001 (a field that was never set, attributes that are none)
-        return False
+        if type(answer.content) is not bytes or not isinstance(answer.attributes, Mapping):
+            return None
+        attributes = dict(answer.attributes)
+        texts = [answer.replica, answer.note, *attributes, *attributes.values()]
+        if not all(map(_is_text, texts)) or sum(map(len, texts)) > _BESIDE_CHARACTERS_MAX:
+            return None
+        return replace(answer, attributes=attributes)
+    except Exception:  # noqa: BLE001 (a field that was never set, a mapping that raises)
+        return None
 
 
 def _is_text(value: object) -> bool:

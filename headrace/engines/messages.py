@@ -48,8 +48,11 @@ def asked_of(template: str, *, text: str, prompt: Mapping[str, Any], writers: tu
     known = {**prompt, "prompt": prompt["text"], "text": text, **({writers[-1]: text} if writers else {})}
     known = {name: value for name, value in known.items() if value is not None}
     try:
-        return template.format_map(known)
+        asked = template.format_map(known)
+        # A number as a sign (`{n:c}`) may be half of one, which nothing can send or store.
+        asked.encode()
+        return asked
     except KeyError as error:
         raise InvalidInput(f"the prompt has no {error.args[0]}, which the template {template!r} names") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInput(f"the template {template!r} cannot be filled: {error}") from error

@@ -7,6 +7,7 @@ only through a rollout.
 
 import glob
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,10 +25,11 @@ from headrace.generation.budget import Budget
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.step_runs import StepRun
+from headrace.handoff.media.pictures import PIXELS_MAX
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
-from headrace.text_templates import placeholders
+from headrace.text_templates import check_filled, placeholders
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, check_delimiter
@@ -110,6 +112,10 @@ class PromptSource:
     @property
     def is_pool(self) -> bool:
         return "{day}" not in self.files
+
+
+# Batches of a role that paints or speaks lie in a directory of its name, beside the texts' own batches.
+_BATCH_NAME = re.compile(r"b\d{5,}\.arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,12 +307,23 @@ class Campaign:
         _ = self.parts
 
     def _check_templates(self) -> None:
-        """What roles that paint or speak are asked can be filled in from what a row has."""
+        """What roles that paint or speak are asked can be filled in from what a row has, each place in one way."""
+        taken = {"prompt", *self.prompts.carry, *(["term"] if self.prompts.term_column is not None else [])}
+        if self.makers and self.writers and self.writers[-1] in taken:
+            raise InvalidCampaign(
+                f"roles: {{{self.writers[-1]}}} in a template would stand for two things, what the role "
+                f"{self.writers[-1]!r} writes and what every prompt has: give the role another name."
+            )
         for role in self.makers:
+            if _BATCH_NAME.fullmatch(role):
+                raise InvalidCampaign(
+                    f"roles: a role's name must not be that of a micro-batch's object, got {role!r}: give it another."
+                )
             self._check_places(f"roles: {role}: template", self.roles[role].template or "{text}")
 
     def _check_places(self, name: str, template: str) -> None:
         known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
+        check_filled(name, template, texts=known - set(self.prompts.carry))
         if unknown := sorted(placeholders("template", template) - known):
             raise InvalidCampaign(
                 f"{name} may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got {{{unknown[0]}}} in "
@@ -351,6 +368,12 @@ class Campaign:
 
     def _check_clips(self) -> None:
         kinds = {self.parts[role].kind for role in self.makers}
+        sizes = {role: how.width * how.height for role in self.makers if (how := self.parts[role].picture)}
+        if self.clips is not None and (large := [role for role, size in sizes.items() if size > PIXELS_MAX]):
+            raise InvalidCampaign(
+                f"clips: a film's picture has at most {PIXELS_MAX:,} pixels, got {sizes[large[0]]:,} of the role "
+                f"{large[0]!r}: leave clips out, or paint smaller."
+            )
         if self.clips is not None and (missing := {"image": "paints", "speech": "speaks"}.keys() - kinds):
             lacks = " and none that ".join(
                 word for kind, word in (("image", "paints"), ("speech", "speaks")) if kind in missing

@@ -41,6 +41,8 @@ _FRAMES_PER_SECOND = 10
 # Constant quality: a picture without motion gets what it needs, once.
 _VP9 = {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "1", "row-mt": "0"}
 _MILLISECOND = Fraction(1, 1000)
+# Pixels; a VP9 frame has up to 65,535, and a film of so many takes gigabytes.
+_SIDE_MAX = 8192
 # Two lines of a subtitle.
 _CUE_CHARS = 84
 
@@ -175,7 +177,9 @@ def _still(picture: bytes, pixels_min: int) -> "Image":
     opened = opened_picture(picture)
     if opened is None:
         raise InvalidInput(f"A picture of {len(picture):,} bytes cannot be decoded, or has too many pixels.")
-    return enlarged(opened, pixels_min)
+    # A line of pixels is not made a film of millions: no side becomes longer than one that a role may paint.
+    factor_max = max(1, _SIDE_MAX // max(opened.size))
+    return enlarged(opened, min(pixels_min, min(opened.size) * factor_max))
 
 
 def _frame(still: "Image") -> Any:

@@ -6,7 +6,7 @@ are read. Bytes stream: memory holds about one window of them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
@@ -55,8 +55,7 @@ def write_dataset_file(
     names = [name for name in (columns or selected.schema.names) if name != MEDIA.name]
     roles = media_roles(selected)
     plain = respelled(pa.schema([selected.schema.field(name) for name in names]), large_type)
-    # A role may be called as a column is.
-    called = {role: role if role not in names else f"{role}_media" for role in roles}
+    called = _columns_of(roles, names)
     kinds = {called[role]: {"_type": _FEATURES[kind]} for role, kind in roles.items() if kind in _FEATURES}
     schema = pa.schema([*plain, *(pa.field(called[role], CELL) for role in roles)]).with_metadata(
         {"huggingface": json.dumps({"info": {"features": kinds}})}
@@ -72,6 +71,18 @@ def write_dataset_file(
                     writer.write_batch(pa.RecordBatch.from_arrays([*texts, *cells], schema=schema))
                     progress(window.num_rows)
     return schema
+
+
+def _columns_of(roles: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+    """Role → its column. A role may be called as a column is, or as the column that another one gets."""
+    taken, called = {*names, *roles}, {}
+    for role in roles:
+        column = role
+        while column in names or (column != role and column in taken):
+            column = f"{column}_media"
+        taken.add(column)
+        called[role] = column
+    return called
 
 
 def _reviewed(rows: Handoff, handoffs: HandoffStore) -> Handoff:

@@ -1,8 +1,9 @@
 """Exports the media of generated rows as a folder: a file for each, named by its row, and a table that names them.
 
 Media of a row are the items of any sealed media index (such as `generated_images`) of the row's own partition that
-state its `row_id`. Each kind has a folder, in the layout that Hugging Face reads as an image, audio or video folder. An
-item is checked against its digest while it is written; the export appears when it is whole.
+state its `row_id`: of what was made with the row its own version, of anything else the newest. Each kind has a folder,
+in the layout that Hugging Face reads as an image, audio or video folder. An item is checked against its digest while it
+is written; the export appears when it is whole.
 """
 
 import json
@@ -14,7 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from headrace.errors import InvalidInput
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.generation.sealed_tables import CONTENT, version_read
 from headrace.handoff.export import Progress, Selected
 from headrace.handoff.media.exporting import METADATA, placed_when_whole, stated
 from headrace.handoff.media.file_names import file_name
@@ -74,7 +76,8 @@ def export_media_folder(
             name = _name(item, names)
             with (partial / kind / name).open("xb") as file:
                 file.writelines(chunks)
-            line = {"file_name": name, **row, **stated(item)}
+            # A prompt's own column may have the name by which readers find the file.
+            line = {"file_name": name} | {**row, **stated(item), "file_name": name}
             tables[kind].write(json.dumps(line, ensure_ascii=False, default=_as_text) + "\n")
             num_items += 1
             progress(1)
@@ -108,8 +111,9 @@ def _with_rows(
             for row in batch.to_pylist()
         }
         seen: set[str] = set()
+        claim = _claim_of(one, handoffs)
         for asset in handoffs.assets():
-            for media in _media(handoffs, asset, [one.partition]):
+            for media in _media(handoffs, asset, [one.partition], claim=claim):
                 for item, chunks in MediaSet.open(media).contents():
                     if item.row_id is not None and item.row_id in rows:
                         seen.add(item.row_id)
@@ -117,7 +121,19 @@ def _with_rows(
         yield from ((None, iter(()), row) for row_id, row in rows.items() if row_id not in seen)
 
 
-def _media(handoffs: HandoffStore, asset: str, partitions: Sequence[str]) -> Iterator[Handoff]:
+def _claim_of(rows: Handoff, handoffs: HandoffStore) -> str | None:
+    """That which made the rows; None: nobody can tell any more."""
+    if claim := rows.attributes.get("claim"):
+        return claim
+    try:
+        return handoffs.open(CONTENT, rows.partition, version_read(rows, CONTENT)).attributes.get("claim")
+    except (HandoffMissing, HandoffCorrupt):
+        return None
+
+
+def _media(
+    handoffs: HandoffStore, asset: str, partitions: Sequence[str], *, claim: str | None = None
+) -> Iterator[Handoff]:
     for partition in partitions:
         newest = handoffs.newest(asset, partition)
         if newest is None:
@@ -125,7 +141,8 @@ def _media(handoffs: HandoffStore, asset: str, partitions: Sequence[str]) -> Ite
         if not is_media(newest.manifest):
             # All versions of an asset are of one kind.
             return
-        yield newest
+        # After prompts that came back the newest is of other rows.
+        yield (handoffs.find(asset, partition, claim=claim) if claim else None) or newest
 
 
 def _name(item: StoredItem, names: set[str]) -> str:

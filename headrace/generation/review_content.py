@@ -9,7 +9,7 @@ text is judged. What was measured of an item stays beside its reference, for rep
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -43,8 +43,10 @@ _KEYS: Mapping[MemberKind, str] = {"image": "pictures", "speech": "speech"}
 _Judged = tuple[str, tuple[str, ...], Mapping[str, Any]]
 # Rows whose texts are in memory at once.
 _SLICE_ROWS = 2048
-# Faults of a part that is not there, by its finish_reason; a part that was skipped for want of a text has none.
-_NOT_MADE = {"error": "failed", "refused": "refused"}
+# Faults of a part that is not there, by its finish_reason.
+_NOT_MADE = {"error": "failed", "refused": "refused", "skipped": "failed"}
+# The text's own faults that explain why nothing was made of it: then a skipped part is no second fault.
+_NO_TEXT = frozenset({"failed", "empty"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +56,12 @@ class RowParts:
     Attributes:
         kinds: the roles that painted or spoke, in their order, and what they make: those of the version set that made
             the rows, whatever the campaign's file says by now.
+        speeds: of the roles that spoke, how fast.
         is_written: somebody wrote the texts; otherwise they are the prompts.
     """
 
     kinds: Mapping[str, MemberKind]
+    speeds: Mapping[str, float]
     is_written: bool
     making: Mapping[str, Mapping[str, Mapping[str, Any]]]
     items: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -122,7 +126,7 @@ def verdicts_of(
     figures: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for role, kind in parts.kinds.items():
         rules += _rules_of(role, kind, campaign)
-        for row, rule in _not_made(rows, role, parts):
+        for row, rule in _not_made(by_row, role, parts):
             by_row[row].append(f"{role}.{rule}")
     # Recordings first: of two pictures that look alike the one stays whose row nothing else rejects.
     for role in sorted(parts.kinds, key=lambda role: parts.kinds[role] == "image"):
@@ -174,7 +178,8 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
     """
     if TEXTS_OF not in content.attributes:
         return None
-    _, *later = steps_of(VersionSets(handoffs.objects).get(content.attributes["version_set"]))
+    version_set = VersionSets(handoffs.objects).get(content.attributes["version_set"])
+    _, *later = steps_of(version_set)
     kind = "content" if content.asset == CONTENT else "mirror"
     tables, making_asset = MEDIA_OF[kind]
     claim = content.attributes.get("claim", "")
@@ -200,7 +205,20 @@ def parts_of(content: Handoff, handoffs: HandoffStore) -> RowParts | None:
             items.setdefault(item["row_id"], {})[role] = item
     is_written = bool(content.attributes[TEXTS_OF])
     kinds: dict[str, MemberKind] = {step.role: step.kind for step in later}
-    return RowParts(kinds=kinds, is_written=is_written, making=making, items=items, sets=sets)
+    # A row was made whole: where its part is not found any more, nobody may judge it as a row without one.
+    lost = [role for role, media_kind in kinds.items() if media_kind not in sets and _is_any_made(making, role)]
+    if lost:
+        raise HandoffMissing(
+            f"{content.label} has parts that {', '.join(lost)} made, and {tables[kinds[lost[0]]]} is gone. Materialize "
+            f"{content.asset}[{content.partition}] again.",
+            handoff=content.label,
+        )
+    speeds = {member.role: member.speech.speed for member in version_set.members if member.speech}
+    return RowParts(kinds=kinds, speeds=speeds, is_written=is_written, making=making, items=items, sets=sets)
+
+
+def _is_any_made(making: Mapping[str, Mapping[str, Mapping[str, Any]]], role: str) -> bool:
+    return any(of_row[role]["finish_reason"] == "stop" for of_row in making.values() if role in of_row)
 
 
 def _texts_broken(content: Handoff, campaign: Campaign) -> list[list[str]]:
@@ -221,15 +239,17 @@ def _limits_of(kind: MemberKind, campaign: Campaign) -> Any:
 
 def _rules_of(role: str, kind: MemberKind, campaign: Campaign) -> tuple[str, ...]:
     limits = _limits_of(kind, campaign)
-    return tuple(f"{role}.{rule}" for rule in (*_NOT_MADE.values(), *(limits.rules if limits else ())))
+    return tuple(f"{role}.{rule}" for rule in (*dict.fromkeys(_NOT_MADE.values()), *(limits.rules if limits else ())))
 
 
-def _not_made(rows: Iterable[str], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
-    """Rows that lack a part for its own fault, each with the rule's name."""
-    for row in rows:
+def _not_made(broken: Mapping[str, Sequence[str]], role: str, parts: RowParts) -> Iterator[tuple[str, str]]:
+    """Rows that lack a part for its own fault, each with the rule's name. `broken`: the rules broken so far."""
+    for row, rules in broken.items():
         made = parts.making.get(row, {}).get(role)
         if made is None:
             yield row, "missing"
+        elif made["finish_reason"] == "skipped" and not _NO_TEXT.isdisjoint(rules):
+            continue
         elif rule := _NOT_MADE.get(made["finish_reason"]):
             yield row, rule
 
@@ -258,10 +278,9 @@ def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_
     from headrace.generation.media_review.speech import speech_verdict
 
     limits = _limits_of("speech", campaign)
-    how = campaign.parts[role].speech if role in campaign.parts else None
     for row, content in _contents(parts, role, "speech"):
         asked = parts.making[row][role]["asked"]
-        verdict = speech_verdict(content, asked, limits, speed=how.speed if how else 1.0)
+        verdict = speech_verdict(content, asked, limits, speed=parts.speeds.get(role, 1.0))
         heard = {} if verdict.heard is None else {"heard": verdict.heard}
         yield row, verdict.faults, {**verdict.figures, **heard}
 

@@ -16,7 +16,7 @@ from headrace.engines.rows import (
     failed,
     storable,
 )
-from headrace.errors import HeadraceError, InvalidInput
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput
 from headrace.generation.claim_objects import Claim
 from headrace.generation.media_batches import MadeMedium, commit_media, execution_of, read_media
 from headrace.generation.micro_batches import MadeRow, commit, committed, read_commit
@@ -215,7 +215,19 @@ class Media:
         return dict(zip((one.row_id for one in requests), tried, strict=True))
 
     def read(self, index: int) -> pa.Table:
-        return read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
+        """Raises: HandoffCorrupt: as `read_media`; or it was made of other texts than there are by now."""
+        made = read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
+        asked = [one.text if isinstance(one, MediaRequest) else "" for one in self._asked(index).values()]
+        if made["asked"].to_pylist() != asked:
+            # A batch of texts was deleted, since it was damaged, and its writer wrote something else.
+            claim, key = self.plan.claim, self.plan.claim.batch_key(index, self.step.role)
+            raise HandoffCorrupt(
+                f"Micro-batch {self.plan.objects.uri(key)} was made of other texts than its rows have. Delete that "
+                f"file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
+                key=key,
+                partition=claim.partition,
+            )
+        return made
 
     def execution(self) -> pa.Table:
         return execution_of([self.read(index) for index in range(len(self.plan.batches))])

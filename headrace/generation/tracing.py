@@ -221,7 +221,12 @@ def _parts(handoffs: HandoffStore, content: Handoff, row_id: str, damaged: Damag
     media = {kind: handoffs.find(asset, content.partition, claim=claim) for kind, asset in tables.items()}
     if execution is None:
         return
-    for made in execution.lazy().filter(pl.col("row_id") == row_id).collect().iter_rows(named=True):
+    try:
+        of_row = execution.lazy().filter(pl.col("row_id") == row_id).collect()
+    except HandoffCorrupt as error:
+        damaged(error)
+        return
+    for made in of_row.iter_rows(named=True):
         item, found = None, None
         for one in media.values():
             try:

@@ -5,14 +5,15 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.publishing import publish_media
 from tests.command_line.builders import run
-from tests.generation.builders import Site
-from tests.generation.media_builders import make_reviewed_site
+from tests.generation.builders import TEXTS, Site
+from tests.generation.media_builders import make_media_site, make_reviewed_site, review_site
 from tests.handoff.media.builders import flip, make_wav, store_files
 
 
@@ -49,6 +50,29 @@ def test_a_campaigns_media_are_files_named_by_row_and_a_table_that_names_them(si
     for line in lines_of(tmp_path / "out", "audio"):
         with wave.open(str(tmp_path / "out/audio" / line["file_name"])) as opened:
             assert opened.getnframes() / opened.getframerate() == pytest.approx(line["duration_seconds"])
+
+
+def test_rows_whose_prompts_came_back_have_their_media_again(tmp_path: Path) -> None:
+    site = make_media_site(tmp_path / "store")
+    for number, texts in enumerate((TEXTS, TEXTS[:1], TEXTS)):
+        site.put_prompts(texts)
+        review_site(site, site.generate(site.open_claim(f"run-{number}")).content)
+    result = run("export", site.partition.campaign, tmp_path / "out", "-f", "folder", store=site.directory)
+    assert result.exit_code == 0, result.output
+    assert {line["row_id"] for line in lines_of(tmp_path / "out", "images")} == _kept(site).keys()
+
+
+def test_a_prompts_own_column_names_no_file(site: Site, tmp_path: Path) -> None:
+    for key in site.handoffs.partitions("reviewed_content"):
+        found = site.handoffs.open("reviewed_content", key)
+        table = found.table()
+        named = table.append_column("file_name", pa.array(["../../elsewhere.png"] * table.num_rows, pa.string()))
+        versions = {"code_version": "1", "run_id": "r", "input_versions": found.manifest.input_versions}
+        site.handoffs.publish("reviewed_content", key, named, **versions)
+    result = run("export", site.partition.campaign, tmp_path / "out", "-f", "folder", store=site.directory)
+    assert result.exit_code == 0, result.output
+    lines = lines_of(tmp_path / "out", "images")
+    assert {line["file_name"] for line in lines} == {f"{row_id}.png" for row_id in _kept(site)}
 
 
 def test_a_kinds_folder_is_a_dataset_of_hugging_face(site: Site, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.clips import cues_of, film, seal_clips
 from headrace.generation.opus import ogg_opus
 from headrace.handoff.media.reading import MediaSet
+from headrace.version_sets.media_settings import Picture
 from tests.generation.media_builders import make_media_campaign, make_media_site, make_roles
 from tests.handoff.media.builders import make_wav
 
@@ -93,6 +94,11 @@ def test_subtitles_follow_each_other_to_the_end(text: str) -> None:
     assert all(len(cue.replace("&gt;", ">")) <= 84 for *_, cue in cues)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((1, 300), (27, 8100)), ((8192, 1), (8192, 1)), ((1, 1), (256, 256))])
+def test_a_line_of_pixels_is_no_film_of_millions(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert film(make_picture(*size), make_wav(800), TEXT, ClipSettings())[1] == shown
+
+
 def test_the_same_parts_give_the_same_bytes_here_and_in_another_process(made: bytes, tmp_path: Path) -> None:
     again, *_ = film(make_picture(), make_wav(4000), TEXT, ClipSettings())
     assert again == made
@@ -137,3 +143,9 @@ def test_a_chain_without_a_voice_makes_no_films() -> None:
     del roles["speaker"]
     with pytest.raises(InvalidCampaign, match="the chain has no role that speaks: add it, or leave clips out"):
         replace(make_media_campaign(roles), clips=ClipSettings())
+
+
+def test_a_picture_is_not_too_large_for_a_film() -> None:
+    painter = replace(make_roles()["painter"], picture=Picture(width=8192, height=8192))
+    with pytest.raises(InvalidCampaign, match="clips: a film's picture has at most 33,554,432 pixels, got 67,108,864"):
+        make_media_campaign(make_roles(painter=painter), clips=ClipSettings())

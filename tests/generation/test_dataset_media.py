@@ -103,6 +103,16 @@ def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "hub").exists()
 
 
+def test_no_two_roles_share_a_column(tmp_path: Path) -> None:
+    painter = make_roles()["painter"]
+    roles = {"writer": make_roles()["writer"], "output": painter, "output_media": painter}
+    site = make_reviewed_site(tmp_path / "store", roles=roles, chain=tuple(roles))
+    export_dataset(select_rows(site.handoffs, "glossary"), site.handoffs, tmp_path / "hub")
+    names = pq.read_schema(tmp_path / "hub" / DATA_FILE).names
+    assert len(set(names)) == len(names)
+    assert {"output", "output_media", "output_media_media"} <= set(names)
+
+
 def test_a_role_that_is_called_as_a_column_is_a_column_of_another_name(tmp_path: Path) -> None:
     roles = make_roles()
     roles = {"writer": roles["writer"], "output": roles["painter"]}

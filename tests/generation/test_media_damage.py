@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import RepinRequired
+from headrace.errors import HandoffCorrupt, HandoffMissing, RepinRequired
+from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows, void_unsealed
 from headrace.generation.sealed_tables import (
     CONTENT,
@@ -17,11 +18,12 @@ from headrace.generation.sealed_tables import (
     UNPUBLISHED_IMAGES,
     UNPUBLISHED_SPEECH,
 )
+from headrace.generation.tracing import trace
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.reading import MediaSet
 from headrace.rollout.states import ABORTED
-from tests.generation.builders import TEXTS, make_prompts
+from tests.generation.builders import TEXTS, ScriptedEngine, make_prompts
 from tests.generation.media_builders import MediaSite, make_media_campaign, make_media_site, start
 
 
@@ -195,3 +197,43 @@ def test_rows_that_the_plan_keeps_unpublished_keep_their_parts(tmp_path: Path) -
     for asset in (UNPUBLISHED_IMAGES, UNPUBLISHED_SPEECH):
         assert num_items(site, asset, claim.id) == len(TEXTS)
     assert site.objects.list(claim.batches_prefix) == []
+
+
+def test_rows_whose_pictures_are_gone_are_not_judged_without_them(site: MediaSite) -> None:
+    content = site.generate().content
+    site.objects.delete(manifest_key(IMAGES, site.partition.key, 1))
+    with pytest.raises(HandoffMissing, match="has parts that painter made, and generated_images is gone"):
+        review_content(content, site.handoffs, site.campaign)
+    assert review_content(site.generate().content, site.handoffs, site.campaign).num_kept == len(TEXTS)
+
+
+def test_no_picture_is_published_with_another_text(site: MediaSite) -> None:
+    claim, said = site.open_claim(), iter(range(1000))
+
+    class Talking(ScriptedEngine):
+        """Writes something else each time."""
+
+        def generate(self, requests: Any) -> Any:
+            return [replace(one, text=f"{one.text} {next(said)}") for one in super().generate(requests)]
+
+    site.generate(claim, open_engine=lambda _: Talking(), up_to="image")
+    site.objects.delete(claim.batch_key(0))
+    with pytest.raises(HandoffCorrupt, match=r"painter/b00000.arrow was made of other texts .*Delete that file"):
+        site.generate(claim, open_engine=lambda _: Talking())
+    site.objects.delete(claim.batch_key(0, "painter"))
+    content = site.generate(claim, open_engine=lambda _: Talking()).content
+    made = site.handoffs.open(MEDIA_EXECUTION, site.partition.key).table().to_pylist()
+    asked = {row["row_id"]: row["asked"] for row in made if row["role"] == "speaker"}
+    assert asked == {row["row_id"]: row["output"] for row in content.table().to_pylist()}
+
+
+def test_a_row_is_traced_though_the_record_of_its_pictures_is_damaged(site: MediaSite, tmp_path: Path) -> None:
+    row = site.generate().content.table()["row_id"][0].as_py()
+    [part] = (site.directory / "handoff" / MEDIA_EXECUTION).rglob("part-*.arrow")
+    body = part.read_bytes()
+    part.chmod(0o644)
+    part.write_bytes(body[: len(body) // 2] + bytes(64) + body[len(body) // 2 + 64 :])
+    told: list[str] = []
+    found = trace(site.handoffs, row, home=tmp_path, damaged=lambda error: told.append(str(error)))
+    assert (found.row["row_id"], found.parts) == (row, ())
+    assert any(MEDIA_EXECUTION in one for one in told)

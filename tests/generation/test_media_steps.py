@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from headrace.engines.media_rows import MediaRequest, MediaResult
 from headrace.errors import BudgetSpent, EngineUnavailable, InvalidCampaign, InvalidInput, RepinRequired
 from headrace.generation.budget import Budget
 from headrace.generation.campaign import Campaign
+from headrace.generation.review_content import review_content
 from headrace.generation.sealed_tables import IMAGES, MEDIA_EXECUTION, SPEECH
 from headrace.generation.spending import Spending
 from headrace.generation.steps import steps_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.rollout.states import ABORTED
-from tests.generation.builders import TEXTS, make_site
+from tests.generation.builders import TEXTS, make_prompts, make_site
 from tests.generation.media_builders import (
     ECHO,
     MediaSite,
@@ -221,6 +223,41 @@ def test_a_budget_of_tokens_needs_a_writer() -> None:
     roles = {"painter": make_roles()["painter"]}
     with pytest.raises(InvalidCampaign, match="no role of chain writes: state seconds"):
         make_media_campaign(roles, budget=Budget(tokens=5))
+
+
+@pytest.mark.parametrize("number", [2**40, -1, 0xD800])
+def test_a_number_that_is_no_sign_costs_its_own_row_alone(tmp_path: Path, number: int) -> None:
+    roles = {"painter": replace(make_roles()["painter"], template="{text} {n:c}")}
+    prompts = replace(make_media_campaign().prompts, carry=("n",))
+    site = MediaSite(tmp_path, campaign=make_media_campaign(roles, prompts=prompts))
+    site.roll_out_set("initialized", site.make_set())
+    site.seal_prompts(make_prompts(TEXTS[:2]).append_column("n", pa.array([number, 65])))
+    content = site.generate().content
+    made = site.handoffs.open(MEDIA_EXECUTION, site.partition.key).table()
+    assert made["finish_reason"].to_pylist() == ["skipped", "stop"]
+    assert made["asked"][1].as_py() == f"{TEXTS[1]} A"
+    # A row is kept if all of its parts are there, and its text is not at fault.
+    found = review_content(content, site.handoffs, site.campaign).table
+    assert found["rejected_by"].to_pylist() == [["painter.failed"], []]
+
+
+def test_a_text_has_no_format_of_a_number() -> None:
+    painter = replace(make_roles()["painter"], template="{text:d}")
+    with pytest.raises(InvalidInput, match="roles: painter: template cannot be filled with text: .*'d'"):
+        make_media_campaign(make_roles(painter=painter))
+
+
+@pytest.mark.parametrize("name", ["prompt", "term", "colour"])
+def test_a_place_of_a_template_stands_for_one_thing(name: str) -> None:
+    writer, *others = make_roles().items()
+    prompts = replace(make_media_campaign().prompts, term_column="term", carry=("colour",))
+    with pytest.raises(InvalidCampaign, match=f"{{{name}}} in a template would stand for two things"):
+        make_media_campaign({name: writer[1], **dict(others)}, prompts=prompts)
+
+
+def test_a_role_is_not_called_as_a_batch_is() -> None:
+    with pytest.raises(InvalidCampaign, match=r"a role's name must not be that of a micro-batch's object, got 'b00000"):
+        make_media_campaign({"b00000.arrow": make_roles()["painter"]})
 
 
 def test_a_turn_is_held_while_a_loaded_engine_makes_rows_of_its_kind_and_by_nobody_else(tmp_path: Path) -> None:

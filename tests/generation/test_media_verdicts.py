@@ -31,7 +31,15 @@ from headrace.version_sets.sets import VersionSet
 from simulation.campaign_site import DAY
 from simulation.pictures import landscape
 from tests.generation.builders import TEXTS, ScriptedEngine
-from tests.generation.media_builders import PICTURE, MediaSite, make_media_campaign, make_media_site, make_roles, start
+from tests.generation.media_builders import (
+    PICTURE,
+    SPEECH,
+    MediaSite,
+    make_media_campaign,
+    make_media_site,
+    make_roles,
+    start,
+)
 
 DRAW = np.random.default_rng(11)
 PAINTER = {"painter": replace(make_roles()["painter"], template="{prompt}")}
@@ -168,6 +176,15 @@ def test_a_recording_is_rejected_by_its_own_rules_and_its_picture_stays(tmp_path
     assert found.num_rejected_by["speaker.clipped"] == found.num_rejected_by["painter.blank"] == 0
     assert [[one["role"] for one in row["media"]] for row in rows] == [["speaker", "painter"]] * 7
     assert json.loads(rows[0]["media"][0]["figures"])["duration_seconds"] > 0
+
+
+def test_a_recording_is_judged_by_the_speed_at_which_it_was_spoken(tmp_path: Path) -> None:
+    speaker = make_roles()["speaker"]
+    fast, slow = (make_roles(speaker=replace(speaker, speech=replace(SPEECH, speed=speed))) for speed in (4, 0.25))
+    site = make_media_site(tmp_path, campaign=make_media_campaign(fast))
+    content = site.generate().content
+    now, later = (review_content(content, site.handoffs, make_media_campaign(roles)) for roles in (fast, slow))
+    assert now.table.equals(later.table)
 
 
 def test_limits_for_recordings_need_a_role_that_speaks(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _SIGNS = {"%": " percent ", "&": " and ", "+": " plus ", "=": " equals ", "°": " degrees ", "$": " dollars "}
 _SIGNS |= {"£": " pounds ", "€": " euros ", "@": " at ", "½": " one half ", "¼": " one quarter ", "×": " times "}
 _LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
-# Beyond it ICU counts on in digits.
-_CARDINAL_MAX = 10**15
+# Of more ICU counts on in digits, and of thousands Python reads no number.
+_CARDINAL_DIGITS_MAX = 15
 _YEARS = range(1100, 2100)
 
 
@@ -40,7 +40,7 @@ def letters(text: str) -> str:
 
 def _in_words(number: str) -> str:
     whole, _, fraction = number.replace(",", "").partition(".")
-    if int(whole) >= _CARDINAL_MAX:
+    if len(whole.lstrip("0")) > _CARDINAL_DIGITS_MAX:
         return _digits(whole)
     said = _spelt(int(whole))
     return f"{said} point {_digits(fraction)}" if fraction else said

@@ -24,6 +24,8 @@ from headrace.generation.media_review.spoken_text import readings
         "full width": ("ｗｈｅｅｌ １２", ["wheeltwelve"]),
         "another script": ("水 wheel", ["水wheel"]),
         "a number of no end": ("9" * 16, ["nine" * 16]),
+        "more digits than Python reads as a number": ("9" * 5000, ["nine" * 5000]),
+        "zeros before a number": ("0" * 20 + "12", ["twelve"]),
         "nothing": ("— …", [""]),
         "a lone surrogate": ("mill \ud800", ["mill"]),
     }.values(),
