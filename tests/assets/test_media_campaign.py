@@ -104,6 +104,11 @@ def test_one_run_makes_and_reviews_all_parts_of_a_row(project: Project) -> None:
     assert pictures.read(first["item_id"]).startswith(b"\x89PNG")
     assert pictures.item(first["item_id"]).caption == f"mill 0: {rows[0]['output']}"
     assert project.metadata(result, "generated_speech")["num_items"] == 5
+    # The pages of the parts that waited for the last one.
+    observed = [one.asset_observation_data.asset_observation for one in result.get_asset_observation_events()]
+    seen = {one.asset_key.path[-1]: one.metadata for one in observed if one.partition == PARTITION}
+    assert str(seen["generated_images"]["thumbnails"].value).startswith("![5 items](data:image/")
+    assert "**5 rows**" in str(seen["generated_content"]["summary"].value)
 
 
 def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:
