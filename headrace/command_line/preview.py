@@ -134,8 +134,7 @@ def _print(campaign: "Campaign", made: "Preview", directory: Path) -> None:
     print_lines(
         [
             f"{len(rows)} of {counted(made.num_rows, 'row')} of {campaign.name} on {made.day}, on version set "
-            f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed"
-            f"{', painted or spoken' if campaign.makers else ''}.",
+            f"{made.version_set.id[:12]} ({made.version_set.label}; {models}). Nothing was sealed.",
         ]
     )
     parts = [part for one in made.rows for part in one.parts]

@@ -154,8 +154,10 @@ def model_facts(model: "TracedModel", engine: "EngineSpec | None") -> list[list[
         ["weights", member.weights_digest],
     ]
     if not member.is_registered and engine is not None and engine.name == "echo":
-        return [facts[0], ["training", "none: the engine echo writes without a model"]]
+        return [facts[0], ["training", "none: the engine echo works without a model"]]
     if not member.is_registered:
+        if engine is not None and engine.base_url is None:
+            return [*facts, ["training", f"unknown: a model in the package of the engine {engine.name}"]]
         return [*facts, ["training", "unknown: a server's own model"]]
     if registered is None:
         return [*facts, ["training", "unknown: its registration is not in this store"]]

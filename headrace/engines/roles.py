@@ -50,6 +50,8 @@ _DEFAULT_ENGINE = "transformers"
 _TEMPERATURE_MAX = 2.0
 _NEW_TOKENS_MAX = 1_000_000
 _NUMBER = re.compile(r"[1-9][0-9]*")
+# What else cures a role whose engine makes something else.
+_OR = {"text": "give the role picture or speech", "image": "take picture out", "speech": "take speech out"}
 _log = logging.getLogger(__name__)
 
 
@@ -232,7 +234,7 @@ class Role:
         if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
             raise InvalidInput(
                 "registered: false needs a version, whatever the server's owner or the package calls it, and an engine "
-                "that takes no weights from the store (openai_http, hibari, echo), got "
+                "that takes no weights from the store (openai_http, comfyui_http, hibari, echo), got "
                 f"version={self.version!r} on {self.engine.name}."
             )
         if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
@@ -247,8 +249,8 @@ class Role:
         if self.kind not in self.engine.kind.makes:
             makes = " and ".join(self.engine.kind.makes)
             raise InvalidInput(
-                f"engine {self.engine.name!r} makes {makes}, and the role must make {self.kind}: name another engine, "
-                "or take picture and speech out."
+                f"engine {self.engine.name!r} makes {makes}, and the role must make {self.kind}: name another "
+                f"engine, or {_OR[self.kind]}."
             )
         self._check_engine()
         if self.kind == "text":

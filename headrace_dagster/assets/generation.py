@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -98,10 +99,7 @@ def generated_content(
     outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
     if outcome.sealed is None:
         return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
-    label, report_key = making.set_label(outcome), site.key("campaign_report").to_user_string()
-    summary = content_summary(making.partition, outcome.content, store.handoffs(), label, report_key=report_key)
-    shown = {SUMMARY: dg.MetadataValue.md(summary), **outcome.figures()}
-    return dg.MaterializeResult(value=outcome.content, metadata=shown)
+    return dg.MaterializeResult(value=outcome.content, metadata={**making.texts_shown(outcome), **outcome.figures()})
 
 
 def _media_body(kind: MemberKind, name: str, told: str) -> Body:
@@ -132,6 +130,8 @@ def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
         making_of = dg.DataVersion(f"{outcome.claim.id} {kind}")
         return dg.MaterializeResult(metadata=outcome.figures(), data_version=making_of)
     sealed = outcome.sealed.media[kind]
+    if not outcome.reused:
+        making.show_others(outcome, kind)
     shown = media_metadata(MediaSet.open(sealed))
     return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures()})
 
@@ -175,8 +175,25 @@ class _Making:
     def campaign(self) -> Campaign:
         return self.campaigns.campaign(self.partition.campaign)
 
-    def set_label(self, outcome: Outcome) -> str:
-        return VersionSets(self.store.objects()).label(outcome.claim.version_set)
+    def texts_shown(self, outcome: Outcome) -> dict[str, dg.MarkdownMetadataValue]:
+        """What people see first of the sealed texts."""
+        label = VersionSets(self.store.objects()).label(outcome.claim.version_set)
+        report_key = self.site.key("campaign_report").to_user_string()
+        summary = content_summary(self.partition, outcome.content, self.store.handoffs(), label, report_key=report_key)
+        return {SUMMARY: dg.MetadataValue.md(summary)}
+
+    def show_others(self, outcome: Outcome, last: MemberKind) -> None:
+        """Gives the pages of the parts that waited for the `last` one what they could not show when they were made."""
+        assert outcome.sealed, "it had its last part made"
+        shown: dict[str, dict[str, Any]] = {"generated_content": self.texts_shown(outcome)}
+        for kind, sealed in outcome.sealed.media.items():
+            if kind != last:
+                shown[sealed.asset] = media_metadata(MediaSet.open(sealed))
+        for asset, metadata in shown.items():
+            # An observation: a second materialization would tell everything that follows the asset to run again.
+            self.context.log_event(
+                dg.AssetObservation(self.site.key(asset), partition=self.partition.key, metadata=metadata)
+            )
 
     @cached_property
     def claims(self) -> Claims:

@@ -27,7 +27,7 @@ from headrace.generation.campaign import Campaign as CampaignFile
 from headrace.generation.campaign import load_campaign
 from headrace.settings import Settings
 from headrace_dagster.assets.asset_site import Site
-from headrace_dagster.assets.generation import generation_assets
+from headrace_dagster.assets.generation import MEDIA_ASSETS, generation_assets
 from headrace_dagster.assets.generation_checks import generation_checks
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.rollout_checks import rollout_checks
@@ -72,7 +72,8 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
 def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
     rollout, checks = rollout_asset(site), generation_checks(site)
     assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
-    rows = [assets[name] for name in ("prompts", "generated_content", "reviewed_content")]
+    # Those of what the campaign does not make say so, and cost nothing.
+    rows = [assets[name] for name in ("prompts", "generated_content", *MEDIA_ASSETS, "reviewed_content", "clips")]
     return dg.Definitions(
         assets=[rollout, *assets.values()],
         asset_checks=[*checks.of_a_partition, *checks.of_all_partitions, *checks_of_rollout],

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from assets.generation import clips, generated_content, generated_images, generated_speech, prompts, reviewed_content
+from assets.generation_checks import content_rows_checks, schema_checks
 from headrace.clock import SystemClock
 from headrace.generation.campaign import load_campaign
 from headrace.handoff.media.reading import MediaSet
@@ -46,7 +47,7 @@ class Project:
 
     def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [prompts, *_MEDIA, reviewed_content, clips],
+            [prompts, *_MEDIA, reviewed_content, clips, *schema_checks, content_rows_checks],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=PARTITION,
             instance=self.instance,
@@ -89,6 +90,21 @@ def test_one_run_makes_and_reviews_all_parts_of_a_row(project: Project) -> None:
     assert pictures.read(first["item_id"]).startswith(b"\x89PNG")
     assert pictures.item(first["item_id"]).caption == f"mill 0: {rows[0]['output']}"
     assert project.metadata(result, "generated_speech")["num_items"] == 5
+    # The pages of the parts that waited for the last one.
+    observed = [one.asset_observation_data.asset_observation for one in result.get_asset_observation_events()]
+    seen = {one.asset_key.path[-1]: one.metadata for one in observed if one.partition == PARTITION}
+    assert str(seen["generated_images"]["thumbnails"].value).startswith("![5 items](data:image/")
+    assert "**5 rows**" in str(seen["generated_content"]["summary"].value)
+
+
+def test_checks_of_texts_wait_for_the_parts_that_are_sealed_with_them(project: Project) -> None:
+    early = project.materialize(generated_content).get_asset_check_evaluations()
+    late = project.materialize(*_MEDIA).get_asset_check_evaluations()
+    told = "Not examined: nothing is sealed before painter and speaker made all parts."
+    assert {one.description for one in early} == {told}
+    assert {one.check_name for one in late} >= {"schema", "rows_match_prompts", "one_version_set"}
+    assert all(one.passed for one in (*early, *late))
+    assert told not in {one.description for one in late}
 
 
 def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:

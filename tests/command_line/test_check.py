@@ -495,6 +495,20 @@ def test_a_model_directory_that_the_engine_would_refuse_is_a_fault(project: Proj
     assert "which has no config.json" in said(project.one(project.campaign), "model", "fail")
 
 
+def test_a_painters_directory_is_a_pipeline_and_needs_no_tokenizer_at_its_top(project: Project) -> None:
+    index = project.root / ".headrace/brush/model_index.json"
+    index.parent.mkdir()
+    index.write_text("{}")
+    project.campaign.write_text(
+        "name: tales\nnum_shards: 1\nprompts: {files: in/tales.jsonl, column: thing}\nchain: [painter]\n"
+        "roles: {painter: {model: brush, weights: brush, engine: {name: diffusers}, picture: {width: 8, height: 8}}}\n"
+    )
+    assert said(project.one(project.campaign), "model", "fail") == ""
+    index.rename(index.with_name("config.json"))
+    refusal = said(project.one(project.campaign), "model", "fail")
+    assert refusal.startswith("roles.painter.weights must be a pipeline of diffusers, got ")
+
+
 def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Project) -> None:
     project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
     notes = next(project.root.rglob("notes.jsonl"))

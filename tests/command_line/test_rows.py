@@ -74,14 +74,15 @@ def test_a_row_is_traced_to_prompt_models_seed_run_and_review(written: Written) 
     assert body["replaced_by"] is None
 
 
-def test_a_row_that_echo_made_is_not_said_to_be_a_servers() -> None:
+def test_a_row_that_echo_or_a_package_made_is_not_said_to_be_a_servers() -> None:
     member = make_member(weights_uri="")
     model = TracedModel(member=member, registered=None, training_inputs={})
     for engine, told in (
-        ("echo", "none: the engine echo writes without a model"),
-        ("openai_http", "unknown: a server's own model"),
+        ({"name": "echo"}, "none: the engine echo works without a model"),
+        ({"name": "hibari"}, "unknown: a model in the package of the engine hibari"),
+        ({"name": "openai_http", "base_url": "http://a/v1"}, "unknown: a server's own model"),
     ):
-        assert ["training", told] in model_facts(model, make_set(member, name=engine).engine)
+        assert ["training", told] in model_facts(model, make_set(member, **engine).engine)
 
 
 def test_people_read_the_same(written: Written) -> None:

@@ -70,8 +70,12 @@ def _refusal(role: Role, setting: str, home: Path) -> str | None:
     """Why the role's engine would not open its model's directory; None: it opens, as far as the small files tell."""
     try:
         directory = model_directory(str(role.weights), setting=setting, home=home)
-        if role.engine.kind.needs_weights:
-            # Imported separately: most files name no directory.
+        # Imported separately: most files name no directory.
+        if role.engine.name == "diffusers":
+            from headrace.engines.local.pipelines import require_pipeline
+
+            require_pipeline(directory, setting)
+        elif role.engine.kind.needs_weights and role.kind == "text":
             from headrace.chat.tokenizer import ChatTokenizer
 
             ChatTokenizer(directory)

@@ -41,7 +41,7 @@ def show(
         facts = [
             ["model", f"{member.model_name} version {member.model_version}"],
             ["weights", member.weights_digest],
-            ["weights at", member.weights_uri or "with the server"],
+            ["weights at", member.weights_uri or "with the server, or in the engine's package"],
             *([["engine", _engine_text(member.engine)]] if member.engine else []),
             *_making_facts(member),
             ["user template" if member.kind == "text" else "template", one_line(member.user_template)],

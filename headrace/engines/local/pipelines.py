@@ -104,6 +104,18 @@ class LocalPipeline:
         }
 
 
+def require_pipeline(directory: Path, what: str) -> None:
+    """Raises: InvalidInput: the directory is no pipeline's, as far as its index tells.
+
+    Args: what: what it is, for a refusal.
+    """
+    if not (directory / PIPELINE_INDEX).is_file():
+        raise InvalidInput(
+            f"{what} must be a pipeline of diffusers, got {directory}, which has no {PIPELINE_INDEX}. Save them with "
+            "save_pretrained, or name another engine."
+        )
+
+
 def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPipeline:
     """Loads a pipeline's components; seconds to minutes.
 
@@ -112,11 +124,7 @@ def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPip
         EngineUnavailable: there is not enough memory.
     """
     assert member.picture, "a member that paints"
-    if not (directory / PIPELINE_INDEX).is_file():
-        raise InvalidInput(
-            f"Weights {member.weights_digest[:12]} of {member.role!r} must be a pipeline of diffusers, got "
-            f"{directory}, which has no {PIPELINE_INDEX}. Save them with save_pretrained, or name another engine."
-        )
+    require_pipeline(directory, f"Weights {member.weights_digest[:12]} of {member.role!r}")
     # A sealed directory is complete: diffusers must not ask a hub, or wait for one.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
