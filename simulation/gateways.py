@@ -197,6 +197,7 @@ class Gateway:
         loaded.num_units += 1
         try:
             served = loaded.chain
+            assert isinstance(served, chain.RoleChain), "the simulated service writes"
             if streamed:
                 async for _ in served.stream(Conversation.of("hello"), unit=unit, seed=1, report=report):
                     pass

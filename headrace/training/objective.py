@@ -22,7 +22,8 @@ class Objective(Protocol):
         feeding: how examples reach the model, for the result.
     """
 
-    feeding: str
+    @property
+    def feeding(self) -> str: ...
 
     def __len__(self) -> int:
         """Examples in an epoch."""

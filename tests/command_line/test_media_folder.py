@@ -85,7 +85,9 @@ def test_a_kinds_folder_is_a_dataset_of_hugging_face(site: Site, tmp_path: Path)
     )
     assert isinstance(opened.features["image"], datasets.Image)
     kept = _kept(site)
-    assert {row["row_id"]: (row["output"], row["image"].size) for row in opened} == {
+    columns: dict[str, list[Any]] = {name: opened[name][:] for name in ("row_id", "output", "image")}
+    found = zip(*columns.values(), strict=True)
+    assert {row_id: (output, image.size) for row_id, output, image in found} == {
         row_id: (row["output"], (32, 24)) for row_id, row in kept.items()
     }
 
