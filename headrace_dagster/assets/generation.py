@@ -42,6 +42,7 @@ from headrace_dagster.assets.asset_site import Body, Site
 from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
+from headrace_dagster.launchers.device_environment import visible_devices
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
 
@@ -229,7 +230,7 @@ class _Making:
 
     def turn(self, kind: MemberKind) -> AbstractContextManager[None]:
         """On the GPU that this run shares, where the campaign's file asks for turns."""
-        asked, device = (self.campaign.apart or {}).get(kind), os.environ.get("CUDA_VISIBLE_DEVICES")
+        asked, device = (self.campaign.apart or {}).get(kind), visible_devices(os.environ)
         if asked is None or not asked.turns or not device:
             return nullcontext()
         return turn_on(device, self.campaigns.home_directory() / "gpu_turns")

@@ -29,6 +29,11 @@ _MPS_THREADS = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 _MPS_MEMORY = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
 
 
+def visible_devices(environment: Mapping[str, str]) -> str:
+    """The devices that a run's process was given, as it was given them; empty: none."""
+    return environment.get(VISIBLE_DEVICES, "")
+
+
 def device_environment(
     devices: Sequence[str],
     milli: int,

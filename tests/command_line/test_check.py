@@ -2,95 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pyarrow as pa
 import pytest
-from typer.testing import Result
 
 from headrace.handoff.schemas import REVIEWED_CONTENT
 from simulation.servers.chat import http, served, telling
-from tests.command_line.builders import CHECKOUT, publish, run
+from tests.command_line.builders import publish, run
+from tests.command_line.checked_project import CAMPAIGN, CORPUS, RECIPE, SERVICE, Project, said
 from tests.rollout.builders import reviewed_row
-
-CAMPAIGN = """\
-name: tales
-model: tiny
-num_shards: 10
-prompts: {files: in/tales.jsonl, template: "Tell of {thing}.", per_shard: 20}
-prompt_template: {system: "You tell tales.", user: "{text}"}
-decoding: {temperature: 0.7, top_p: 0.9, max_new_tokens: 12}
-engine: {name: echo}
-rollout: {gate: {pass_rate_margin: 0.3}}
-"""
-SERVICE = """\
-name: desk
-chain: [writer]
-roles:
-  writer: {model: vendor, version: "1", registered: false, engine: {name: echo}, decoding: &one
-    {temperature: 0, top_p: 1, max_new_tokens: 8}}
-rollout: {steps: [{weight: 0.1, soak_seconds: 600, cap: 100}, 0.5]}
-"""
-CORPUS = """\
-name: notes
-files: [in/notes.jsonl]
-columns: {term: title, text: body}
-prompt: {user: "Explain {term}."}
-"""
-RECIPE = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
-_UNSET = dict.fromkeys(
-    f"HEADRACE_{name}"
-    for name in ("CORPUS", "IMAGES", "RECIPES", "CAMPAIGNS", "SERVICES", "ENGINE", "BASE_MODEL", "TIMEZONE")
-)
-
-
-class Project:
-    """A directory as a user's project has it, with a readable file of each kind."""
-
-    def __init__(self, root: Path, base_model: Path) -> None:
-        self.root = root
-        self.write("pyproject.toml", "[tool.dg]\ndirectory_type = 'project'\n")
-        self.write(".env", f"HEADRACE_SERVICES={root}/live\nHEADRACE_BASE_MODEL={base_model}\n")
-        self.campaign = self.write("resources/campaigns/tales.yaml", CAMPAIGN)
-        self.recipe = self.write("resources/recipes/define.yaml", RECIPE)
-        self.corpus = self.write("resources/corpus.yaml", CORPUS)
-        self.service = self.write("live/desk.yaml", SERVICE)
-        self.write(".headrace/in/tales.jsonl", "".join(json.dumps({"thing": f"t{n}"}) + "\n" for n in range(300)))
-        notes = [{"title": f"note {n}", "body": f"What stands in note {n}."} for n in range(60)]
-        self.write(".headrace/in/notes.jsonl", "".join(json.dumps(note) + "\n" for note in notes))
-
-    def write(self, path: str, text: str) -> Path:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
-
-    def check(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
-        return run("check", *arguments, env={**_UNSET, **(env or {})})
-
-    def body(self, *arguments: str | Path) -> dict[str, Any]:
-        body = json.loads(self.check("--json", *arguments).stdout)
-        jsonschema.validate(body, json.loads((CHECKOUT / "docs/schemas/check.schema.json").read_text()))
-        return body
-
-    def one(self, file: Path, *arguments: str) -> dict[str, Any]:
-        (checked,) = self.body(file, *arguments)["files"]
-        return checked
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    made = Project(tmp_path / "project", tiny_model)
-    monkeypatch.chdir(made.root)
-    return made
-
-
-def said(checked: dict[str, Any], check: str, level: str) -> str:
-    return "\n".join(one["sentence"] for one in checked["findings"] if (one["check"], one["level"]) == (check, level))
+def project(checked_project: Project) -> Project:
+    return checked_project
 
 
 def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Project) -> None:
@@ -507,57 +434,3 @@ def test_a_painters_directory_is_a_pipeline_and_needs_no_tokenizer_at_its_top(pr
     index.rename(index.with_name("config.json"))
     refusal = said(project.one(project.campaign), "model", "fail")
     assert refusal.startswith("roles.painter.weights must be a pipeline of diffusers, got ")
-
-
-def test_the_example_of_a_corpus_has_placeholders_for_personal_data(project: Project) -> None:
-    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
-    notes = next(project.root.rglob("notes.jsonl"))
-    notes.write_text('{"title": "note 0", "body": "Ask jane@example.com."}\n')
-    project.corpus.write_text(CORPUS + "personal_data: {email: mask}\n")
-
-    assert project.one(project.corpus)["example"] == "user: Explain note 0.\nassistant: Ask <EMAIL>."
-
-
-def test_a_record_that_cannot_be_read_is_shown_with_placeholders_behind_escapes_and_in_its_reason_too(
-    project: Project,
-) -> None:
-    notes = next(project.root.rglob("notes.jsonl"))
-    notes.write_text('{"title": "Customer\\n4111111111111111\\n+49 30 901820", "body": 5}\n')
-    project.corpus.write_text(CORPUS + "personal_data: {card: drop}\n")
-    sentence = said(project.one(project.corpus), "records", "fail")
-    assert "Customer\\\\n<CARD>\\\\n<PHONE>" in sentence
-
-    asked, answered = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
-    lines = [{"messages": [asked, answered]}, {"messages": [asked, {"role": "jane@example.com", "content": "I."}]}]
-    notes.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    project.corpus.write_text(
-        "name: notes\nfiles: [in/notes.jsonl]\ncolumns: {messages: messages}\nexample: conversation\n"
-        "quarantine_share_max: 0.5\n"
-        "personal_data: {email: drop, phone: keep, card: keep, iban: keep, ip: keep, secret: keep}\n"
-    )
-    sentence = said(project.one(project.corpus), "records", "warn")
-    assert "has the role '<EMAIL>'" in sentence
-
-
-def test_a_conversation_that_is_dropped_for_personal_data_is_no_example_and_is_not_counted(project: Project) -> None:
-    project.write(".env", f"HEADRACE_BASE_MODEL={project.root}/none\n")
-    notes = next(project.root.rglob("notes.jsonl"))
-    answered = {"role": "assistant", "content": "I."}
-    asked = [
-        [{"role": "system", "content": "You are jane@example.com."}, {"role": "user", "content": "Who?"}, answered]
-    ]
-    asked += [[{"role": "user", "content": "What?"}, answered]]
-    body = (
-        "name: notes\nfiles: [in/notes.jsonl]\ncolumns: {messages: messages}\nexample: conversation\n"
-        "personal_data: {email: drop, phone: keep, card: keep, iban: keep, ip: keep, secret: keep}\n"
-    )
-    notes.write_text("".join(f"{json.dumps({'messages': turns})}\n" for turns in asked))
-    project.corpus.write_text(body)
-    checked = project.one(project.corpus)
-    assert checked["example"] == "user: What?\nassistant: I."
-    assert said(checked, "personal", "ok") == "personal_data: 1 of the first 2 documents hold what the corpus drops."
-
-    notes.write_text(f"{json.dumps({'messages': asked[0]})}\n")
-    checked = project.one(project.corpus)
-    assert checked["example"] is None
-    assert "1 of the first 1 document hold" in said(checked, "personal", "warn")

@@ -20,8 +20,12 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import canonical_json
 from headrace.store.protection import Named, Protections
 from headrace.store.tombstones import Condemned, Tombstone
+from headrace.version_sets.sets import VersionSets
+from tests.generation.builders import make_version_set
 from tests.handoff.collecting_builders import PREFIX, manifest_key, part_keys, seal
 from tests.handoff.simulated_store import ByHand, MemoryStore
+
+VERSION_SET = make_version_set()
 
 DAY = 24 * 3600.0
 NOW = 1000 * DAY
@@ -243,7 +247,7 @@ def claim(memory: MemoryStore, attempt: int, outcome: str | None, *, version: in
         "inputs_digest": "d" * 64,
         "attempt": attempt,
         "campaign": "docs",
-        "version_set": "v" * 64,
+        "version_set": VERSION_SET.id,
         "micro_batch_rows": 2,
         "on_abort": "repin",
         "reason": "first attempt",
@@ -278,6 +282,7 @@ def test_what_a_run_pinned_and_has_not_claimed_yet_stays(memory: MemoryStore, cl
 
 
 def test_micro_batches_go_when_nobody_can_need_them(memory: MemoryStore, clock: FixedClock) -> None:
+    VersionSets(memory).put(VERSION_SET)
     for attempt, outcome in enumerate(["void", "sealed", "sealed", None], 1):
         claim(memory, attempt, outcome, version=4)
     # The third one's settlement is there and its rows are not published: whoever opens it next needs the batches.

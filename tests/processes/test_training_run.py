@@ -78,10 +78,11 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> No
     store = str(bench.store.directory)
     shards = dg.StaticPartitionsDefinition(["shard-00", "shard-01"])
     examples = dg.AssetSpec("training_examples", partitions_def=shards)
+    pictures = dg.AssetSpec("picture_examples", partitions_def=dg.StaticPartitionsDefinition(["shard-00"]))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("model_recipe", ["tiny.test"])
         result = dg.materialize(
-            [base_model, trained_model, evaluation, examples],
+            [base_model, trained_model, evaluation, examples, pictures],
             partition_key="tiny.test",
             instance=instance,
             resources={
