@@ -52,7 +52,7 @@ CALLS: dict[str, tuple[str, int]] = {
 }
 # They need more than a store; their own tests check what they print.
 ELSEWHERE = {
-    "check": "tests/command_line/test_check.py",
+    "check": "tests/command_line/checked_project.py",
     "dropped": "tests/command_line/test_dropped.py",
     "labels import": "tests/command_line/test_labels.py",
     "model show": "tests/command_line/test_models.py",
