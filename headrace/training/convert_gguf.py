@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.cycles import look_for_cycles_rarely
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
 from headrace.training.export import drop_library_versions
@@ -200,4 +201,5 @@ def main(
 
 
 if __name__ == "__main__":
+    look_for_cycles_rarely()
     typer.run(main)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.cycles import look_for_cycles_rarely
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
@@ -164,6 +165,7 @@ def _call_forked(method: str, item: Any) -> Any:
 
 
 def main() -> int:
+    look_for_cycles_rarely()
     config = EvaluationConfig.from_json(sys.stdin.read())
     die_with(config.worker)
     if config.objective == FLOW_MATCHING:

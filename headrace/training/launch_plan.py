@@ -88,8 +88,8 @@ def plan_launch(
             # nevertheless: 2 CPU seconds a rank.
             "TORCHDYNAMO_DISABLE": environment.get("TORCHDYNAMO_DISABLE", "1"),
             # By default glibc returns each step's gradients to the kernel and faults them in again: a sixth of the
-            # demo's step. Keeping up to 1 GB costs a rank 0.2 GB at its peak.
-            "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", str(128 * 1024 * 1024)),
+            # demo's step. Keeping all blocks, also those of some 100 MB, would cost its two ranks another 0.9 GB.
+            "MALLOC_MMAP_THRESHOLD_": environment.get("MALLOC_MMAP_THRESHOLD_", str(16 * 1024 * 1024)),
             "MALLOC_TRIM_THRESHOLD_": environment.get("MALLOC_TRIM_THRESHOLD_", str(1024 * 1024 * 1024)),
         }
     else:

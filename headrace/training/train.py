@@ -13,6 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
+from headrace.cycles import look_for_cycles_rarely
 from headrace.errors import HeadraceError, Transient
 from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, curve_rows, publish_result
 from headrace.training.guard import die_with
@@ -148,6 +149,7 @@ def seed_everything(seed: int, rank: int) -> None:
 
 
 def main() -> int:
+    look_for_cycles_rarely()
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--run-json", type=Path, required=True)
     config = RunConfig.read(parser.parse_args().run_json)

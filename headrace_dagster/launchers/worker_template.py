@@ -32,6 +32,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from headrace.cycles import look_for_cycles_rarely
+
 _REQUESTS, _ANSWERS = 0, 1
 # The worker's command line, and the storage that its instance will open.
 _PRELOADED = ("dagster._cli", "dagster._core.storage.runs", "dagster._core.storage.schedules", "alembic.command")
@@ -172,6 +174,7 @@ def main() -> None:
     # Existing objects are never garbage; examining them would copy their pages in every worker.
     gc.collect()
     gc.freeze()
+    look_for_cycles_rarely()
     arguments = Template().serve()
 
     from dagster._cli import cli

@@ -122,18 +122,13 @@ def chapters(days: Days, told: Told) -> list[Chapter]:
         ),
         _training("Train the writer", GOOD),
         _training("Train a painter, half the way", FIRST_PAINTER),
-        _registering(
-            "Evaluate and register both",
-            (GOOD, FIRST_PAINTER),
-            until=lambda: considered(CAMPAIGN, GOOD) and told.has_begun(PICTURES),
-            until_text="the trained writer is a candidate, and the painter begins",
-        ),
+        # What is trained is evaluated and registered beside the next training, by automation.
         _training("Train the painter to the end", GOOD_PAINTER),
         _registering(
-            "Evaluate and register it",
-            (GOOD_PAINTER,),
-            until=lambda: considered(PICTURES, GOOD_PAINTER),
-            until_text="the better painter is a candidate",
+            "Evaluate and register all three",
+            (GOOD, FIRST_PAINTER, GOOD_PAINTER),
+            until=lambda: considered(CAMPAIGN, GOOD) and considered(PICTURES, GOOD_PAINTER),
+            until_text="the writer and the better painter are candidates",
         ),
         _night(
             days.first,

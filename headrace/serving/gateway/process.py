@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from headrace.cycles import look_for_cycles_rarely
 from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.assembly import Parts, Settings, assemble
@@ -34,8 +35,6 @@ _READY_LOOK_SECONDS = 0.1
 _DRAIN_LOOK_SECONDS = 0.02
 # Time for cut-off units to tell their clients.
 _CUT_OFF_SECONDS = 1.0
-# Young objects before Python looks for cycles: with the default of 700, one request in ten would wait for it.
-_GC_THRESHOLD = 50_000
 # How long a background thread may keep Python's lock while requests wait. Default: 5 ms.
 _SWITCH_SECONDS = 0.0005
 
@@ -117,7 +116,7 @@ async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[No
     # Existing objects live as long as the process, so the collector need not look at them.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+    look_for_cycles_rarely()
     sys.setswitchinterval(_SWITCH_SECONDS)
     waiting = asyncio.create_task(told.wait())
     was_ready = False
