@@ -234,7 +234,7 @@ def test_a_wrong_run_fails_without_a_retry(project: Project, config: dict[str, s
 
 def test_a_spent_budget_fails_its_run_without_a_retry_and_a_larger_one_goes_on(project: Project) -> None:
     project.materialize(prompts)
-    project.edit_campaign("micro_batch_rows: 7", "budget: {tokens: 1}\nmicro_batch_rows: 7")
+    project.edit_campaign("micro_batch_rows: 14", "budget: {tokens: 1}\nmicro_batch_rows: 7")
     stopped = project.materialize(generated_content)
     assert not stopped.success
     assert not [event for event in stopped.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
@@ -243,7 +243,7 @@ def test_a_spent_budget_fails_its_run_without_a_retry_and_a_larger_one_goes_on(p
     assert reason.startswith(f"Campaign 'glossary' has spent its budget of tokens for {DAY}, ")
     assert f"and 7 of 14 rows of {PARTITION} are made." in reason
     assert project.handoffs.newest("generated_content", PARTITION) is None
-    project.edit_campaign("micro_batch_rows: 7", "budget: {tokens: 1000000}\nmicro_batch_rows: 7")
+    project.edit_campaign("micro_batch_rows: 14", "budget: {tokens: 1000000}\nmicro_batch_rows: 7")
     figures = metadata_of(project.materialize(generated_content), "generated_content")
     assert (figures["num_rows"], figures["num_rows_generated_now"]) == (14, 7)
 
