@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assets.partitions import content
 from headrace.clock import SystemClock
-from headrace.generation.bulk import Worker
+from headrace.generation.bulk import Worker, progress_text
 from headrace.generation.claims import Claims
 from headrace.generation.mirroring import mirror_partition
 from headrace.handoff.versions import Handoff
@@ -65,6 +65,6 @@ def mirrored_content(
         open_media=partial(engines.open_media, objects=objects, replicas=campaign.replicas),
         home=campaigns.home_directory(),
         worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-        progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
+        progress=lambda *made: context.log.info(progress_text(*made)),
     )
     return dg.MaterializeResult(value=mirror.content, metadata=mirror.figures())

@@ -86,8 +86,15 @@ _OF_ALL_PARTITIONS = dg.AssetSelection.checks(
 )
 
 
+_TEXTS = dg.AssetSelection.assets("generated_content")
+# The last part of a row seals its text, too: only then there is something of it to examine.
+_SEALS_TEXTS = ("paint", "speak")
+
+
 def _selection(job: StageJob) -> dg.AssetSelection:
     assets = dg.AssetSelection.assets(*job.assets)
+    if job.name in _SEALS_TEXTS:
+        assets |= _TEXTS - _TEXTS.without_checks()
     return assets | _OF_ALL_PARTITIONS if job.name == "list_rolled_back" else assets - _OF_ALL_PARTITIONS
 
 

@@ -47,6 +47,7 @@ _LISTENING = SpeechReview(heard_share_min=0.78, character_error_rate_max=0.55)
 _RULES_OF = {
     "silence": {"silent"},
     "noise": {"noise"},
+    "clicks": {"clicks"},
     "half_sentence": {"too_short", "unfinished"},
     "wrong_text": {"wrong_words"},
     "clipping": {"clipped"},
@@ -55,6 +56,7 @@ _RULES_OF = {
 _FIGURES = (
     "loudness",
     "loudness_variation",
+    "sounding_share",
     "clipped_share",
     "characters_a_second",
     "heard_share",
@@ -190,6 +192,16 @@ def _noise(one: Spoken, place: int, random: np.random.Generator) -> Spoken:
     return Spoken(text=one.text, mono=(mono * loudness / np.sqrt(np.mean(mono**2))).astype(np.float32))
 
 
+def _clicks(one: Spoken, place: int, random: np.random.Generator) -> Spoken:
+    """Single samples or pops that fade within 10 ms, 2 to 25 a second, every other time over a hiss at -50 dB."""
+    every = int(_SAMPLE_RATE / random.uniform(2, 25))
+    fading = np.exp(-np.arange(240) / 80) * random.normal(0, 0.3, 240) if place % 3 else np.ones(1)
+    mono = random.normal(0, 0.003, len(one.mono)) if place % 2 else np.zeros(len(one.mono))
+    for start in range(every // 2, len(mono) - len(fading), every):
+        mono[start : start + len(fading)] += 0.9 * fading
+    return Spoken(text=one.text, mono=mono.astype(np.float32))
+
+
 def _half(one: Spoken, place: int, random: np.random.Generator) -> Spoken:
     return Spoken(text=one.text, mono=one.mono[: len(one.mono) // 2])
 
@@ -222,7 +234,13 @@ def _one_word_missing(one: Spoken, place: int, random: np.random.Generator) -> S
     return Spoken(text=" ".join(words), mono=one.mono)
 
 
-_SABOTAGE: dict[str, Change] = {"silence": _silence, "noise": _noise, "half_sentence": _half, "clipping": _clipped}
+_SABOTAGE: dict[str, Change] = {
+    "silence": _silence,
+    "noise": _noise,
+    "clicks": _clicks,
+    "half_sentence": _half,
+    "clipping": _clipped,
+}
 _OTHERS: dict[str, Change] = {
     "half_then_silence": _half_and_silence,
     "last_quarter_missing": _three_quarters,

@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 from headrace.errors import InvalidCampaign, InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.command_line.components import Component
     from headrace.command_line.project import Project
     from headrace.generation.campaign import Campaign
@@ -55,6 +57,17 @@ def find_component(word: str, project: "Project") -> "Component | None":
     if not components or word in load_campaigns(project.settings().campaigns).by_name:
         return None
     return next((one for one in components if one.name == word), None)
+
+
+def campaign_files(name: str, settings: "Settings", components: "Sequence[Component]") -> "list[Path]":
+    """The files that describe a campaign of this name, or would if they were whole: of the project's own, else of its
+    Components. None: nobody describes it.
+    """
+    from headrace.generation.campaign import load_campaigns
+
+    own = load_campaigns(settings.campaigns)
+    files = [own.files[name]] if name in own.files else [one.path for one in own.broken if one.would_describe(name)]
+    return files or [one.campaign for one in components if one.name == name]
 
 
 def find_own_campaign(word: str, settings: "Settings") -> "Campaign":

@@ -22,13 +22,16 @@ _CHECK_CHARS = 9
 
 @examples(
     "headrace check                                    every campaign, recipe, corpus and service of the project",
+    "headrace check glossary                           a campaign by its name",
     "headrace check resources/campaigns/glossary.yaml",
     "headrace check --offline --json",
 )
 def check(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILES]", help="YAML files, or directories of them; all of the project without."),
+        typer.Argument(
+            metavar="[FILES]", help="YAML files, directories of them, or campaigns' names; all of the project without."
+        ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server whether it is there.")] = False,
     as_json: AsJson = False,

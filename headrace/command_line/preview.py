@@ -1,6 +1,7 @@
 """`headrace preview`: the first rows of a campaign's day, before anything runs."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,9 +143,11 @@ def _print(campaign: "Campaign", made: "Preview", directory: Path) -> None:
         return
     missing = [f"{part.role}: {part.error or part.finish_reason}" for part in parts if part.file is None]
     num_files = len(parts) - len(missing)
+    notes = Counter(f"{part.role}: {part.note}" for part in parts if part.note)
     print_lines(
         [
             f"{counted(num_files, 'picture or recording', 'pictures and recordings')} in {directory}, named by row.",
             *(f"None made: {one}" for one in missing),
+            *(f"{note} ({counted(num, 'row')})" for note, num in notes.items()),
         ]
     )

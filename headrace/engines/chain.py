@@ -6,10 +6,10 @@ so a unit's records are complete, however it ends.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headrace.engines.asking import answer_of, answers_of, media_of, pieces_of
 from headrace.engines.base import Answer, Engine, EngineFailed, LoadedModel, Message, NoAnswer, Piece, Turn
@@ -135,38 +135,22 @@ class RoleChain:
         """
         given = await self._up_to_last(asked, unit, seed, report)
         role, turn = self.roles[-1], self._last_turn(asked, given, unit, seed)
-        started = time.monotonic()
         # UTF-8 that grows in place: thousands of separate pieces, which `StringIO` keeps too before Python 3.13, take
         # several times the memory of their characters and leave holes where they were.
         text = bytearray()
-        last = None
-        replica = ""
-        error = "cancelled"
-        try:
-            async with aclosing(pieces_of(role.engine, turn)) as pieces:
-                async for piece in pieces:
-                    text += piece.text.encode()
-                    replica = piece.replica or replica
-                    if piece.finish_reason is not None:
-                        last, error = piece, ""
-                    yield piece
-        except Exception as failure:
-            error = type(failure).__name__
-            raise
-        finally:
-            report(
-                Step(
-                    member=role.member,
-                    turn=turn,
-                    seconds=time.monotonic() - started,
-                    replica=replica or role.engine.name,
-                    text=text.decode(),
-                    finish=(last.finish_reason or "") if last else "",
-                    num_prompt_tokens=last.num_prompt_tokens if last else 0,
-                    num_output_tokens=last.num_output_tokens if last else 0,
-                    error=error,
-                )
-            )
+        last: Piece | None = None
+        with reported(role.member, turn, role.engine.name, report) as said:
+            try:
+                async with aclosing(pieces_of(role.engine, turn)) as pieces:
+                    async for piece in pieces:
+                        text += piece.text.encode()
+                        if piece.replica:
+                            said["replica"] = piece.replica
+                        if piece.finish_reason is not None:
+                            last = piece
+                        yield piece
+            finally:
+                said |= {"text": text.decode(), **(_told(last) if last else {})}
 
     async def answer_together(self, asked: Sequence[tuple[str, Conversation, int]]) -> list[Answer | NoAnswer]:
         """For each of (unit, conversation, seed), in order, the last role's answer, or why some role gave none.
@@ -246,31 +230,38 @@ async def _within_trial(answer: Awaitable[_T], member: Member, engine: LoadedMod
 
 
 async def _step(role: LoadedRole, turn: Turn, report: Callable[[Step], None]) -> Answer:
-    started = time.monotonic()
-    error = "cancelled"
-    try:
+    with reported(role.member, turn, role.engine.name, report) as said:
         answer = await answer_of(role.engine, turn)
-        error = ""
+        said |= {"replica": answer.replica, "text": answer.text, **_told(answer)}
+    return answer
+
+
+def _told(last: Answer | Piece) -> dict[str, Any]:
+    return {
+        "error": "",
+        "finish": last.finish_reason or "",
+        "num_prompt_tokens": last.num_prompt_tokens,
+        "num_output_tokens": last.num_output_tokens,
+    }
+
+
+@contextmanager
+def reported(
+    member: Member, turn: Turn | MediaTurn, engine: str, report: Callable[[Step], None]
+) -> Iterator[dict[str, Any]]:
+    """Times one role's turn, and reports it when the block ends, however it ends.
+
+    Yields the other fields of its `Step`, to be filled in; without an answer it counts as cancelled or failed.
+    """
+    started = time.monotonic()
+    said: dict[str, Any] = {"replica": engine, "error": "cancelled"}
+    try:
+        yield said
     except Exception as failure:
-        error = type(failure).__name__
+        said["error"] = type(failure).__name__
         raise
     finally:
-        if error:
-            seconds = time.monotonic() - started
-            report(Step(member=role.member, turn=turn, seconds=seconds, replica=role.engine.name, error=error))
-    report(
-        Step(
-            member=role.member,
-            turn=turn,
-            seconds=time.monotonic() - started,
-            replica=answer.replica,
-            text=answer.text,
-            finish=answer.finish_reason,
-            num_prompt_tokens=answer.num_prompt_tokens,
-            num_output_tokens=answer.num_output_tokens,
-        )
-    )
-    return answer
+        report(Step(member=member, turn=turn, seconds=time.monotonic() - started, **said))
 
 
 def step_seed(seed: int, place: int) -> int:

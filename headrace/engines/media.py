@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 from headrace.engines.base import LoadedModel, NoAnswer, settled_together
 
+UNREAD = "unread"
+"""The attribute of what was made that holds the end of its text which the model did not read."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MediaTurn:

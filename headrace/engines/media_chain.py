@@ -4,7 +4,6 @@ The writers get the client's text, each later one its predecessor's answer. The 
 what was written, as in bulk generation. Failed steps are reported too, as for a chain of texts.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import xxhash
 
 from headrace.engines.asking import medium_of
 from headrace.engines.base import EngineFailed
-from headrace.engines.chain import Conversation, LoadedRole, RoleChain, Step, step_seed
+from headrace.engines.chain import Conversation, LoadedRole, RoleChain, Step, reported, step_seed
 from headrace.engines.media import MediaEngine, MediaTurn
 from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.messages import asked_of
@@ -79,29 +78,12 @@ class MediaChain:
 
 
 async def _made(maker: LoadedMaker, turn: MediaTurn, report: Callable[[Step], None]) -> Made:
-    started = time.monotonic()
-    error, replica, made, facts = "cancelled", maker.engine.name, None, None
-    try:
+    with reported(maker.member, turn, maker.engine.name, report) as said:
+        # Pictures and recordings are not counted in tokens.
+        said |= {"num_prompt_tokens": None, "num_output_tokens": None}
         made, facts = await medium_of(maker.engine, maker.member, turn)
-        error, replica = "", made.replica or replica
-        return Made(content=made.content, facts=facts, asked=turn.text)
-    except Exception as failure:
-        error = type(failure).__name__
-        raise
-    finally:
-        report(
-            Step(
-                member=maker.member,
-                turn=turn,
-                seconds=time.monotonic() - started,
-                replica=replica,
-                finish="stop" if made else "",
-                # Pictures and recordings are not counted in tokens.
-                num_prompt_tokens=None,
-                num_output_tokens=None,
-                facts=facts,
-                num_bytes=len(made.content) if made else 0,
-                digest=xxhash.xxh3_128_hexdigest(made.content) if made else "",
-                error=error,
-            )
-        )
+        digest = xxhash.xxh3_128_hexdigest(made.content)
+        said |= {"error": "", "finish": "stop", "facts": facts, "num_bytes": len(made.content), "digest": digest}
+        if made.replica:
+            said["replica"] = made.replica
+    return Made(content=made.content, facts=facts, asked=turn.text)

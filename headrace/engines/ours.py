@@ -1,6 +1,7 @@
 """Headrace's own engines, offered as another package would offer its own. Imports none of their libraries."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
@@ -15,7 +16,7 @@ from headrace.masking import without_credentials
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import Before
 from headrace.version_sets.media_settings import Picture, Speech
-from headrace.version_sets.sets import EngineSpec
+from headrace.version_sets.sets import EngineSpec, Member
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -178,6 +179,27 @@ def _open_local(opening: Opening) -> Engine:
     return LocalEngine(opening.weights(), opening.member, opening.spec)
 
 
+def _check_writer(member: Member, directory: Path | None) -> str:
+    if directory is not None:
+        from headrace.chat.tokenizer import ChatTokenizer
+
+        ChatTokenizer(directory)
+    return ""
+
+
+def _check_painter(member: Member, directory: Path | None) -> str:
+    from headrace.engines.local.pipeline_files import check_painter
+
+    return check_painter(member, directory)
+
+
+def _check_voice(member: Member, directory: Path | None) -> str:
+    from headrace.engines.local.hibari_voice import voice_of
+
+    voice_of(member)
+    return ""
+
+
 def _open_pictures(opening: Opening) -> LoadedModel:
     try:
         from headrace.engines.local.pictures import DiffusersEngine
@@ -211,6 +233,7 @@ TRANSFORMERS = EngineKind(
     open=_open_local,
     options=TransformersOptions,
     packages=("transformers", "torch"),
+    check_member=_check_writer,
     deterministic=True,
     needs_weights=True,
     computes_here=True,
@@ -221,6 +244,7 @@ DIFFUSERS = EngineKind(
     options=PicturesOptions,
     makes=("image",),
     packages=("diffusers", "transformers", "torch", "pillow"),
+    check_member=_check_painter,
     deterministic=True,
     needs_weights=True,
     computes_here=True,
@@ -231,6 +255,7 @@ HIBARI = EngineKind(
     makes=("speech",),
     # Its spectra are numpy's and scipy's: either one's FFT moves the last bits, and so does a resampled rate.
     packages=("hibari-tts", "onnxruntime", "scipy", "numpy"),
+    check_member=_check_voice,
     deterministic=True,
     computes_here=True,
 )

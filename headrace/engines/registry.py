@@ -74,6 +74,9 @@ class EngineKind:
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
             order of it, on the same kind of machine; `make` gives them too.
         check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
+        check_member: refuses what `open` would refuse of a member, as far as small files here tell, and without the
+            seconds that its libraries take; returns a sentence about what is left for `open` to see, or nothing. Gets
+            the directory of the member's weights, None if it has none here.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
         computes_here: whether it computes in this process, so that another kind of CPU can change an output.
     """
@@ -86,6 +89,7 @@ class EngineKind:
     deterministic: bool = False
     needs_weights: bool = False
     check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
+    check_member: Callable[[Member, Path | None], str] = lambda member, directory: ""
     computes_here: bool = False
 
     @property

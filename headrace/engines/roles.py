@@ -231,11 +231,17 @@ class Role:
                 f"weights must name a model directory or a hub name, and registers it, got {self.weights!r} with "
                 f"registered={self.registered}. Leave one of them out."
             )
-        if not self.registered and (self.version == "newest" or self.engine.kind.needs_weights):
+        if not self.registered and self.version == "newest":
             raise InvalidInput(
                 "registered: false needs a version, whatever the server's owner or the package calls it, and an engine "
                 "that takes no weights from the store (openai_http, comfyui_http, hibari, echo), got "
                 f"version={self.version!r} on {self.engine.name}."
+            )
+        if not self.registered and self.engine.kind.needs_weights:
+            raise InvalidInput(
+                f"registered must not be false on the engine {self.engine.name!r}, which opens weights from the store: "
+                "name a model directory or a hub name in weights, which registers it, or an engine that has its model "
+                "elsewhere (openai_http, comfyui_http, hibari, echo)."
             )
         if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
             raise InvalidInput(
@@ -344,6 +350,12 @@ def newest_versions(
         wanted = [model for model in versions if role.version in ("newest", model.version)]
         if not wanted:
             there = ", ".join(sorted({model.version for model in versions})) or "none"
+            if not versions and not role.weights and role.kind != "text":
+                raise InvalidInput(
+                    f"{whose}: role {name!r} has no weights: no version of {role.model} is registered, and the file "
+                    "names none. Name a directory or a hub name in weights, materialize registered_version of a recipe "
+                    "that trains it, or, if a server or a package has the model, say registered: false and a version."
+                )
             raise InvalidInput(
                 f"{whose}: role {name!r} wants version {role.version} of {role.model}; registered: {there}. "
                 f"Materialize {'rollout' if role.weights else 'registered_version'}, or name another version."

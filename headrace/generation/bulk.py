@@ -50,6 +50,12 @@ class Progress(Protocol):
     def __call__(self, rows_done: int, rows_total: int, tokens_per_second: float, /) -> None: ...
 
 
+def progress_text(rows_done: int, rows_total: int, tokens_per_second: float) -> str:
+    """A `Progress` for a log: pictures and recordings have no tokens."""
+    speed = f", {tokens_per_second:,.0f} tokens/s" if tokens_per_second else ""
+    return f"{rows_done:,} of {rows_total:,} rows{speed}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Worker:
     """The process that makes rows: recorded in the execution table, never in the content."""
@@ -98,14 +104,17 @@ class Outcome:
     def tokens_per_second(self) -> float:
         return self.num_tokens_now / self.seconds if self.seconds else 0.0
 
-    def figures(self) -> dict[str, int | float | str | bool]:
-        """A run's figures, by name and unit; `reused` is missing, since the version's record shows it."""
+    def figures(self, kind: MemberKind = "text") -> dict[str, int | float | str | bool]:
+        """A run's figures, by name and unit; `reused` is missing, since the version's record shows it.
+
+        Args: kind: of what the run was asked for. Pictures and recordings have no tokens; texts that they lacked have.
+        """
+        tokens = {"num_tokens_now": self.num_tokens_now, "tokens_per_second": self.tokens_per_second}
         figures: dict[str, int | float | str | bool] = {
             "num_rows_generated_now": self.num_generated_now,
             "num_errors": self.num_errors,
-            "num_tokens_now": self.num_tokens_now,
+            **(tokens if kind == "text" or self.num_tokens_now else {}),
             "engine_seconds": self.seconds,
-            "tokens_per_second": self.tokens_per_second,
             "version_set": self.claim.version_set[:12],
             "attempt": self.claim.attempt,
             "attempt_reason": self.claim.reason,
@@ -184,7 +193,8 @@ def generate_partition(
     )
     for work in _up_to(works, up_to):
         making.run(work)
-    texts, execution = assemble(making.commits(works[0]), rows, asked)
+    writing, *later = works
+    texts, execution = assemble(making.read(writing.made), rows, asked)
     assert len(set(texts["row_id"].to_pylist())) == texts.num_rows == len(rows), "lost or doubled rows"
     outcome = Outcome(
         sealed=None,
@@ -199,13 +209,15 @@ def generate_partition(
         notes=dict(making.notes.most_common(_NUM_NOTES_MAX)),
         build_drift=making.build_drift,
     )
-    if unmade := [work.step.role for work in works[1:] if making.missing(work)]:
+    if unmade := [work.step.role for work in later if making.missing(work)]:
         return replace(outcome, waits_for=tuple(unmade))
     # The partition's prompts may have changed, even back to these, while rows were made.
     origin = replace(origin, input_versions=inputs_now(handoffs, read))
-    media: list[tuple[MemberKind, list[pa.Table]]] = [(work.step.kind, making.commits(work)) for work in works[1:]]
+    media = [(work.step.kind, making.read(work.made)) for work in later]
     made = MadeTables(content=texts, execution=execution, media=media)
-    return replace(outcome, sealed=seal(claim, claims, handoffs, steps, made, origin=origin))
+    # The items' bytes are read from the commits while they are sealed.
+    sealed = making.read(lambda: seal(claim, claims, handoffs, steps, made, origin=origin))
+    return replace(outcome, sealed=sealed)
 
 
 def _up_to(works: Sequence[Work], kind: MemberKind | None) -> Sequence[Work]:
@@ -245,7 +257,7 @@ class _Making:
             return
         self._stop_if_aborted()
         for index in self.missing(work):
-            if self._read(lambda at=index: work.is_there(at)):
+            if self.read(lambda at=index: work.is_there(at)):
                 self._stop_if_aborted()
                 self._make(work, None, index)
         if not self.missing(work):
@@ -272,10 +284,7 @@ class _Making:
         finally:
             engine.close()
 
-    def commits(self, work: Work) -> list[pa.Table]:
-        return self._read(lambda: [work.read(index) for index in range(len(self.plan.batches))])
-
-    def _read(self, read: Callable[[], T]) -> T:
+    def read(self, read: Callable[[], T]) -> T:
         """Raises: RepinRequired, MirrorStopped: what is read is gone, since the claim is void."""
         try:
             return read()
@@ -297,7 +306,7 @@ class _Making:
     def _make(self, work: Work, engine: Any, index: int) -> None:
         clocked = Clocked(monotonic=self.monotonic)
         made_by = MadeBy(host=self.worker.host, run_id=self.worker.run_id, is_own_build=self.build_drift is None)
-        made = self._read(lambda: work.make(engine, index, made_by, clocked))
+        made = self.read(lambda: work.make(engine, index, made_by, clocked))
         self.seconds += clocked.seconds
         self.num_tokens += made.num_tokens
         self.notes.update(made.notes)

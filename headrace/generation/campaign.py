@@ -7,7 +7,6 @@ only through a rollout.
 
 import glob
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,20 +15,19 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from headrace.engines.messages import places_of
 from headrace.engines.openai.address import check_replicas
-from headrace.engines.prices import Price, check_prices
-from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding, check_chain
+from headrace.engines.prices import Price
+from headrace.engines.roles import EngineSettings, PromptTemplate, RegisteredModel, Role, WantedDecoding
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
+from headrace.generation.campaign_checks import check_roles, check_sections
 from headrace.generation.clip_settings import ClipSettings
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.step_runs import StepRun
-from headrace.handoff.media.pictures import PIXELS_MAX
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
-from headrace.text_templates import check_filled, placeholders
+from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.finding import check_pattern
 from headrace.user_files.layout import FileFormat, check_delimiter
@@ -114,10 +112,6 @@ class PromptSource:
         return "{day}" not in self.files
 
 
-# Batches of a role that paints or speaks lie in a directory of its name, beside the texts' own batches.
-_BATCH_NAME = re.compile(r"b\d{5,}\.arrow")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
     """One bulk generation, as its YAML file describes it."""
@@ -166,16 +160,11 @@ class Campaign:
 
     def __post_init__(self) -> None:
         check_subject_name("name", self.name)
-        self._check_roles()
-        self._check_variations()
-        self._check_system_turns()
+        check_roles(self)
         check_num_shards(self.num_shards)
         check_ranges(self)
         check_replicas(self.replicas)
-        self._check_budget()
-        self._check_review()
-        self._check_clips()
-        self._check_apart()
+        check_sections(self)
         self.rollout.check_measured(BULK_METRICS | self._role_metrics)
 
     @cached_property
@@ -284,133 +273,6 @@ class Campaign:
         )
         spec = self.parts[(self.writers or self.order)[-1]].engine.spec
         return VersionSet(members=members, engine=spec, code_version=GENERATION_CODE_VERSION, chain=self.chain)
-
-    def _check_roles(self) -> None:
-        in_short = {"model": self.model, "prompt_template": self.prompt_template, "decoding": self.decoding}
-        in_short |= {"engine": self.engine, "weights": self.weights, "registered": not self.registered}
-        in_short["version"] = self.version != "newest"
-        given = [key for key, value in in_short.items() if value]
-        if self.roles:
-            if given:
-                raise InvalidCampaign(
-                    f"roles says who answers, and {', '.join(given)} would describe one writer more: move them into "
-                    "roles, or leave roles out."
-                )
-            check_chain(self.roles, self.chain)
-            self._check_templates()
-            return
-        if self.chain:
-            raise InvalidCampaign(f"chain orders the roles, and there are none, got {list(self.chain)!r}.")
-        if not self.model:
-            raise InvalidCampaign("lacks the key 'model', which says who writes; or describe several writers as roles.")
-        # Describes the writer, and so checks it.
-        _ = self.parts
-
-    def _check_templates(self) -> None:
-        """What roles that paint or speak are asked can be filled in from what a row has, each place in one way."""
-        taken = {"prompt", *self.prompts.carry, *(["term"] if self.prompts.term_column is not None else [])}
-        if self.makers and self.writers and self.writers[-1] in taken:
-            raise InvalidCampaign(
-                f"roles: {{{self.writers[-1]}}} in a template would stand for two things, what the role "
-                f"{self.writers[-1]!r} writes and what every prompt has: give the role another name."
-            )
-        for role in self.makers:
-            if _BATCH_NAME.fullmatch(role):
-                raise InvalidCampaign(
-                    f"roles: a role's name must not be that of a micro-batch's object, got {role!r}: give it another."
-                )
-            self._check_places(f"roles: {role}: template", self.roles[role].template or "{text}")
-
-    def _check_places(self, name: str, template: str) -> None:
-        known = places_of(self.writers, self.prompts.carry, has_term=self.prompts.term_column is not None)
-        check_filled(name, template, texts=known - set(self.prompts.carry))
-        if unknown := sorted(placeholders("template", template) - known):
-            raise InvalidCampaign(
-                f"{name} may use {', '.join(f'{{{one}}}' for one in sorted(known))}, got {{{unknown[0]}}} in "
-                f"{template!r}: name a column of the prompt files in carry, or the term's in term_column."
-            )
-
-    def _check_review(self) -> None:
-        """Limits of pictures and recordings have a role that makes them."""
-        kinds = {self.parts[role].kind for role in self.makers}
-        for kind, key in (("image", "pictures"), ("speech", "speech")):
-            if getattr(self.review, key) is not None and kind not in kinds:
-                raise InvalidCampaign(
-                    f"review: {key} judges what a role makes, and no role of this campaign makes {kind}: take it out, "
-                    "or add the role."
-                )
-        if self.review.pictures and self.review.pictures.caption:
-            self._check_places("review: pictures: caption", self.review.pictures.caption)
-
-    def _check_budget(self) -> None:
-        models = [self.parts[role].model for role in self.writers]
-        check_prices(self.prices, models)
-        if self.budget is None or not self.budget.counts_tokens:
-            return
-        if not models:
-            raise InvalidCampaign(
-                "budget: tokens and money count a writer's tokens, and no role of chain writes: state seconds."
-            )
-        if len(models) > 1:
-            raise InvalidCampaign(
-                "budget: tokens and money count one writer's tokens, of which rows keep the last role's alone, got "
-                f"{len(models)} roles: state seconds."
-            )
-        if self.budget.money is not None and models[0] not in self.prices:
-            raise InvalidCampaign(
-                f"budget: money needs prices of {models[0]!r}, got {', '.join(self.prices) or 'none'}: add them."
-            )
-        if self.budget.money is not None and (free := [name for name, one in self.prices.items() if one.is_free]):
-            raise InvalidCampaign(
-                f"budget: money is never spent on tokens that cost nothing, got a price of 0 for prompt and output of "
-                f"{', '.join(map(repr, free))}: state what they cost, or a budget of tokens or seconds instead."
-            )
-
-    def _check_clips(self) -> None:
-        kinds = {self.parts[role].kind for role in self.makers}
-        sizes = {role: how.width * how.height for role in self.makers if (how := self.parts[role].picture)}
-        if self.clips is not None and (large := [role for role, size in sizes.items() if size > PIXELS_MAX]):
-            raise InvalidCampaign(
-                f"clips: a film's picture has at most {PIXELS_MAX:,} pixels, got {sizes[large[0]]:,} of the role "
-                f"{large[0]!r}: leave clips out, or paint smaller."
-            )
-        if self.clips is not None and (missing := {"image": "paints", "speech": "speaks"}.keys() - kinds):
-            lacks = " and none that ".join(
-                word for kind, word in (("image", "paints"), ("speech", "speaks")) if kind in missing
-            )
-            raise InvalidCampaign(
-                f"clips: a film is made of a picture and a recording, and the chain has no role that {lacks}: add it, "
-                "or leave clips out."
-            )
-
-    def _check_apart(self) -> None:
-        if self.apart is not None and not self.makers:
-            raise InvalidCampaign("apart is for a chain that paints or speaks, and here nobody does: leave it out.")
-        kinds = {"text"} | {self.parts[role].kind for role in self.makers}
-        if self.apart and (unknown := sorted({*self.apart} - kinds)):
-            raise InvalidCampaign(
-                f"apart says what runs of {unknown[0]} ask for, and no role of this campaign makes any: name some of "
-                f"{', '.join(sorted(kinds))}."
-            )
-
-    def _check_system_turns(self) -> None:
-        columns = {self.prompts.column, *self.prompts.carry}
-        if self.prompts.template is not None:
-            columns |= placeholders("template", self.prompts.template)
-        for role, part in self.parts.items():
-            place = f"roles: {role}: prompt_template" if self.roles else "prompt_template"
-            try:
-                part.prompt_template.check_literal(*sorted(columns))
-            except InvalidInput as error:
-                raise InvalidCampaign(f"{place}: {error}") from error
-
-    def _check_variations(self) -> None:
-        wanted = self.prompts.variations
-        if wanted > 1 and not self.makers and not any(part.decoding.temperature for part in self.parts.values()):
-            raise InvalidCampaign(
-                f"prompts: variations must be 1 where the temperature is 0, or a prompt's rows would all be equal, got "
-                f"{wanted}. Raise the temperature."
-            )
 
 
 def load_campaigns(directory: Path, *, engine: str | None = None, only: str | None = None) -> Described[Campaign]:

@@ -1,14 +1,15 @@
 """Pictures and recordings of a day's rows: which there are, read when they are shown.
 
 Of each sealed content version those of its own claim, whatever was made since. What is gone is not there: a report
-shows what there is.
+shows what there is, and says what is damaged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from headrace.errors import HandoffCorrupt
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.schemas import MEDIA
@@ -37,7 +38,7 @@ class Part:
     figures: str = ""
 
     def read(self) -> bytes:
-        """Raises: HandoffCorrupt: the bytes differ from the published ones."""
+        """Raises: HandoffCorrupt: the bytes differ from the published ones. HandoffMissing: they were collected."""
         return self.media.read(self.item_id)
 
 
@@ -48,9 +49,18 @@ _COLUMNS = ("row_id", "item_id", "media_type", "num_bytes", "width", "height", "
 
 
 def day_media(
-    contents: Sequence[Handoff], handoffs: HandoffStore, reviewed: Mapping[str, Handoff] | None = None
+    contents: Sequence[Handoff],
+    handoffs: HandoffStore,
+    reviewed: Mapping[str, Handoff] | None = None,
+    *,
+    damaged: Callable[[HandoffCorrupt], None] | None = None,
 ) -> DayMedia:
-    """Of sealed versions of generated_content, or of mirrors. `reviewed`: their reviews, by partition."""
+    """Of sealed versions of generated_content, or of mirrors.
+
+    Args:
+        reviewed: their reviews, by partition.
+        damaged: called for each index of media that cannot be read; its parts are left out. None: it is raised.
+    """
     found: dict[str, list[Part]] = {}
     for content in contents:
         tables, _ = MEDIA_OF["content" if content.asset == CONTENT else "mirror"]
@@ -58,10 +68,17 @@ def day_media(
             continue
         figures = _figures((reviewed or {}).get(content.partition))
         for kind, asset in tables.items():
-            if (handoff := handoffs.find(asset, content.partition, claim=claim)) is None or not handoff.num_rows:
+            try:
+                handoff = handoffs.find(asset, content.partition, claim=claim)
+                if handoff is None or not handoff.num_rows:
+                    continue
+                media, items = MediaSet.open(handoff), handoff.table(list(_COLUMNS)).to_pylist()
+            except HandoffCorrupt as error:
+                if damaged is None:
+                    raise
+                damaged(error)
                 continue
-            media = MediaSet.open(handoff)
-            for item in handoff.table(list(_COLUMNS)).to_pylist():
+            for item in items:
                 role = item["item_id"].rpartition("/")[2]
                 part = Part(
                     role=role,

@@ -78,30 +78,37 @@ class DayStatus:
 
 
 def read_days(
-    objects: ObjectStore, rollouts: Mapping[str, RolloutState | None], reports: Path, *, num_days: int
+    objects: ObjectStore,
+    rollouts: Mapping[str, RolloutState | None],
+    reports: Path,
+    *,
+    num_days: int,
+    campaign: str | None = None,
 ) -> tuple[DayStatus, ...]:
     """The newest days of every campaign that has prompts or rows.
 
     Args:
+        campaign: None: of every one.
         rollouts: by campaign; one that is left out, or None, has no version set to compare with.
         reports: the directory of the days' pages.
     """
     partitions: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for stage in STAGES:
         for key in map(partition_from_path, objects.children(asset_prefix(stage))):
-            if part := ContentPartition.find(key):
+            part = ContentPartition.find(key)
+            if part and campaign in (None, part.campaign):
                 partitions[part.campaign][part.day].add(key)
     labels = VersionSets(objects)
     return tuple(
         _day(
             {key: _Partition.read(objects, key) for key in sorted(days[day])},
-            campaign,
+            name,
             day,
-            rollouts.get(campaign),
+            rollouts.get(name),
             reports / f"{day}.html",
             labels,
         )
-        for campaign, days in sorted(partitions.items())
+        for name, days in sorted(partitions.items())
         for day in sorted(days)[-num_days:]
     )
 

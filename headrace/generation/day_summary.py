@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from headrace.errors import HandoffCorrupt
 from headrace.generation.day_media import DayMedia, day_media
 from headrace.generation.day_rows import day_tables, joined
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -108,6 +109,8 @@ class CampaignDay:
     # All rows, in the order of their partitions, with the columns of `day_rows`.
     rows: pl.DataFrame = field(repr=False, compare=False)
     media: DayMedia = field(repr=False, compare=False, default_factory=dict)
+    # What is wrong with pictures or recordings that are not in `media`, a sentence each.
+    media_problems: tuple[str, ...] = ()
 
     @property
     def num_sealed(self) -> int:
@@ -138,6 +141,7 @@ def summarize_day(
     order = list(dict.fromkeys(rows["version_set"].to_list()))
     colors = {version_set: index for index, version_set in enumerate(order)}
     edges = _length_edges(rows)
+    problems: list[HandoffCorrupt] = []
     return CampaignDay(
         campaign=campaign,
         day=day,
@@ -158,7 +162,8 @@ def summarize_day(
         length_bins=tuple(f"{low}–{low + edges[1] - edges[0] - 1}" for low in edges[:-1]),
         samples=tuple(_samples(rows, order, colors, set_label)),
         rows=rows,
-        media=day_media([content[key] for key in sealed], handoffs, reviewed),
+        media=day_media([content[key] for key in sealed], handoffs, reviewed, damaged=problems.append),
+        media_problems=tuple(map(str, problems)),
     )
 
 

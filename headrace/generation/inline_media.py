@@ -2,7 +2,7 @@
 
 A small picture is there as it is, a larger one as a thumbnail. A recording is there as Opus of 20 kbit/s if PyAV is
 installed (2.5 kB and 3 ms of CPU time a second), else as the WAV that it is (30 to 50 kB a second). What does not fit
-is counted.
+is counted, and what is damaged is told with the rest of the page whole.
 """
 
 import base64
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from headrace.engines.base import EngineFailed
-from headrace.errors import InvalidInput
+from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
 from headrace.generation.day_media import DayMedia, Part
 from headrace.generation.opus import has_av, ogg_opus
 from headrace.handoff.media.pictures import opened_picture
@@ -37,11 +37,14 @@ _PICTURES_SHARE = 0.5
 class InlineMedia:
     """A row's campaign, by number, and id → its parts that a page has.
 
-    `num_left_out`: of each kind, how many of the wanted rows' are not there.
+    Attributes:
+        num_left_out: of each kind, how many of the wanted rows' did not fit.
+        damaged: key of a stored object → what is wrong with it, and how many parts are not there for that.
     """
 
     shown: dict[tuple[int, str], list[ShownMedia]] = field(default_factory=dict)
     num_left_out: dict[MemberKind, int] = field(default_factory=dict)
+    damaged: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, bytes_max: float) -> InlineMedia:
@@ -58,7 +61,13 @@ def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, 
         least = bytes_max * (1 - share)
         is_full = False
         for row, part in ((row, part) for row, part in parts if part.kind == kind):
-            shown = None if is_full else shown_part(part)
+            try:
+                shown = None if is_full else shown_part(part)
+            except (HandoffCorrupt, HandoffMissing) as error:
+                place = str(error.culprits.get("key", part.media.handoff.label))
+                told, num_parts = made.damaged.get(place, (str(error), 0))
+                made.damaged[place] = (told, num_parts + 1)
+                continue
             room -= shown.num_bytes if shown else 0
             if shown and room < least:
                 room, shown, is_full = room + shown.num_bytes, None, True
@@ -70,7 +79,7 @@ def inline_media(media: Sequence[DayMedia], rows: Iterable[tuple[int, str]], *, 
 
 
 def shown_part(part: Part) -> ShownMedia | None:
-    """None: it cannot be shown."""
+    """None: it cannot be shown. Raises: as `Part.read`."""
     body, figures = part.read(), _in_words(part.figures)
     if part.kind == "image":
         is_small = max(part.width or 0, part.height or 0) <= PICTURE_PIXELS // 2

@@ -4,8 +4,7 @@ So nothing can be orphaned: either a batch's pictures are there with what made t
 is the texts' own; a row that has no text has a row here, too, which says that it was skipped.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +12,12 @@ import pyarrow as pa
 
 from headrace.engines.media_rows import MediaResult
 from headrace.generation.claim_objects import Claim
-from headrace.generation.micro_batches import commit_table, read_planned
+from headrace.generation.micro_batches import commit_table, committed_body, planned_rows
 from headrace.generation.requests import Row
-from headrace.handoff.media.index import MediaItem
 from headrace.handoff.schemas import MEDIA_EXECUTION
 from headrace.store.objects import ObjectStore, canonical_json
 
-_COLUMNS = pa.schema(
+COLUMNS = pa.schema(
     [
         *MEDIA_EXECUTION,
         pa.field("position", pa.int64(), nullable=False),
@@ -78,47 +76,23 @@ def commit_media(
         }
         for one in made
     ]
-    return commit_table(objects, claim.batch_key(index, role), pa.Table.from_pylist(rows, schema=_COLUMNS))
+    return commit_table(objects, claim.batch_key(index, role), pa.Table.from_pylist(rows, schema=COLUMNS))
 
 
-def read_media(objects: ObjectStore, claim: Claim, role: str, index: int, planned: Sequence[Row]) -> pa.Table:
-    """A committed batch. Raises: HandoffCorrupt: as `read_commit`."""
-    return read_planned(objects, claim, claim.batch_key(index, role), planned, _COLUMNS)
+@dataclass(frozen=True, kw_only=True)
+class MediaBatch:
+    """A committed batch. `table`: its rows, with the items' bytes, which lie in `body`."""
+
+    key: str
+    table: pa.Table
+    body: pa.Buffer
 
 
-def execution_of(batches: Sequence[pa.Table]) -> pa.Table:
-    """How each row of a role was made, in the order of rows, as MEDIA_EXECUTION."""
-    made = pa.concat_tables([*batches, _COLUMNS.empty_table()]).sort_by("position")
-    return made.select(MEDIA_EXECUTION.names).cast(MEDIA_EXECUTION)
-
-
-def items_of(batches: Sequence[pa.Table], version_set: str) -> Iterator[MediaItem]:
-    """What was made, in the order of rows."""
-    places = sorted(
-        (position, number, index)
-        for number, batch in enumerate(batches)
-        for index, position in enumerate(batch["position"].to_pylist())
-    )
-    for _, number, index in places:
-        [row] = batches[number].slice(index, 1).to_pylist()
-        if row["content"] is not None:
-            yield _item(row, version_set)
-
-
-def _item(row: Mapping[str, Any], version_set: str) -> MediaItem:
-    return MediaItem(
-        item_id=item_id(row["row_id"], row["role"]),
-        media_type=row["media_type"],
-        content=row["content"],
-        num_bytes=len(row["content"]),
-        width=row["width"],
-        height=row["height"],
-        duration_seconds=row["duration_seconds"],
-        caption=row["asked"],
-        row_id=row["row_id"],
-        version_set=version_set,
-        attributes={**json.loads(row["attributes"]), "role": row["role"], "seed": row["seed"]},
-    )
+def read_media(objects: ObjectStore, claim: Claim, role: str, index: int, planned: Sequence[Row]) -> MediaBatch:
+    """Raises: HandoffCorrupt: as `read_commit`."""
+    key = claim.batch_key(index, role)
+    body = committed_body(objects, claim, key)
+    return MediaBatch(key=key, table=planned_rows(objects, claim, key, body, planned, COLUMNS), body=body)
 
 
 def _facts(result: MediaResult) -> dict[str, Any]:

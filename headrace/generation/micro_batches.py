@@ -91,19 +91,27 @@ def read_commit(objects: ObjectStore, claim: Claim, index: int, planned: Sequenc
     Raises:
         HandoffCorrupt: the object is missing, changed, or holds other rows than `planned`.
     """
+    key = claim.batch_key(index)
     # An earlier release's batches did not allow unknown counts.
-    return read_planned(objects, claim, claim.batch_key(index), planned, _COLUMNS)
+    return planned_rows(objects, claim, key, committed_body(objects, claim, key), planned, _COLUMNS)
 
 
-def read_planned(objects: ObjectStore, claim: Claim, key: str, planned: Sequence[Row], columns: pa.Schema) -> pa.Table:
-    """A committed batch's table, in `columns`. Raises: as `read_commit`."""
+def committed_body(objects: ObjectStore, claim: Claim, key: str) -> pa.Buffer:
+    """A committed batch's Arrow stream. Raises: HandoffCorrupt: the object is missing or changed."""
     try:
-        table = _rows_in(objects, claim, key)
-        if TAKEN_FROM.name in table.column_names and TAKEN_FROM.name not in columns.names:
-            columns = columns.append(TAKEN_FROM)
-        table = table.cast(columns)
+        return _body_in(objects, claim, key)
     except ObjectMissing as error:
-        raise HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key) from error
+        raise lost_commit(objects, key) from error
+
+
+def planned_rows(
+    objects: ObjectStore, claim: Claim, key: str, body: pa.Buffer, planned: Sequence[Row], columns: pa.Schema
+) -> pa.Table:
+    """What a batch's body says of its rows, in `columns`, without a copy. Raises: as `read_commit`."""
+    table = pa.ipc.open_stream(body).read_all()
+    if TAKEN_FROM.name in table.column_names and TAKEN_FROM.name not in columns.names:
+        columns = columns.append(TAKEN_FROM)
+    table = table.cast(columns)
     if table["row_id"].to_pylist() != [row.row_id for row in planned]:
         raise HandoffCorrupt(
             f"Micro-batch {objects.uri(key)} holds other rows than its plan says: the code that plans batches changed. "
@@ -122,21 +130,29 @@ def read_figures(objects: ObjectStore, claim: Claim, index: int, columns: Sequen
         ObjectMissing: the batch was dropped.
         HandoffCorrupt: its bytes changed.
     """
-    rows = _rows_in(objects, claim, claim.batch_key(index, role))
+    rows = pa.ipc.open_stream(_body_in(objects, claim, claim.batch_key(index, role))).read_all()
     return rows.select([*columns, *({TAKEN_FROM.name} & set(rows.column_names) - set(columns))])
 
 
-def _rows_in(objects: ObjectStore, claim: Claim, key: str) -> pa.Table:
-    raw = objects.read(key)
-    body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
-    if xxhash.xxh3_128_digest(body) != digest:
-        raise HandoffCorrupt(
-            f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
-            f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
-            key=key,
-            partition=claim.partition,
-        )
-    return pa.ipc.open_stream(body).read_all()
+def lost_commit(objects: ObjectStore, key: str) -> HandoffCorrupt:
+    return HandoffCorrupt(f"Micro-batch {objects.uri(key)} is gone, though it was committed.", key=key)
+
+
+def damaged_commit(objects: ObjectStore, claim: Claim, key: str) -> HandoffCorrupt:
+    return HandoffCorrupt(
+        f"Micro-batch {objects.uri(key)} is damaged: its bytes do not have the digest that they end with. "
+        f"Delete that file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
+        key=key,
+        partition=claim.partition,
+    )
+
+
+def _body_in(objects: ObjectStore, claim: Claim, key: str) -> pa.Buffer:
+    raw = pa.py_buffer(objects.read(key))
+    body = raw.slice(0, max(len(raw) - _DIGEST_BYTES, 0))
+    if xxhash.xxh3_128_digest(body) != raw.slice(len(body)).to_pybytes():
+        raise damaged_commit(objects, claim, key)
+    return body
 
 
 def assemble(batches: Sequence[pa.Table], planned: Sequence[Row], prompts: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -24,6 +24,8 @@ class PreviewedPart:
     seed: int
     finish_reason: Literal["stop", "error", "refused", "skipped"]
     error: str | None
+    note: str | None
+    """What of its text is not in it; null: nothing is left out."""
     file: str | None
     """null: there is none."""
     media_type: str | None
@@ -99,6 +101,7 @@ class MakingParts:
             seed=media_seed(step, row),
             finish_reason=result.finish_reason,
             error=result.error,
+            note=result.note,
             file=str(file) if file else None,
             media_type=facts.media_type if facts else None,
             num_bytes=len(content) if content is not None else None,

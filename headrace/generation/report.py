@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,9 @@ _CELL_CHARS = 80
 _TEXTS_SHARE = 0.4
 # Of each campaign's samples, which are seen without a script, too.
 _SAMPLE_MEDIA_BYTES = 150_000
+# What is damaged is said shortly enough that it needs no measuring.
+_DAMAGED_SHOWN, _DAMAGED_CHARS = 4, 700
+_DAMAGED_BYTES = 2 * (_DAMAGED_SHOWN + 1) * _DAMAGED_CHARS
 _KINDS: dict[MemberKind, str] = {"image": "picture", "speech": "recording"}
 
 
@@ -60,12 +63,14 @@ def render_report(
     made = [campaign for campaign in campaigns if campaign.num_sealed]
     template = environment.get_template("campaign.html.j2")
     sections: list[str] = []
+    damaged: dict[str, str] = {}
     room = bytes_max * _SECTIONS_SHARE
     for number, campaign in enumerate(made):
         samples = inline_media(
             [campaign.media], [(0, one.row_id) for one in campaign.samples], bytes_max=min(room, _SAMPLE_MEDIA_BYTES)
         )
         parts = {row_id: shown for (_, row_id), shown in samples.shown.items()}
+        damaged |= {place: told for place, (told, _) in samples.damaged.items()}
         section = template.render(
             number=number, ui_url=ui_url, partition_url=partition_url, parts=parts, **_section(campaign)
         )
@@ -84,7 +89,7 @@ def render_report(
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     has_media = any(campaign.media for campaign in made)
-    page |= {"has_media": has_media, "media": Markup("")}
+    page |= {"has_media": has_media, "media": Markup(""), "damaged": _damaged(made, damaged)}
     report = environment.get_template("report.html.j2")
     frame = report.render(
         rows=list_rows(made, partition_url=partition_url, bytes_max=0), listed="", is_cut=True, **page
@@ -93,10 +98,15 @@ def render_report(
     rows = list_rows(made, partition_url=partition_url, bytes_max=int(left * (_TEXTS_SHARE if has_media else 1)))
     listed, is_cut = _listed(rows), rows.chars_max is not None
     if has_media:
-        left -= len(rows.body.encode()) + 200
+        left -= len(rows.body.encode()) + 200 + _DAMAGED_BYTES
         shown = inline_media([campaign.media for campaign in made], rows.listed, bytes_max=left)
         page["media"] = _media_body(len(made), shown)
         listed += _left_out(shown)
+        told = {
+            place: f"{_count(num_parts, 'part')} of listed rows could not be read: {told}"
+            for place, (told, num_parts) in shown.damaged.items()
+        }
+        page["damaged"] = _damaged(made, damaged | told)
     return report.render(rows=rows, listed=listed, is_cut=is_cut, **page)
 
 
@@ -120,7 +130,7 @@ def report_markdown(campaigns: Sequence[CampaignDay]) -> str:
             one.label,
             str(one.figures.num_rows),
             _share(one.figures.pass_rate),
-            f"{one.figures.tokens_per_second:.0f}",
+            f"{one.figures.tokens_per_second:,.0f}",
         ]
         for name, one in sets
     ]
@@ -174,6 +184,14 @@ def _listed(rows: RowList) -> str:
 def _left_out(shown: InlineMedia) -> str:
     counts = [_count(number, _KINDS[kind]) for kind, number in shown.num_left_out.items()]
     return f" {' and '.join(counts)} of listed rows did not fit on this page." if counts else ""
+
+
+def _damaged(made: Sequence[CampaignDay], found: Mapping[str, str]) -> list[str]:
+    """What is wrong with stored pictures and recordings that the page should show, a sentence each."""
+    lines = [*(problem for campaign in made for problem in campaign.media_problems), *found.values()]
+    more = len(lines) - _DAMAGED_SHOWN
+    shown = [shortened(line, _DAMAGED_CHARS) for line in lines[:_DAMAGED_SHOWN]]
+    return [*shown, f"And {more:,} more damaged objects: `headrace handoff verify` lists them."] if more > 0 else shown
 
 
 def _media_body(num_campaigns: int, media: InlineMedia) -> Markup:
@@ -245,7 +263,7 @@ def _speeds(shards: Sequence[ShardSummary]) -> tuple[list[Bar], int]:
         Bar(
             label=shard.shard,
             value=figures.tokens_per_second,
-            text=f"{figures.tokens_per_second:.0f}",
+            text=f"{figures.tokens_per_second:,.0f}",
             color=shard.color,
         )
         for _, shard, figures in sorted(slowest, key=lambda one: one[0])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from headrace.engines.media import UNREAD
 from headrace.engines.messages import asked_of
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.campaign import Campaign
@@ -271,7 +272,9 @@ def _pictures_judged(
         Painted(measured=found[row], caption=captions.get(row, ""), is_rejected=bool(broken[row])) for row in there
     ]
     for row, verdict in zip(there, picture_verdicts(painted, settings, references), strict=True):
-        yield row, verdict.faults, verdict.figures
+        # What the painter did not read is no fault by itself, and explains one.
+        unread = json.loads(parts.items[row][role]["attributes"]).get(UNREAD)
+        yield row, verdict.faults, verdict.figures | ({UNREAD: unread} if unread else {})
 
 
 def _speech_judged(role: str, parts: RowParts, campaign: Campaign) -> Iterator[_Judged]:

@@ -21,7 +21,7 @@ from headrace.errors import HandoffCorrupt, HeadraceError, IllegalTransition, Re
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
-from headrace.generation.media_batches import execution_of, items_of
+from headrace.generation.committed_media import CommittedMedia
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, TABLES_OF, UNPUBLISHED
 from headrace.generation.steps import Step, media_kinds
 from headrace.handoff.media.publishing import media_versions, publish_media
@@ -59,11 +59,11 @@ class SealedContent:
 
 @dataclass(frozen=True, kw_only=True)
 class MadeTables:
-    """What an attempt made. `media`: of each step that paints or speaks its kind and its committed batches."""
+    """What an attempt made. `media`: of each step that paints or speaks its kind and what it committed."""
 
     content: pa.Table
     execution: pa.Table
-    media: Sequence[tuple[MemberKind, Sequence[pa.Table]]] = ()
+    media: Sequence[tuple[MemberKind, CommittedMedia]] = ()
 
 
 def seal(
@@ -280,19 +280,19 @@ def _publish_media(
     handoffs: HandoffStore,
     claim: Claim,
     rows_kind: str,
-    made: Sequence[tuple[MemberKind, Sequence[pa.Table]]],
+    made: Sequence[tuple[MemberKind, CommittedMedia]],
     origin: Origin,
 ) -> dict[MemberKind, Handoff]:
     tables, making = MEDIA_OF[rows_kind]
     sealed: dict[MemberKind, Handoff] = {}
     kinds: dict[MemberKind, None] = {kind: None for kind, _ in made}
     for kind in kinds:
-        of_kind = [batches for one, batches in made if one == kind]
+        of_kind = [committed for one, committed in made if one == kind]
         sealed[kind] = publish_media(
             handoffs,
             tables[kind],
             claim.partition,
-            chain.from_iterable(items_of(batches, claim.version_set) for batches in of_kind),
+            chain.from_iterable(committed.items() for committed in of_kind),
             code_version=GENERATION_CODE_VERSION,
             run_id=origin.run_id,
             input_versions=origin.input_versions,
@@ -300,7 +300,7 @@ def _publish_media(
             once={"claim": claim.id},
         )
     if made:
-        execution = pa.concat_tables([execution_of(batches) for _, batches in made])
+        execution = pa.concat_tables([committed.execution for _, committed in made])
         _publish_once(handoffs, making, claim, execution, origin)
     return sealed
 

@@ -18,7 +18,8 @@ from headrace.engines.rows import (
 )
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput
 from headrace.generation.claim_objects import Claim
-from headrace.generation.media_batches import MadeMedium, commit_media, execution_of, read_media
+from headrace.generation.committed_media import CommittedMedia
+from headrace.generation.media_batches import MadeMedium, MediaBatch, commit_media, read_media
 from headrace.generation.micro_batches import MadeRow, commit, committed, read_commit
 from headrace.generation.requests import Row
 from headrace.generation.steps import Step
@@ -142,6 +143,10 @@ class Texts:
     def read(self, index: int) -> pa.Table:
         return read_commit(self.plan.objects, self.plan.claim, index, self.plan.batches[index])
 
+    def made(self) -> list[pa.Table]:
+        """All batches. Raises: HandoffCorrupt: as `read_commit`."""
+        return [self.read(index) for index in range(len(self.plan.batches))]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
@@ -214,13 +219,13 @@ class Media:
         tried = seconds_of(lambda: make_media(engine, requests, self.plan.row_attempts))
         return dict(zip((one.row_id for one in requests), tried, strict=True))
 
-    def read(self, index: int) -> pa.Table:
+    def read(self, index: int) -> MediaBatch:
         """Raises: HandoffCorrupt: as `read_media`; or it was made of other texts than there are by now."""
         made = read_media(self.plan.objects, self.plan.claim, self.step.role, index, self.plan.batches[index])
         asked = [one.text if isinstance(one, MediaRequest) else "" for one in self._asked(index).values()]
-        if made["asked"].to_pylist() != asked:
+        if made.table["asked"].to_pylist() != asked:
             # A batch of texts was deleted, since it was damaged, and its writer wrote something else.
-            claim, key = self.plan.claim, self.plan.claim.batch_key(index, self.step.role)
+            claim, key = self.plan.claim, made.key
             raise HandoffCorrupt(
                 f"Micro-batch {self.plan.objects.uri(key)} was made of other texts than its rows have. Delete that "
                 f"file and materialize generated_content[{claim.partition}] again: its rows are made anew.",
@@ -229,8 +234,10 @@ class Media:
             )
         return made
 
-    def execution(self) -> pa.Table:
-        return execution_of([self.read(index) for index in range(len(self.plan.batches))])
+    def made(self) -> CommittedMedia:
+        """All of the step's batches. Raises: HandoffCorrupt: as `read`."""
+        batches = (self.read(index) for index in range(len(self.plan.batches)))
+        return CommittedMedia.of(self.plan.objects, self.plan.claim, batches)
 
     def _asked(self, index: int) -> dict[str, MediaRequest | str]:
         """Row id → what is asked of it, or why nothing is."""
@@ -315,7 +322,9 @@ class PromptsAsTheyAre:
         pass
 
 
-def works_of(plan: Plan, steps: Sequence[Step], open_rows: OpenRows, open_media: OpenMedia | None) -> tuple[Work, ...]:
+def works_of(
+    plan: Plan, steps: Sequence[Step], open_rows: OpenRows, open_media: OpenMedia | None
+) -> tuple[Texts, *tuple[Media, ...]]:
     """How each of a set's steps is made.
 
     Raises: InvalidInput: a step paints or speaks, and nobody says how it is opened.

@@ -93,6 +93,13 @@ def known_metric(name: str) -> Metric:
     return found
 
 
+def metric_title(name: str) -> str:
+    """A known metric as a heading: "Share of failed units", "Share of letters misheard (speaker)"."""
+    role, _, metric = name.rpartition(".")
+    words = f"{ROLE_METRICS[metric].words} ({role})" if role else known_metric(name).words
+    return words[:1].upper() + words[1:]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
     """The gate's requirements. Shares are of reviewed rows, losses are nats per token."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from headrace.clock import iso
 from headrace.rollout import states
 from headrace.rollout.charts import Interval, interval_chart, weight_chart
-from headrace.rollout.gates import MIRRORED_PASS_RATE, GateSettings, known_metric
+from headrace.rollout.gates import MIRRORED_PASS_RATE, GateSettings, known_metric, metric_title
 from headrace.rollout.media_pairs import MediaPairs
 from headrace.rollout.status import BadRows, RolloutStatus, SetView, by_whom, percent
 from headrace.text import markdown
@@ -35,7 +35,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class MetricCard:
     """One metric of both sets: its chart and the test's result."""
 
-    words: str
+    title: str
     chart: Markup
     sentence: str
 
@@ -123,18 +123,17 @@ def _metric_cards(status: RolloutStatus, colors: dict[str, int]) -> list[MetricC
     for name, samples in evidence.metrics.items():
         if not any(sample.num for sample in samples):
             continue
-        metric = known_metric(name)
         charts = _arm_chart(status, name, (candidate, stable), samples, colors)
         if name in findings:
             charts += _difference_chart(name, findings[name], colors[candidate.id])
         unsaid = "Too few of both sets to compare yet." if name in judged else "Not judged by this plan."
         sentence = f"The candidate is {findings[name].sentence}." if name in findings else unsaid
-        cards.append(MetricCard(words=metric.words, chart=charts, sentence=sentence))
+        cards.append(MetricCard(title=metric_title(name), chart=charts, sentence=sentence))
     for name, sample in evidence.paired.items():
         if name in findings:
             chart = _difference_chart(name, findings[name], colors[candidate.id])
             sentence = f"Over {sample.num:,} prompts the candidate is {findings[name].sentence}."
-            cards.append(MetricCard(words=known_metric(name).words, chart=chart, sentence=sentence))
+            cards.append(MetricCard(title=metric_title(name), chart=chart, sentence=sentence))
     return cards
 
 
@@ -165,7 +164,7 @@ def _arm_chart(
             )
     sign = 1 if metric.worse == "higher" else -1
     bound = samples[1].mean + sign * margin if margin and samples[1].num else None
-    return interval_chart(rows, title=metric.words, bound=bound, worse=metric.worse, is_share=is_share)
+    return interval_chart(rows, title=metric_title(name), bound=bound, worse=metric.worse, is_share=is_share)
 
 
 def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
@@ -179,7 +178,7 @@ def _difference_chart(name: str, finding: "Finding", color: int) -> Markup:
         text=f"margin {_figure(finding.margin, is_share=is_share)}",
         color=color,
     )
-    title = f"How much worse the candidate is: {known_metric(name).words}"
+    title = f"How much worse the candidate is: {metric_title(name)}"
     return interval_chart([row], title=title, bound=finding.margin, worse="higher", is_share=is_share, zero=True)
 
 

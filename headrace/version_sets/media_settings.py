@@ -11,6 +11,8 @@ MemberKind = Literal["text", "image", "speech"]
 
 _PIXELS_MAX = 8192
 _STEPS_MAX = 1000
+# Models are used with 1 to 30; far beyond, pixels run out of what a number can hold.
+_GUIDANCE_MAX = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Picture:
     """Pixels."""
     num_inference_steps: Annotated[int, Ge(1), Le(_STEPS_MAX)] | None = None
     """Denoising steps; null: the engine's or the server's own number."""
-    guidance_scale: Annotated[float, Ge(0)] | None = None
+    guidance_scale: Annotated[float, Ge(0), Le(_GUIDANCE_MAX)] | None = None
     """How strongly the text steers; 1: not beyond the model's own reading of it; null: the engine's or server's own."""
     negative_prompt: str = ""
     """What the picture should not show; not every engine takes it."""
@@ -38,8 +40,11 @@ class Picture:
         if self.guidance_scale is not None:
             # YAML's `3` and `3.0` mean the same, and must give the same id.
             object.__setattr__(self, "guidance_scale", float(self.guidance_scale))
-            if not 0 <= self.guidance_scale < float("inf"):
-                raise InvalidInput(f"Picture needs guidance_scale >= 0, got guidance_scale={self.guidance_scale!r}.")
+            if not 0 <= self.guidance_scale <= _GUIDANCE_MAX:
+                raise InvalidInput(
+                    f"Picture needs guidance_scale from 0 to {_GUIDANCE_MAX}, got "
+                    f"guidance_scale={self.guidance_scale!r}: models are used with 1 to 30."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,48 +1,37 @@
 """Assets of bulk generation, for any project: from a day's prompts to reviewed content, and one report a day."""
 
-import os
-import socket
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
 from headrace.clock import SystemClock
-from headrace.errors import InvalidInput
-from headrace.generation.bulk import Outcome, Worker, generate_partition
 from headrace.generation.campaign import Campaign
-from headrace.generation.claim_objects import Claim
-from headrace.generation.claims import Claims, Regenerate, check_regenerate
+from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
 from headrace.generation.left_behind import NUM_SHARDS
-from headrace.generation.partition_summary import content_summary, review_summary
+from headrace.generation.partition_summary import review_summary
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
-from headrace.generation.steps import Step, media_kinds, steps_of
 from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
-from headrace.placement.gpu_turns import turn_on
 from headrace.rollout.journal import Journal
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.assets.asset_site import Body, Site
+from headrace_dagster.assets.making import Making, made_media
 from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import ALLOW_MISSING_PARTITIONS, ATTRIBUTES, SUMMARY, StoreResource
-from headrace_dagster.launchers.device_environment import visible_devices
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
 
@@ -96,7 +85,7 @@ def generated_content(
     version set a partition gets; this asset reads its journal, without an asset dependency. Where a campaign also
     paints or speaks, the texts are published with the last of a row's parts. Read by reviewed_content.
     """
-    making = _Making(context, prompts, store, campaigns, engines, site)
+    making = Making(context, prompts, store, campaigns, engines, site)
     outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
     if outcome.sealed is None:
         return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
@@ -114,27 +103,12 @@ def _media_body(kind: MemberKind, name: str, told: str) -> Body:
         engines: EnginesResource,
         site: Site,
     ) -> dg.MaterializeResult:
-        return _made_media(kind, _Making(context, prompts, store, campaigns, engines, site))
+        return made_media(kind, Making(context, prompts, store, campaigns, engines, site))
 
     # A site reads the key's last part and the description from these.
     body.__name__ = body.__qualname__ = name
     body.__doc__ = told
     return body
-
-
-def _made_media(kind: MemberKind, making: "_Making") -> dg.MaterializeResult:
-    if kind not in media_kinds(making.steps):
-        told = f"version set {making.claim.version_set[:12]} of {making.campaign.name} makes no {kind}."
-        return dg.MaterializeResult(metadata={NUM_ITEMS: 0, "left_out": told}, data_version=dg.DataVersion("none"))
-    outcome = making.run(kind)
-    if outcome.sealed is None:
-        making_of = dg.DataVersion(f"{outcome.claim.id} {kind}")
-        return dg.MaterializeResult(metadata=outcome.figures(), data_version=making_of)
-    sealed = outcome.sealed.media[kind]
-    if not outcome.reused:
-        making.show_others(outcome, kind)
-    shown = media_metadata(MediaSet.open(sealed))
-    return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures()})
 
 
 generated_images = _media_body(
@@ -155,103 +129,6 @@ generated_speech = _media_body(
     As generated_images, with recordings. Read by reviewed_content.
     """,
 )
-
-
-@dataclass(frozen=True)
-class _Making:
-    """One run's work on a partition: what it has from its asset's parameters."""
-
-    context: dg.AssetExecutionContext
-    prompts: Handoff
-    store: StoreResource
-    campaigns: CampaignsResource
-    engines: EnginesResource
-    site: Site
-
-    @cached_property
-    def partition(self) -> ContentPartition:
-        return ContentPartition.parse(self.context.partition_key)
-
-    @cached_property
-    def campaign(self) -> Campaign:
-        return self.campaigns.campaign(self.partition.campaign)
-
-    def texts_shown(self, outcome: Outcome) -> dict[str, dg.MarkdownMetadataValue]:
-        """What people see first of the sealed texts."""
-        label = VersionSets(self.store.objects()).label(outcome.claim.version_set)
-        report_key = self.site.key("campaign_report").to_user_string()
-        summary = content_summary(self.partition, outcome.content, self.store.handoffs(), label, report_key=report_key)
-        return {SUMMARY: dg.MetadataValue.md(summary)}
-
-    def show_others(self, outcome: Outcome, last: MemberKind) -> None:
-        """Gives the pages of the parts that waited for the `last` one what they could not show when they were made."""
-        assert outcome.sealed, "it had its last part made"
-        shown: dict[str, dict[str, Any]] = {"generated_content": self.texts_shown(outcome)}
-        for kind, sealed in outcome.sealed.media.items():
-            if kind != last:
-                shown[sealed.asset] = media_metadata(MediaSet.open(sealed))
-        for asset, metadata in shown.items():
-            # An observation: a second materialization would tell everything that follows the asset to run again.
-            self.context.log_event(
-                dg.AssetObservation(self.site.key(asset), partition=self.partition.key, metadata=metadata)
-            )
-
-    @cached_property
-    def claims(self) -> Claims:
-        objects = self.store.objects()
-        return Claims(objects=objects, journal=Journal(objects, self.campaign.name, SystemClock()), clock=SystemClock())
-
-    @cached_property
-    def steps(self) -> tuple[Step, ...]:
-        """Those of the version set that the claim pins, whatever the campaign's file says by now."""
-        return steps_of(VersionSets(self.store.objects()).get(self.claim.version_set))
-
-    @cached_property
-    def claim(self) -> Claim:
-        return self.open_claim(None)
-
-    def open_claim(self, regenerate: Regenerate | None) -> Claim:
-        """Raises: as `Claims.open`. InvalidInput: nothing was rolled out."""
-        context, campaign = self.context, self.campaign
-        if not self.claims.journal.head():
-            raise InvalidInput(
-                f"Campaign {campaign.name!r} has no version set yet: nothing was rolled out. Call this first: "
-                f"{self.site.launch_of_rollout(campaign.name)}"
-            )
-        claim = self.claims.open(
-            campaign,
-            self.partition,
-            self.prompts,
-            root_run_id=context.run.root_run_id or context.run.run_id,
-            regenerate=regenerate,
-        )
-        context.log.info(f"Attempt {claim.attempt} ({claim.reason}) on version set {claim.version_set[:12]}.")
-        return claim
-
-    def turn(self, kind: MemberKind) -> AbstractContextManager[None]:
-        """On the GPU that this run shares, where the campaign's file asks for turns."""
-        asked, device = (self.campaign.apart or {}).get(kind), visible_devices(os.environ)
-        if asked is None or not asked.turns or not device:
-            return nullcontext()
-        return turn_on(device, self.campaigns.home_directory() / "gpu_turns")
-
-    def run(self, up_to: MemberKind, regenerate: Regenerate | None = None) -> Outcome:
-        """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
-        context, campaign = self.context, self.campaign
-        claim = self.open_claim(regenerate) if regenerate else self.claim
-        opening = {"objects": self.store.objects(), "replicas": campaign.replicas}
-        return generate_partition(
-            claim,
-            campaign=campaign,
-            claims=self.claims,
-            handoffs=self.store.handoffs(),
-            open_engine=partial(self.engines.open_rows, **opening),
-            open_media=partial(self.engines.open_media, **opening),
-            up_to=up_to,
-            turn=self.turn,
-            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-            progress=lambda done, total, speed: context.log.info(f"{done} of {total} rows, {speed:.0f} tokens/s"),
-        )
 
 
 def reviewed_content(

@@ -47,7 +47,12 @@ def _too_early(store: StoreResource, asset: str, partition: str) -> str:
     objects, campaign = store.objects(), ContentPartition.parse(partition).campaign
     claim = claims_under_way(objects, campaign).get(partition) if asset in _SEALED_WITH else None
     makers = makers_of(objects, claim.version_set) if claim else ()
-    return f"Not examined: nothing is sealed before {' and '.join(makers)} made all parts." if makers else ""
+    if not makers:
+        return ""
+    return (
+        f"Not examined: nothing is sealed before {' and '.join(makers)} made all parts; the job that makes the last "
+        "one examines the texts, too."
+    )
 
 
 def _schema_check(site: Site, asset: str) -> dg.AssetChecksDefinition:

@@ -6,7 +6,7 @@ State lies where `headrace` looks for it from the project's directory, so that c
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from headrace.command_line.project import find_project
 from headrace.generation.campaign import Campaign as CampaignFile
 from headrace.generation.campaign import load_campaign
 from headrace.settings import Settings
+from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.assets.asset_site import Site
 from headrace_dagster.assets.generation import MEDIA_ASSETS, generation_assets
-from headrace_dagster.assets.generation_checks import generation_checks
+from headrace_dagster.assets.generation_checks import GenerationChecks, generation_checks
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.rollout_checks import rollout_checks
-from headrace_dagster.components.names import rollout_job, rows_job
+from headrace_dagster.components.names import review_job, rollout_job, rows_job, step_job
 from headrace_dagster.components.scaffolding import CampaignScaffolder
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.deployment import Resources, campaign_resources
@@ -66,10 +67,11 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
             # Of partitions of checks and of a day's mapping, which Dagster may still change: no matter of this project.
             warnings.simplefilter("ignore", dg.BetaWarning)
             warnings.simplefilter("ignore", dg.PreviewWarning)
-            return _definitions(campaign.name, _site(campaign, settings), resources)
+            return _definitions(campaign, _site(campaign, settings), resources)
 
 
-def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
+def _definitions(campaign: CampaignFile, site: Site, resources: Resources) -> dg.Definitions:
+    name = campaign.name
     rollout, checks = rollout_asset(site), generation_checks(site)
     assets, checks_of_rollout = generation_assets(site), tuple(rollout_checks(site).values())
     # Those of what the campaign does not make say so, and cost nothing.
@@ -80,9 +82,40 @@ def _definitions(name: str, site: Site, resources: Resources) -> dg.Definitions:
         jobs=[
             _job(rollout_job(name), [rollout], checks_of_rollout, "The rollout, as far as it can go now."),
             _job(rows_job(name), rows, checks.of_a_partition, "One shard's day, from prompts to reviewed rows."),
+            *(_jobs_apart(campaign, assets, checks) if campaign.apart is not None else ()),
         ],
         resources={site.resource_key(name): resource for name, resource in resources.items()},
     )
+
+
+def _jobs_apart(
+    campaign: CampaignFile, assets: Mapping[str, dg.AssetsDefinition], checks: GenerationChecks
+) -> Iterator[Any]:
+    """A job for each step, with what its runs ask for, and one for the review of what they made."""
+    made: dict[MemberKind, tuple[str, ...]] = {
+        "text": ("prompts", "generated_content"),
+        "image": ("generated_images",),
+        "speech": ("generated_speech",),
+    }
+    kinds = {"text", *(campaign.parts[role].kind for role in campaign.makers)}
+    for kind, names in made.items():
+        if kind in kinds:
+            # Whichever run makes the last part seals the texts, too.
+            examined = _checks_of(checks, assets, {*names, "generated_content"})
+            told = f"One shard's day: {' and '.join(names)}."
+            tags = campaign.tags_apart(kind)
+            yield _job(step_job(campaign.name, kind), [assets[one] for one in names], examined, told, tags=tags)
+    reviewed = ("reviewed_content", "clips")
+    told = "One shard's day: the review of rows whose parts are all made, and films."
+    examined = _checks_of(checks, assets, {*reviewed})
+    yield _job(review_job(campaign.name), [assets[one] for one in reviewed], examined, told)
+
+
+def _checks_of(
+    checks: GenerationChecks, assets: Mapping[str, dg.AssetsDefinition], names: set[str]
+) -> list[dg.AssetChecksDefinition]:
+    keys = {assets[one].key for one in names}
+    return [one for one in checks.of_a_partition if keys & {key.asset_key for key in one.check_keys}]
 
 
 def _site(campaign: CampaignFile, settings: Settings) -> Site:
@@ -102,11 +135,18 @@ def _site(campaign: CampaignFile, settings: Settings) -> Site:
 
 
 def _job(
-    name: str, assets: Sequence[dg.AssetsDefinition], checks: Sequence[dg.AssetChecksDefinition], holds: str
+    name: str,
+    assets: Sequence[dg.AssetsDefinition],
+    checks: Sequence[dg.AssetChecksDefinition],
+    holds: str,
+    *,
+    tags: Mapping[str, str] | None = None,
 ) -> Any:
     """One process: starting one for each step costs more than these steps do."""
     selection = dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*checks)
-    return dg.define_asset_job(name, selection=selection, executor_def=dg.in_process_executor, description=holds)
+    return dg.define_asset_job(
+        name, selection=selection, executor_def=dg.in_process_executor, tags=tags, description=holds
+    )
 
 
 def _files(campaign: CampaignFile, file: Path, settings: Settings) -> CampaignsResource:

@@ -21,7 +21,7 @@ from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, WHY_TAG
 from headrace_dagster.launchers.signs_of_life import recorded_silence
-from headrace_dagster.project.run_source import NO_RUNS, NUM_FAILED_MAX, RunSource, RunState
+from headrace_dagster.project.run_source import NO_RUNS, NUM_FAILED_MAX, RunsFound, RunSource, RunState
 from headrace_dagster.project.services import running_webserver
 from headrace_dagster.queue_views.queue_words import since_text, stated_job
 
@@ -57,27 +57,46 @@ def with_runs(home: Path, dagster_home: str | None, read: Callable[[RunSource], 
 
 
 def read_status(
-    source: RunSource | None, objects: ObjectStore, *, home: Path, num_days: int, clock: Clock | None = None
+    source: RunSource | None,
+    objects: ObjectStore,
+    *,
+    home: Path,
+    num_days: int,
+    campaign: str | None = None,
+    clock: Clock | None = None,
 ) -> StatusBody:
     """Args:
+    campaign: of it alone; None: of the whole project.
     source: None: there is no instance to ask, and nothing is known of runs.
     home: the project's state directory, with the days' reports.
     """
     now = (clock or SystemClock()).now()
     look = source.look(ended_since=now - FAILED_HOURS * 3600) if source else NO_RUNS
     states, rollouts = _rollouts(objects)
+    under_way, waiting, ended = look.under_way, look.waiting, look.ended
+    if campaign is not None:
+        rollouts = {name: told for name, told in rollouts.items() if name == campaign}
+        under_way, waiting = _of(campaign, under_way.runs), _of(campaign, waiting.runs)
+        ended = _of(campaign, ended).runs
     return StatusBody(
         at=iso(now),
         knows_runs=source is not None,
         daemon_silent_seconds=_silent_seconds(look.daemon_seen, now) if source else None,
-        days=read_days(objects, states, home / "reports", num_days=num_days),
+        days=read_days(objects, states, home / "reports", num_days=num_days, campaign=campaign),
         rollouts=rollouts,
-        running=_standings(look.under_way.runs, now),
-        num_running=look.under_way.num,
-        waiting=_standings(look.waiting.runs, now),
-        num_waiting=look.waiting.num,
-        failed=_failed(source, look.ended) if source else (),
+        running=_standings(under_way.runs, now),
+        num_running=under_way.num,
+        waiting=_standings(waiting.runs, now),
+        num_waiting=waiting.num,
+        failed=_failed(source, ended) if source else (),
     )
+
+
+def _of(campaign: str, runs: Sequence[RunState]) -> RunsFound:
+    """The runs on a campaign's own partitions: of its content, or of its rollout."""
+    parts = ((run, ContentPartition.find(run.partition)) for run in runs)
+    own = [run for run, part in parts if campaign == (part.campaign if part else run.partition)]
+    return RunsFound(runs=own, num=len(own))
 
 
 def _silent_seconds(seen: float | None, now: float) -> float | None:

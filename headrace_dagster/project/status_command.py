@@ -2,6 +2,8 @@
 `headrace.commands`. Imports only typer, since listing help must not wait for Dagster.
 """
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +13,13 @@ from headrace.command_line.options import AsJson, Store
 
 if TYPE_CHECKING:
     from headrace.command_line.bodies.project_status import StatusBody
+    from headrace.store.objects import ObjectStore
     from headrace_dagster.project.run_source import RunSource
 
 _EXAMPLES = """\b
 Examples:
   headrace status
-  headrace status --days 7
+  headrace status glossary --days 7
   headrace status --json | jq '.failed[] | {run_id, reason}'"""
 
 status = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -25,6 +28,9 @@ status = typer.Typer(add_completion=False, rich_markup_mode=None)
 @status.command(epilog=_EXAMPLES)
 def status_command(
     context: typer.Context,
+    campaign: Annotated[
+        str | None, typer.Argument(metavar="[CAMPAIGN]", help="A campaign's name, or its file; all of them without.")
+    ] = None,
     days: Annotated[int, typer.Option("--days", "-n", min=1, max=366, help="Newest days of each campaign.")] = 3,
     store: Store = None,
     as_json: AsJson = False,
@@ -47,12 +53,29 @@ def status_command(
         open_objects(context, store) if around.store else open_store(around.store_url, cache=around.cache_directory)
     )
     home = around.home_directory
+    only = None if campaign is None else _known(campaign, objects)
 
     def read(source: "RunSource | None") -> "StatusBody":
-        return read_status(source, objects, home=home, num_days=days)
+        return read_status(source, objects, home=home, num_days=days, campaign=only)
 
     found = with_runs(home, around.dagster_home, read) if around.dagster_home else read(None)
     if as_json:
         print_json(found)
     else:
-        print_status(found)
+        print_status(found, campaign=only)
+
+
+def _known(word: str, objects: "ObjectStore") -> str:
+    """The name of a campaign that the store or the project knows.
+
+    Raises: InvalidInput: neither does.
+    """
+    from headrace.command_line.campaigns import find_campaign
+    from headrace.command_line.project import find_project
+    from headrace.rollout.layout import rollout_names
+
+    # One whose file is gone still has its days.
+    if word in rollout_names(objects):
+        return word
+    found, _ = find_campaign(word, find_project(Path.cwd(), os.environ))
+    return found.name

@@ -12,8 +12,9 @@ from headrace_dagster.queue_views.queue_words import short_id
 _NUM_SHOWN = 20
 
 
-def print_status(found: StatusBody) -> None:
-    _print_days(found)
+def print_status(found: StatusBody, *, campaign: str | None = None) -> None:
+    """Args: campaign: whose status it is; None: the whole project's."""
+    _print_days(found, campaign)
     if found.rollouts:
         print_heading("Rollouts")
         print_lines([f"{name}: {standing}" for name, standing in found.rollouts.items()])
@@ -25,7 +26,10 @@ def print_status(found: StatusBody) -> None:
     _print_failed(found)
 
 
-def _print_days(found: StatusBody) -> None:
+def _print_days(found: StatusBody, campaign: str | None) -> None:
+    if not found.days and campaign is not None:
+        say(f"{campaign} has no prompts yet: headrace run {campaign} makes its rows.")
+        return
     if not found.days:
         say("No campaign has prompts yet: headrace init writes one, headrace run makes its rows.")
         return

@@ -45,10 +45,10 @@ class Project:
             "engines": EnginesResource(),
         }
 
-    def materialize(self, *assets: Any) -> dg.ExecuteInProcessResult:
+    def materialize(self, *assets: Any, selection: dg.AssetSelection | None = None) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [prompts, *_MEDIA, reviewed_content, clips, *schema_checks, content_rows_checks],
-            selection=dg.AssetSelection.assets(*assets),
+            selection=selection or dg.AssetSelection.assets(*assets),
             partition_key=PARTITION,
             instance=self.instance,
             resources=self.resources,
@@ -100,11 +100,35 @@ def test_one_run_makes_and_reviews_all_parts_of_a_row(project: Project) -> None:
 def test_checks_of_texts_wait_for_the_parts_that_are_sealed_with_them(project: Project) -> None:
     early = project.materialize(generated_content).get_asset_check_evaluations()
     late = project.materialize(*_MEDIA).get_asset_check_evaluations()
-    told = "Not examined: nothing is sealed before painter and speaker made all parts."
+    told = (
+        "Not examined: nothing is sealed before painter and speaker made all parts; the job that makes the last one "
+        "examines the texts, too."
+    )
     assert {one.description for one in early} == {told}
     assert {one.check_name for one in late} >= {"schema", "rows_match_prompts", "one_version_set"}
     assert all(one.passed for one in (*early, *late))
     assert told not in {one.description for one in late}
+
+
+def test_the_job_of_the_last_part_examines_the_texts_that_it_seals(project: Project) -> None:
+    project.materialize(generated_content)
+    kept: list[dict[str, bool]] = []
+    texts = dg.AssetSelection.assets(generated_content)
+    for made in (generated_speech, generated_images):
+        # As the jobs paint and speak have it (tests/definitions/test_asset_graph.py).
+        result = project.materialize(selection=dg.AssetSelection.assets(made) | (texts - texts.without_checks()))
+        assert [one.asset_key for one in result.get_asset_materialization_events()] == [made.key]
+        evaluated = result.get_asset_check_evaluations()
+        assert all(one.passed and one.asset_key.path == ["generated_content"] for one in evaluated)
+        kept.append({one.check_name: str(one.description).startswith("Not examined") for one in evaluated})
+    names = {"schema", "rows_match_prompts", "row_ids_unique", "one_version_set"}
+    assert kept == [dict.fromkeys(names, True), dict.fromkeys(names, False)]
+
+
+def test_pages_of_pictures_tell_no_tokens(project: Project) -> None:
+    result = project.materialize(*_MEDIA)
+    assert "num_tokens_now" in project.metadata(result, "generated_content")
+    assert not {"num_tokens_now", "tokens_per_second"} & {*project.metadata(result, "generated_images")}
 
 
 def test_each_step_can_be_a_run_of_its_own(project: Project) -> None:

@@ -131,6 +131,17 @@ def test_a_file_that_is_not_there_is_a_wrong_question(project: Project, word: st
     assert told in found.stderr
 
 
+def test_a_campaign_is_checked_by_its_name_whole_or_broken(project: Project) -> None:
+    by_name, by_file = project.check("tales", "--offline"), project.check(project.campaign, "--offline")
+    assert (by_name.exit_code, by_name.stdout) == (0, by_file.stdout)
+    project.campaign.write_text(CAMPAIGN.replace("num_shards: 10", "num_shards: ten"))
+    broken = project.check("tales", "--offline")
+    assert broken.exit_code == 1
+    assert "tales.yaml:3:13: num_shards must be a whole number, got 'ten'." in broken.stdout
+    unknown = project.check("talse")
+    assert (unknown.exit_code, "There is no file talse and no campaign 'talse'." in unknown.stderr) == (2, True)
+
+
 def test_a_directory_without_files_or_a_wrong_variable_is_a_wrong_question(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,17 +431,3 @@ def test_a_model_directory_that_the_engine_would_refuse_is_a_fault(project: Proj
     assert said(project.one(project.campaign), "model", "fail") == "", "echo opens no weights"
     (weights / "config.json").unlink()
     assert "which has no config.json" in said(project.one(project.campaign), "model", "fail")
-
-
-def test_a_painters_directory_is_a_pipeline_and_needs_no_tokenizer_at_its_top(project: Project) -> None:
-    index = project.root / ".headrace/brush/model_index.json"
-    index.parent.mkdir()
-    index.write_text("{}")
-    project.campaign.write_text(
-        "name: tales\nnum_shards: 1\nprompts: {files: in/tales.jsonl, column: thing}\nchain: [painter]\n"
-        "roles: {painter: {model: brush, weights: brush, engine: {name: diffusers}, picture: {width: 8, height: 8}}}\n"
-    )
-    assert said(project.one(project.campaign), "model", "fail") == ""
-    index.rename(index.with_name("config.json"))
-    refusal = said(project.one(project.campaign), "model", "fail")
-    assert refusal.startswith("roles.painter.weights must be a pipeline of diffusers, got ")

@@ -222,6 +222,15 @@ def test_what_looks_at_every_partition_is_checked_with_the_list_and_not_with_eac
     assert checked == {"list_rolled_back"}
 
 
+def test_whichever_job_may_seal_texts_examines_them(graph: AssetGraph) -> None:
+    examined = {
+        name: {key.name for key in JOBS[name].selection.resolve_checks(graph)}  # pyright: ignore[reportAttributeAccessIssue]
+        for name in ("generate", "paint", "speak")
+    }
+    assert examined["generate"] == {"schema", "rows_match_prompts", "row_ids_unique", "one_version_set"}
+    assert examined["paint"] == examined["speak"] == examined["generate"]
+
+
 @pytest.mark.parametrize("asset", ["trained_model", "picture_examples", *HOLD_A_GPU])
 def test_what_holds_a_gpu_is_alone_in_its_run(graph: AssetGraph, asset: str) -> None:
     """One run's demand is one number, and no CPU follower keeps a device waiting."""

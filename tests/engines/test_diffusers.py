@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,8 @@ from PIL import Image
 
 from headrace.engines.base import EngineFailed, NoAnswer, TurnRefused
 from headrace.engines.deployment import Deployment
-from headrace.engines.media import MediaAnswer, MediaTurn
+from headrace.engines.local.pipeline_files import PIPELINE_INDEX, check_painter, size_multiple
+from headrace.engines.media import UNREAD, MediaAnswer, MediaTurn
 from headrace.engines.media_conformance import opened, painter
 from headrace.errors import InvalidInput
 from headrace.version_sets.sets import Member
@@ -176,3 +179,61 @@ def test_a_pipeline_whose_rows_depend_on_each_other_is_not_deterministic(
 
     monkeypatch.setattr(PRXPixelPipeline, "_tokenize_prompts", padded_to_the_longest)
     assert not is_deterministic(pixel_pipeline)
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_files_tell_the_sizes_that_the_loaded_pipeline_paints(kind: str, request: pytest.FixtureRequest) -> None:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    directory = request.getfixturevalue(f"{kind}_pipeline")
+    index = json.loads((directory / PIPELINE_INDEX).read_text())
+    stock: Any = DiffusionPipeline.from_pretrained(str(directory))
+    patch = stock.transformer.config.patch_size if kind == "pixel" else 1
+    assert size_multiple(directory, index) == stock.vae_scale_factor * patch
+    left = check_painter(painter(**ASKED), directory)
+    assert left == f"Whether its parts load shows when a run opens {type(stock).__name__}."
+    with pytest.raises(InvalidInput) as told:
+        check_painter(painter(**ASKED | {"width": 17}), directory)
+    with pytest.raises(InvalidInput, match=re.escape(str(told.value))):
+        open_at(directory, painter(**ASKED | {"width": 17}))
+
+
+LONG = ("a mill wheel of oak that turns in the water of a mill race, " * 4) + "in watercolour"
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_the_end_of_a_text_that_is_not_read_is_told(kind: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(f"{kind}_pipeline")
+    texts = ("a mill", LONG, f"{LONG} and more", LONG.replace("watercolour", "oil"), LONG.replace("wheel", "water", 1))
+    turns = [MediaTurn(unit="", text=text, seed=1) for text in texts]
+    whole, *cut = [one for one in painted(directory, ASKED, turns, batch_rows=5) if isinstance(one, MediaAnswer)]
+    assert (whole.note, whole.attributes) == ("", {})
+    told = r"the text is longer than the \d+ tokens that the model reads: its end is not painted"
+    for text, one in zip(texts[1:], cut, strict=True):
+        assert re.fullmatch(told, one.note)
+        assert text.endswith(one.attributes[UNREAD])
+        assert 0 < len(one.attributes[UNREAD]) < len(text)
+    # What is not read makes no other picture, and what is read does.
+    assert len({pixels(one).tobytes() for one in cut[:3]}) == 1
+    assert len({pixels(one).tobytes() for one in cut}) == 2
+
+
+def test_pixels_that_are_no_numbers_cost_their_own_row_alone(latent_pipeline: Path, tmp_path: Path) -> None:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    stock: Any = DiffusionPipeline.from_pretrained(str(latent_pipeline))
+    marked = stock.tokenizer("~", add_special_tokens=False).input_ids[-1]
+    with torch.no_grad():
+        stock.text_encoder.get_input_embeddings().weight[marked] = float("nan")
+    stock.save_pretrained(tmp_path)
+    broken, well = painted(tmp_path, ASKED, turns_of("a ~ wheel", "a mill"), batch_rows=2)
+    assert isinstance(broken, EngineFailed)
+    assert re.search(r"painted pixels that are no numbers, and shows nothing\. Lower guidance_scale, or", str(broken))
+    assert (pixels(well) == stock_pixels(latent_pipeline, "a mill", 1)).all()
+
+
+def test_guidance_has_a_limit() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"guidance_scale from 0 to 1000, got guidance_scale=1e\+30: models are used"
+    ):
+        painter(**ASKED | {"guidance_scale": 1e30})

@@ -231,3 +231,20 @@ def test_a_closed_engine_answers_that_it_is_closed(loop: LoopThread) -> None:
 def test_a_role_of_it_writes_no_text() -> None:
     with pytest.raises(InvalidInput, match="engine 'hibari' makes speech, and the role must make text"):
         Role(model="heart", version=VERSION, registered=False, engine=EngineSettings("hibari"))
+
+
+@pytest.mark.parametrize("number", ["7" * 500, f"{10**40:,}", "7" * 2000])
+def test_a_number_that_has_no_words_is_refused_with_its_length(say: Say, number: str) -> None:
+    before, refused, after = say(TEXTS[0], f"It has {number} parts.", TEXTS[1])
+    assert isinstance(refused, TurnRefused)
+    num_digits = len(number.replace(",", ""))
+    assert str(refused) == (
+        f"The voice cannot say this text: It has a number of {num_digits} digits, and there are words for 36: write it "
+        "in parts."
+    )
+    assert contents([before, after]) == contents(say(*TEXTS[:2]))
+
+
+def test_a_number_of_as_many_digits_as_there_are_words_for_is_said(say: Say) -> None:
+    [said] = say("9" * 36)
+    assert sound_of(said.content).duration_seconds > 5

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from headrace.generation.report import render_report
 from headrace.handoff.media.reading import MediaSet
 from headrace.version_sets.media_settings import Picture
 from tests.generation.days import DAY, seal_day
-from tests.generation.media_builders import MediaSite, make_reviewed_site, make_roles, summary_of
+from tests.generation.media_builders import MediaSite, make_reviewed_site, make_roles, review_site, summary_of
 from tests.generation.test_report_page import Page
 
 
@@ -147,3 +149,53 @@ def test_figures_are_said_in_words(day: CampaignDay, figures: str, said: str) ->
     shown = inline_media.shown_part(part)
     assert shown
     assert shown.figures == said
+
+
+@pytest.fixture
+def damaged(site: MediaSite, tmp_path: Path) -> MediaSite:
+    """A copy of the site, to damage."""
+    copied = shutil.copytree(site.directory, tmp_path / "copy")
+    return MediaSite(copied, campaign=site.campaign, partition=site.partition)
+
+
+def pictures_file(site: MediaSite, ending: str) -> Path:
+    media = MediaSet.open(site.handoffs.open("generated_images", site.partition.key))
+    file = site.objects.local_path(f"{media.layout.prefix}/{ending}")
+    file.chmod(0o600)
+    return file
+
+
+def test_a_damaged_shard_costs_its_pictures_and_not_the_page(damaged: MediaSite) -> None:
+    pictures_file(damaged, "shard-00000.media").unlink()
+    html = render_report(DAY, [summary_of(damaged)])
+    found = media_in(html)
+    assert len(found) == 7
+    assert all(list(parts) == ["speech"] for parts in found.values())
+    said = r"7 parts of listed rows could not be read: Media generated_images\[.*\] v1 do not match their index: "
+    assert re.search(said + r"\S*shard-00000.media is missing. Materialize the partition again", html)
+    assert len(re.findall("could not be read", html)) == 1
+    assert "did not fit" not in html
+    # What it says to do helps.
+    review_site(damaged, damaged.generate().content)
+    html = render_report(DAY, [summary_of(damaged)])
+    assert "could not be read" not in html
+    assert all(list(parts) == ["image", "speech"] for parts in media_in(html).values())
+
+
+def test_a_damaged_picture_costs_itself_alone(damaged: MediaSite) -> None:
+    shard = pictures_file(damaged, "shard-00000.media")
+    raw = bytearray(shard.read_bytes())
+    raw[20] ^= 1
+    shard.write_bytes(raw)
+    html = render_report(DAY, [summary_of(damaged)])
+    assert sorted(len(parts) for parts in media_in(html).values()) == [1, 2, 2, 2, 2, 2, 2]
+    assert re.search(r"1 part of listed rows could not be read: .* item .*/painter.* in \S*shard-00000.media", html)
+
+
+def test_without_their_layout_pictures_are_left_out_and_the_page_says_so(damaged: MediaSite) -> None:
+    pictures_file(damaged, "shards.json").unlink()
+    html = render_report(DAY, [summary_of(damaged)])
+    assert all(list(parts) == ["speech"] for parts in media_in(html).values())
+    assert re.search(
+        r"Media generated_images\[.*\] v1 have lost their shards: .* Materialize the partition again", html
+    )

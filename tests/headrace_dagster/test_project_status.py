@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -102,6 +103,29 @@ def test_people_read_a_table_what_waits_and_what_to_do(project: Project) -> None
         "Mend what the reason says, then make the partitions again:",
         f"  headrace run glossary --day {make_partition().day}",
     ]
+
+
+def test_a_campaign_is_told_alone_by_its_name_or_its_file(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.dg]\ndirectory_type = 'project'\n")
+    text = "prompts: {files: in.jsonl}\nmodel: echo\nversion: '1'\nregistered: false\nengine: {name: echo}\n"
+    file = tmp_path / "resources/campaigns/tales.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"name: tales\n{text}")
+
+    def body(word: str | Path) -> dict[str, Any]:
+        found = checked_json(project.call(str(word), "--json"), "status")
+        return {name: value for name, value in found.items() if name != "at"}
+
+    everything = checked_json(project.call("--json"), "status")
+    assert body("glossary") == {name: value for name, value in everything.items() if name != "at"}
+    for word in ("tales", file):
+        assert not any(body(word)[name] for name in ("days", "rollouts", "running", "num_waiting", "waiting", "failed"))
+    assert project.call("tales").stdout.startswith("tales has no prompts yet: headrace run tales makes its rows.")
+    refused = project.call("tale")
+    assert (refused.exit_code, "did you mean 'tales'?" in refused.stderr) == (2, True)
 
 
 def test_what_is_not_current_any_more_is_told_with_the_command_that_makes_it_again(project: Project) -> None:

@@ -190,6 +190,19 @@ def test_mirrored_rows_are_shown_as_a_difference(tmp_path: Path) -> None:
     assert "worse by margin 10%" in text
 
 
+def test_a_roles_metric_has_a_heading_in_words(tmp_path: Path) -> None:
+    scene = make_long_scene(tmp_path)
+    margins = {"painter.pass_rate": 0.2, "speaker.character_error_rate": 0.1}
+    gate = GateSettings(min_rows=50, pass_rate_margin=None, margins=margins)
+    arms = (Sample.of_counts(100, 90), Sample.of_counts(100, 95))
+    evidence = Evidence(metrics=dict.fromkeys(margins, arms))
+    verdict = decide(evidence, gate, is_last_step=False)
+    text = text_of(page_of(scene, plan=replace(PLAN, gate=gate), evidence=evidence, verdict=verdict))
+    assert "Share of its parts that the review keeps (painter)" in text
+    assert "Share of letters misheard (speaker)" in text
+    assert "Painter.pass_rate" not in text
+
+
 def test_an_empty_rollout_has_a_page(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     text = text_of(render_page(read_status(scene.store, "nothing", scene.clock)))

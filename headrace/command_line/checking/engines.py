@@ -11,7 +11,7 @@ from headrace.command_line.checking.media_servers import comfy_findings, seed_fi
 from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.opening import nearest
 from headrace.engines.roles import Role
-from headrace.errors import EngineUnavailable
+from headrace.errors import EngineUnavailable, InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.masking import without_credentials
 
@@ -40,6 +40,10 @@ def engine_findings(
                 found[f"{name} seed"] = replace(said, key=key)
         elif "not installed" in kind.build:
             found[kind.name] = finding("engine", "warn", f"{kind.name} needs packages that are not here: {kind.build}.")
+        elif refusal := _refusal(name, role):
+            found[f"{name} {kind.name}"] = finding(
+                "engine", "fail", refusal, key=f"roles.{name}.engine" if in_roles else "engine"
+            )
         else:
             found[kind.name] = finding("engine", "ok", f"{kind.name} is installed.")
     asked = {getattr(role.engine.options, "base_url", None) for role in roles.values()}
@@ -48,6 +52,17 @@ def engine_findings(
             shown = without_credentials(base_url)
             found[base_url] = finding("engine", "warn", f"replicas has {shown}, which is no role's base_url.")
     return list(found.values())
+
+
+def _refusal(name: str, role: Role) -> str | None:
+    """Why the role's engine would not open a model that is not in the store; None: it would, as far as it can tell."""
+    if role.registered:
+        return None
+    try:
+        role.engine.kind.check_member(role.member(name, None, engine=None), None)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def require_servers(campaign: Campaign) -> None:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from headrace.command_line.campaigns import campaign_files
 from headrace.command_line.checking.report import KINDS, Kind
 from headrace.command_line.components import Component
 from headrace.errors import InvalidInput
@@ -29,13 +30,14 @@ class Candidate:
 
 
 def files_to_check(words: Sequence[str], settings: Settings, components: Sequence[Component] = ()) -> list[Candidate]:
-    """The named files and directories, or without any all of the project.
+    """The named files, directories and campaigns, or without any all of the project.
 
     Raises:
-        InvalidInput: a named file does not exist, nobody can say what it is, or there is no file at all.
+        InvalidInput: a word names neither a file nor a campaign, nobody can say what a file is, or there is no file at
+            all.
     """
     if words:
-        paths = [path for word in words for path in _named(Path(word))]
+        paths = [path for word in words for path in _named(word, settings, components)]
         return [Candidate(path=path, kind=kind_of(path, settings)) for path in dict.fromkeys(paths)]
     found = [
         *(Candidate(path=path, kind=kind) for kind, place in _places(settings).items() for path in _in(place)),
@@ -92,14 +94,17 @@ def _fit(shape: Any, keys: set[str]) -> tuple[int, int]:
     return len(keys & {one.name for one in fields(shape)} - {"name"}), -len(needed - keys)
 
 
-def _named(path: Path) -> list[Path]:
-    path = Path(os.path.normpath(path))
+def _named(word: str, settings: Settings, components: Sequence[Component]) -> list[Path]:
+    path = Path(os.path.normpath(word))
+    if not path.exists() and (described := campaign_files(word, settings, components)):
+        return described
     if path.is_dir():
         if not (found := _in(path)):
             raise InvalidInput(f"{path} is a directory without a *.yaml file: name files.")
         return found
     if not path.is_file():
-        raise InvalidInput(f"There is no file {path}. {nearest_existing(str(path), Path.cwd())}")
+        none = "" if "/" in word or path.suffix in (".yaml", ".yml") else f" and no campaign {word!r}"
+        raise InvalidInput(f"There is no file {path}{none}. {nearest_existing(str(path), Path.cwd())}")
     return [path]
 
 

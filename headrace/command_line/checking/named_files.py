@@ -1,6 +1,7 @@
 """What a file names on this machine besides its texts: directories of models, and how its texts are divided."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.command_line.checking.report import FileFinding, finding
@@ -53,35 +54,25 @@ def reference_findings(settings: PictureReview | None, home: Path, objects: Obje
 
 
 def weights_findings(roles: Mapping[str, Role], home: Path, *, in_roles: bool) -> list[FileFinding]:
-    """Args: in_roles: the file has a section `roles`, and not one writer."""
+    """Whether the weights that roles name are here, and would be opened, as far as small files tell.
+
+    Args: in_roles: the file has a section `roles`, and not one writer.
+    """
     found = []
     for name, role in roles.items():
         if role.weights is None:
             continue
         key = f"roles.{name}.weights" if in_roles else "weights"
         told = model_finding(role.weights, home, key=key, what="model")
-        if told.level == "ok" and (refusal := _refusal(role, key, home)):
-            told = finding("model", "fail", refusal, key=key)
+        if told.level == "ok":
+            try:
+                directory = model_directory(role.weights, setting=key, home=home)
+                left = role.engine.kind.check_member(role.member(name, None, engine=None), directory)
+                told = replace(told, sentence=f"{told.sentence} {left}".rstrip())
+            except InvalidInput as error:
+                told = finding("model", "fail", str(error), key=key)
         found.append(told)
     return found
-
-
-def _refusal(role: Role, setting: str, home: Path) -> str | None:
-    """Why the role's engine would not open its model's directory; None: it opens, as far as the small files tell."""
-    try:
-        directory = model_directory(str(role.weights), setting=setting, home=home)
-        # Imported separately: most files name no directory.
-        if role.engine.name == "diffusers":
-            from headrace.engines.local.pipelines import require_pipeline
-
-            require_pipeline(directory, setting)
-        elif role.engine.kind.needs_weights and role.kind == "text":
-            from headrace.chat.tokenizer import ChatTokenizer
-
-            ChatTokenizer(directory)
-    except InvalidInput as error:
-        return str(error)
-    return None
 
 
 def delimiter_findings(layout: FileLayout, files: Iterable[Path], *, key: str) -> list[FileFinding]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from headrace.engines.media import MediaTurn
 from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidInput, reason_of
+from headrace.user_files.finding import nearest_existing
 from headrace.user_files.shapes import Before, beside
 from headrace.version_sets.media_settings import Picture, Speech
 
@@ -80,6 +81,11 @@ def _read(name: str) -> str:
         if path.stat().st_size > 4 * _GRAPH_BYTES_MAX:
             raise ValueError(f"must be a graph of ComfyUI, got {name}, which has {path.stat().st_size:,} bytes")
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(
+            f"must name a file with a graph of ComfyUI, got {name}, and there is no {path}. "
+            f"{nearest_existing(str(path), path.parent)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"must name a file with a graph of ComfyUI, got {name}: {reason_of(error)}") from None
 

@@ -8,13 +8,16 @@ there, and never fetched: a run that makes 10,000 recordings should not depend o
 """
 
 import asyncio
+import importlib.util
 import re
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ from headrace.version_sets.media_settings import Speech
 from headrace.version_sets.sets import Member
 
 PACKAGE = "hibari-tts"
+# Under a name of its own: the package imports its module itself.
+_VOICES = "headrace_voices_of_hibari"
 # The package's own range; beyond it the voice mumbles or breaks off.
 _SPEED_MIN, _SPEED_MAX = 0.5, 2.0
 # No text takes less time, so a longer one is refused before anything is made of it.
@@ -34,6 +39,9 @@ _CHARACTERS_A_SECOND_MAX = 40
 # `[text](/sounds/)` would speak other sounds than the text's own.
 _SOUNDS_WRITTEN = re.compile(r"\]\(")
 _NUM_NAMED_MAX = 5
+# Its largest word for a number is a decillion.
+_NUM_DIGITS_MAX = 36
+_DIGITS = re.compile(r"\d[\d,]*")
 # Unicode categories: marks that are not part of a letter, joiners and controls; drawings, and the colours of skin.
 _UNHEARD = frozenset({"Mn", "Me", "Mc", "Cf", "Cc"})
 _DRAWN = frozenset({"So", "Sk"})
@@ -69,17 +77,10 @@ class HibariEngine(MediaEngine):
         Raises:
             InvalidInput: the package is missing or of another version than the member's, or has no such voice here.
         """
+        voice = voice_of(member)
         assert member.speech, "an engine that speaks opens members that speak"
-        if member.is_registered:
-            raise InvalidInput(
-                f"Engine 'hibari' speaks with the weights of its package, got {member.model_name} "
-                f"{member.model_version} of the registry for {member.role!r}. Say registered: false, and the package's "
-                "version."
-            )
-        _check_version(member)
         self._speech: Speech = member.speech
-        _check_speed(self._speech.speed)
-        self._voice: Any = _loaded(self._speech.voice)
+        self._voice: Any = _loaded(voice)
         self._sample_rate = self._speech.sample_rate or self._voice.sample_rate
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hibari")
         self._is_closed = False
@@ -152,32 +153,69 @@ def _check_speed(speed: float) -> None:
         )
 
 
+def _voices() -> ModuleType:
+    """The package's module of voices, without its beginning, which loads onnxruntime.
+
+    Raises: InvalidInput: it is not there.
+    """
+    package = importlib.util.find_spec("hibari")
+    place = Path(package.origin).parent if package and package.origin else Path()
+    try:
+        loader = SourceFileLoader(_VOICES, str(place / "voices.py"))
+        module = ModuleType(_VOICES)
+        module.__file__ = loader.path
+        loader.exec_module(module)
+    except Exception as error:
+        raise InvalidInput(
+            f"Engine 'hibari' has no list of voices: {reason_of(error)}. Run pip install 'headrace[speech]'."
+        ) from error
+    return module
+
+
+def voice_of(member: Member) -> str:
+    """The name of the member's voice, which is here. Loads none.
+
+    Raises:
+        InvalidInput: the package is missing or of another version than the member's, or has no such voice here.
+    """
+    assert member.speech, "an engine that speaks opens members that speak"
+    if member.is_registered:
+        raise InvalidInput(
+            f"Engine 'hibari' speaks with the weights of its package, got {member.model_name} "
+            f"{member.model_version} of the registry for {member.role!r}. Say registered: false, and the package's "
+            "version."
+        )
+    _check_version(member)
+    _check_speed(member.speech.speed)
+    known = _voices()
+    name = member.speech.voice or known.DEFAULT
+    if name not in known.VOICES:
+        raise InvalidInput(f"Engine 'hibari' has no voice {name!r}; it has {', '.join(known.VOICES)}.")
+    try:
+        path = Path(known.voice_path(name, download_missing=False))
+    except FileNotFoundError:
+        file = known.VOICES[name]["file"]
+        raise InvalidInput(
+            f"Voice {name!r} of hibari is not in its package, and {file} is not in {known.cache_dir()}; a run fetches "
+            f'none. Fetch it once where there is a network: python -c "from hibari.voices import voice_path; '
+            f"voice_path('{name}')\". Or name voice: {known.DEFAULT}."
+        ) from None
+    # The package checks what it fetches, and takes what lies there as it is.
+    if (digest := known.sha256_of(path)) != known.VOICES[name]["sha256"]:
+        raise InvalidInput(
+            f"Voice {name!r} of hibari in {path} has the digest {digest[:12]}…, its package says "
+            f"{known.VOICES[name]['sha256'][:12]}…. Remove the file, and fetch it again."
+        )
+    return name
+
+
 def _loaded(name: str) -> Any:
     try:
         from hibari import Hibari
-        from hibari.voices import DEFAULT, VOICES, cache_dir, sha256_of, voice_path
     except ImportError as error:
         raise InvalidInput(
             f"Engine 'hibari' cannot be imported: {reason_of(error)}. Run pip install 'headrace[speech]'."
         ) from error
-    name = name or DEFAULT
-    if name not in VOICES:
-        raise InvalidInput(f"Engine 'hibari' has no voice {name!r}; it has {', '.join(VOICES)}.")
-    try:
-        path = Path(voice_path(name, download_missing=False))
-    except FileNotFoundError:
-        file = VOICES[name]["file"]
-        raise InvalidInput(
-            f"Voice {name!r} of hibari is not in its package, and {file} is not in {cache_dir()}; a run fetches none. "
-            f'Fetch it once where there is a network: python -c "from hibari.voices import voice_path; '
-            f"voice_path('{name}')\". Or name voice: {DEFAULT}."
-        ) from None
-    # The package checks what it fetches, and takes what lies there as it is.
-    if (found := sha256_of(path)) != VOICES[name]["sha256"]:
-        raise InvalidInput(
-            f"Voice {name!r} of hibari in {path} has the digest {found[:12]}…, its package says "
-            f"{VOICES[name]['sha256'][:12]}…. Remove the file, and fetch it again."
-        )
     voice = Hibari(voice=name, threads=1)
     # What it loads at the first sentence, it loads now.
     voice.phonemize("Hibari xqlm.")
@@ -223,7 +261,7 @@ def _sentences(voice: Any, text: str) -> Iterator[str]:
     """The sounds of each sentence; long ones are cut where a clause ends, and if that is not enough, between words."""
     from hibari.tts import MAX_PHONEMES
 
-    for sounds in voice.phonemize(text):
+    for sounds in _sounds(voice, text):
         rest = sounds
         while len(rest) > MAX_PHONEMES:
             place = rest.rfind(" ", 0, MAX_PHONEMES)
@@ -232,6 +270,19 @@ def _sentences(voice: Any, text: str) -> Iterator[str]:
             rest = rest[place:].lstrip()
         if any(sound.isalpha() for sound in rest):
             yield rest
+
+
+def _sounds(voice: Any, text: str) -> list[str]:
+    """Raises: TurnRefused: the package has no words for it."""
+    try:
+        return voice.phonemize(text)
+    except Exception as error:  # its rules fail each in their own way at what they have no word for
+        longest = max((len(digits.replace(",", "")) for digits in _DIGITS.findall(text)), default=0)
+        if longest > _NUM_DIGITS_MAX:
+            why = f"It has a number of {longest} digits, and there are words for {_NUM_DIGITS_MAX}: write it in parts."
+        else:
+            why = f"The package finds no words for it ({reason_of(error)})."
+        raise _unsayable(why) from error
 
 
 def _unsayable(why: str) -> TurnRefused:

@@ -19,7 +19,7 @@ from typing import Any
 from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
 from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.pipelines import GivenUp, LocalPipeline, load_pipeline
-from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
+from headrace.engines.media import UNREAD, MediaAnswer, MediaEngine, MediaTurn
 from headrace.errors import reason_of
 from headrace.version_sets.sets import EngineSpec, Member
 
@@ -138,12 +138,22 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
             [turn.seed for turn in filled],
             is_wanted=lambda: not (self._is_closed or all(one.is_dropped for one in together)),
         )
-        return [
-            TurnRefused("The pipeline's own filter found what it must not show.", status=400, by_policy=True)
-            if is_blackened
-            else MediaAnswer(content=_png(picture), replica=_REPLICA)
-            for picture, is_blackened, _ in zip(pictures, are_blackened, turns, strict=False)
-        ]
+        made = zip(turns, pictures, are_blackened, strict=False)
+        return [self._answer(local, turn, picture, is_blackened=is_blackened) for turn, picture, is_blackened in made]
+
+    def _answer(
+        self, local: LocalPipeline, turn: MediaTurn, picture: Any, *, is_blackened: bool
+    ) -> MediaAnswer | NoAnswer:
+        if is_blackened:
+            return TurnRefused("The pipeline's own filter found what it must not show.", status=400, by_policy=True)
+        if picture is None:
+            return EngineFailed(
+                f"{self._named} painted pixels that are no numbers, and shows nothing. Lower guidance_scale, or hold "
+                "the weights in float32 (dtype of the engine)."
+            )
+        cut = local.cut(turn.text)
+        beside = {UNREAD: cut.unread} if cut else {}
+        return MediaAnswer(content=_png(picture), replica=_REPLICA, note=cut.note if cut else "", attributes=beside)
 
 
 def _png(picture: Any) -> bytes:

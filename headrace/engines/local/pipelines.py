@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headrace.engines.local.devices import prepared_device
 from headrace.engines.local.loading import mixes_rows
+from headrace.engines.local.pipeline_files import require_pipeline, require_size
+from headrace.engines.local.prompt_reading import CutText, Reader, cut_text, watched
 from headrace.errors import EngineUnavailable, InvalidInput, reason_of
 from headrace.version_sets.media_settings import Picture
 from headrace.version_sets.sets import EngineSpec, Member
@@ -20,11 +24,11 @@ from headrace.version_sets.sets import EngineSpec, Member
 if TYPE_CHECKING:
     import torch
 
-PIPELINE_INDEX = "model_index.json"
 # What a call of a pipeline that paints texts takes, each seed on its own.
 _NEEDED = ("prompt", "generator", "height", "width", "output_type")
-# Their padded lengths differ only where a pipeline pads a batch to its longest text.
-_SHORT, _LONG = "a", "a wheel that turns in the water of a mill race, " * 3
+# Their padded lengths differ only where a pipeline pads a batch to its longest text. Plain, so that no cleaning of
+# texts changes them.
+_SHORT, _LONG = "a", ", ".join(["a wheel that turns in the water of a mill race"] * 3)
 
 
 class GivenUp(Exception):
@@ -33,18 +37,26 @@ class GivenUp(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalPipeline:
-    """`mixes_rows`: what a row becomes depends on the other texts of its batch."""
+    """`mixes_rows`: what a row becomes depends on the other texts of its batch. `readers`: of its texts, as far as they
+    are known.
+    """
 
     pipeline: Any
     picture: Picture
     device: "torch.device"
     num_threads: int
     mixes_rows: bool
+    readers: Sequence[Reader] = ()
+
+    def cut(self, text: str) -> CutText | None:
+        """What of a text is not read; None: nothing is known of it."""
+        return cut_text(self.readers, text)
 
     def paint(
         self, texts: Sequence[str], seeds: Sequence[int], *, is_wanted: Callable[[], bool]
     ) -> tuple[list[Any], list[bool]]:
-        """A PIL image for each text, and whether the pipeline's own filter blackened it.
+        """A PIL image for each text, None where a pixel came out as no number; and whether the pipeline's own filter
+        blackened it.
 
         Args: is_wanted: called before each step.
 
@@ -71,7 +83,8 @@ class LocalPipeline:
             "width": self.picture.width,
             "num_inference_steps": self.picture.num_inference_steps,
             "guidance_scale": self.picture.guidance_scale,
-            "output_type": "pil",
+            # Not pictures yet: a pixel that is no number would become a black one.
+            "output_type": "np",
             # What it paints is as large as was asked for, or the row's error.
             "use_resolution_binning": False,
             "callback_on_step_end": after_step,
@@ -79,7 +92,8 @@ class LocalPipeline:
         if _is_prx(self.pipeline):
             asked |= self._encoded(texts, takes["guidance_scale"].default)
         made = self.pipeline(**{name: value for name, value in asked.items() if name in takes and value is not None})
-        return list(made.images), list(getattr(made, "nsfw_content_detected", None) or [False] * len(texts))
+        are_blackened = getattr(made, "nsfw_content_detected", None) or [False] * len(texts)
+        return list(map(_picture, made.images)), list(are_blackened)
 
     def _encoded(self, texts: Sequence[str], guidance_scale: float) -> dict[str, Any]:
         """The texts for a PRX pipeline, which would encode the negative one for each row: once is as good.
@@ -104,16 +118,16 @@ class LocalPipeline:
         }
 
 
-def require_pipeline(directory: Path, what: str) -> None:
-    """Raises: InvalidInput: the directory is no pipeline's, as far as its index tells.
+def _picture(values: Any) -> Any:
+    """As pipelines make it of what they painted, (height, width, channels) from 0 to 1; None: some are no numbers."""
+    from diffusers.image_processor import VaeImageProcessor
 
-    Args: what: what it is, for a refusal.
-    """
-    if not (directory / PIPELINE_INDEX).is_file():
-        raise InvalidInput(
-            f"{what} must be a pipeline of diffusers, got {directory}, which has no {PIPELINE_INDEX}. Save them with "
-            "save_pretrained, or name another engine."
-        )
+    if hasattr(values, "save"):
+        return values  # this pipeline gives pictures, whatever it is asked for
+    if not np.isfinite(values).all():
+        return None
+    [picture] = VaeImageProcessor.numpy_to_pil(values)
+    return picture
 
 
 def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPipeline:
@@ -157,12 +171,15 @@ def load_pipeline(directory: Path, member: Member, spec: EngineSpec) -> LocalPip
     if member.picture.scheduler:
         pipeline.scheduler = _scheduler(pipeline.scheduler, member.role, member.picture.scheduler)
     _let_it_take_several(pipeline)
+    with watched(pipeline, _LONG) as readers:
+        is_alike = _encodes_alike(pipeline, device)
     return LocalPipeline(
         pipeline=pipeline,
         picture=member.picture,
         device=device,
         num_threads=spec.num_threads,
-        mixes_rows=_mixes_rows(pipeline, device),
+        mixes_rows=not is_alike or _mixes_rows(pipeline),
+        readers=readers,
     )
 
 
@@ -176,11 +193,7 @@ def _check(pipeline: Any, role: str, asked: Picture) -> None:
     multiple = int(getattr(pipeline, "vae_scale_factor", 1))
     patch = getattr(getattr(getattr(pipeline, "transformer", None), "config", None), "patch_size", 1)
     multiple *= patch if isinstance(patch, int) else 1
-    if asked.width % multiple or asked.height % multiple:
-        raise InvalidInput(
-            f"{name} of {role!r} paints pictures whose width and height are multiples of {multiple} pixels, got "
-            f"{asked.width} x {asked.height}."
-        )
+    require_size(name, role, asked, multiple)
 
 
 def _scheduler(own: Any, role: str, name: str) -> Any:
@@ -223,20 +236,21 @@ def _is_prx(pipeline: Any) -> bool:
     return type(pipeline).__name__ in ("PRXPixelPipeline", "PRXPipeline")
 
 
-def _mixes_rows(pipeline: Any, device: Any) -> bool:
-    """Whether texts are padded to the longest of their batch, noise is shared by its rows, or tokens share experts.
-
-    What cannot be found out counts as true.
-    """
-    import torch
+def _mixes_rows(pipeline: Any) -> bool:
+    """Whether noise is shared by a batch's rows, or their tokens share experts."""
     from transformers import PreTrainedModel
 
     if pipeline.scheduler.config.get("stochastic_sampling"):
         # It draws without the rows' generators.
         return True
     encoders = [one for one in pipeline.components.values() if isinstance(one, PreTrainedModel)]
-    if any(mixes_rows(one.config) for one in encoders):
-        return True
+    return any(mixes_rows(one.config) for one in encoders)
+
+
+def _encodes_alike(pipeline: Any, device: Any) -> bool:
+    """Whether a text is padded to one length, and not to the longest of its batch. What cannot be found out is not."""
+    import torch
+
     try:
         offered = {"device": device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
         takes = inspect.signature(pipeline.encode_prompt).parameters
@@ -244,8 +258,8 @@ def _mixes_rows(pipeline: Any, device: Any) -> bool:
         with torch.inference_mode():
             short, long = (_shapes(pipeline.encode_prompt(prompt=[text], **given)) for text in (_SHORT, _LONG))
     except Exception:  # noqa: BLE001 (each pipeline has its own way)
-        return True
-    return short != long
+        return False
+    return short == long
 
 
 def _shapes(encoded: Any) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ only decided whether they can be any: a page of HTML with status 200 is a failur
 
 import base64
 import binascii
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ _SHOWN_BYTES = 65_536
 TOKENS_AN_ITEM = 30
 
 
-class MediaAttempt(Attempt):
+class MediaAttempt(Attempt, ABC):
     """`content`: what was made, when it has ended. `attributes`: what was said beside it."""
 
     tells_policy = True
@@ -84,9 +85,9 @@ class MediaAttempt(Attempt):
         self._check_length(self._whole_bytes_max)
         return await self._taken_from(await self._all_bytes())
 
+    @abstractmethod
     async def _taken_from(self, raw: bytes) -> list[Event]:
         """The end of the attempt. Raises: AnswerBroken, AttemptFailed."""
-        raise NotImplementedError
 
     def _ended(self, content: bytes, *notes: str) -> list[Event]:
         if len(content) > self._item_bytes_max:

@@ -5,6 +5,7 @@ comes whole, so a replica's silence says nothing before the longest wait: a repl
 times its usual pause, one that ends the connection at once.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -59,8 +60,9 @@ class MediaClient(ServerClient, MediaEngine):
             content=made.content, replica=made_by, note="; ".join(notes), attributes=dict(made.attributes)
         )
 
+    @abstractmethod
     def _attempt(self, turn: MediaTurn, base_url: str) -> MediaAttempt:
-        raise NotImplementedError
+        """The request for a turn at one replica; nothing is sent yet."""
 
 
 class OpenAIMediaEngine(MediaClient):

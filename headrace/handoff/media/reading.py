@@ -226,7 +226,9 @@ class MediaSet:
             f"Media {handoff.label} do not match their index: item {item_id!r} in "
             f"{self.layout.key(place.shard)} at byte {place.offset} has digest {found.hex()[:8]}…, the index says "
             f"{place.xxh3_128.hex()[:8]}…. Materialize {handoff.asset}[{handoff.partition}] again; what read it before "
-            "has to be made again too."
+            "has to be made again too.",
+            handoff=handoff.label,
+            key=self.layout.key(place.shard),
         )
 
 

@@ -289,8 +289,11 @@ def test_a_graphs_file_is_beside_the_campaigns_and_its_content_in_the_version_se
     engine = open_media_engine(made.member("painter"), made.engine_of("painter"), None, Deployment())  # pyright: ignore[reportArgumentType]
     assert isinstance(engine, ComfyEngine)
     assert engine_kind("comfyui_http").options_of(made.engine_of("painter")).node_classes()[0] == "CLIPTextEncode"
-    with pytest.raises(InvalidInput, match="must name a file with a graph of ComfyUI, got ./graphs/painter.json"):
+    with pytest.raises(InvalidInput, match="must name a file with a graph of ComfyUI, got ./graphs/painter") as told:
         load_campaign(campaign_file(tmp_path))
+    assert "got ./graphs/painter.json, and there is no " in str(told.value)
+    assert "there is no painter.json; there is nothing." in str(told.value)
+    assert "Errno" not in str(told.value)
 
 
 def test_a_setting_without_a_place_in_the_graph_is_refused(tmp_path: Path) -> None:

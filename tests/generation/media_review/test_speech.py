@@ -38,6 +38,15 @@ def noise(mono: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.05, len(mono))
 
 
+def clicks(num_samples: int, *, every: float, seconds: float = 0.0) -> np.ndarray:
+    """Pops of noise, every so many seconds, that fade within `seconds`; 0: single samples."""
+    random, mono = np.random.default_rng(0), np.zeros(num_samples)
+    fading = np.exp(-np.arange(max(1, int(seconds * RATE))) / max(1, int(seconds * RATE) / 3))
+    for start in range(RATE // 100, num_samples - len(fading), int(every * RATE)):
+        mono[start : start + len(fading)] = 0.9 * fading * (random.normal(0, 0.3, len(fading)) if seconds else 1)
+    return mono
+
+
 @pytest.mark.parametrize(
     ("change", "faults"),
     {
@@ -48,6 +57,10 @@ def noise(mono: np.ndarray) -> np.ndarray:
         "a last bit": (lambda mono: np.sign(mono) / 32767, ["silent"]),
         "noise": (noise, ["noise"]),
         "a hum": (lambda mono: 0.1 * np.sin(np.arange(len(mono)) / 60), ["noise"]),
+        "clicks": (lambda mono: clicks(len(mono), every=0.25), ["clicks"]),
+        "clicks that fade": (lambda mono: clicks(len(mono), every=0.1, seconds=0.01), ["clicks"]),
+        "clicks over a hiss": (lambda mono: clicks(len(mono), every=0.04) + noise(mono) / 50, ["clicks"]),
+        "with silence around it": (lambda mono: np.pad(mono, RATE // 3), []),
         "too loud": (lambda mono: np.clip(mono * 20, -1, 1), ["clipped"]),
         "too loud, then softer": (lambda mono: np.clip(mono * 20, -1, 1) / 2, ["clipped"]),
         "half of it": (lambda mono: mono[: len(mono) // 2], ["too_short"]),
@@ -94,7 +107,10 @@ def test_a_member_that_speaks_faster_is_measured_by_its_speed(voice: Callable[..
 
 @pytest.mark.parametrize("text", ["mill", "a", "in 1905", "1,000,000"])
 def test_a_short_text_is_not_too_long(voice: Callable[..., np.ndarray], text: str) -> None:
-    assert speech_faults(wav_of(voice(text, seed=1), RATE), text, DEAF) == []
+    mono = voice(text, seed=1)
+    assert speech_faults(wav_of(mono, RATE), text, DEAF) == []
+    # Nor are a few moments of sound in a second clicks, where the text has no more.
+    assert "clicks" not in speech_faults(wav_of(np.pad(mono, (0, RATE)), RATE), text, DEAF)
 
 
 def test_what_echo_speaks_is_kept() -> None:
@@ -116,6 +132,7 @@ def test_null_turns_a_rule_off_and_rules_names_those_that_are_on(mono: np.ndarra
     off = SpeechReview(
         loudness_min=None,
         loudness_variation_min=None,
+        sounding_share_min=None,
         clipped_share_max=None,
         characters_a_second_min=None,
         characters_a_second_max=None,
