@@ -106,11 +106,6 @@ class SparseFile:
         self.mark(again)
         return found
 
-    def marked_now(self) -> set[Stretch]:
-        """The pieces that were marked in this boot. Looks at no byte of the file."""
-        boot = boot_identity()
-        return {one for one, marked_in in self._marked().items() if marked_in == boot}
-
     def _is_doubtful(self) -> bool:
         marks = os.fstat(self._marks)
         return marks.st_size > 0 and os.fstat(self._descriptor).st_mtime_ns > marks.st_mtime_ns
@@ -146,10 +141,10 @@ class SparseFile:
         fcntl.fcntl(self._descriptor, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, num_bytes, 0))
 
 
-def marked_pieces(marks: Path) -> set[Stretch]:
-    """The pieces that a file of marks names, of any boot: whoever copies one must compare it with its digest."""
+def marked_pieces(marks: Path, *, boot: str | None = None) -> set[Stretch]:
+    """The pieces that a file of marks names: in this boot; without one in any, for who compares them with digests."""
     try:
-        return {*_marks(marks.read_bytes())}
+        return {piece for piece, marked_in in _marks(marks.read_bytes()).items() if boot in (None, marked_in)}
     except FileNotFoundError:
         return set()
 

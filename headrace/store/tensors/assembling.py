@@ -26,63 +26,33 @@ from headrace.store.cached_segments import run_all
 from headrace.store.node_cache import NodeCache, boot_identity
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import encode_object
-from headrace.store.sparse_file import SparseFile
-from headrace.store.tensors.file_digests import FileDigests, sha256_of
+from headrace.store.sparse_file import SparseFile, marked_pieces
+from headrace.store.tensors.file_digests import FileDigests
 from headrace.store.tensors.index import INDEX, Leaf, TensorIndex, segment_key
+from headrace.store.tensors.neighbours import Neighbours, neighbours_of
+from headrace.store.tensors.offering import entry_name, offered_at
 from headrace.store.tensors.sources import Copied, Requested, copy_range, joined, read_verified, siblings_of
-from headrace.store.verified import verified_once
 
-ENTRY = "tensors"
 # Requests under way at once, each of 8 MiB at most: what is fetched uses about 100 MiB of memory.
 _NUM_REQUESTS = 12
 _NUM_COPIES = 2
 _WAIT_SECONDS = 0.05
+_COMPLETE = "complete"
 
-# Asks neighbours for bytes of a file: (its number, first byte, length); None: nobody has them.
-AskNeighbours = Callable[[int, int, int], "bytes | bytearray | memoryview | None"]
+# Called with leaves that are there.
+Placed = Callable[[Collection[Leaf]], object]
 
 
 def assembled(store: ObjectStore, kind: str, index: TensorIndex, sha256: Mapping[str, str]) -> Path:
-    """The directory with all files; each is compared with its sha256 once on this node.
+    """The directory with all files; each is compared with its sha256 once on this node, and again if it was written to.
 
     Args: sha256: of each file, by name.
 
     Raises:
         HandoffCorrupt: the store's bytes are not those of the index, or the index is not of these files.
     """
-    mark, names = f"{kind}-{index.weights_digest}-assembled", [file.name for file in index.files]
     with Assembly(store, kind, index) as assembly:
-        paths = [assembly.directory / name for name in names]
-        results: dict[str, str] = {}
-
-        def verify() -> None:
-            for name, path in zip(names, paths, strict=True):
-                if (results.get(name) or sha256_of(path)) != sha256[name]:
-                    raise HandoffCorrupt(
-                        f"{path} is put together as its tensor index says, and is not sha256 {sha256[name][:12]}…. "
-                        "Seal the same files again: that repairs it.",
-                        object=name,
-                    )
-
-        if assembly.is_complete():
-            with suppress(HandoffCorrupt):  # changed since
-                verified_once(store, mark, paths, verify)
-                return assembly.directory
-            assembly.doubt()
-        for is_last in (False, True):
-            with FileDigests(index, assembly.directory) as following:
-                assembly.fetch(leaves_of(index), placed=following.placed)
-                following.wait()
-            results = following.results
-            assembly.complete()
-            try:
-                verified_once(store, mark, paths, verify)
-                break
-            except HandoffCorrupt:
-                # Bytes that were marked have changed since; or the index is wrong, as the second look tells.
-                assembly.doubt()
-                if is_last:
-                    raise
+        assembly.complete(sha256)
         return assembly.directory
 
 
@@ -93,90 +63,145 @@ def leaves_of(index: TensorIndex) -> list[Leaf]:
 class Assembly:
     """One node's files of one index. Use it as a context; the entry is kept as long as the process lives."""
 
-    def __init__(
-        self, store: ObjectStore, kind: str, index: TensorIndex, *, neighbours: AskNeighbours | None = None
-    ) -> None:
+    def __init__(self, store: ObjectStore, kind: str, index: TensorIndex) -> None:
         self.index = index
         self._store = store
         self._kind = kind
         self._cache = cache_of(store)
-        self._ask = neighbours
+        self._neighbours: Neighbours | None = None
         self._open = ExitStack()
         self._files: list[SparseFile] = []
 
     def __enter__(self) -> "Assembly":
-        name = f"{ENTRY}-{self._kind}-{self.index.weights_digest}"
+        name = entry_name(self._kind, self.index.weights_digest)
         self._entry = self._open.enter_context(self._cache.entry(name, for_life=True))
         self.directory = self._entry / "files"
-        try:
-            if not self.is_complete():
-                self._open_files()
-        except BaseException:
-            self._open.close()
-            raise
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def is_complete(self) -> bool:
-        with suppress(OSError, ValueError):
-            return json.loads((self._entry / "complete").read_bytes()) == self._stamp
-        return False
+    def complete(self, sha256: Mapping[str, str]) -> None:
+        """Blocks until every file is there and was compared.
 
-    def complete(self) -> None:
-        """Every leaf was fetched."""
-        for file in self.index.files:
-            (self.directory / file.name).chmod(0o444)
-        self._write("complete", json.dumps(self._stamp).encode())
+        Raises:
+            HandoffCorrupt: as `assembled`.
+        """
+        leaves = leaves_of(self.index)
+        while not self._is_complete():
+            with self._turn() as is_ours:
+                if is_ours and not self._is_complete():
+                    self._complete(leaves, sha256)
+                    return
+            if not is_ours:
+                time.sleep(_WAIT_SECONDS)
+        self.offer()
 
-    def doubt(self) -> None:
-        """The files are not what they were: compares every leaf with its digest again."""
-        (self._entry / "complete").unlink(missing_ok=True)
-        if not self._files:
-            self._open_files()
-        with self._turn(waits=True):
-            for file in self._files:
-                file.settle_doubts(always=True)
-
-    def fetch(
-        self, leaves: Sequence[Leaf], *, placed: Callable[[Collection[Leaf]], object] = lambda leaves: None
-    ) -> None:
-        """Blocks until all of them are there; begins with the first.
+    def fetch(self, leaves: Sequence[Leaf], *, placed: Placed = lambda leaves: None) -> None:
+        """Blocks until all of these are there; begins with the first.
 
         Args: placed: called with leaves that are there, by several threads.
+
+        Raises:
+            HandoffCorrupt: the store's bytes are not those of the index.
         """
-        while True:
+        while not self._is_complete():
             with self._turn() as is_ours:
-                if is_ours:
-                    for file in self._files:
-                        file.settle_doubts()
-                missing = self._missing(leaves)
-                placed({*leaves} - missing)
-                if is_ours:
-                    self._cache.make_room(sum(leaf.num_bytes for leaf in missing))
-                    self._fetch([leaf for leaf in leaves if leaf in missing], placed)
-            if is_ours or not missing:
+                if is_ours and not self._is_complete():
+                    with self._opened():
+                        self._fill(leaves, placed)
+                    return
+            there = self._there(leaves)
+            placed(there)
+            if len(there) == len(leaves):
                 return
             time.sleep(_WAIT_SECONDS)
+        placed(leaves)
+
+    def _complete(self, leaves: Sequence[Leaf], sha256: Mapping[str, str]) -> None:
+        """In this process's turn."""
+        with self._opened():
+            for is_last in (False, True):
+                with FileDigests(self.index, self.directory) as following:
+                    self._fill(leaves, following.placed)
+                    following.wait()
+                wrong = [name for name, digest in following.results.items() if digest != sha256[name]]
+                if not wrong:
+                    break
+                # Bytes that were marked have changed since; or the index is wrong, as the second look tells.
+                for file in self._files:
+                    file.settle_doubts(always=True)
+                if is_last:
+                    raise HandoffCorrupt(
+                        f"{wrong[0]} of {self._label}, put together as its tensor index says, is not sha256 "
+                        f"{sha256[wrong[0]][:12]}…. Seal the same files again: that repairs it.",
+                        object=wrong[0],
+                    )
+            for file in self.index.files:
+                (self.directory / file.name).chmod(0o444)
+            self._write(_COMPLETE, json.dumps(self._stamps()).encode())
+
+    def offer(self) -> None:
+        """Says that this process offers these tensors to neighbours, if this node does, and finds out who else does."""
+        address = self._cache.offered_at
+        if address and (url := offered_at(self._cache.directory, address)):
+            self._neighbours = neighbours_of(self._store, self._kind, self.index.weights_digest, url)
 
     @property
-    def _stamp(self) -> list[str]:
-        return [boot_identity(), self.index.weights_digest]
+    def num_bytes_of_neighbours(self) -> int:
+        return self._neighbours.num_bytes if self._neighbours else 0
 
-    def _open_files(self) -> None:
-        for number, file in enumerate(self.index.files):
-            path, marks = self.directory / file.name, self._entry / "marks" / str(number)
-            for parent in (path.parent, marks.parent):
-                parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                path.chmod(0o644)
-            opened = SparseFile(path, marks, file.num_bytes, hasher=blake3)
-            self._open.callback(opened.close)
-            self._files.append(opened)
-        # For siblings, which look there for what they share with this one.
-        if not (self._entry / "index.json").exists():
-            self._write("index.json", encode_object("index.json", INDEX, self.index, nonce=""))
+    def _is_complete(self) -> bool:
+        """Whether every file was compared with its sha256 in this boot, and nothing was written to it since."""
+        with suppress(OSError, ValueError):
+            return json.loads((self._entry / _COMPLETE).read_bytes()) == self._stamps()
+        return False
+
+    def _stamps(self) -> list[object]:
+        states = [(self.directory / file.name).stat() for file in self.index.files]
+        stamps = [[one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns] for one in states]
+        return [boot_identity(), self.index.weights_digest, stamps]
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """In this process's turn: the files to be written, with marks that can be trusted."""
+        # They were complete, and are not what they were: perhaps by a hand that put the old times back.
+        is_doubtful = (self._entry / _COMPLETE).exists()
+        (self._entry / _COMPLETE).unlink(missing_ok=True)
+        with ExitStack() as opened:
+            for number, file in enumerate(self.index.files):
+                path, marks = self.directory / file.name, self._marks(number)
+                for parent in (path.parent, marks.parent):
+                    parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):
+                    path.chmod(0o644)
+                self._files.append(SparseFile(path, marks, file.num_bytes, hasher=blake3))
+                opened.callback(self._files[-1].close)
+                self._files[-1].settle_doubts(always=is_doubtful)
+            # For siblings, which look there for what they share with this one.
+            if not (self._entry / "index.json").exists():
+                self._write("index.json", encode_object("index.json", INDEX, self.index, nonce=""))
+            try:
+                yield
+            finally:
+                self._files.clear()
+
+    def _fill(self, leaves: Sequence[Leaf], placed: Placed) -> None:
+        missing = self._missing(leaves)
+        placed({*leaves} - missing)
+        self._cache.make_room(sum(leaf.num_bytes for leaf in missing))
+        self.offer()
+        self._fetch([leaf for leaf in leaves if leaf in missing], placed)
+
+    def _there(self, leaves: Collection[Leaf]) -> set[Leaf]:
+        """What the process whose turn it is has marked so far."""
+        marked = [
+            {*marked_pieces(self._marks(number), boot=boot_identity())} for number in range(len(self.index.files))
+        ]
+        return {leaf for leaf in leaves if leaf[:3] in marked[leaf.file]}
+
+    def _marks(self, number: int) -> Path:
+        return self._entry / "marks" / str(number)
 
     def _missing(self, leaves: Collection[Leaf]) -> set[Leaf]:
         by_file: dict[int, list[Leaf]] = {}
@@ -184,7 +209,7 @@ class Assembly:
             by_file.setdefault(leaf.file, []).append(leaf)
         return {leaf for number, own in by_file.items() for leaf in self._files[number].missing(own)}
 
-    def _fetch(self, leaves: Sequence[Leaf], placed: Callable[[Collection[Leaf]], object]) -> None:
+    def _fetch(self, leaves: Sequence[Leaf], placed: Placed) -> None:
         here = self._places_here(leaves)
         copies = [*joined([leaf for leaf in leaves if leaf in here], here)]
         with ThreadPoolExecutor(_NUM_COPIES, "headrace-copy") as copying:
@@ -202,7 +227,7 @@ class Assembly:
             here |= {leaf: (paths[leaf.segment], leaf.at) for leaf in leaves if leaf not in here}
         return here
 
-    def _copy(self, copied: Copied, placed: Callable[[Collection[Leaf]], object]) -> list[Leaf]:
+    def _copy(self, copied: Copied, placed: Placed) -> list[Leaf]:
         """Returns the leaves that are not what they should be."""
         file = self._files[copied.leaves[0].file]
         with suppress(OSError):  # evicted or collected meanwhile
@@ -216,17 +241,17 @@ class Assembly:
     def _not_copied(copied: Sequence[Future[list[Leaf]]]) -> list[Leaf]:
         return [leaf for one in copied for leaf in one.result()]
 
-    def _request(self, leaves: Sequence[Leaf], placed: Callable[[Collection[Leaf]], object]) -> None:
+    def _request(self, leaves: Sequence[Leaf], placed: Placed) -> None:
         if not leaves:
             return
         with ThreadPoolExecutor(_NUM_REQUESTS, "headrace-tensors") as threads:
             run_all(threads, [functools.partial(self._serve, one, placed) for one in joined(leaves)])
 
-    def _serve(self, request: Requested, placed: Callable[[Collection[Leaf]], object]) -> None:
+    def _serve(self, request: Requested, placed: Placed) -> None:
         first, key = request.leaves[0], self._key(request.leaves[0].segment)
         file = self._files[first.file]
-        body = self._ask(first.file, first.offset, request.num_bytes) if self._ask else None
-        if body is None or (body := read_verified(lambda: body, request)) is None:
+        body = self._neighbours(request) if self._neighbours else None
+        if body is None:
             try:
                 body = read_verified(self._from_store(key, request), request, tries=2)
             except ObjectMissing as error:
@@ -257,12 +282,12 @@ class Assembly:
         temporary.replace(self._entry / name)
 
     @contextmanager
-    def _turn(self, *, waits: bool = False) -> Iterator[bool]:
+    def _turn(self) -> Iterator[bool]:
         """Whether this process may fill the entry now: no other one does."""
         descriptor = os.open(self._entry / "filling", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return

@@ -65,8 +65,3 @@ class FileDigests:
         with self._news:
             self._news.wait_for(lambda: key in self._there or self._is_over)
             return key in self._there
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
