@@ -105,7 +105,7 @@ class Neighbours:
         span = f"bytes={first.offset}-{first.offset + request.num_bytes - 1}"
         try:
             body = self._get(url, f"{self._path}/{first.file}", span)
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             self._pass_over(url)
             return None
         if body is None:
@@ -125,7 +125,8 @@ class Neighbours:
         connection = open_ones.get(url)
         if connection is None:
             place = urlsplit(url)
-            assert place.hostname
+            if not place.hostname:
+                raise http.client.InvalidURL(url)
             connection = open_ones[url] = http.client.HTTPConnection(
                 place.hostname, place.port, timeout=_CONNECT_SECONDS
             )
