@@ -137,7 +137,7 @@ def runai(task: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _store(task: dict[str, Any]) -> Any:
+def store_of(task: dict[str, Any]) -> Any:
     from headrace.store.node_cache import NodeCache
     from headrace.store.s3 import S3Store
 

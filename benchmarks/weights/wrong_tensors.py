@@ -34,8 +34,15 @@ def run(given: Given, root: Path) -> Outcome:
     sibling = write_model(
         root / "sibling", shapes, num_shards=2, seed=8, base=base, is_changed=lambda name: ".5." in name
     )
-    with running_object_store(root / "server") as server:
-        return _Trials(server, root, [base, sibling], random.Random(7)).run(given.trials)
+    # A process of its own: this one must never use S3's client, or its forked children could not.
+    task = {"namespace": None, "address": "127.0.0.1", "directory": str(root / "server"), "delay_seconds": 0}
+    server = Child("benchmarks.weights.server", task)
+    try:
+        told = json.loads(server.wait_for("ready")[-1])
+        os.environ |= told["direct"]
+        return _Trials(told["url"], root, [base, sibling], random.Random(7)).run(given.trials)
+    finally:
+        server.end()
 
 
 class _Trials:
