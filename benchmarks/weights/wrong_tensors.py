@@ -6,6 +6,7 @@ originals; a refusal is right if a damaged store is all that there is.
 """
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import at_least, at_most, files_below, print_table, progress, rounded
+from benchmarks.measuring import Child, at_least, at_most, files_below, print_table, progress, rounded
 from benchmarks.parts import Outcome
 from benchmarks.weights.client import anonymous_bytes, store_of
 from benchmarks.weights.models import llama, write_model

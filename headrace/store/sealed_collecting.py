@@ -34,8 +34,10 @@ from headrace.store.sealed_directory import (
     read_sealing,
 )
 from headrace.store.tensors.index import segment_key, segment_prefix
+from headrace.store.tensors.neighbours import ROOT as NEIGHBOURS
 from headrace.store.tombstones import Condemned, standing
 
+_OFFER_SECONDS = 24 * 3600.0
 _MANIFEST = re.compile(rf"{WEIGHTS}/([0-9a-f]+)/manifest(?:-(\d{{6,}}))?\.json")
 
 
@@ -78,6 +80,22 @@ def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
     for prefix in segments.keys() - {one for own in (named or {}).values() for one in own}:
         needed = partial(_names_segment, asked.objects, prefix)
         yield _orphan(asked, "segment", prefix, segments[prefix], needed, is_damaged=may_be_named)
+    yield from _old_offers(asked)
+
+
+def _old_offers(asked: Asked) -> Iterator[Leaving]:
+    """What processes said that they offer: those that still do say so again when they open weights."""
+    for entry in asked.objects.entries(NEIGHBOURS):
+        age = asked.now - entry.modified_at
+        if age > max(asked.grace_seconds, _OFFER_SECONDS):
+            yield Leaving(
+                kind="neighbour",
+                label=f"offer {entry.key}",
+                key=entry.key,
+                num_bytes=entry.num_bytes,
+                reason=f"made {age / 3600:.1f} h ago",
+                condemned=Condemned(prefix=entry.key, clears=True, manifest_key=entry.key),
+            )
 
 
 def _named_segments(asked: Asked, sealings: Iterable[SealedDirectory]) -> dict[str, set[str]] | None:
