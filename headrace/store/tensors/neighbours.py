@@ -120,26 +120,32 @@ class Neighbours:
         return verified
 
     def _get(self, url: str, path: str, span: str) -> bytes | None:
-        """Raises: OSError, HTTPException: it does not answer, or not in HTTP."""
+        """Raises: OSError, ValueError, HTTPException: it does not answer, or not in HTTP."""
         open_ones: dict[str, http.client.HTTPConnection] = self._connections.__dict__
-        connection = open_ones.get(url)
-        if connection is None:
-            place = urlsplit(url)
-            if not place.hostname:
-                raise http.client.InvalidURL(url)
-            connection = open_ones[url] = http.client.HTTPConnection(
-                place.hostname, place.port, timeout=_CONNECT_SECONDS
-            )
-        try:
-            if connection.sock is None:
-                connection.connect()
-                connection.sock.settimeout(_ANSWER_SECONDS)
-            connection.request("GET", path, headers={"Range": span, "Prefer": f"wait={_WAIT_SECONDS}"})
-            answer = connection.getresponse()
-            body = answer.read()
-        except BaseException:
+        if (kept := open_ones.get(url)) is not None:
+            # One that rested was perhaps closed at the other end.
+            with suppress(OSError, http.client.HTTPException):
+                return self._sent(kept, path, span)
             open_ones.pop(url).close()
+        place = urlsplit(url)
+        if not place.hostname:
+            raise http.client.InvalidURL(url)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=_CONNECT_SECONDS)
+        try:
+            connection.connect()
+            connection.sock.settimeout(_ANSWER_SECONDS)
+            body = self._sent(connection, path, span)
+        except BaseException:
+            connection.close()
             raise
+        open_ones[url] = connection
+        return body
+
+    @staticmethod
+    def _sent(connection: http.client.HTTPConnection, path: str, span: str) -> bytes | None:
+        connection.request("GET", path, headers={"Range": span, "Prefer": f"wait={_WAIT_SECONDS}"})
+        answer = connection.getresponse()
+        body = answer.read()
         return body if answer.status == HTTPStatus.PARTIAL_CONTENT else None
 
     def _count(self, counts: Counter[str], url: str, most: int) -> None:
