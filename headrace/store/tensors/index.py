@@ -2,8 +2,8 @@
 
 The files' bytes are cut into *runs*: a tensor, or what lies between tensors (headers, whole files of other kinds). A
 run lies in one *segment*, an object of the store of about 64 MiB that several versions share; a run that a sibling has
-too is found by its digest, and stored once. A run is checked leaf by leaf (1 MiB each), so that a slice of it can be
-fetched from anybody and believed.
+too is found by its digest, and stored once. A run is checked leaf by leaf (1 MiB, or an eighth of a run below 8 MiB), so
+that a slice of it can be fetched from anybody and believed.
 
 The index knows nothing of models but names: tensors of layer 7 are those with `.7.` in their name.
 """
@@ -22,6 +22,8 @@ from headrace.store.small_objects import Kind
 
 # A rank's slice is fetched in whole leaves: so short that little comes too much, so long that digests stay few.
 LEAF_BYTES = 1024 * 1024
+_LEAVES = 8
+_LEAF_UNIT_BYTES = 64 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _LAYER = re.compile(r"\.(\d+)(?:\.|$)")
@@ -59,7 +61,7 @@ class Cut:
 
     Attributes:
         digest: BLAKE3 of all its bytes, in hex.
-        leaves: BLAKE3 of each MiB, joined; empty: it is no longer than one, and `digest` says it.
+        leaves: BLAKE3 of each leaf (`leaf_bytes`), joined; empty: there is one, and `digest` says it.
         tensor: the tensor's name, with `dtype` (as safetensors spells it) and `shape`; None: no tensor.
     """
 
@@ -89,10 +91,11 @@ class Run(Cut):
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Leaf]:
         """The leaves that hold the run's bytes from `start` to `end`."""
         last = self.num_bytes if end is None else end
-        for number in range(start // LEAF_BYTES, -(-last // LEAF_BYTES)):
-            begin = number * LEAF_BYTES
+        each = leaf_bytes(self.num_bytes)
+        for number in range(start // each, -(-last // each)):
+            begin = number * each
             digest = self.leaves[64 * number : 64 * number + 64] if self.leaves else self.digest
-            length = min(LEAF_BYTES, self.num_bytes - begin)
+            length = min(each, self.num_bytes - begin)
             yield Leaf(self.offset + begin, length, digest, self.file, self.segment, self.at + begin)
 
     def part_of(self, rank: int, num_ranks: int) -> tuple[int, int]:
@@ -113,21 +116,18 @@ class TensorIndex:
     files: tuple[IndexedFile, ...]
     segments: tuple[SharedSegment, ...]
     runs: tuple[Run, ...]
-    leaf_bytes: Annotated[int, Ge(1)] = LEAF_BYTES
 
     def __post_init__(self) -> None:
         """Raises: InvalidInput: it is not the index of any files."""
         for file in self.files:
             check_key(file.name)
-        if self.leaf_bytes != LEAF_BYTES:
-            raise InvalidInput(f"Leaves must have {LEAF_BYTES} bytes, got {self.leaf_bytes}")
         if not all(_NONCE.fullmatch(one.nonce) for one in self.segments):
             raise InvalidInput("A segment's nonce must be 32 hex characters")
         position = [0] * len(self.files)
         for run in self.runs:
             if run.file >= len(self.files) or run.segment >= len(self.segments) or position[run.file] != run.offset:
                 raise InvalidInput(f"A run at byte {run.offset} of file {run.file} leaves a hole")
-            num_leaves = -(-run.num_bytes // LEAF_BYTES)
+            num_leaves = -(-run.num_bytes // leaf_bytes(run.num_bytes))
             if not _DIGEST.fullmatch(run.digest) or len(run.leaves) != (64 * num_leaves if num_leaves > 1 else 0):
                 raise InvalidInput(f"A run at byte {run.offset} of file {run.file} has wrong digests")
             if run.at + run.num_bytes > self.segments[run.segment].num_bytes:
@@ -157,6 +157,12 @@ class TensorIndex:
                 f"first is {next(iter(self.tensors), None)!r}."
             )
         return [self.tensors[name] for name in names]
+
+
+def leaf_bytes(run_bytes: int) -> int:
+    """How long each leaf of a run is, but for the last."""
+    eighth = -(-run_bytes // _LEAVES)
+    return min(LEAF_BYTES, -(-eighth // _LEAF_UNIT_BYTES) * _LEAF_UNIT_BYTES)
 
 
 INDEX = Kind("Tensor index", TensorIndex, "Seal the same files again (materialize the asset that makes them).")

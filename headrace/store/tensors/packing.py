@@ -20,12 +20,12 @@ from headrace.errors import HandoffCollected, HandoffCorrupt, ObjectMissing
 from headrace.store.leases import hold_for
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.tensors.index import (
-    LEAF_BYTES,
     Cut,
     IndexedFile,
     Run,
     SharedSegment,
     TensorIndex,
+    leaf_bytes,
     segment_key,
 )
 from headrace.store.tensors.safetensors_header import SUFFIX, tensors_of
@@ -175,7 +175,8 @@ def _cut_file(path: Path, number: int, file: IndexedFile) -> Iterator[Cut]:
 def _cut(body: memoryview, number: int, offset: int, num_bytes: int) -> Cut:
     view = body[offset : offset + num_bytes]
     digest = blake3(view).hexdigest()
-    leaves = [blake3(view[start : start + LEAF_BYTES]).hexdigest() for start in range(0, num_bytes, LEAF_BYTES)]
+    each = leaf_bytes(num_bytes)
+    leaves = [blake3(view[start : start + each]).hexdigest() for start in range(0, num_bytes, each)]
     return Cut(
         file=number,
         offset=offset,

@@ -12,10 +12,11 @@ from blake3 import blake3
 from headrace.errors import HandoffCorrupt
 from headrace.store.node_cache import NodeCache
 from headrace.store.sparse_file import SparseFile, marked_pieces
-from headrace.store.tensors.index import INDEX, Leaf
+from headrace.store.tensors.index import INDEX, LEAF_BYTES, Leaf
 
-# Long enough that a request's fixed cost is small, short enough that twelve at once take about 100 MiB.
-REQUEST_BYTES = 8 * 1024 * 1024
+# So long that a request's fixed cost is small.
+REQUEST_BYTES = 4 * 1024 * 1024
+_NUM_SHORT = 48
 # A file system shares whole blocks alone.
 _BLOCK_BYTES = 4096
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -44,8 +45,10 @@ def joined(leaves: Iterable[Leaf], here: Mapping[Leaf, tuple[Path, int]] | None 
     """Joins neighbours up to a request's length, in the order given.
 
     Args: here: where on this node the leaves lie; None: they come from elsewhere, and neither path nor start count.
+        Then the first requests are short, so that the first layers do not share the link with much that comes later.
     """
     group: list[Leaf] = []
+    num_short = 0 if here else _NUM_SHORT
 
     def source(leaf: Leaf) -> tuple[object, int]:
         return here[leaf] if here else (leaf.segment, leaf.at)
@@ -60,9 +63,10 @@ def joined(leaves: Iterable[Leaf], here: Mapping[Leaf, tuple[Path, int]] | None 
             (place, start), (last_place, last_start) = source(leaf), source(last)
             adjoins = (leaf.file, leaf.offset) == (last.file, last.offset + last.num_bytes)
             follows = (place, start) == (last_place, last_start + last.num_bytes)
-            if not (adjoins and follows) or sum(one.num_bytes for one in group) + leaf.num_bytes > REQUEST_BYTES:
+            longest = LEAF_BYTES if num_short else REQUEST_BYTES
+            if not (adjoins and follows) or sum(one.num_bytes for one in group) + leaf.num_bytes > longest:
                 yield made()
-                group = []
+                group, num_short = [], max(0, num_short - 1)
         group.append(leaf)
     if group:
         yield made()

@@ -27,7 +27,7 @@ from headrace.store.sealed_directory import (
 )
 from headrace.store.small_objects import PassedOver
 from headrace.store.tensors import packing
-from headrace.store.tensors.index import LEAF_BYTES, segment_key
+from headrace.store.tensors.index import leaf_bytes, segment_key
 from headrace.store.tensors.safetensors_header import tensors_of
 from tests.store.tensors.weights_builder import (
     CountingStore,
@@ -219,7 +219,9 @@ def test_a_tensor_longer_than_a_leaf_or_a_segment_is_cut(
     digest = seal_directory(store, source, clock=clock).digest
     index = read_index(store, index_directory(store, digest, clock=clock))
     long = index.tensors["lm_head"]
-    assert [piece.num_bytes for piece in long.pieces()] == [LEAF_BYTES, 700 * 500 * 4 - LEAF_BYTES]
+    lengths = [piece.num_bytes for piece in long.pieces()]
+    assert (lengths[:-1], sum(lengths)) == ([192 * 1024] * 7, 700 * 500 * 4)
+    assert [leaf_bytes(num_bytes) for num_bytes in (1, 2**21, 2**23, 2**40)] == [2**16, 2**18, 2**20, 2**20]
     assert len(index.segments) == 4 + 1
     monkeypatch.setattr(store, "local_directory", lambda prefix: pytest.fail("whole files are fetched"))
     assert sha256_of_files(open_directory(store, digest, clock=clock)) == sha256_of_files(source)
