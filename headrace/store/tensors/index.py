@@ -2,7 +2,7 @@
 
 The files' bytes are cut into *runs*: a tensor, or what lies between tensors (headers, whole files of other kinds). A
 run lies in one *segment*, an object of the store of about 64 MiB that several versions share; a run that a sibling has
-too is found by its digest, and stored once. A run is checked leaf by leaf (1 MiB, or an eighth of a run below 8 MiB), so
+too is found by its digest, and stored once. A run is checked leaf by leaf (1 MiB, or an eighth of a shorter run), so
 that a slice of it can be fetched from anybody and believed.
 
 The index knows nothing of models but names: tensors of layer 7 are those with `.7.` in their name.
