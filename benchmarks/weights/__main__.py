@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.measuring import by_commas, parser_of, require_peers, some_of, whole
 from benchmarks.parts import Outcome, run_parts
 from benchmarks.weights import fetching, local_load, wrong_tensors
-from benchmarks.weights.site import Given
+from benchmarks.weights.slow_store import Given
 
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "local_load": local_load.run,

@@ -19,7 +19,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.parts import Outcome
 from benchmarks.weights.models import is_trained_by_the_demo, of_size, smollm2, write_model
-from benchmarks.weights.site import Given, Site, running_site
+from benchmarks.weights.slow_store import Given, Site, running_site
 
 Costs = dict[str, list[dict[str, Any]]]
 

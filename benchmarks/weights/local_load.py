@@ -25,7 +25,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.parts import Outcome
 from benchmarks.weights.models import of_size, write_model
-from benchmarks.weights.site import Given
+from benchmarks.weights.slow_store import Given
 
 _BLOCK_BYTES = 8 * 1024 * 1024
 _NUM_THREADS = 4

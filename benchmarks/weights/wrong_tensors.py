@@ -22,7 +22,7 @@ from benchmarks.measuring import Child, at_least, at_most, files_below, print_ta
 from benchmarks.parts import Outcome
 from benchmarks.weights.client import anonymous_bytes, store_of
 from benchmarks.weights.models import llama, write_model
-from benchmarks.weights.site import Given
+from benchmarks.weights.slow_store import Given
 
 _PLACES = ("kill", "cache", "kill", "neighbour", "kill", "store")
 _MEMORY_MIB_MAX = 256

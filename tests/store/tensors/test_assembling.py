@@ -14,6 +14,7 @@ import pytest
 from headrace.errors import HandoffCorrupt, InvalidInput, StoreOutage
 from headrace.store.indexing import index_directory
 from headrace.store.local import LocalStore
+from headrace.store.objects import new_nonce
 from headrace.store.sealed_directory import find_index, open_directory, read_index, seal_directory
 from headrace.store.tensor_reading import TensorReader
 from headrace.store.tensors import sources
@@ -32,7 +33,10 @@ CHANGED = "model.layers.1.mlp.weight"
 
 
 class Weights:
-    def __init__(self, root: Path, store: CountingStore) -> None:
+    """Two siblings, sealed and indexed."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = store = CountingStore(root / "remote")
         tensors = make_tensors(layers=2, rows=ROWS, columns=COLUMNS)
         self.tensors = tensors
         self.sources = [
@@ -47,15 +51,15 @@ class Weights:
         assert sha256_of_files(directory) == sha256_of_files(self.sources[number])
 
 
-@pytest.fixture
-def weights(tmp_path: Path, remote: CountingStore) -> Weights:
-    return Weights(tmp_path, remote)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return Weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
-def node(remote: CountingStore, weights: Weights) -> CountingStore:
+def node(weights: Weights) -> CountingStore:
     """A node that has nothing yet."""
-    return remote.on("fresh")
+    return weights.store.on(new_nonce())
 
 
 def test_a_sibling_of_what_the_node_has_is_fetched_in_part(node: CountingStore, weights: Weights) -> None:
@@ -70,7 +74,7 @@ def test_what_is_here_is_not_fetched_again(node: CountingStore, weights: Weights
     first = open_directory(node, weights.digests[0])
     fetched = node.fetched
     inodes = {path.name: path.stat().st_ino for path in first.iterdir()}
-    again = open_directory(node.on("fresh"), weights.digests[0])
+    again = open_directory(node.on(node.node), weights.digests[0])
     assert {path.name: path.stat().st_ino for path in again.iterdir()} == inodes
     assert node.fetched == fetched
 
@@ -117,7 +121,7 @@ def test_a_bit_that_flips_on_the_way_is_fetched_again_and_twice_is_an_error(
     weights.check(open_directory(node, weights.digests[1]), 1)  # the whole files are still there
     sealed = find_index(node, weights.digests[1])
     assert sealed
-    other = node.on("third")
+    other = node.on(new_nonce())
     monkeypatch.setattr(other, "read_ranges", flipped)
     with (
         pytest.raises(HandoffCorrupt, match=r"segments/.* is damaged: its \d+ bytes at \d+ are not those of weights"),
@@ -150,7 +154,7 @@ def test_an_outage_is_told_and_the_next_try_goes_on_where_it_was(
 
 def test_a_rank_fetches_its_slices_alone(node: CountingStore, weights: Weights) -> None:
     for rank in range(4):
-        store = node.on(f"rank{rank}")
+        store = node.on(new_nonce())
         with TensorReader(store, weights.digests[0], rank=rank, num_ranks=4) as reader:
             for name, body in reader:
                 expected = np.array_split(weights.tensors[name], 4)[rank]
