@@ -50,10 +50,15 @@ def run(given: Given, root: Path) -> Outcome:
     store.delete_prefix(whole.key)
     directory = open_directory(store, digest)
     num_bytes = num_bytes_below(directory)
-    loaders = ["headrace", "safetensors", *(peer for peer in given.peers if peer in ("runai", "fastsafetensors"))]
+    loaders: list[str] = [
+        "headrace",
+        "safetensors",
+        *(peer for peer in given.peers if peer in ("runai", "fastsafetensors")),
+    ]
     walls: dict[tuple[str, str], list[float]] = {}
     for heat in ("cold", "warm"):
-        for _, name in in_turns(f"local_load {heat}", _RUNS, [*loaders, *(["O_DIRECT"] if heat == "cold" else [])]):
+        cases: list[str] = [*loaders, "O_DIRECT"] if heat == "cold" else loaders
+        for _, name in in_turns(f"local_load {heat}", _RUNS, cases):
             if heat == "cold":
                 drop_from_page_cache(root)
             else:

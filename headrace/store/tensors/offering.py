@@ -109,7 +109,6 @@ class _Server(ThreadingHTTPServer):
 class _Offer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _SILENT_SECONDS
-    server: _Server
 
     def do_GET(self) -> None:
         path, asked = _PATH.fullmatch(self.path), _RANGE.fullmatch(self.headers.get("Range", ""))
@@ -122,6 +121,7 @@ class _Offer(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             return
         seconds = min(int(wait[1]), _WAIT_SECONDS_MAX) if wait else 0
+        assert isinstance(self.server, _Server)
         descriptor = self.server.open_range(path[1], path[2], int(path[3]), start, end, seconds)
         if descriptor is None:
             self._refuse(HTTPStatus.NOT_FOUND)

@@ -125,7 +125,10 @@ class TensorsBesideCollectors(Actors):
 
     @rule()
     def start_collector(self) -> None:
-        self.act(lambda store: collect(store, self.clock, self.plan(store)))
+        def collect_once(store: Any) -> None:
+            collect(store, self.clock, self.plan(store))
+
+        self.act(collect_once)
 
     def plan(self, store: Any) -> Any:
         named = Answer(named=[Named(key=directory_key(self.digests["named"]), reason="somebody names them")])
