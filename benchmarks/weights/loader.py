@@ -26,11 +26,6 @@ def _tensors(task: dict[str, Any]) -> list[Any]:
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([str(path) for path in paths])
             return [tensor.clone() for _, tensor in streamer.get_tensors()]
-    if task["how"] == "fastsafetensors":
-        from fastsafetensors import fastsafe_open  # pyright: ignore[reportMissingImports] (a peer)
-
-        with fastsafe_open([str(path) for path in paths], nogds=True, device="cpu") as opened:
-            return [opened.get_tensor(name).clone() for name in opened.keys()]  # noqa: SIM118 (no mapping)
     return [tensor for path in paths for tensor in load_file(path).values()]
 
 
