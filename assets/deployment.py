@@ -7,10 +7,11 @@ from assets.generation import SITE
 from assets.partitions import model_recipes
 from headrace.handoff.versions import Handoff
 from headrace.registry.model_versions import to_table
-from headrace.registry.registration import register_model
+from headrace.registry.registration import index_weights, register_model
 from headrace.training.recipe import SFT
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.stages import DEPLOYMENT
+from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from resources.training import TrainingResource
 
@@ -19,6 +20,7 @@ from resources.training import TrainingResource
 def registered_version(
     context: dg.AssetExecutionContext,
     registry: RegistryResource,
+    store: StoreResource,
     training: TrainingResource,
     base_model: pa.Table,
     trained_model: Handoff,
@@ -40,6 +42,7 @@ def registered_version(
         config=recipe.to_body(),
         input_versions=trained_model.manifest.input_versions,
     )
+    index_weights(store.objects(), rows)
     *bases, trained = rows
     return dg.MaterializeResult(
         value=to_table(rows),

@@ -97,12 +97,14 @@ class Child:
             env={**os.environ, **(environment or {})},
         )
 
-    def wait_for(self, word: str) -> None:
-        """Until the child prints `word` on a line of its own."""
+    def wait_for(self, word: str) -> list[str]:
+        """Until the child prints `word` on a line of its own; what it said before."""
         assert self._process.stdout
+        said: list[str] = []
         for line in self._process.stdout:
             if line.strip() == word:
-                return
+                return said
+            said.append(line.strip())
         self.result()
         raise ChildFailed(f"Benchmark process {self._name} ended before it said {word!r}.")
 
@@ -131,6 +133,15 @@ class Child:
             cpu_seconds=_children_cpu_seconds() - self._children_cpu,
             wall_seconds=time.perf_counter() - self._started,
         )
+
+    def end(self) -> None:
+        """Ends its input, and waits for it: a server's way to be told."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def kill(self) -> None:
         self._process.kill()

@@ -114,8 +114,8 @@ app.add_typer(
 )
 app.add_typer(
     group_of(
-        "Registered models: which versions there are, where their files lie, a copy of them.",
-        *(models.ls, models.show, models.export),
+        "Registered models: which versions there are, where their files lie, a copy of them, what they share.",
+        *(models.ls, models.show, models.export, models.index),
     ),
     name="model",
 )

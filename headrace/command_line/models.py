@@ -1,12 +1,13 @@
-"""`headrace model`: registered versions, how to load one, and a copy of its files."""
+"""`headrace model`: registered versions, how to load one, a copy of its files, and what versions share."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.command_line.bodies.models import ModelsBody, ShownModelBody
+from headrace.command_line.bodies.models import IndexBody, IndexedWeightsBody, ModelsBody, ShownModelBody
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.keys import HELDOUT_LOSS
@@ -30,9 +31,11 @@ def ls(
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
 
-    found = [one for one in _registered(open_objects(context, store)) if name in (None, one.model_name)]
+    objects = open_objects(context, store)
+    found = [one for one in _registered(objects) if name in (None, one.model_name)]
+    indexed = _indexed(objects, found)
     if as_json:
-        print_json(ModelsBody(models=tuple(found)))
+        print_json(ModelsBody(models=tuple(found), indexed=tuple(indexed.values())))
         return
     if not found:
         say("No model is registered yet: headrace run does so with a campaign's weights, a recipe's training too.")
@@ -44,10 +47,16 @@ def ls(
             one.recipe,
             _measured(one),
             one.weights_digest[:12],
+            _own_bytes(indexed.get(one.weights_digest)),
         ]
         for one in found
     ]
-    print_table(["MODEL", "KIND", "RECIPE", "HELD-OUT LOSS", "WEIGHTS"], rows, right=["HELD-OUT LOSS"])
+    columns = ["MODEL", "KIND", "RECIPE", "HELD-OUT LOSS", "WEIGHTS", "OWN BYTES"]
+    if not indexed:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_table(columns, rows, right=["HELD-OUT LOSS", "OWN BYTES"] if indexed else ["HELD-OUT LOSS"])
+    if indexed:
+        say(_saved_sentence([*indexed.values()]))
 
 
 @examples("headrace model show smollm2-135m:2")
@@ -104,6 +113,74 @@ def export(
             shutil.copyfile(file, copied)
     num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     say(f"{directory}: {bytes_text(num_bytes)} of {found.model_name}:{found.version}.", error=True)
+
+
+@examples("headrace model index --all", "headrace model index smollm2-135m:2")
+def index(
+    context: typer.Context,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[NAME:VERSION]", help="A registered version; NAME alone: the newest.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every registered version that is sealed here.")] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a version's tensors into segments that versions share, so that what they have in common is stored once.
+
+    What is handed out, and its digest, stays the same. The whole files stay too, until `headrace gc` takes them, once
+    nobody has opened them for a day. In a remote store, registration does this by itself.
+    """
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import print_json
+    from headrace.store.indexing import index_directory
+    from headrace.store.sealed_directory import find_directory
+
+    if every == (version is not None):
+        raise InvalidInput("Name one version, or pass --all for every registered one.")
+    objects = open_objects(context, store)
+    chosen = _registered(objects) if every else [_find(objects, version or "")]
+    for digest in dict.fromkeys(one.weights_digest for one in chosen):
+        # Of all, those whose files were collected are passed over.
+        if not every or find_directory(objects, digest):
+            index_directory(objects, digest)
+    indexed = tuple(_indexed(objects, chosen).values())
+    if as_json:
+        print_json(IndexBody(indexed=indexed))
+        return
+    say(_saved_sentence(indexed) if indexed else "Nothing is sealed here to be indexed.")
+
+
+def _indexed(objects: "ObjectStore", models: "list[ModelVersion]") -> dict[str, IndexedWeightsBody]:
+    """By digest of the weights, those of these versions that are indexed."""
+    from dataclasses import asdict
+
+    from headrace.store.indexing import saved
+    from headrace.store.small_objects import PassedOver
+
+    wanted = {one.weights_digest for one in models}
+    return {
+        digest: IndexedWeightsBody(weights_digest=digest, **asdict(one))
+        for digest, one in saved(objects, damaged=PassedOver()).items()
+        if digest in wanted
+    }
+
+
+def _own_bytes(indexed: IndexedWeightsBody | None) -> str:
+    from headrace.command_line.output import bytes_text
+
+    return f"{bytes_text(indexed.own_bytes)} of {bytes_text(indexed.num_bytes)}" if indexed else "not indexed"
+
+
+def _saved_sentence(indexed: Sequence[IndexedWeightsBody]) -> str:
+    from headrace.command_line.output import bytes_text, counted
+
+    num_bytes, own = sum(one.num_bytes for one in indexed), sum(one.own_bytes for one in indexed)
+    count = counted(len(indexed), "indexed directory", "indexed directories")
+    share = 1 - own / max(num_bytes, 1)
+    lines = [f"{count} of weights: {bytes_text(own)} in place of {bytes_text(num_bytes)}, {share:.1%} saved."]
+    if whole := sum(one.num_bytes for one in indexed if one.has_whole_files):
+        lines.append(f"Whole files of {bytes_text(whole)} are there too: headrace gc takes them.")
+    return " ".join(lines)
 
 
 def _measured(model: "ModelVersion") -> str:

@@ -17,7 +17,7 @@ from headrace.keys import digest_text
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion, to_table
 from headrace.registry.registered import BASE_VERSION
-from headrace.registry.registration import register_base
+from headrace.registry.registration import index_weights, register_base
 from headrace.store.objects import canonical_json
 from headrace.store.sealed_directory import seal_directory
 
@@ -79,6 +79,7 @@ def register_bases(
             weights = seal_directory(handoffs.objects, directory)
             rows.append(register_base(registry, model_name=role.model, weights=weights, source=role.weights))
             digests[label] = weights.digest
+    index_weights(handoffs.objects, rows)
     handoffs.publish(
         BASE_VERSION,
         name,

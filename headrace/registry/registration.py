@@ -4,7 +4,7 @@ They become versions of one registered model, the base first, so that a rollout 
 Registering again changes nothing: a version is found by its weights' digest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from headrace.errors import InvalidInput
 from headrace.keys import HELDOUT_LOSS
 from headrace.registry.mlflow_models import ModelRegistry
 from headrace.registry.model_versions import ModelVersion
-from headrace.store.objects import canonical_json
+from headrace.store.indexing import index_directory
+from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import SealedDirectory
 
 
@@ -120,6 +121,20 @@ def register_base(registry: ModelRegistry, *, model_name: str, weights: SealedDi
         mlflow_run_id=run_id,
         registered_at=registered.registered_at,
     )
+
+
+def index_weights(objects: ObjectStore, rows: Iterable[ModelVersion]) -> None:
+    """Puts the tensors of registered weights into segments that versions share, in a remote store.
+
+    A store on this machine is opened where it lies; there `headrace model index` does it, for who wants the space.
+
+    Raises:
+        HandoffMissing: weights are not sealed in this store.
+        HandoffCorrupt: they are damaged.
+    """
+    if objects.checks_what_it_fetches:
+        for digest in dict.fromkeys(row.weights_digest for row in rows):
+            index_directory(objects, digest)
 
 
 def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evaluated]:

@@ -1,36 +1,29 @@
-"""Remote objects of which a node keeps only the requested bytes: sparse files, and marks for the bytes that are there.
+"""Remote objects of which a node keeps only the requested bytes, in sparse files (`headrace.store.sparse_file`).
 
-A mark is a line that is appended after a segment's bytes were written and compared with their digest. A filler that is
-killed leaves bytes without a mark; nobody reads them, and the next filler overwrites them. Fillers of one object take
-turns (the kernel releases a dead filler's lock), so bytes that a reader may have mapped are never written again. Marks
-from an earlier boot, or older than the file's last write, count only after the bytes were checked again.
+Fillers of one object take turns (the kernel releases a dead filler's lock), so bytes that a reader may have mapped are
+never written again.
 """
 
-import fcntl
-import os
 import re
-import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
 from headrace.errors import HandoffCorrupt, InvalidInput
-from headrace.store.node_cache import NodeCache, boot_identity
+from headrace.store.node_cache import NodeCache
 from headrace.store.objects import Segment
+from headrace.store.sparse_file import SparseFile
 
 # Yields the requested bytes of one object, first to last: (offset, num_bytes).
 Fetch = Callable[[int, int], Iterable[memoryview]]
 
 # So long that a request's fixed cost is negligible, so short that several share one object of 64 MiB.
 REQUEST_BYTES = 16 * 1024 * 1024
-_READ_BYTES = 256 * 1024
-_MARK = re.compile(r"([0-9a-f]{32}) (\d+) (\d+) ([0-9a-f]{32})")
 _DIGEST = re.compile(r"[0-9a-zA-Z._-]{1,128}")
 
 
@@ -61,7 +54,7 @@ def fill_segments(
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"The digest of {uri} must be 1 to 128 letters, digits, '.', '_' or '-', got {digest!r}.")
     with cache.entry(f"part-{digest}-{num_bytes}") as directory:
-        file = _SparseFile(directory, num_bytes)
+        file = SparseFile(directory / "data", directory / "marks", num_bytes, hasher=xxhash.xxh3_128)
         try:
             file.settle_doubts()
             if missing := file.missing(segments):
@@ -76,7 +69,7 @@ def fill_segments(
         return file.path
 
 
-def _fetch_all(file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]) -> None:
+def _fetch_all(file: SparseFile, uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]) -> None:
     damaged = _fetch_once(file, uri, fetch, threads, missing)
     if damaged:
         damaged = _fetch_once(file, uri, fetch, threads, damaged)
@@ -89,9 +82,7 @@ def _fetch_all(file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, m
         )
 
 
-def _fetch_once(
-    file: "_SparseFile", uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]
-) -> list[Segment]:
+def _fetch_once(file: SparseFile, uri: str, fetch: Fetch, threads: Executor, missing: list[Segment]) -> list[Segment]:
     """Returns the segments that came in damaged; marks the others as they come."""
     damaged: list[Segment] = []
     cut = [segment for segment in missing if segment.num_bytes > REQUEST_BYTES]
@@ -139,7 +130,7 @@ def _plan(missing: list[Segment]) -> Iterator[tuple[_Request, Segment | None]]:
     yield from flush()
 
 
-def _receive(file: "_SparseFile", uri: str, fetch: Fetch, request: _Request) -> list[str]:
+def _receive(file: SparseFile, uri: str, fetch: Fetch, request: _Request) -> list[str]:
     """Writes the bytes as they come; returns the whole segments' digests, taken while the CPU's cache has the bytes."""
     ends = [segment.offset + segment.num_bytes for segment in request.segments]
     digests: list[str] = []
@@ -180,91 +171,3 @@ def run_all(threads: Executor, works: list[Callable[[], None]]) -> None:
         for future in futures:
             future.cancel()
         wait_for(futures)
-
-
-class _SparseFile:
-    def __init__(self, directory: Path, num_bytes: int) -> None:
-        self.path = directory / "data"
-        self._marks_path = directory / "marks"
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._marks = os.open(self._marks_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        if os.fstat(self._descriptor).st_size != num_bytes:
-            os.ftruncate(self._descriptor, num_bytes)
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        os.close(self._marks)
-
-    @contextmanager
-    def turn(self, offset: int, num_bytes: int) -> Iterator[None]:
-        """Keeps every other filler on this node, also in this process, from these bytes."""
-        self._lock(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, offset, num_bytes)
-        try:
-            yield
-        finally:
-            self._lock(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, offset, num_bytes)
-
-    def settle_doubts(self) -> None:
-        """Compares all marked bytes with their digests if the file was written to after its last mark.
-
-        A killed filler wrote then, or a process that must not write here. New marks would hide that from the next
-        check.
-        """
-        if self._is_doubtful():
-            with self.turn(0, 0):  # locks to the end of the file: no filler runs
-                if self._is_doubtful():
-                    marked = [segment for segment in self._marked() if self.digest(segment) == segment.xxh3_128]
-                    os.ftruncate(self._marks, 0)
-                    self.mark(marked)
-
-    def missing(self, segments: Sequence[Segment]) -> list[Segment]:
-        """The segments without a trustworthy mark, in the file's order, each once."""
-        marked = self._marked()
-        found, again = [], []
-        for segment in sorted(set(segments), key=lambda segment: (segment.offset, segment.num_bytes)):
-            boot = marked.get(segment)
-            if boot == boot_identity():
-                continue
-            (again if boot and self.digest(segment) == segment.xxh3_128 else found).append(segment)
-        self.mark(again)
-        return found
-
-    def _is_doubtful(self) -> bool:
-        marks = os.fstat(self._marks)
-        return marks.st_size > 0 and os.fstat(self._descriptor).st_mtime_ns > marks.st_mtime_ns
-
-    def _marked(self) -> dict[Segment, str]:
-        """Maps each marked segment to the boot of its last mark."""
-        marked = {}
-        for line in os.pread(self._marks, os.fstat(self._marks).st_size, 0).decode("ascii", "replace").splitlines():
-            if match := _MARK.fullmatch(line):  # a writer killed in the middle leaves a partial line
-                boot, offset, num_bytes, digest = match.groups()
-                marked[Segment(offset=int(offset), num_bytes=int(num_bytes), xxh3_128=digest)] = boot
-        return marked
-
-    def mark(self, segments: Sequence[Segment]) -> None:
-        if segments:
-            boot = boot_identity()
-            lines = [f"{boot} {one.offset} {one.num_bytes} {one.xxh3_128}\n" for one in segments]
-            os.write(self._marks, "".join(lines).encode())
-
-    def write(self, body: memoryview, offset: int) -> None:
-        while body:
-            num_written = os.pwrite(self._descriptor, body, offset)
-            body, offset = body[num_written:], offset + num_written
-
-    def digest(self, segment: Segment) -> str:
-        digest, buffer = xxhash.xxh3_128(), bytearray(min(_READ_BYTES, segment.num_bytes))
-        position, end = segment.offset, segment.offset + segment.num_bytes
-        while position < end:
-            view = memoryview(buffer)[: end - position]
-            num_read = os.preadv(self._descriptor, [view], position)
-            if not num_read:
-                break
-            digest.update(view[:num_read])
-            position += num_read
-        return digest.hexdigest()
-
-    def _lock(self, command: int, kind: int, offset: int, num_bytes: int) -> None:
-        # struct flock: type, whence, start, length, pid (0 for locks of an open file, which threads do not share).
-        fcntl.fcntl(self._descriptor, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, num_bytes, 0))

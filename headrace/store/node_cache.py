@@ -48,11 +48,18 @@ class _Occupant:
 
 
 class NodeCache:
-    """`num_bytes_max`: entries in use may exceed it for a while; they are never removed."""
+    """`num_bytes_max`: entries in use may exceed it for a while; they are never removed. `offered_at`: this node's
+    address, `HOST` or `HOST:PORT`, at which its processes offer tensors to other nodes; None: they do not."""
 
     def __init__(
-        self, directory: Path, num_bytes_max: int = DEFAULT_BYTES_MAX, *, grace_seconds: float = _GRACE_SECONDS
+        self,
+        directory: Path,
+        num_bytes_max: int = DEFAULT_BYTES_MAX,
+        *,
+        grace_seconds: float = _GRACE_SECONDS,
+        offered_at: str | None = None,
     ) -> None:
+        self.offered_at = offered_at
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100 (`Path.absolute` keeps `..`)
         self.num_bytes_max = num_bytes_max
         self._grace_seconds = grace_seconds

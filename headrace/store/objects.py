@@ -37,6 +37,10 @@ class Segment:
     num_bytes: int
     xxh3_128: str
 
+    @property
+    def digest(self) -> str:
+        return self.xxh3_128
+
 
 class PartWriter(Protocol):
     """An open part, with the methods that Arrow and `shutil` need of a file that is written from front to back."""

@@ -11,6 +11,10 @@ from headrace.store.local import LocalStore
 from headrace.store.node_cache import DEFAULT_BYTES_MAX, NodeCache
 from headrace.store.objects import ObjectStore
 
+NEIGHBOURS_VARIABLE = "HEADRACE_NEIGHBOURS"
+"""This node's address, `HOST` or `HOST:PORT`, at which its processes offer indexed weights to other nodes; they ask
+theirs before the store. Not set: neither. Who reaches it may read weights whose digest they know."""
+
 
 def open_store(
     url: str, *, cache: Path | None = None, cache_bytes: int | None = None, patience_seconds: float = 60.0
@@ -76,4 +80,7 @@ def _open_cache(directory: Path | None, num_bytes_max: int | None) -> NodeCache:
     env = os.environ.get
     user = Path(env("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace"
     limit = num_bytes_max or cache_bytes_of(env("HEADRACE_CACHE_BYTES"))
-    return NodeCache(directory or Path(env("HEADRACE_CACHE") or user), limit)
+    offered_at = env(NEIGHBOURS_VARIABLE) or None
+    if offered_at and not re.fullmatch(r"[0-9A-Za-z.-]+(:[0-9]{1,5})?", offered_at):
+        raise InvalidInput(f"{NEIGHBOURS_VARIABLE} must be HOST or HOST:PORT of this node, got {offered_at!r}.")
+    return NodeCache(directory or Path(env("HEADRACE_CACHE") or user), limit, offered_at=offered_at)

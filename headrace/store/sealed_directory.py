@@ -8,6 +8,10 @@ Garbage collection (`headrace.store.sealed_collecting`) deletes only the files. 
 a note beside it. Files that are sealed again get a manifest with the next number, so no key that a collector decided on
 ever returns. Sealing or opening a directory keeps it for a day, so there is time to name it.
 
+A sealing holds whole files, or their tensors in segments that versions share: then an index lies where the files would
+(`headrace.store.tensors`), and each node puts the files together (decision 37). Indexing makes the sealing with the
+next number, beside the one with whole files; what is handed out, and its digest, is the same.
+
 Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
 and a hard link would carry that into the store. The price is the disk space of one copy.
 """
@@ -15,9 +19,9 @@ and a hard link would carry that into the store. The price is the disk space of 
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -35,6 +39,9 @@ from headrace.keys import digest_text
 from headrace.store.leases import hold_for
 from headrace.store.objects import ObjectStore, check_key, new_nonce
 from headrace.store.small_objects import Kind, create_object, read_object
+from headrace.store.tensors.assembling import assembled
+from headrace.store.tensors.index import INDEX, INDEX_NAME, TensorIndex
+from headrace.store.tensors.packing import hold_segments
 from headrace.store.tombstones import NOTE
 from headrace.store.verified import verified_once
 
@@ -57,6 +64,7 @@ class _Manifest:
     files: tuple[SealedFile, ...]
     attributes: Mapping[str, str] = field(default_factory=dict)
     format_version: int = 1
+    holds: Literal["files", "tensors"] = "files"
 
     def __post_init__(self) -> None:
         for path in (self.key, *(file.name for file in self.files)):
@@ -82,6 +90,9 @@ class SealedDirectory:
     num_bytes: int
     files: tuple[SealedFile, ...]
     attributes: dict[str, str]
+    number: int
+    # Below `key` is the index of their tensors, and the files are put together on each node.
+    is_indexed: bool = False
 
     @property
     def nonce(self) -> str:
@@ -107,7 +118,7 @@ def seal_directory(
     files, clock = _scan(directory), clock or SystemClock()
     digest = _address(kind, files)
     while True:
-        number, is_damaged = _newest_number(store, kind, digest), False
+        number, is_damaged, unusable = newest_number(store, kind, digest), False, None
         try:
             sealed = _find(store, kind, digest, number)
         except FormatTooNew:
@@ -115,10 +126,12 @@ def seal_directory(
         except HandoffCorrupt:
             # Nobody knows what it lists: the files are written anew beside it.
             sealed, is_damaged = None, True
-        if sealed and _is_held(store, sealed, clock):
-            _repair(store, directory, sealed)
-            return sealed
-        if sealed:
+        if sealed and is_held(store, sealed, clock):
+            if _repair(store, directory, sealed):
+                return sealed
+            # Given up when the files are sealed beside it.
+            unusable, number = sealed, next_number(store, kind, digest, number)
+        elif sealed:
             continue  # a collector has it: use the next number
         nonce = new_nonce()
         prefix = parts_prefix(kind, nonce)
@@ -128,12 +141,15 @@ def seal_directory(
         if is_damaged:
             store.delete(key)
         fields = _Manifest(kind=kind, digest=digest, key=prefix, files=tuple(files), attributes=dict(attributes or {}))
-        created = create_object(store, key, MANIFEST, fields, nonce=nonce)
+        created = create_object(store, key, MANIFEST, _body(fields), nonce=nonce)
         made = _checked(store, created.value, kind, digest, number)
         if not created.won:
             store.delete_prefix(prefix)
+        if unusable:
+            give_up_sealing(store, unusable, clock)
+            continue
         # False if this process was stopped for a day: then a collector may have deleted what it wrote.
-        if _is_held(store, made, clock):
+        if is_held(store, made, clock):
             return made
 
 
@@ -152,12 +168,12 @@ def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> S
     Raises:
         HandoffCorrupt: its manifest is damaged, or is not this directory's.
     """
-    return _find(store, kind, digest, _newest_number(store, kind, digest))
+    return _find(store, kind, digest, newest_number(store, kind, digest))
 
 
 def was_collected(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> bool:
     """Whether garbage collection deleted it, and nobody sealed it again."""
-    number = _newest_number(store, kind, digest)
+    number = newest_number(store, kind, digest)
     return number > 1 and not store.exists(manifest_key(kind, digest, number))
 
 
@@ -171,22 +187,98 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
         HandoffCollected: garbage collection deleted it.
         HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
     """
-    sealed = find_directory(store, digest, kind=kind)
-    if sealed is None and not was_collected(store, digest, kind=kind):
+    clock = clock or SystemClock()
+    while (sealed := find_directory(store, digest, kind=kind)) is not None:
+        # Whole files on this machine are opened where they lie; from elsewhere only what this node lacks is fetched.
+        indexed = _index_beside(store, sealed) if store.checks_what_it_fetches else None
+        if indexed and is_held(store, indexed, clock):
+            with suppress(HandoffCorrupt):  # the whole files are still there
+                return _opened(store, indexed)
+        # False: a collector has it, with a note, so the next look finds what follows it.
+        if is_held(store, sealed, clock):
+            return _opened(store, sealed)
+    if not was_collected(store, digest, kind=kind):
         raise HandoffMissing(
             f"No {kind} with digest {digest} are sealed in {store.uri(kind)}. Materialize the asset that makes them.",
             kind=kind,
             digest=digest,
         )
-    if sealed is None or not _is_held(store, sealed, clock or SystemClock()):
-        raise HandoffCollected(
-            f"The {kind} {digest[:12]} were garbage-collected: neither a rollout nor a kept version nor an alias named "
-            "them any more. Materialize the asset that makes them, or go on with a version set of newer ones.",
-            kind=kind,
-            digest=digest,
-        )
+    raise HandoffCollected(
+        f"The {kind} {digest[:12]} were garbage-collected: neither a rollout nor a kept version nor an alias named "
+        "them any more. Materialize the asset that makes them, or go on with a version set of newer ones.",
+        kind=kind,
+        digest=digest,
+    )
 
-    return _verified(store, sealed)
+
+def find_index(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:
+    """The sealing under this digest that holds tensors in segments; None: it was not indexed, or is gone.
+
+    Raises:
+        HandoffCorrupt: a manifest is damaged, or is not this directory's.
+    """
+    sealed = find_directory(store, digest, kind=kind)
+    return sealed if sealed is None or sealed.is_indexed else _index_beside(store, sealed)
+
+
+def _index_beside(store: ObjectStore, sealed: SealedDirectory) -> SealedDirectory | None:
+    """The sealing with the next number, if it holds the tensors of the same files."""
+    if sealed.is_indexed:
+        return None
+    following = _find(store, sealed.kind, sealed.digest, next_number(store, sealed.kind, sealed.digest, sealed.number))
+    return following if following and following.is_indexed else None
+
+
+def read_index(store: ObjectStore, sealed: SealedDirectory) -> TensorIndex:
+    """Raises: HandoffCorrupt: the index is missing, damaged, or not of these files."""
+    key = index_key(sealed.key)
+    try:
+        index = read_object(store, key, INDEX)
+    except ObjectMissing:
+        raise HandoffCorrupt(f"Tensor index {store.uri(key)} is missing. {_REMEDY}", key=key) from None
+    listed = [(file.name, file.num_bytes) for file in index.files]
+    if index.weights_digest != sealed.digest or listed != [(file.name, file.num_bytes) for file in sealed.files]:
+        raise HandoffCorrupt(
+            f"Tensor index {store.uri(key)} is not the one of {sealed.digest[:12]}. {_REMEDY}", key=key
+        )
+    return index
+
+
+def seal_index(store: ObjectStore, whole: SealedDirectory, index: TensorIndex, clock: Clock) -> SealedDirectory | None:
+    """Makes the sealing that holds tensors, beside the one with whole files. Its segments must be held.
+
+    Returns:
+        None: another process made one, or a collector has what was written: look again.
+    """
+    nonce = new_nonce()
+    prefix = parts_prefix(whole.kind, nonce)
+    hold_for(store, nonce, clock)
+    create_object(store, index_key(prefix), INDEX, index, nonce=nonce)
+    number = next_number(store, whole.kind, whole.digest, newest_number(store, whole.kind, whole.digest))
+    fields = _Manifest(
+        kind=whole.kind,
+        digest=whole.digest,
+        key=prefix,
+        files=whole.files,
+        attributes=whole.attributes,
+        holds="tensors",
+    )
+    key = manifest_key(whole.kind, whole.digest, number)
+    created = create_object(store, key, MANIFEST, _body(fields), nonce=nonce)
+    if not created.won:
+        store.delete_prefix(prefix)
+        return None
+    made = _checked(store, created.value, whole.kind, whole.digest, number)
+    # False if this process was stopped for a day: then a collector may have taken segments before the index named them.
+    if is_held(store, made, clock) and hold_segments(store, whole.kind, index, clock):
+        return made
+    give_up_sealing(store, made, clock)
+    return None
+
+
+def give_up_sealing(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> None:
+    """As if a collector had taken it: nobody finds it any more, and the next collection takes what it holds."""
+    create_object(store, collected_key(sealed.manifest_key), NOTE, {"collected_at": iso(clock.now())})
 
 
 def directory_key(digest: str, kind: str = WEIGHTS) -> str:
@@ -196,6 +288,10 @@ def directory_key(digest: str, kind: str = WEIGHTS) -> str:
 
 def parts_prefix(kind: str, nonce: str) -> str:
     return f"{kind}/parts/{nonce}"
+
+
+def index_key(prefix: str) -> str:
+    return f"{prefix}/{INDEX_NAME}"
 
 
 def manifest_key(kind: str, digest: str, number: int) -> str:
@@ -216,9 +312,14 @@ def read_sealing(store: ObjectStore, kind: str, digest: str, number: int) -> Sea
     return _checked(store, read_object(store, manifest_key(kind, digest, number), MANIFEST), kind, digest, number)
 
 
-def _newest_number(store: ObjectStore, kind: str, digest: str) -> int:
+def newest_number(store: ObjectStore, kind: str, digest: str) -> int:
     """The number of the valid sealing, or of the next one."""
-    number = 1
+    return next_number(store, kind, digest, 0)
+
+
+def next_number(store: ObjectStore, kind: str, digest: str, after: int) -> int:
+    """The lowest number above `after` that was not collected."""
+    number = after + 1
     while store.exists(collected_key(manifest_key(kind, digest, number))):
         number += 1
     return number
@@ -231,7 +332,7 @@ def _find(store: ObjectStore, kind: str, digest: str, number: int) -> SealedDire
         return None
 
 
-def _is_held(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> bool:
+def is_held(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> bool:
     """Whether the files stay for another day; if not, a collector has them, and its note exists."""
     note = collected_key(sealed.manifest_key)
     try:
@@ -279,8 +380,10 @@ def _copy(store: ObjectStore, directory: Path, file: SealedFile, key: str) -> No
             )
 
 
-def _verified(store: ObjectStore, sealed: SealedDirectory) -> Path:
+def _opened(store: ObjectStore, sealed: SealedDirectory) -> Path:
     """Raises: HandoffCorrupt: a file is missing, or differs from its digest."""
+    if sealed.is_indexed:
+        return assembled(store, sealed.kind, read_index(store, sealed))
 
     def verify() -> None:
         for file in _damaged(store, sealed):
@@ -296,10 +399,14 @@ def _verified(store: ObjectStore, sealed: SealedDirectory) -> Path:
     return directory
 
 
-def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> None:
+def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> bool:
+    """False: the sealing cannot be repaired; seal the files under the next number."""
     try:
-        _verified(store, sealed)
+        _opened(store, sealed)
     except HandoffCorrupt:
+        if sealed.is_indexed:
+            # Segments are shared: what is wrong with one is for each version to find.
+            return False
         staged = parts_prefix(sealed.kind, new_nonce())
         damaged = _damaged(store, sealed)
         # Copied and checked before anything is deleted: a source that fails costs nothing.
@@ -308,6 +415,7 @@ def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> Non
             store.delete(f"{sealed.key}/{file.name}")
             _copy(store, store.local_directory(staged), file, sealed.key)
         store.delete_prefix(staged)
+    return True
 
 
 def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
@@ -343,7 +451,17 @@ def _checked(store: ObjectStore, manifest: _Manifest, kind: str, digest: str, nu
         num_bytes=sum(file.num_bytes for file in manifest.files),
         files=manifest.files,
         attributes=dict(manifest.attributes),
+        number=number,
+        is_indexed=manifest.holds == "tensors",
     )
+
+
+def _body(manifest: _Manifest) -> dict[str, Any]:
+    """Without `holds` where it is the rule: sealings of whole files are spelt as they always were."""
+    body = asdict(manifest)
+    if manifest.holds == "files":
+        del body["holds"]
+    return body
 
 
 def _address(kind: str, files: Sequence[SealedFile]) -> str:

@@ -13,6 +13,8 @@ from headrace.serving import sessions
 from headrace.store import leases, sealed_directory, tombstones
 from headrace.store.chain import GIVEN_UP, MARK
 from headrace.store.small_objects import FORMAT, Kind
+from headrace.store.tensors import neighbours
+from headrace.store.tensors.index import INDEX, segment_key
 from headrace.training import attempts, checkpoints, heldout
 from headrace.user_files.json_schema import json_schema
 from headrace.version_sets import sets
@@ -55,6 +57,8 @@ def stored() -> list[Stored]:
         (tombstones.DECIDED, tombstone.decision_key),
         (tombstones.NOTE, sealed_directory.collected_key(weights)),
         (sealed_directory.MANIFEST, weights),
+        (INDEX, sealed_directory.index_key(sealed_directory.parts_prefix("weights", "NONCE"))),
+        (neighbours.OFFER, f"{neighbours.offers_prefix('weights', 'DIGEST')}/000001.json"),
         (sets.VERSION_SET, sets.set_key("ID")),
         (media_layout.LAYOUT, media_layout.layout_key(parts)),
         (notes.NOTE, layout.note_key(manifest)),
@@ -70,7 +74,8 @@ def others() -> list[tuple[str, str]]:
         (f"{parts}/part-00000.arrow", "One record batch of a version, as an Arrow file."),
         (media_layout.shard_key(parts, 0), "Many media items of a version."),
         (f"{claim_objects.batches_prefix('CLAIM_ID')}/b00000.arrow", "The rows of one micro-batch, committed."),
-        (f"{sealed_directory.parts_prefix('weights', 'NONCE')}/…", "The files of sealed weights."),
+        (f"{sealed_directory.parts_prefix('weights', 'NONCE')}/…", "The files of sealed weights, or their index."),
+        (segment_key("weights", "NONCE"), "Tensors of weights, end to end, which versions share."),
         (attempts.training_key("TRAINING_ID", checkpoints.PARTS, "NONCE") + "/…", "The files of a checkpoint."),
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
         (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals)."),

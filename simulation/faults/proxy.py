@@ -45,27 +45,28 @@ class Fault:
 class FaultProxy(socketserver.ThreadingTCPServer):
     """`faults`: planned faults of requests; in addition one request in `one_in` meets a drawn fault (0: none).
 
-    `requests`: all requests; `made`: the drawn faults.
+    `requests`: all requests; `made`: the drawn faults; `num_body_bytes`: how much was answered.
     """
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, target_endpoint: str, seed: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, target_endpoint: str, seed: int = 0, *, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Connection)
         host, _, port = target_endpoint.removeprefix("http://").partition(":")
         self.target = (host, int(port))
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.one_in = 0
         self.made: Counter[str] = Counter()
+        self.num_body_bytes = 0
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
     def add(self, kind: Failure, matches: Callable[[Request], bool] = lambda request: True, **more: Any) -> Fault:
         self.faults.append(Fault(kind, matches, **more))
@@ -75,6 +76,10 @@ class FaultProxy(socketserver.ThreadingTCPServer):
         with self._lock:
             self.requests.append(request)
             return self._told(request) or self._drawn(request)
+
+    def count(self, num_body_bytes: int) -> None:
+        with self._lock:
+            self.num_body_bytes += num_body_bytes
 
     def _told(self, request: Request) -> Fault | None:
         for fault in self.faults:
@@ -122,6 +127,7 @@ class _Connection(socketserver.StreamRequestHandler):
         if kind == "flip" and num_body_bytes:
             reply[-(num_body_bytes // 2) - 1] ^= 1
         self.wfile.write(reply)
+        proxy.count(len(reply) - reply.find(b"\r\n\r\n") - 4)
 
 
 def _read_head(stream: Any) -> bytes:
@@ -149,9 +155,9 @@ def _content_length(head: bytes) -> int:
 
 
 @contextmanager
-def fault_proxy(target_endpoint: str, seed: int = 0) -> Iterator[FaultProxy]:
-    """Runs in its own threads, on a free port of 127.0.0.1."""
-    proxy = FaultProxy(target_endpoint, seed)
+def fault_proxy(target_endpoint: str, seed: int = 0, *, host: str = "127.0.0.1") -> Iterator[FaultProxy]:
+    """Runs in its own threads, on a free port of `host`."""
+    proxy = FaultProxy(target_endpoint, seed, host=host)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()
     try:

@@ -12,6 +12,7 @@ from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from simulation.models import model_of
 from tests.command_line.builders import checked_json, run
+from tests.store.tensors.weights_builder import make_tensors, sibling_of, write_weights
 
 
 class Registered:
@@ -93,3 +94,34 @@ def test_a_picture_models_number_has_its_name_and_the_line_that_opens_it_is_of_d
     assert "taught_denoising_error 0.066" in run("model", "ls", store=tmp_path / "store").output
     shown = checked_json(run("model", "show", "brush", "--json", store=tmp_path / "store"), "model-show")
     assert shown["load"].startswith("diffusers.DiffusionPipeline.from_pretrained(")
+
+
+def test_indexed_versions_say_what_they_cost_beside_the_others(tmp_path: Path) -> None:
+    objects = LocalStore(tmp_path / "store")
+    tensors = make_tensors(layers=2)
+    sources = [
+        write_weights(tmp_path / "one", tensors),
+        write_weights(tmp_path / "two", sibling_of(tensors, "lm_head")),
+    ]
+    digests = [seal_directory(objects, source).digest for source in sources]
+    rows = [model_of("tiny", number + 1, weights_digest=digest) for number, digest in enumerate(digests)]
+    gone = model_of("tiny", 3, weights_digest="0" * 64)
+    HandoffStore(objects).publish("registered_version", "tiny.r", to_table([*rows, gone]), code_version="1", run_id="r")
+
+    def call(*arguments: str) -> Result:
+        return run("model", *arguments, store=tmp_path / "store")
+
+    assert "OWN BYTES" not in call("ls").output
+    assert "Name one version, or pass --all" in call("index").output
+    first = checked_json(call("index", "tiny:1", "--json"), "model-index")["indexed"]
+    assert [(one["weights_digest"], one["own_bytes"] == one["num_bytes"]) for one in first] == [(digests[0], True)]
+
+    told = call("index", "--all")
+
+    assert told.exit_code == 0, told.output
+    assert "2 indexed directories of weights: " in told.output
+    assert "Whole files of " in told.output
+    listed = checked_json(call("ls", "--json"), "model-ls")
+    assert sorted(one["own_bytes"] for one in listed["indexed"])[0] == 16 * 64 * 4
+    assert "OWN BYTES" in call("ls").output
+    assert "not indexed" in call("ls").output

@@ -14,7 +14,7 @@ import pytest
 import xxhash
 
 from headrace.errors import HandoffCorrupt, StoreUnavailable
-from headrace.store import cached_segments, node_cache
+from headrace.store import cached_segments, node_cache, sparse_file
 from headrace.store.cached_segments import fill_segments
 from headrace.store.node_cache import NodeCache
 from headrace.store.objects import Segment
@@ -120,7 +120,7 @@ def test_doubtful_marks_are_believed_only_after_a_look_at_the_bytes(
         file.write(b"\0\0")
     if how == "an earlier boot":
         os.utime(path, ns=(times, times))
-        monkeypatch.setattr(cached_segments, "boot_identity", lambda: "f" * 32)
+        monkeypatch.setattr(sparse_file, "boot_identity", lambda: "f" * 32)
     else:
         later = (path.parent / "marks").stat().st_mtime_ns + 1
         os.utime(path, ns=(later, later))

@@ -6,10 +6,32 @@ from headrace.registry.model_versions import ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)
+class IndexedWeightsBody:
+    """Weights whose tensors are in segments that versions share."""
+
+    weights_digest: str
+    num_bytes: int
+    """Of the files that are handed out."""
+    own_bytes: int
+    """Of them, in no index before this one, in the order of the digests: what it costs beside the others."""
+    has_whole_files: bool
+    """Whether the whole files are stored too; a collection takes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelsBody:
     """`headrace model ls --json`. Losses are nats per token, times seconds since the epoch."""
 
     models: tuple[ModelVersion, ...]
+    indexed: tuple[IndexedWeightsBody, ...] = ()
+    """Of the listed versions, each weights once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexBody:
+    """`headrace model index --json`."""
+
+    indexed: tuple[IndexedWeightsBody, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
