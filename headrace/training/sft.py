@@ -1,5 +1,6 @@
 """The objective of texts: a causal language model learns the completions of packed examples."""
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ class SftObjective:
 
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
+        self._store = store
         self._examples = open_examples(HandoffStore(store), config.inputs, "train")
         self.feeding: Feeding = PACKED
 
@@ -54,6 +56,11 @@ class SftObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+    def heldout(self) -> "SftObjective":
+        other = copy(self)
+        other._examples = open_examples(HandoffStore(self._store), self._config.inputs, "heldout")
+        return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)
