@@ -87,7 +87,9 @@ def trained_model(
     curve, speed and remaining time. Read by evaluation and registered_version.
     """
     recipe = training.recipe(context.partition_key)
-    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
+    request = request_for(
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+    )
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
     )
@@ -112,6 +114,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
     launcher: TrainingLauncher,
+    store: StoreResource,
     base_model: pa.Table,
     trained_model: pa.Table,
     training_examples: HandoffsWhenAsked,
@@ -123,7 +126,9 @@ def evaluation(
     Measured once for the same weights and examples. Read by registered_version, whose rollout gate needs it.
     """
     recipe = training.recipe(context.partition_key)
-    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
+    request = request_for(
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+    )
     weights = {
         name: table.column("weights_digest")[0].as_py()
         for name, table in (("base", base_model), ("trained", trained_model))
