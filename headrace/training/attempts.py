@@ -120,6 +120,8 @@ class TrainingResult:
         seconds: wall time of the finishing attempt, start-up included.
         feeding: how packed rows reached the model (`headrace.training.feeding`).
         step_seconds: of all steps in all attempts, without start-ups and checkpoints.
+        peak_mb_over_import: the most resident memory of a rank, before its export, beyond that with its libraries
+            imported: what `headrace.training.memory_estimate` foretells.
     """
 
     training_id: str
@@ -139,6 +141,7 @@ class TrainingResult:
     feeding: str = "packed"
     attempt_tokens: Annotated[int, Ge(0)] | None = None
     step_seconds: Annotated[float, Ge(0)] | None = None
+    peak_mb_over_import: float | None = None
 
 
 RESULT = Kind(
