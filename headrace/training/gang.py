@@ -12,6 +12,7 @@ from headrace.training.diagnosis import Stuck, diagnose
 from headrace.training.gang_runner import GangRunner, Rows
 from headrace.training.progress import duration
 from headrace.training.run_config import RunConfig
+from headrace.training.stalled import StalledRanks
 
 __all__ = ["Rows", "run_gang"]
 
@@ -23,16 +24,19 @@ def run_gang(
     config: RunConfig,
     *,
     on_rows: Callable[[Rows], None] = lambda rows: None,
+    say: Callable[[str], None] = print,
     tick_seconds: float = _TICK_SECONDS,
 ) -> None:
     """Returns when every rank has succeeded; `on_rows` gets each row of progress once, as they come.
 
+    `say` is told of a stalled rank, where the recipe only warns.
+
     Raises:
-        TrainingFailed: a rank died, or the gang hung; a retry may succeed. Its culprits name the rank and the kind of
-            failure (`headrace.training.failure_kinds`).
+        TrainingFailed: a rank died or stalled, or the gang hung; a retry may succeed. Its culprits name the rank and
+            the kind of failure (`headrace.training.failure_kinds`).
         InvalidTrainingRun: a rank reports that a retry would end the same way.
     """
-    limits = _Limits(config)
+    limits, stalled = _Limits(config), StalledRanks(config)
     what = f"Training {config.training_id}, attempt {config.attempt}"
     try:
         runner.start()
@@ -42,6 +46,8 @@ def run_gang(
                 on_rows(rows)
             if stuck := limits.passed(progressed=bool(rows)):
                 raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
+            if stalled.is_watching and (told := stalled.look(runner.beats(), time.monotonic())):
+                say(told)
         if rows := runner.progress():
             on_rows(rows)
         report = runner.report()

@@ -1,6 +1,6 @@
 """Who starts a gang's ranks, and on which machines: a protocol, and its runner for this machine alone.
 
-`headrace.training.gang` watches a gang by these five calls, and knows nothing of processes, files or hosts.
+`headrace.training.gang` watches a gang by these six calls, and knows nothing of processes, files or hosts.
 """
 
 import os
@@ -18,7 +18,7 @@ import psutil
 
 from headrace.training.gang_report import GangReport, RankReport
 from headrace.training.launch_plan import MARKER, LaunchPlan, plan_launch
-from headrace.training.progress import ProgressTail, RankPhase, read_failures, read_phases
+from headrace.training.progress import ProgressTail, RankPhase, read_beats, read_failures, read_phases
 from headrace.training.run_config import RunConfig
 
 Rows = list[dict[str, Any]]
@@ -38,6 +38,10 @@ class GangRunner(Protocol):
 
     def progress(self) -> Rows:
         """The rows of progress that came since the last call, each once."""
+        ...
+
+    def beats(self) -> dict[int, tuple[int, int]]:
+        """The newest point that each rank has reached, where a guard watches for stalled ones."""
         ...
 
     def ended(self, seconds: float) -> bool:
@@ -92,6 +96,9 @@ class LocalRunner:
 
     def progress(self) -> Rows:
         return self._tail.new_rows()
+
+    def beats(self) -> dict[int, tuple[int, int]]:
+        return read_beats(self._config.work, self._config.world_size)
 
     def ended(self, seconds: float) -> bool:
         assert self._process

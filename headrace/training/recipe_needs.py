@@ -12,6 +12,7 @@ from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.memory_estimate import Load, MemoryEstimate, model_state
 from headrace.training.recipe import Recipe
+from headrace.training.recipe_checks import check_on_devices
 from headrace.training.zero import ModelShape
 
 # What a GPU must have beyond the estimate: allocators leave holes, and kernels ask for workspaces.
@@ -72,6 +73,7 @@ def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
         raise InvalidTrainingRun(
             f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.", key="precision"
         )
+    check_on_devices(recipe, devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     return num_ranks
 
