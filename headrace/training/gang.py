@@ -44,10 +44,10 @@ def run_gang(
             rows = runner.progress()
             if rows:
                 on_rows(rows)
+            if stalled.is_watching and (told := stalled.look(runner.reached(), time.monotonic())):
+                say(told)
             if stuck := limits.passed(progressed=bool(rows)):
                 raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
-            if stalled.is_watching and (told := stalled.look(runner.beats(), time.monotonic())):
-                say(told)
         if rows := runner.progress():
             on_rows(rows)
         report = runner.report()

@@ -40,8 +40,8 @@ class GangRunner(Protocol):
         """The rows of progress that came since the last call, each once."""
         ...
 
-    def beats(self) -> dict[int, tuple[int, int]]:
-        """The newest point that each rank has reached, where a guard watches for stalled ones."""
+    def reached(self) -> dict[int, tuple[int, int]]:
+        """The newest point of each rank, where a guard watches for stalled ones: step and point, in order."""
         ...
 
     def ended(self, seconds: float) -> bool:
@@ -97,7 +97,7 @@ class LocalRunner:
     def progress(self) -> Rows:
         return self._tail.new_rows()
 
-    def beats(self) -> dict[int, tuple[int, int]]:
+    def reached(self) -> dict[int, tuple[int, int]]:
         return read_beats(self._config.work, self._config.world_size)
 
     def ended(self, seconds: float) -> bool:

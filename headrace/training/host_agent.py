@@ -103,13 +103,13 @@ class HostAgent:
         shutil.rmtree(work, ignore_errors=True)
 
     def _watch(self, runner: LocalRunner, mouth: "Words[HostSays]", ear: "_Ear", silence_seconds: float) -> None:
-        said_at, told = time.monotonic(), runner.beats()
+        said_at, told = time.monotonic(), runner.reached()
         while not runner.ended(_TICK_SECONDS):
             ear.listen()
             if ear.is_told_to_stop:
                 runner.kill()
                 break
-            rows, beats = runner.progress(), runner.beats()
+            rows, beats = runner.progress(), runner.reached()
             report = runner.report(is_stuck=True) if ear.asks_stacks else None
             ear.asks_stacks = False
             if rows or report or beats != told or time.monotonic() - said_at > silence_seconds / 6:

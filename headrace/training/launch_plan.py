@@ -71,8 +71,8 @@ def plan_launch(
     marker: str,
     environment: Mapping[str, str],
     python: str = sys.executable,
-    meeting: Meeting | None = None,
     module: str = RANK,
+    meeting: Meeting | None = None,
 ) -> LaunchPlan:
     """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through unchanged. `module`: what each rank runs.
 
