@@ -97,10 +97,6 @@ class HostsRunner:
             host.heard_at = time.monotonic()
             notify(self._store, host.name, Notice(training_id=self._config.training_id, attempt=self._config.attempt))
 
-    def reached(self) -> dict[int, tuple[int, int]]:
-        """Nothing: agents do not tell it, so no rank counts as stalled, and `step_timeout_seconds` ends a gang."""
-        return {}
-
     def progress(self) -> Rows:
         rows, self._rows = self._rows, []
         return rows
