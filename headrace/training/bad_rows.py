@@ -3,11 +3,13 @@
 Looks at the rows of one pass as it is fed, so that a training of a billion tokens does not read them twice.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
-from headrace.training.examples import ASSET, NO_LOSS, ExamplesInput, Pass
+from headrace.training.examples import ASSET, NO_LOSS, ExamplesInput, Pass, inputs_of_split
 from headrace.training.failure_kinds import BAD_ROW
 
 
@@ -28,9 +30,15 @@ def first_bad_row(passed: Pass, num_ids: int) -> tuple[int, str] | None:
 
 
 def refuse_bad_rows(
-    passed: Pass, numbers: np.ndarray, num_ids: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]
+    passed: Pass,
+    numbers: np.ndarray,
+    num_ids: int,
+    *,
+    handoffs: HandoffStore,
+    inputs: tuple[ExamplesInput, ...],
+    split: Literal["train", "heldout"],
 ) -> None:
-    """Args: numbers: of the rows among all of split train, in the order of `inputs`.
+    """Args: numbers: of the rows among all of the split, in the order of `inputs`.
 
     Raises:
         InvalidTrainingRun: names partition, version and row, and what stands there.
@@ -40,18 +48,21 @@ def refuse_bad_rows(
         return
     row, what = found
     raise InvalidTrainingRun(
-        f"{_place(int(numbers[row]), handoffs, inputs)} has {what}, and the base model knows ids from 0 to "
+        f"{_place(int(numbers[row]), handoffs, inputs, split)} has {what}, and the base model knows ids from 0 to "
         f"{num_ids - 1:,}: it was tokenized for another model. Materialize training_examples with this base model's "
         "tokenizer.",
         kind=BAD_ROW,
     )
 
 
-def _place(number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]) -> str:
+def _place(
+    number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...], split: Literal["train", "heldout"]
+) -> str:
     before = 0
-    for one in inputs:
+    holding, wanted = inputs_of_split(inputs, split)
+    for one in holding:
         splits = handoffs.open(ASSET, one.partition, one.version).table(["split"]).column("split").to_numpy()
-        rows = np.flatnonzero(splits == "train")
+        rows = np.flatnonzero(splits == wanted)
         if number < before + len(rows):
             return f"{ASSET}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
         before += len(rows)
