@@ -144,7 +144,7 @@ def test_the_curve_is_in_mlflow_once(straight: Bench) -> None:
     client = MlflowClient(f"sqlite:///{straight.store.directory.parent / 'mlflow.db'}")
     history = client.get_metric_history(row["mlflow_run_id"], "loss")
     assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
-    heldout = client.get_metric_history(row["mlflow_run_id"], "heldout_loss")
+    heldout = client.get_metric_history(row["mlflow_run_id"], "heldout_loss_in_training")
     assert [metric.step for metric in heldout] == [4, 8, 12, 16, 20]
     assert len(client.get_metric_history(row["mlflow_run_id"], "mfu")) == STEPS
     assert [artifact.path for artifact in client.list_artifacts(row["mlflow_run_id"])] == ["curves.png"]
