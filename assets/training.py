@@ -29,6 +29,7 @@ from headrace_dagster.handoff_inputs import HandoffsWhenAsked
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
+from headrace_dagster.training_observations import TrainingObservations
 from resources.training import TrainingResource
 
 _STAGE = Stage("training")
@@ -61,9 +62,10 @@ def base_model(
 @_STAGE.asset(
     model_recipes,
     code_version="1",
-    # A gang of GPUs is admitted whole; recipes with their own `ranks` request GPUs in the run's tags.
+    # A gang of GPUs is admitted whole. How many, and how large, follows from the recipe; these where it cannot be read.
     gpus=1,
     gpu_memory_mib=16_000,
+    demand_from="training_recipe",
     ins=_EXAMPLES,
     pool="training",
     # A gang that lost a rank resumes from its last checkpoint; for a lost worker Dagster retries the run.
@@ -82,16 +84,24 @@ def trained_model(
     """Weights that one recipe made from its base model and all shards of its examples, sealed under their digest.
 
     Of a picture model a directory that diffusers opens, with the averaged weights. Trained once for the same weights,
-    data and recipe; an interrupted training continues after its last checkpoint. Read by evaluation and
-    registered_version.
+    data and recipe; an interrupted training continues after its last checkpoint. While it runs, observations show its
+    curve, speed and remaining time. Read by evaluation and registered_version.
     """
     recipe = training.recipe(context.partition_key)
-    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
+    request = request_for(
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+    )
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
     )
+    live = TrainingObservations(context)
+
+    def show(rows: list[dict[str, Any]]) -> None:
+        live.add_rows(rows)
+        track.add_rows(rows)
+
     with tracked as track:
-        outcome = launcher.train(context, request, on_rows=track.add_rows)
+        outcome = launcher.train(context, request, on_rows=show)
     rows = read_curve(store.objects(), outcome.result)
     run_id = track.finish(outcome.result, rows)
     table = trained_model_table(store.objects(), outcome.result, mlflow_run_id=run_id)
@@ -105,6 +115,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
     launcher: TrainingLauncher,
+    store: StoreResource,
     base_model: pa.Table,
     trained_model: pa.Table,
     training_examples: HandoffsWhenAsked,
@@ -116,7 +127,9 @@ def evaluation(
     Measured once for the same weights and examples. Read by registered_version, whose rollout gate needs it.
     """
     recipe = training.recipe(context.partition_key)
-    request = request_for(recipe, base_model, _examples_of(recipe, training_examples, picture_examples))
+    request = request_for(
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+    )
     weights = {
         name: table.column("weights_digest")[0].as_py()
         for name, table in (("base", base_model), ("trained", trained_model))

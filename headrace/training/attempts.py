@@ -120,6 +120,12 @@ class TrainingResult:
         seconds: wall time of the finishing attempt, start-up included.
         feeding: how packed rows reached the model (`headrace.training.feeding`).
         step_seconds: of all steps in all attempts, without start-ups and checkpoints.
+        heldout_loss_best, best_step: the lowest of the held-out losses that were measured meanwhile, and behind which
+            step; None: none was.
+        exported_step: behind which step the weights are, if not behind the last one (`keep: best`).
+        stopped: why it ended before its last step.
+        peak_mb_over_import: the most resident memory of a rank, before its export, beyond that with its libraries
+            imported: what `headrace.training.memory_estimate` foretells.
     """
 
     training_id: str
@@ -139,6 +145,11 @@ class TrainingResult:
     feeding: str = "packed"
     attempt_tokens: Annotated[int, Ge(0)] | None = None
     step_seconds: Annotated[float, Ge(0)] | None = None
+    heldout_loss_best: float | None = None
+    best_step: int | None = None
+    exported_step: int | None = None
+    stopped: str | None = None
+    peak_mb_over_import: float | None = None
 
 
 RESULT = Kind(

@@ -16,7 +16,7 @@ from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import HELDOUT_LOSS, digest_text
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, Record, create_object, read_object
-from headrace.training.examples import ExamplesInput, PackedExamples
+from headrace.training.examples import ExamplesInput, PackedExamples, inputs_of_split
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
 from headrace.training.recipe import SFT, ObjectiveName
@@ -79,7 +79,11 @@ class EvaluationConfig:
 
 
 def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> str:
-    contents = sorted((item.partition, item.content_digest) for item in inputs)
+    holding, rows = inputs_of_split(inputs, "heldout")
+    contents = sorted((item.partition, item.content_digest) for item in holding)
+    # Other sequences of the same contents: all of them.
+    if rows is None:
+        return digest_text("heldout_shards", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
     return digest_text("heldout", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
 
 
@@ -93,13 +97,18 @@ def evaluation_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int, 
 
 def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
     """The fewest shuffled sequences with `heldout_tokens_min` completion tokens; all sequences, if they have fewer."""
+    return chosen_numbers(len(examples), examples.num_loss_tokens, heldout_tokens_min)
+
+
+def chosen_numbers(count: int, weight: Callable[[np.ndarray], int], weight_min: int) -> np.ndarray:
+    """The fewest of 0 … count-1, shuffled, whose weights make `weight_min`; all, if they make less."""
     chosen: list[int] = []
-    num_tokens = 0
-    for number in shuffled(len(examples), 0, 0):
-        if num_tokens >= heldout_tokens_min:
+    total = 0
+    for number in shuffled(count, 0, 0):
+        if total >= weight_min:
             break
         chosen.append(int(number))
-        num_tokens += examples.num_loss_tokens([number])
+        total += weight(np.array([number]))
     return np.array(chosen)
 
 

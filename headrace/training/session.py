@@ -19,42 +19,65 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
-from headrace.training.devices import SLOW_BF16, Devices
-from headrace.training.examples import ASSET, PICTURES, ExamplesInput
+from headrace.training.devices import Devices
+from headrace.training.examples import ASSET, PICTURES, ExamplesInput, num_train_rows
 from headrace.training.gang import Rows, run_gang
+from headrace.training.gang_runner import GangRunner, LocalRunner
 from headrace.training.guard import Worker
-from headrace.training.launch_plan import plan_launch
 from headrace.training.recipe import FLOW_MATCHING, Recipe
+from headrace.training.recipe_checks import check_heldout_shards
+from headrace.training.recipe_needs import refuse_conflicts, slow_precision
 from headrace.training.run_config import RunConfig
-from headrace.training.zero import ModelShape, check_fits, check_sequence_length, read_model_shape
+from headrace.training.zero import ModelShape, check_fits, check_sequence_length, keeps_fp32, read_model_shape
 
 # Of a result, what its run's metadata shows as it is.
 _TOLD = (
     *("training_id", "weights_digest", "state_digest", "steps_applied", "train_loss_last", "tokens", "step_seconds"),
+    *("heldout_loss_best", "best_step", "exported_step", "stopped"),
     *("attempt_tokens", "peak_rss_mb", "world_size", "zero_stage", "feeding", "attempt", "resumed_from_step"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
+    """`exact_masters`: the base's fp32 weights are the masters of a training in half precision (`training.masters`)."""
+
     recipe: Recipe
     base_weights_digest: str
     inputs: tuple[ExamplesInput, ...]
+    exact_masters: bool = False
 
     @property
     def training_id(self) -> str:
         return self.recipe.training_id(
-            self.base_weights_digest, {item.partition: item.content_digest for item in self.inputs}
+            self.base_weights_digest,
+            {item.partition: item.content_digest for item in self.inputs},
+            exact_masters=self.exact_masters,
         )
 
 
-def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
-    """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads."""
+def request_for(
+    recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff], store: ObjectStore
+) -> TrainingRequest:
+    """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads.
+
+    Raises:
+        InvalidTrainingRun: there is no such shard to hold out, or none but those.
+    """
+    check_heldout_shards(recipe, examples)
+    base_weights_digest = base_model.column("weights_digest")[0].as_py()
+    is_rounded = recipe.precision != "fp32" and recipe.objective != FLOW_MATCHING
     return TrainingRequest(
         recipe=recipe,
-        base_weights_digest=base_model.column("weights_digest")[0].as_py(),
+        base_weights_digest=base_weights_digest,
+        exact_masters=is_rounded and keeps_fp32(store, base_weights_digest),
         inputs=tuple(
-            ExamplesInput(partition=partition, version=handoff.version, content_digest=handoff.content_digest)
+            ExamplesInput(
+                partition=partition,
+                version=handoff.version,
+                content_digest=handoff.content_digest,
+                is_heldout=partition in recipe.heldout_shards,
+            )
             for partition, handoff in sorted(examples.items())
         ),
     )
@@ -95,7 +118,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where a training runs and what it may use; `work_root` is scratch space, empty after a success."""
+    """Where a training runs and what it may use; `work_root` is scratch space, empty after a success.
+
+    `runner`: who starts the ranks of a run's task, and where: on this machine, unless told otherwise.
+    """
 
     store: ObjectStore
     work_root: Path
@@ -103,6 +129,7 @@ class Workplace:
     environment: Mapping[str, str]
     clock: Clock
     run_id: str
+    runner: Callable[[RunConfig, Mapping[str, str]], GangRunner] = LocalRunner.of
 
 
 def train(
@@ -139,27 +166,12 @@ def _trained(
 ) -> Outcome:
     passed_over: list[str] = []
     config = _open(request, place, say, passed_over)
-    plan = plan_launch(
-        run_json=config.write(config.work / "run.json"),
-        world_size=config.world_size,
-        device=config.device,
-        work_directory=config.work,
-        marker=f"{config.training_id}/{config.attempt}",
-        environment=place.environment,
-    )
-    run_gang(plan, config, on_rows=on_rows)
+    run_gang(place.runner(config, place.environment), config, on_rows=on_rows, say=say)
     result = find_result(place.store, request.training_id)
     assert result is not None, "the gang ended well without a result"
     checkpoints.discard_all(place.store, request.training_id)
     shutil.rmtree(_training_directory(place, request), ignore_errors=True)
     return Outcome(result=result, reused=False, passed_over=tuple(passed_over), slow_precision=slow)
-
-
-def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
-    """A sentence about a recipe whose precision these devices only emulate."""
-    if recipe.precision != "bf16" or devices.computes_bf16:
-        return None
-    return f"Recipe {recipe.key}: {SLOW_BF16}. Set precision: fp32, or give the run a GPU."
 
 
 def check(request: TrainingRequest, place: Workplace) -> int:
@@ -171,21 +183,23 @@ def check(request: TrainingRequest, place: Workplace) -> int:
             patches, or their captions were read by another model than the base.
     """
     recipe = request.recipe
-    num_ranks = place.devices.num_ranks(recipe.ranks)
-    if place.devices.num_gpus and num_ranks > place.devices.num_gpus:
-        raise InvalidTrainingRun(
-            f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {place.devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs."
-        )
-    if recipe.precision == "fp16" and not place.devices.num_gpus:
-        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
-    recipe.gradient_accumulation(num_ranks)
+    num_ranks = refuse_conflicts(recipe, place.devices)
     if not request.inputs:
         wanted = PICTURES if recipe.objective == FLOW_MATCHING else ASSET
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {wanted} first.")
     shape = _picture_model(request, place) if recipe.objective == FLOW_MATCHING else _language_model(request, place)
+    _with_steps(request, place)
     memory = recipe.memory_mib_per_rank or place.devices.memory_mib_per_rank(num_ranks)
     return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
+
+
+def _with_steps(request: TrainingRequest, place: Workplace) -> Recipe:
+    """The recipe with its epochs as steps. Raises: InvalidTrainingRun: these are fewer than the warm-up takes."""
+    recipe = request.recipe
+    if recipe.epochs is None:
+        return recipe
+    asset = PICTURES if recipe.objective == FLOW_MATCHING else ASSET
+    return recipe.with_steps(num_train_rows(HandoffStore(place.store), asset, request.inputs))
 
 
 def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
@@ -235,8 +249,9 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         passed_over=pass_over,
         clock=place.clock,
     )
+    recipe = _with_steps(request, place)
     if resume:
-        say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")
+        say(f"attempt {attempt} resumes behind step {resume.step} of {recipe.steps}")
     work = _training_directory(place, request) / f"{attempt:06d}"
     # From a worker that took this number before the store was emptied.
     shutil.rmtree(work, ignore_errors=True)
@@ -244,7 +259,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     return RunConfig(
         training_id=request.training_id,
         attempt=attempt,
-        recipe=request.recipe,
+        recipe=recipe,
         world_size=world_size,
         device=place.devices.kind,
         base_weights_digest=request.base_weights_digest,
@@ -254,6 +269,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         worker=worker,
         started_at=started_at,
         resume=resume,
+        exact_masters=request.exact_masters,
     )
 
 

@@ -1,12 +1,14 @@
 """The objective of texts: a causal language model learns the completions of packed examples."""
 
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.objects import ObjectStore
+from headrace.training.bad_rows import refuse_bad_rows
 from headrace.training.engine import Gang, load_model
 from headrace.training.examples import open_examples
 from headrace.training.export import export_model
@@ -19,14 +21,18 @@ class SftObjective:
 
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
-        self._examples = open_examples(HandoffStore(store), config.inputs, "train")
+        self._handoffs = HandoffStore(store)
+        self._split: Literal["train", "heldout"] = "train"
+        self._examples = open_examples(self._handoffs, config.inputs, self._split)
         self.feeding: Feeding = PACKED
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def load_model(self, base: Path) -> Any:
-        return load_model(base, self._config)
+        model = load_model(base, self._config)
+        self._num_ids = model.get_input_embeddings().num_embeddings
+        return model
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
         # Measured on the weights that every attempt starts from, so that all attempts decide alike.
@@ -44,7 +50,16 @@ class SftObjective:
         return self._examples.num_tokens(numbers)
 
     def summed_loss(self, model: Any, numbers: np.ndarray, draws: np.ndarray, device: Any) -> Any:
-        return summed_loss(model, self._examples.take(numbers), device, self.feeding)[0]
+        passed = self._examples.take(numbers)
+        refuse_bad_rows(
+            passed,
+            numbers,
+            self._num_ids,
+            handoffs=self._handoffs,
+            inputs=self._config.inputs,
+            split=self._split,
+        )
+        return summed_loss(model, passed, device, self.feeding)[0]
 
     def after_step(self, engine: Any, *, applied: bool) -> None:
         pass
@@ -54,6 +69,12 @@ class SftObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+    def heldout(self) -> "SftObjective":
+        other = copy(self)
+        other._split = "heldout"
+        other._examples = open_examples(self._handoffs, self._config.inputs, "heldout")
+        return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)

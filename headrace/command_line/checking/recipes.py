@@ -1,0 +1,130 @@
+"""What a recipe that can be read will do: its batch, what its sequences hold, and what a rank and the disk must hold.
+
+Nothing is loaded: the base model tells its sizes in config.json and the headers of its files, the examples theirs in
+what is sealed. Before the first examples the corpus file's sequence length stands in.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.command_line.checking.named_files import model_finding
+from headrace.command_line.checking.report import FileFinding, finding
+from headrace.command_line.output import bytes_text, counted
+from headrace.engines.model_directory import local_model_directory
+from headrace.errors import HeadraceError, InvalidTrainingRun
+from headrace.settings import Settings
+from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
+from headrace.training.devices import Devices
+from headrace.training.memory_estimate import MIB
+from headrace.training.recipe import SFT, Recipe
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, refuse_conflicts, useless
+from headrace.training.zero import check_sequence_length
+
+# Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
+_ON_DEVICES = ("precision", "offload", "zero_plus_plus", "attention", "GPUs are visible")
+
+
+def examine_recipe(
+    recipe: Recipe, settings: Settings, objects: ObjectStore | None, devices: Devices
+) -> Iterator[FileFinding]:
+    """Args: devices: those that a run would get; a GPU machine gives a recipe without `ranks` one GPU."""
+    key = "base_model" if recipe.base_model else None
+    name = recipe.base_model or settings.base_model
+    # As the run finds it: at HEADRACE_HOME, or where it always was looked for.
+    at_home = recipe.base_model and local_model_directory(name, settings.home)
+    home = settings.home if at_home else Path.cwd()
+    model = model_finding(name, home, key=key, what="base model")
+    yield model
+    try:
+        num_ranks = refuse_conflicts(recipe, devices)
+    except InvalidTrainingRun as error:
+        named = next((one for one in _ON_DEVICES if one in str(error)), "batch")
+        named = "ranks" if named == "GPUs are visible" else named
+        yield finding(named, "fail", str(error), key=named)
+        return
+    passes = recipe.gradient_accumulation(num_ranks)
+    one = "1 sequence" if recipe.objective == SFT else "1 picture"
+    each = counted(recipe.micro_batch, one.removeprefix("1 "))
+    whose = f"each of {num_ranks} ranks" if num_ranks > 1 else "1 rank"
+    yield finding("batch", "ok", f"{whose} runs {passes} times {each} a step.")
+    for named, sentence in useless(recipe, devices, num_ranks):
+        yield finding(named, "warn", sentence, key=named)
+    if recipe.objective != SFT or model.level != "ok":
+        return
+    directory = local_model_directory(name, home)
+    assert directory
+    yield from _of_a_language_model(recipe, directory, settings, objects, devices)
+
+
+def _of_a_language_model(
+    recipe: Recipe, directory: Path, settings: Settings, objects: ObjectStore | None, devices: Devices
+) -> Iterator[FileFinding]:
+    try:
+        needed = needs_of(recipe, directory, objects, devices, corpus=settings.corpus)
+    except (HeadraceError, OSError, ValueError) as error:
+        yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
+        return
+    yield from _sequences(recipe, needed)
+    available = recipe.memory_mib_per_rank or devices.memory_mib_per_rank(needed.num_ranks)
+    yield _memory(needed, available, whose="GPU" if devices.num_gpus else "rank")
+    if isinstance(objects, LocalStore):
+        yield _disk(recipe, needed, objects)
+
+
+def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
+    length, examples = needed.sequence_length, needed.examples
+    try:
+        check_sequence_length(recipe, needed.shape, length)
+    except InvalidTrainingRun as error:
+        yield finding("examples", "fail", str(error))
+        return
+    if examples is None:
+        yield finding("examples", "warn", f"none are sealed yet; the corpus file says sequences of {length:,} tokens.")
+        return
+    said = f"{counted(examples.num_rows, 'sequence')} of {length:,} tokens"
+    if not examples.num_longer:
+        yield finding("examples", "ok", f"{said}; no example is longer.")
+        return
+    share = examples.num_longer / examples.num_documents
+    yield finding(
+        "examples",
+        "warn" if share > 0.01 else "ok",
+        f"{said}; {examples.num_longer:,} of {counted(examples.num_documents, 'example')} are longer, the longest has "
+        f"{examples.longest:,}: raise sequence_length of the corpus file, or let example.overlong cut them.",
+    )
+
+
+def _memory(needed: RecipeNeeds, available_mib: int | None, *, whose: str) -> FileFinding:
+    estimate = needed.estimate
+    least = " at least" if estimate.is_floor else ""
+    said = f"a rank needs{least} about {estimate.mib:,} MiB when {estimate.moment}: {estimate.words()}"
+    if available_mib is None:
+        return finding("memory", "ok", f"{said}. How much a {whose} has cannot be told.")
+    has = f"a {whose} has {available_mib:,} MiB"
+    if needed.floor_bytes > available_mib * MIB:
+        return finding("memory", "fail", f"{said}; {has}, less than its model state alone. {_WAYS}")
+    if estimate.mib > available_mib:
+        return finding("memory", "warn", f"{said}; {has} free now. {_WAYS}")
+    return finding("memory", "ok", f"{said}; {has}.")
+
+
+_WAYS = "Raise zero_stage, lower micro_batch, freeze parameters, or take more ranks."
+
+
+def _disk(recipe: Recipe, needed: RecipeNeeds, store: LocalStore) -> FileFinding:
+    """While one is written, those that are kept are there, too; the result comes on top."""
+    # Of epochs nobody knows here how many steps they are.
+    made = (recipe.steps - 1) // recipe.checkpoint_every if recipe.steps else recipe.checkpoints_kept
+    num = min(recipe.checkpoints_kept, made) + 1
+    num_bytes = num * needed.checkpoint_bytes + 4 * needed.shape.num_params
+    place = next(path for path in [store.directory, *store.directory.parents] if path.exists())
+    free = shutil.disk_usage(place).free
+    said = f"{counted(num, 'checkpoint')} of {bytes_text(needed.checkpoint_bytes)} and the result need "
+    if num_bytes > free:
+        sentence = (
+            f"{bytes_text(num_bytes)}; {place} has {bytes_text(free)} free. Free some, or lower checkpoints_kept."
+        )
+        return finding("disk", "fail", said + sentence, key="checkpoints_kept")
+    return finding("disk", "ok", f"{said}{bytes_text(num_bytes)}; {bytes_text(free)} are free.")

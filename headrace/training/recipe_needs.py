@@ -1,0 +1,179 @@
+"""What one recipe needs: memory of a rank, disk for its checkpoints, and the demand that a run of it states.
+
+Joins a recipe with what is known of its base model and of its examples; `headrace.training.memory_estimate` computes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headrace.errors import HeadraceError, InvalidTrainingRun
+from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.store.objects import ObjectStore
+from headrace.training.devices import SLOW_BF16, Devices
+from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
+from headrace.training.model_widths import read_widths
+from headrace.training.recipe import Recipe
+from headrace.training.recipe_checks import check_on_devices
+from headrace.training.recipe_parts import Optimizer
+from headrace.training.sealed_examples import SealedExamples, sealed_examples
+from headrace.training.zero import ModelShape, read_model_shape
+from headrace.user_files.yaml_file import read_yaml
+
+# What a GPU must have beyond the estimate: allocators leave holes, and kernels ask for workspaces.
+_GPU_MARGIN = 1.1
+# A corpus file's default (headrace.prep.corpus, which would import all of data prep); a test compares the two.
+SEQUENCE_LENGTH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesShape:
+    """What is known of the examples. `loss_tokens`: the most that a row has; None: it may be all of them."""
+
+    sequence_length: int
+    loss_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeNeeds:
+    """`examples` None: none are sealed yet, and `sequence_length` is the corpus file's.
+
+    `floor_bytes`: of a rank; on less no batch of this recipe can run.
+    """
+
+    num_ranks: int
+    shape: ModelShape
+    examples: SealedExamples | None
+    sequence_length: int
+    estimate: MemoryEstimate
+    floor_bytes: int
+    checkpoint_bytes: int
+
+
+def needs_of(
+    recipe: Recipe, directory: Path, objects: ObjectStore | None, devices: Devices, *, corpus: Path
+) -> RecipeNeeds:
+    """Of a recipe of a language model.
+
+    Args:
+        directory: the base model's.
+        objects: where examples are sealed, if there is a store.
+        devices: those that the run would get.
+
+    Raises:
+        InvalidTrainingRun: the model's files tell nothing, or the recipe cannot be on these devices.
+        HandoffCorrupt: the examples are damaged.
+    """
+    num_ranks = refuse_conflicts(recipe, devices)
+    shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
+    examples = sealed_examples(objects) if objects is not None else None
+    length = examples.sequence_length if examples else sequence_length_of(corpus)
+    known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
+    load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
+    return RecipeNeeds(
+        num_ranks=num_ranks,
+        shape=shape,
+        examples=examples,
+        sequence_length=length,
+        estimate=estimate_memory(shape, widths, load),
+        floor_bytes=floor_bytes(shape, widths, load),
+        checkpoint_bytes=checkpoint_bytes(shape, load),
+    )
+
+
+def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device: Literal["cpu", "cuda"]) -> Load:
+    """Raises: InvalidTrainingRun: the batch does not divide among the ranks."""
+    length, rows = examples.sequence_length, recipe.micro_batch
+    # Logits are computed for every place where any row of the pass has loss; a row's first token has none.
+    places = min(length - 1, rows * (length if examples.loss_tokens is None else examples.loss_tokens))
+    offload = recipe.offload
+    return Load(
+        world_size=world_size,
+        zero_stage=recipe.zero_stage,
+        precision=recipe.precision,
+        device=device,
+        tokens=rows * length,
+        loss_tokens=rows * places,
+        row_tokens=length,
+        is_accumulated=recipe.gradient_accumulation(world_size) > 1,
+        state_bytes=_state_bytes(recipe.optimizer),
+        is_checkpointed=recipe.gradient_checkpointing,
+        has_attention_table=recipe.attention == "eager",
+        offloads_optimizer=bool(offload and offload.optimizer),
+        offloads_parameters=bool(offload and offload.parameters),
+        keeps_best=recipe.keep == "best",
+    )
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Of one trained parameter, beyond its fp32 copy; what factors its moments keeps next to nothing."""
+    if optimizer.name == "adafactor":
+        return 0
+    tensors = {"sgd": 0, "rmsprop": 1}.get(optimizer.name, 2)
+    return 4 * (tensors + bool(optimizer.momentum) + bool(optimizer.amsgrad))
+
+
+def checkpoint_bytes(shape: ModelShape, load: Load) -> int:
+    """Of all files of one checkpoint: weights as they are trained, their fp32 copy, and the optimizer's state."""
+    state = model_state(shape, None, load)
+    ranks = load.world_size if load.zero_stage else 1
+    weights = load.element_bytes * (shape.num_params if load.zero_stage < 3 else 0)
+    return round(weights + (state.optimizer + state.host) * ranks)
+
+
+def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
+    """The number of ranks.
+
+    Raises:
+        InvalidTrainingRun: what the recipe says cannot be on these devices, or its batch does not divide.
+    """
+    num_ranks = devices.num_ranks(recipe.ranks)
+    if devices.num_gpus and num_ranks > devices.num_gpus:
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {devices.num_gpus} GPUs are visible; "
+            "lower ranks, or give the run more GPUs."
+        )
+    if recipe.precision == "fp16" and not devices.num_gpus:
+        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
+    check_on_devices(recipe, devices, num_ranks)
+    recipe.gradient_accumulation(num_ranks)
+    return num_ranks
+
+
+def useless(recipe: Recipe, devices: Devices, num_ranks: int) -> list[tuple[str, str]]:
+    """Keys that do nothing here, or not what was meant, each with a sentence."""
+    found = []
+    if recipe.zero_stage and num_ranks == 1:
+        found.append(
+            (
+                "zero_stage",
+                f"stage {recipe.zero_stage} divides nothing: there is 1 rank. zero_stage: 0 needs less work.",
+            )
+        )
+    if slow := slow_precision(recipe, devices):
+        found.append(("precision", slow.partition(": ")[2]))
+    return found
+
+
+def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
+    """A sentence about a recipe whose precision these devices only emulate."""
+    if recipe.precision != "bf16" or devices.computes_bf16:
+        return None
+    return f"Recipe {recipe.key}: {SLOW_BF16}. Set precision: fp32, or give the run a GPU."
+
+
+def demand_tags(estimate: MemoryEstimate, *, num_ranks: int, has_gpus: bool) -> dict[str, str]:
+    """The tags by which a run of this recipe asks for what it needs, if it does not say so itself."""
+    if has_gpus:
+        return {GPUS: str(num_ranks), GPU_MEMORY_MIB: str(round(estimate.mib * _GPU_MARGIN))}
+    return {GPUS: "0", MEMORY_MIB: str(estimate.mib * num_ranks)}
+
+
+def sequence_length_of(corpus: Path) -> int:
+    """Of a corpus file, without reading it as one, which imports all of data prep."""
+    try:
+        content = read_yaml(corpus, "Corpus").content
+        length = content.get("sequence_length") if isinstance(content, dict) else None
+    except (HeadraceError, OSError):
+        length = None
+    return length if isinstance(length, int) and length > 1 else SEQUENCE_LENGTH
