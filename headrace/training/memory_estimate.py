@@ -223,7 +223,7 @@ class _Kept:
 def _activations(widths: ModelWidths | None, load: Load) -> _Kept:
     if widths is None:
         return _Kept()
-    layer = _layer_bytes(widths, load)
+    layer = layer_bytes(widths, load)
     layers = widths.layers_trained
     num_kept = layers * (load.element_bytes * widths.hidden if load.is_checkpointed else layer)
     working = _working_bytes(widths, load) + (layer if load.is_checkpointed else 0)
@@ -235,10 +235,12 @@ def _activations(widths: ModelWidths | None, load: Load) -> _Kept:
     )
 
 
-def _layer_bytes(widths: ModelWidths, load: Load) -> float:
+def layer_bytes(widths: ModelWidths, load: Load) -> float:
     """Bytes a token that one layer keeps for backward."""
     width, trained = load.element_bytes, load.base_is_trained
     norms = 2 * _norm_bytes(widths, load) * widths.hidden
+    if widths.has_gated_residuals:
+        norms += 2 * load.element_bytes * widths.hidden
     if widths.has_head_norms:
         norms += _norm_bytes(widths, load) * (widths.query + widths.key_value)
     # Query, key, value and output; keys and values are repeated for every query head, since packed rows have a mask.

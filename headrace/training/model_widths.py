@@ -41,6 +41,7 @@ class ModelWidths:
         has_head_norms: queries and keys are normed.
         is_composed: the activation keeps what is between its simple operations.
         drops_attention: attention has dropout, and then keeps its whole table.
+        has_gated_residuals: what a layer adds is multiplied by a gate of its own.
         layers_trained: layers through which gradients run.
         largest: elements of the largest tensor.
     """
@@ -59,6 +60,7 @@ class ModelWidths:
     has_head_norms: bool = False
     is_composed: bool = False
     drops_attention: bool = False
+    has_gated_residuals: bool = False
     is_tied: bool = True
 
 

@@ -13,7 +13,9 @@ from headrace.store.objects import ObjectStore
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
 from headrace.training.model_widths import read_widths
-from headrace.training.recipe import Recipe
+from headrace.training.picture_examples import PictureShape
+from headrace.training.picture_widths import painter_shape, painter_widths, patches_of
+from headrace.training.recipe import FLOW_MATCHING, Recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.recipe_parts import Optimizer
 from headrace.training.sealed_examples import SealedExamples, sealed_examples
@@ -65,15 +67,43 @@ def needs_of(
         HandoffCorrupt: the examples are damaged.
     """
     num_ranks = refuse_conflicts(recipe, devices)
+    device: Literal["cpu", "cuda"] = "cuda" if devices.num_gpus else "cpu"
     shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
     examples = sealed_examples(objects) if objects is not None else None
     length = examples.sequence_length if examples else sequence_length_of(corpus)
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
-    load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
+    load = load_of(recipe, known, world_size=num_ranks, device=device)
     return RecipeNeeds(
         num_ranks=num_ranks,
         shape=shape,
         examples=examples,
+        sequence_length=length,
+        estimate=estimate_memory(shape, widths, load),
+        floor_bytes=floor_bytes(shape, widths, load),
+        checkpoint_bytes=checkpoint_bytes(shape, load),
+    )
+
+
+def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> RecipeNeeds:
+    """Of a recipe of a picture model; a row is a picture, its patches and its caption's tokens.
+
+    Raises:
+        InvalidTrainingRun: the recipe cannot be on these devices.
+    """
+    num_ranks = refuse_conflicts(recipe, devices)
+    settings = recipe.picture_model
+    shape, widths = painter_shape(settings, pictures), painter_widths(settings)
+    length = patches_of(settings, pictures) + pictures.tokens
+    load = load_of(
+        recipe,
+        ExamplesShape(sequence_length=length, loss_tokens=0),
+        world_size=num_ranks,
+        device="cuda" if devices.num_gpus else "cpu",
+    )
+    return RecipeNeeds(
+        num_ranks=num_ranks,
+        shape=shape,
+        examples=None,
         sequence_length=length,
         estimate=estimate_memory(shape, widths, load),
         floor_bytes=floor_bytes(shape, widths, load),
@@ -96,7 +126,8 @@ def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device:
         loss_tokens=rows * places,
         row_tokens=length,
         is_accumulated=recipe.gradient_accumulation(world_size) > 1,
-        state_bytes=_state_bytes(recipe.optimizer),
+        # A picture model's moving average lies beside the optimizer's state.
+        state_bytes=_state_bytes(recipe.optimizer) + (4 if recipe.objective == FLOW_MATCHING else 0),
         is_checkpointed=recipe.gradient_checkpointing,
         has_attention_table=recipe.attention == "eager",
         offloads_optimizer=bool(offload and offload.optimizer),

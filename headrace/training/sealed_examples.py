@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
-from headrace.training.examples import ASSET
+from headrace.training.examples import ASSET, PICTURES
+from headrace.training.picture_examples import PictureShape, shape_of
 
 # Ids of the documents that the examples were made of (headrace.prep.token_store).
 _TOKENIZED = "tokenized_documents"
@@ -52,6 +53,11 @@ def sealed_examples(objects: ObjectStore) -> SealedExamples | None:
         num_longer=pc.sum(pc.greater(sizes, length)).as_py() or 0,
         longest=pc.max(sizes).as_py() or 0,
     )
+
+
+def sealed_pictures(objects: ObjectStore) -> PictureShape | None:
+    """Sizes of the captioned pictures; None: there are none yet."""
+    return next((shape_of(one.schema) for one in _newest(HandoffStore(objects), PICTURES)), None)
 
 
 def _newest(handoffs: HandoffStore, asset: str) -> Iterator[Handoff]:

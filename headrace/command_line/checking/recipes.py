@@ -18,8 +18,10 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
-from headrace.training.recipe import SFT, Recipe
-from headrace.training.recipe_needs import RecipeNeeds, needs_of, refuse_conflicts, useless
+from headrace.training.picture_pipeline import check_shape as check_patches
+from headrace.training.recipe import FLOW_MATCHING, SFT, Recipe
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless
+from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
 
 # Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
@@ -51,11 +53,27 @@ def examine_recipe(
     yield finding("batch", "ok", f"{whose} runs {passes} times {each} a step.")
     for named, sentence in useless(recipe, devices, num_ranks):
         yield finding(named, "warn", sentence, key=named)
+    if recipe.objective == FLOW_MATCHING:
+        yield from _of_a_picture_model(recipe, objects, devices)
+        return
     if recipe.objective != SFT or model.level != "ok":
         return
     directory = local_model_directory(name, home)
     assert directory
     yield from _of_a_language_model(recipe, directory, settings, objects, devices)
+
+
+def _of_a_picture_model(recipe: Recipe, objects: ObjectStore | None, devices: Devices) -> Iterator[FileFinding]:
+    pictures = sealed_pictures(objects) if objects is not None else None
+    if pictures is None:
+        yield finding("examples", "warn", "no captioned pictures are sealed yet, whose size decides what a rank needs.")
+        return
+    try:
+        check_patches(recipe.picture_model, pictures, f"Recipe {recipe.key}")
+    except InvalidTrainingRun as error:
+        yield finding("examples", "fail", str(error), key="flow_matching.patch_pixels")
+        return
+    yield from _needed(recipe, painter_needs(recipe, pictures, devices), objects, devices)
 
 
 def _of_a_language_model(
@@ -67,6 +85,12 @@ def _of_a_language_model(
         yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
         return
     yield from _sequences(recipe, needed)
+    yield from _needed(recipe, needed, objects, devices)
+
+
+def _needed(
+    recipe: Recipe, needed: RecipeNeeds, objects: ObjectStore | None, devices: Devices
+) -> Iterator[FileFinding]:
     available = recipe.memory_mib_per_rank or devices.memory_mib_per_rank(needed.num_ranks)
     yield _memory(needed, available, whose="GPU" if devices.num_gpus else "rank")
     if isinstance(objects, LocalStore):
