@@ -16,16 +16,13 @@ from headrace.training.failure_kinds import BAD_ROW
 def first_bad_row(passed: Pass, num_ids: int) -> tuple[int, str] | None:
     """The first row with an id, or a label with loss, that is none of `num_ids`, and what it has; None: no such."""
     ids_BT, labels_BT = passed.input_ids_BT, passed.labels_BT  # noqa: N806 (shape letters)
-    if ids_BT.min() >= 0 and max(ids_BT.max(), labels_BT.max()) < num_ids and labels_BT.min() >= NO_LOSS:
-        return None
-    for row, (ids, labels) in enumerate(zip(ids_BT, labels_BT, strict=True)):
-        for what, values, wrong in (
-            ("token", ids, (ids < 0) | (ids >= num_ids)),
-            ("label", labels, ((labels < 0) & (labels != NO_LOSS)) | (labels >= num_ids)),
-        ):
-            if wrong.any():
-                place = int(np.flatnonzero(wrong)[0])
-                return row, f"{what} {int(values[place])} at position {place}"
+    for what, values_BT, wrong_BT in (  # noqa: N806
+        ("token", ids_BT, (ids_BT < 0) | (ids_BT >= num_ids)),
+        ("label", labels_BT, ((labels_BT < 0) & (labels_BT != NO_LOSS)) | (labels_BT >= num_ids)),
+    ):
+        if wrong_BT.any():
+            row, place = np.argwhere(wrong_BT)[0].tolist()
+            return row, f"{what} {int(values_BT[row, place])} at position {place}"
     return None
 
 
