@@ -42,7 +42,7 @@ def _in_a_pass(act: Callable[[Any], Any]) -> None:
         loss = stock(self, *arguments)
         return act(loss) if next(passes) == _PASS else loss
 
-    SftObjective.summed_loss = summed_loss
+    SftObjective.summed_loss = summed_loss  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _out_of_memory(config: RunConfig) -> None:

@@ -118,15 +118,10 @@ def _silent(rank: RankReport, report: GangReport) -> Diagnosis:
         sentence = f"{_name(rank)} failed ({kind}){_doing(rank)}: {_ended(line)} {ADVICE[kind]}."
         return Diagnosis(kind=kind, rank=rank.rank, sentence=sentence, lines=rank.lines, log=rank.log)
     code = rank.exit_code
-    if code is None:
-        kind, what = EXCEPTION, "ended"
-    else:
-        kind = kind_of_exit(code)
-        if kind == KILLED and report.oom_kills:
-            kind = OUT_OF_MEMORY
-        what = (
-            "was killed by the kernel for lack of memory" if kind == OUT_OF_MEMORY else _SIGNAL_WORDS.get(kind, "ended")
-        )
+    kind = EXCEPTION if code is None else kind_of_exit(code)
+    if kind == KILLED and report.oom_kills:
+        kind = OUT_OF_MEMORY
+    what = "was killed by the kernel for lack of memory" if kind == OUT_OF_MEMORY else _SIGNAL_WORDS.get(kind, "ended")
     shown = "unknown" if code is None else code
     sentence = f"{_name(rank)} {what} without a word, exit code {shown}{_doing(rank)} ({kind}). {ADVICE[kind]}."
     return Diagnosis(kind=kind, rank=rank.rank, sentence=sentence, lines=rank.lines, log=rank.log)

@@ -197,12 +197,17 @@ def _sent(
 ) -> tuple[dict[Moment, float], dict[Moment, float]]:
     """Gradients and buckets, at each moment. `own`: the elements that this rank steps."""
     width, trained = load.element_bytes, shape.num_params_trained
+    gradients: dict[Moment, float]
     if load.zero_stage == 0:
         whole = width * trained
         sent = width * min(trained, _STAGE_0_BUCKET_ELEMENTS)
         # Half precision steps on a copy in fp32.
         copied = 0 if load.precision == "fp32" else 4 * trained
-        gradients = {FORWARD: whole if load.is_accumulated else 0, BACKWARD: whole, STEP: whole + copied}
+        gradients = {
+            FORWARD: whole if load.is_accumulated else 0,
+            BACKWARD: whole,
+            STEP: whole + copied,
+        }
         return gradients, {FORWARD: 0, BACKWARD: sent, STEP: 0}
     bucket = width * min(trained, max(BUCKET_ELEMENTS, widths.largest if widths else 0))
     kept = width * (trained if load.zero_stage == 1 else own)

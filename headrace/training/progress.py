@@ -66,7 +66,7 @@ def read_phases(work: Path) -> dict[int, RankPhase]:
 def read_failures(work: Path) -> list[RankFailure]:
     """All failures, first the one that most likely caused the others."""
     bodies = _read_all(work, "failure-*.json")
-    failures = [RankFailure(**body | {"lines": tuple(body.get("lines", ()))}) for body in bodies]
+    failures = [RankFailure(**{**body, "lines": tuple(body.get("lines", ()))}) for body in bodies]
     return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
 
 

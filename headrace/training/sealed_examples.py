@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
@@ -41,23 +41,28 @@ def sealed_examples(objects: ObjectStore) -> SealedExamples | None:
         return None
     length = packed[0].schema.field("input_ids").type.list_size
     tables = [one.table(["split", "num_completion_tokens"]) for one in packed]
-    losses = [pc.max(table.column("num_completion_tokens")).as_py() or 0 for table in tables if table.num_rows]
-    tokenized = [one.table(["token_ids"]).column("token_ids") for one in _newest(handoffs, _TOKENIZED)]
-    sizes = pa.chunked_array([chunk for column in tokenized for chunk in pc.list_value_length(column).chunks] or [[]])
-    sizes = sizes.cast(pa.int64())
+    losses = [table.column("num_completion_tokens").to_numpy().max() for table in tables if table.num_rows]
+    sizes = [_sizes(one.table(["token_ids"])) for one in _newest(handoffs, _TOKENIZED)]
+    sizes = np.concatenate([np.empty(0, dtype=np.int64), *sizes])
     return SealedExamples(
         sequence_length=length,
         num_rows=sum(table.num_rows for table in tables),
-        loss_tokens=max(losses, default=0),
+        loss_tokens=int(max(losses, default=0)),
         num_documents=len(sizes),
-        num_longer=pc.sum(pc.greater(sizes, length)).as_py() or 0,
-        longest=pc.max(sizes).as_py() or 0,
+        num_longer=int((sizes > length).sum()),
+        longest=int(sizes.max(initial=0)),
     )
 
 
 def sealed_pictures(objects: ObjectStore) -> PictureShape | None:
     """Sizes of the captioned pictures; None: there are none yet."""
     return next((shape_of(one.schema) for one in _newest(HandoffStore(objects), PICTURES)), None)
+
+
+def _sizes(documents: pa.Table) -> np.ndarray:
+    """Tokens of each document, of which no token is read."""
+    chunks = documents.column("token_ids").chunks
+    return np.concatenate([np.empty(0, dtype=np.int64), *(np.diff(chunk.offsets.to_numpy()) for chunk in chunks)])
 
 
 def _newest(handoffs: HandoffStore, asset: str) -> Iterator[Handoff]:

@@ -28,21 +28,27 @@ WIDTHS = ModelWidths(
     hidden=2048, layers=16, heads=16, query=2048, key_value=512, inner=8192, vocabulary=50_000, layers_trained=16
 )
 LOAD = Load(world_size=4, zero_stage=2, precision="bf16", device="cuda", tokens=2048, loss_tokens=1024, row_tokens=2048)
-SMALL = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 64, "max_position_embeddings": 64}
+SMALL: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 64, "max_position_embeddings": 64}
 
 
 def llama(layers: int, **changes: Any) -> Any:
-    config = {**SMALL, "intermediate_size": 160, "num_key_value_heads": 2, "num_hidden_layers": layers}
+    config: dict[str, Any] = {**SMALL, "intermediate_size": 160, "num_key_value_heads": 2, "num_hidden_layers": layers}
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**config | changes))
 
 
 def qwen3(layers: int) -> Any:
-    config = {**SMALL, "intermediate_size": 160, "num_key_value_heads": 2, "num_hidden_layers": layers, "head_dim": 16}
+    config: dict[str, Any] = {
+        **SMALL,
+        "intermediate_size": 160,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": layers,
+        "head_dim": 16,
+    }
     return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config))
 
 
 def gpt2(layers: int) -> Any:
-    config = {"n_embd": 64, "n_head": 4, "n_layer": layers, "vocab_size": 64, "n_positions": 64}
+    config: dict[str, Any] = {"n_embd": 64, "n_head": 4, "n_layer": layers, "vocab_size": 64, "n_positions": 64}
     without_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     return transformers.GPT2LMHeadModel(transformers.GPT2Config(**config, **without_dropout))
 
