@@ -20,7 +20,7 @@ import psutil
 
 from headrace.errors import InvalidTrainingRun, TrainingFailed
 from headrace.training.launch_plan import MARKER, LaunchPlan
-from headrace.training.progress import ProgressTail, RankPhase, duration, read_failures, read_phases
+from headrace.training.progress import MEASURING, ProgressTail, RankPhase, duration, read_failures, read_phases
 from headrace.training.run_config import RunConfig
 
 _TICK_SECONDS = 0.5
@@ -75,6 +75,9 @@ class _Limits:
         if now - self._since < limit:
             return
         phases = read_phases(self._config.work)
+        measured_at = max((one.at for one in phases.values() if one.phase == MEASURING), default=0.0)
+        if not self._started and time.time() - measured_at < limit:
+            return
         field = "step_timeout_seconds" if self._started else "start_timeout_seconds"
         what = "made no progress" if self._started else "took no step"
         raise TrainingFailed(

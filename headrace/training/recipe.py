@@ -15,15 +15,21 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.training.flow_matching_settings import FlowMatching
+from headrace.training.preference_settings import Preference, RowPairs
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
-# What is learnt: `sft`: to continue texts, `flow_matching`: to paint pictures.
-ObjectiveName = Literal["sft", "flow_matching"]
+# What is learnt: `sft`: to answer, `pretrain`: to continue plain texts, `preference`: which of two answers is better,
+# `flow_matching`: to paint pictures.
+ObjectiveName = Literal["sft", "pretrain", "preference", "flow_matching"]
 SFT: ObjectiveName = "sft"
+PRETRAIN: ObjectiveName = "pretrain"
+PREFERENCE: ObjectiveName = "preference"
 FLOW_MATCHING: ObjectiveName = "flow_matching"
+# The assets that recipes read.
+TEXTS, PICTURES, ROW_PAIRS = "training_examples", "picture_examples", "preference_pairs"
 
 # Raised when the training code changes what a recipe trains: older results are then not reused.
 CODE_VERSION = "1"
@@ -36,6 +42,7 @@ _NOT_TRAINED = {
     "name",
     "model",
     "base_model",  # the digest of its weights counts instead
+    "base_recipe",
     "checkpoint_every",
     "checkpoints_kept",
     "heldout_tokens_min",
@@ -57,21 +64,26 @@ class Recipe:
     steps: Annotated[int, Ge(1)]
     """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
-    """Packed sequences, or pictures, in one optimizer step, over all ranks."""
+    """Packed sequences, pairs or pictures in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     """The highest learning rate, after the warm-up."""
     base_model: str | None = None
     """Directory (absolute, or relative to HEADRACE_HOME) or hub name; null: the project's base model. With
     `flow_matching`, which starts from random weights, the model that reads captions: the images file's
     `caption_encoder`."""
+    base_recipe: str | None = None
+    """A recipe, MODEL.NAME, to start from the weights that it trained last; in place of `base_model`."""
     objective: ObjectiveName = SFT
-    """`sft`: a language model learns the examples' completions; `flow_matching`: a picture model learns captioned
-    pictures."""
+    """`sft`: a language model learns the examples' completions, or the assistant's turns; `pretrain`: every token of
+    plain texts; `preference`: of two answers to one prompt the better one; `flow_matching`: a picture model learns
+    captioned pictures."""
+    preference: Preference | None = None
+    """How far pairs move the model, and which pairs; of `preference` alone. null: all its defaults."""
     flow_matching: FlowMatching | None = None
     """The picture model and how it learns; of `flow_matching` alone. null: all its defaults."""
     micro_batch: Annotated[int, Ge(1)] = 1
-    """Packed sequences, or pictures, that one rank holds at once; batch = ranks × micro_batch × gradient accumulation.
-    """
+    """Packed sequences, pairs or pictures that one rank holds at once; batch = ranks × micro_batch × gradient
+    accumulation."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup_steps: Annotated[int, Ge(0)] = 0
@@ -99,7 +111,7 @@ class Recipe:
     checkpoints_kept: Annotated[int, Ge(1)] = 2
     """How many of the newest checkpoints stay."""
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
-    """How many completion tokens the held-out loss is measured on, at least; of texts."""
+    """How many completion tokens, of pairs of both answers, the held-out loss is measured on, at least; of texts."""
     ranks: Annotated[int, Ge(1)] | None = None
     """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
@@ -125,12 +137,14 @@ class Recipe:
         self._check_objective()
 
     def _check_objective(self) -> None:
-        if self.objective == SFT:
-            if self.flow_matching:
+        for name, settings in ((FLOW_MATCHING, self.flow_matching), (PREFERENCE, self.preference)):
+            if settings and self.objective != name:
                 raise InvalidTrainingRun(
-                    "flow_matching is of the objective flow_matching, got it with objective='sft'. Leave it out, or "
-                    "set objective: flow_matching."
+                    f"{name} is of the objective {name}, got it with objective={self.objective!r}. Leave it out, or "
+                    f"set objective: {name}."
                 )
+        self._check_base()
+        if self.objective != FLOW_MATCHING:
             return
         if self.base_model is None:
             raise InvalidTrainingRun(
@@ -154,6 +168,44 @@ class Recipe:
                 "objective: flow_matching wants precision bf16 or fp32, got 'fp16', whose range its weighted errors "
                 "leave."
             )
+
+    def _check_base(self) -> None:
+        if self.base_recipe is None:
+            return
+        if self.base_model is not None or self.objective == FLOW_MATCHING:
+            raise InvalidTrainingRun(
+                f"base_recipe names what a language model starts from, in place of base_model, got base_recipe="
+                f"{self.base_recipe!r} with base_model={self.base_model!r} and objective={self.objective!r}. Leave one "
+                "of them out."
+            )
+        model, dot, name = self.base_recipe.partition(".")
+        if not (model and dot and name) or self.base_recipe == self.key:
+            raise InvalidTrainingRun(
+                f"base_recipe must be another recipe as MODEL.NAME, such as smollm2-135m.define, got "
+                f"{self.base_recipe!r}."
+            )
+
+    @property
+    def examples_asset(self) -> str:
+        """The asset whose partitions it learns: all of `training_examples` or `picture_examples`, its own of
+        `preference_pairs`."""
+        if self.objective == FLOW_MATCHING:
+            return PICTURES
+        return ROW_PAIRS if self.row_pairs else TEXTS
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the weights that it starts from are a model of its kind, which can be measured and registered."""
+        return self.objective != FLOW_MATCHING
+
+    @property
+    def preferences(self) -> Preference:
+        assert self.objective == PREFERENCE
+        return self.preference or Preference()
+
+    @property
+    def row_pairs(self) -> RowPairs | None:
+        return self.preferences.rows if self.objective == PREFERENCE else None
 
     @property
     def picture_model(self) -> FlowMatching:
@@ -187,19 +239,28 @@ class Recipe:
         return CODE_VERSION
 
     def to_body(self) -> dict[str, Any]:
-        """Without `objective` where it is `sft`: the bodies, and training ids, of older recipes stay."""
+        """Without what older recipes did not have, where it says nothing: their bodies and training ids stay."""
         body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
-        if self.objective == SFT:
-            return {key: value for key, value in body.items() if key not in ("objective", "flow_matching")}
-        return body | {"flow_matching": dataclasses.asdict(self.picture_model)}
+        if self.base_recipe is None:
+            del body["base_recipe"]
+        settings = {
+            FLOW_MATCHING: lambda: dataclasses.asdict(self.picture_model),
+            PREFERENCE: lambda: dataclasses.asdict(self.preferences),
+        }
+        of_objective = {name: made() for name, made in settings.items() if name == self.objective}
+        others = [*settings, *(["objective"] if self.objective == SFT else [])]
+        return {key: value for key, value in body.items() if key not in others} | of_objective
 
     def training_id(self, base_weights_digest: str, examples: dict[str, str]) -> str:
         """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.
 
         Args:
-            examples: content digest by partition of `training_examples`, or of `picture_examples`.
+            examples: content digest by partition of `examples_asset`.
         """
         trained = {key: value for key, value in self.to_body().items() if key not in _NOT_TRAINED}
+        if self.objective == PREFERENCE:
+            # Of which rows pairs are made, the pairs' own digest says.
+            trained[PREFERENCE] = {key: value for key, value in trained[PREFERENCE].items() if key != "rows"}
         return digest_text(
             "training",
             self._code_version,
