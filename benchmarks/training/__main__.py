@@ -1,0 +1,31 @@
+"""Training beside its peers: `python -m benchmarks.training [--only loop_overhead,…]`.
+
+Each part is a module of its own, which says what it measures; without `--only`, all run. Models are tiny, untrained and
+made on the spot. The exit status is 1 if a bar of a part that ran is not met.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.measuring import parser_of, some_of, whole
+from benchmarks.parts import Outcome, run_parts
+from benchmarks.training import loop_overhead
+from benchmarks.training.parts import Given
+
+# In the order in which they run; each has a scratch directory of its own.
+PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
+    "loop_overhead": loop_overhead.run,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = parser_of("training", __doc__)
+    parser.add_argument("--only", type=some_of(PARTS), help=f"parts by commas: {', '.join(PARTS)}; default: all")
+    parser.add_argument("--runs", type=whole(1), default=5, help="how often each side is measured, in turns")
+    given = parser.parse_args(arguments)
+    return run_parts("training", PARTS, given.only or PARTS, Given.of(given), given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
