@@ -30,6 +30,7 @@ from headrace_dagster.handoff_inputs import HandoffsWhenAsked
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
+from headrace_dagster.training_observations import TrainingObservations
 from resources.training import TrainingResource
 
 _STAGE = Stage("training")
@@ -93,8 +94,8 @@ def trained_model(
     """Weights that one recipe made from its base model and its examples, sealed under their digest.
 
     Of a picture model a directory that diffusers opens, with the averaged weights. Trained once for the same weights,
-    data and recipe; an interrupted training continues after its last checkpoint. Read by evaluation and
-    registered_version.
+    data and recipe; an interrupted training continues after its last checkpoint. While it runs, observations show its
+    curve, speed and remaining time. Read by evaluation and registered_version.
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(
@@ -103,8 +104,14 @@ def trained_model(
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
     )
+    live = TrainingObservations(context)
+
+    def show(rows: list[dict[str, Any]]) -> None:
+        live.add_rows(rows)
+        track.add_rows(rows)
+
     with tracked as track:
-        outcome = launcher.train(context, request, on_rows=track.add_rows)
+        outcome = launcher.train(context, request, on_rows=show)
     rows = read_curve(store.objects(), outcome.result)
     run_id = track.finish(outcome.result, rows)
     table = trained_model_table(store.objects(), outcome.result, mlflow_run_id=run_id)

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,8 @@ def run_ranks(module: str, config: RunConfig, *arguments: str, seconds_max: floa
         work_directory=config.work,
         marker="benchmark",
         environment=os.environ,
+        module=module,
     )
-    plan = replace(plan, argv=tuple(module if part == "headrace.training.train" else part for part in plan.argv))
     done = subprocess.run(
         [*plan.argv, *arguments],
         env=plan.environment,

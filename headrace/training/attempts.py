@@ -120,6 +120,10 @@ class TrainingResult:
         seconds: wall time of the finishing attempt, start-up included.
         feeding: how packed rows reached the model (`headrace.training.feeding`).
         step_seconds: of all steps in all attempts, without start-ups and checkpoints.
+        heldout_loss_best, best_step: the lowest of the held-out losses that were measured meanwhile, and behind which
+            step; None: none was.
+        exported_step: behind which step the weights are, if not behind the last one (`keep: best`).
+        stopped: why it ended before its last step.
     """
 
     training_id: str
@@ -139,6 +143,10 @@ class TrainingResult:
     feeding: str = "packed"
     attempt_tokens: Annotated[int, Ge(0)] | None = None
     step_seconds: Annotated[float, Ge(0)] | None = None
+    heldout_loss_best: float | None = None
+    best_step: int | None = None
+    exported_step: int | None = None
+    stopped: str | None = None
 
 
 RESULT = Kind(

@@ -36,6 +36,10 @@ def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
     for axes, (field, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         points = [(row["step"], row[field]) for row in rows if is_finite(row[field])]
         axes.plot([step for step, _ in points], [value for _, value in points], linewidth=1.5, color="#1f6f8b")
+        heldout = [(row["step"], row["heldout_loss"]) for row in rows if is_finite(row.get("heldout_loss"))]
+        if field == "loss" and heldout:
+            axes.plot(*zip(*heldout, strict=True), linewidth=1.5, color="#c05a2b", marker=".", label="held-out")
+            axes.legend()
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.model_settings import apply_settings
 from headrace.training.optimizer import forget_steps, make_optimizer, steps_unwrapped
+from headrace.training.recipe import Recipe
 from headrace.training.run_config import RunConfig
 
 # Elements in a bucket; with DeepSpeed's default of 5e8 a model below 0.5B parameters would hold a second copy of all
@@ -90,8 +92,9 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
             "contiguous_gradients": True,
             "reduce_bucket_size": _BUCKET_ELEMENTS,
             "allgather_bucket_size": _BUCKET_ELEMENTS,
+            **_further_zero_settings(recipe),
         },
-        # We use torch's own AdamW: fused on both kinds of device, and nothing to compile.
+        # We use torch's own optimizers: nothing to compile, also where they step on the CPU.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
@@ -103,13 +106,29 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     return body
 
 
+def _further_zero_settings(recipe: Recipe) -> dict[str, Any]:
+    """DeepSpeed's keys of ZeRO-Offload and ZeRO++."""
+    settings: dict[str, Any] = {}
+    if (offload := recipe.offload) and offload.optimizer:
+        settings["offload_optimizer"] = {"device": offload.optimizer, "pin_memory": True}
+    if offload and offload.parameters:
+        settings["offload_param"] = {"device": offload.parameters, "pin_memory": True}
+    if plus := recipe.zero_plus_plus:
+        settings["zero_hpz_partition_size"] = plus.partition_size or 1
+        settings["zero_quantized_weights"] = plus.quantized_weights
+        settings["zero_quantized_gradients"] = plus.quantized_gradients
+    return settings
+
+
 def load_model(weights: Path, config: RunConfig) -> Any:
     """The base model in the recipe's precision; under ZeRO stage 3 each rank holds only its share from the start."""
     import torch
     from transformers import AutoModelForCausalLM
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.recipe.precision]
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False)
+    # None: transformers chooses.
+    attention = {"attn_implementation": config.recipe.attention} if config.recipe.attention else {}
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False, **attention)
     freeze = config.recipe.freeze
     for prefix in freeze:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
@@ -121,7 +140,8 @@ def load_model(weights: Path, config: RunConfig) -> Any:
 
 
 def wrap(gang: Gang, model: Any, config: RunConfig) -> tuple[Any, Any]:
-    """DeepSpeed's engine around the model, and its optimizer."""
+    """DeepSpeed's engine around the model, with the recipe's settings, and its optimizer."""
+    apply_settings(model, config.recipe)
     engine, optimizer = gang.accelerator.prepare(model, make_optimizer(model, config.recipe))
     forget_steps(engine)
     engine.train()

@@ -24,11 +24,25 @@ _UNLEARNT_MAX = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesInput:
-    """One sealed version of one partition: a run reads it even if newer ones are published."""
+    """One sealed version of one partition: a run reads it even if newer ones are published.
+
+    `is_heldout`: all of it is held out, whatever data prep decided (`heldout_shards` of a recipe).
+    """
 
     partition: str
     version: int
     content_digest: str
+    is_heldout: bool = False
+
+
+def inputs_of_split(
+    inputs: Sequence[ExamplesInput], split: Literal["train", "heldout"]
+) -> tuple[list[ExamplesInput], Literal["train", "heldout"] | None]:
+    """Which inputs hold a split, and which of their rows: those that data prep gave this split, or all (None)."""
+    own = [item for item in inputs if item.is_heldout]
+    if split == "heldout" and own:
+        return own, None
+    return [item for item in inputs if not item.is_heldout], split
 
 
 @dataclass(frozen=True)
@@ -43,14 +57,16 @@ class Pass:
 class PackedExamples:
     """One split of `training_examples`, numbered 0, 1, … in the order of the inputs."""
 
-    def __init__(self, tables: Iterable[pa.Table], split: Literal["train", "heldout"]) -> None:
+    def __init__(self, tables: Iterable[pa.Table], split: Literal["train", "heldout"] | None) -> None:
+        """Args: split: None: all rows."""
         self._chunks: list[Pass] = []
         chunk_numbers: list[np.ndarray] = []
         rows: list[np.ndarray] = []
         num_examples: list[np.ndarray] = []
         self.sequence_length = 0
         for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
-            chosen = np.flatnonzero(batch.column("split").to_numpy(zero_copy_only=False) == split)
+            splits = batch.column("split").to_numpy(zero_copy_only=False)
+            chosen = np.arange(batch.num_rows) if split is None else np.flatnonzero(splits == split)
             if not len(chosen):
                 continue
             chunk = Pass(*(_tokens(batch.column(name)) for name in ("input_ids", "labels", "position_ids")))
@@ -128,7 +144,8 @@ def open_examples(
         InvalidTrainingRun: the split has no sequence, sequence lengths differ, or a version holds preference pairs.
     """
     columns = ["split", "input_ids", "labels", "position_ids", "num_examples"]
-    examples = PackedExamples((_opened(handoffs, item).table(columns) for item in inputs), split)
+    holding, rows = inputs_of_split(inputs, split)
+    examples = PackedExamples((_opened(handoffs, item).table(columns) for item in holding), rows)
     if not len(examples):
         raise InvalidTrainingRun(
             f"The {len(inputs)} given partitions of training_examples hold no sequence of split {split!r}; "
@@ -144,6 +161,13 @@ def check_is_packed(schema: pa.Schema, item: ExamplesInput) -> None:
             f"{ASSET}[{item.partition}] v{item.version} holds preference pairs, wanted packed examples. Set objective: "
             "preference in the recipe, or example to completion, conversation or plain in the corpus file."
         )
+
+
+def num_train_rows(handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInput]) -> int:
+    """How many rows of `asset` an epoch has, of whatever form they are."""
+    holding, _ = inputs_of_split(inputs, "train")
+    splits = (handoffs.open(asset, item.partition, item.version).table(["split"]).column("split") for item in holding)
+    return sum(int((column.to_numpy() == "train").sum()) for column in splits)
 
 
 def _opened(handoffs: HandoffStore, item: ExamplesInput) -> Handoff:

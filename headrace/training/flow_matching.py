@@ -7,11 +7,13 @@ sample (t, noise, whether its caption is dropped) is a function of the seed and 
 Shapes as in `headrace.training.picture_examples`.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.objects import ObjectStore
 from headrace.training.engine import Gang
@@ -31,9 +33,9 @@ class FlowMatchingObjective:
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._recipe = config.recipe
         self._settings = config.recipe.picture_model
-        handoffs = HandoffStore(store)
-        self._pictures = open_pictures(handoffs, config.inputs, "train")
-        self._no_caption = open_pictures(handoffs, config.inputs[:1], "empty").take([0])
+        self._inputs, self._handoffs = config.inputs, HandoffStore(store)
+        self._pictures = open_pictures(self._handoffs, config.inputs, "train")
+        self._no_caption = open_pictures(self._handoffs, config.inputs[:1], "empty").take([0])
         self._patches = tokens_of_picture(config.recipe, self._pictures.shape)
         self._average: MovingAverage | None = None
 
@@ -91,6 +93,16 @@ class FlowMatchingObjective:
     def restore(self, state: dict[str, Any]) -> None:
         assert self._average
         self._average.restore(state)
+
+    def heldout(self) -> "FlowMatchingObjective":
+        other = copy(self)
+        other._pictures = open_pictures(self._handoffs, self._inputs, "heldout")
+        if not len(other._pictures):
+            raise InvalidTrainingRun(
+                f"Recipe {self._recipe.key}: evaluate_every needs held-out pictures, and there are none; raise "
+                "heldout_share in the images file, or leave evaluate_every out."
+            )
+        return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         assert self._average

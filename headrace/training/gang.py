@@ -20,8 +20,17 @@ import psutil
 
 from headrace.errors import InvalidTrainingRun, TrainingFailed
 from headrace.training.launch_plan import MARKER, LaunchPlan
-from headrace.training.progress import MEASURING, ProgressTail, RankPhase, duration, read_failures, read_phases
+from headrace.training.progress import (
+    MEASURING,
+    ProgressTail,
+    RankPhase,
+    duration,
+    read_beats,
+    read_failures,
+    read_phases,
+)
 from headrace.training.run_config import RunConfig
+from headrace.training.stalled import StalledRanks
 
 _TICK_SECONDS = 0.5
 _LOG_LINES = 12
@@ -34,22 +43,29 @@ def run_gang(
     config: RunConfig,
     *,
     on_rows: Callable[[Rows], None] = lambda rows: None,
+    say: Callable[[str], None] = print,
     tick_seconds: float = _TICK_SECONDS,
 ) -> None:
     """Returns when every rank has succeeded; `on_rows` gets each row of progress once, as they come.
 
+    `say` is told of a stalled rank, where the recipe only warns.
+
     Raises:
-        TrainingFailed: a rank died, or the gang hung; a retry may succeed.
+        TrainingFailed: a rank died or stalled, or the gang hung; a retry may succeed.
         InvalidTrainingRun: a rank reports that a retry would end the same way.
     """
     tail = ProgressTail(config.work / "progress.jsonl")
-    limits = _Limits(config)
+    limits, stalled = _Limits(config), StalledRanks(config)
     with _started(plan) as (process, agent_log):
         while not _ended_within(process, tick_seconds):
             rows = tail.new_rows()
             if rows:
                 on_rows(rows)
             limits.check(progressed=bool(rows), plan=plan)
+            if stalled.is_watching and (
+                told := stalled.look(read_beats(config.work, config.world_size), time.monotonic())
+            ):
+                say(told)
     if rows := tail.new_rows():
         on_rows(rows)
     if process.returncode:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from headrace.errors import ObjectMissing, TrainingFailed
 from headrace.keys import HELDOUT_LOSS, digest_text
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, Record, create_object, read_object
-from headrace.training.examples import ExamplesInput
+from headrace.training.examples import ExamplesInput, PackedExamples, inputs_of_split
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, SFT, ObjectiveName, Recipe
@@ -105,7 +104,11 @@ class EvaluationConfig:
 
 
 def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> str:
-    contents = sorted((item.partition, item.content_digest) for item in inputs)
+    holding, rows = inputs_of_split(inputs, "heldout")
+    contents = sorted((item.partition, item.content_digest) for item in holding)
+    # Other sequences of the same contents: all of them.
+    if rows is None:
+        return digest_text("heldout_shards", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
     return digest_text("heldout", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
 
 
@@ -116,32 +119,29 @@ def evaluation_digest(
     pairs: PairMeasure | None = None,
 ) -> str:
     """What the measurements of an objective's models have in common: only then they may be compared."""
-    contents = canonical_json(sorted((item.partition, item.content_digest) for item in inputs)).decode()
     if objective == FLOW_MATCHING:
-        return digest_text("taught_pictures", _PICTURE_MEASURE, contents)
-    if pairs is not None:
-        how = canonical_json(asdict(pairs)).decode()
-        return digest_text("preference", _PAIR_MEASURE, str(heldout_tokens_min), how, contents)
-    return heldout_digest(inputs, heldout_tokens_min)
+        contents = sorted((item.partition, item.content_digest) for item in inputs)
+        return digest_text("taught_pictures", _PICTURE_MEASURE, canonical_json(contents).decode())
+    of_texts = heldout_digest(inputs, heldout_tokens_min)
+    if pairs is None:
+        return of_texts
+    return digest_text("preference", _PAIR_MEASURE, canonical_json(asdict(pairs)).decode(), of_texts)
 
 
-class Examples(Protocol):
-    """Sequences or pairs."""
-
-    def __len__(self) -> int: ...
-
-    def num_loss_tokens(self, numbers: Sequence[int] | np.ndarray) -> int: ...
+def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
+    """The fewest shuffled sequences with `heldout_tokens_min` completion tokens; all sequences, if they have fewer."""
+    return chosen_numbers(len(examples), examples.num_loss_tokens, heldout_tokens_min)
 
 
-def choose_sequences(examples: Examples, heldout_tokens_min: int) -> np.ndarray:
-    """The fewest shuffled examples with `heldout_tokens_min` completion tokens; all examples, if they have fewer."""
+def chosen_numbers(count: int, weight: Callable[[np.ndarray], int], weight_min: int) -> np.ndarray:
+    """The fewest of 0 … count-1, shuffled, whose weights make `weight_min`; all, if they make less."""
     chosen: list[int] = []
-    num_tokens = 0
-    for number in shuffled(len(examples), 0, 0):
-        if num_tokens >= heldout_tokens_min:
+    total = 0
+    for number in shuffled(count, 0, 0):
+        if total >= weight_min:
             break
         chosen.append(int(number))
-        num_tokens += examples.num_loss_tokens([number])
+        total += weight(np.array([number]))
     return np.array(chosen)
 
 

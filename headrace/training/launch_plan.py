@@ -13,6 +13,7 @@ from pathlib import Path
 MARKER = "HEADRACE_TRAINING"
 """Set in every process of a training's gang, in any session; each attempt has its own value."""
 
+RANK = "headrace.training.train"
 # If another launcher left these in the environment, they would send the gang to a foreign rendezvous.
 _FOREIGN = {
     "RANK",
@@ -43,8 +44,9 @@ def plan_launch(
     marker: str,
     environment: Mapping[str, str],
     python: str = sys.executable,
+    module: str = RANK,
 ) -> LaunchPlan:
-    """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through unchanged.
+    """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through unchanged. `module`: what each rank runs.
 
     Ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on the host name's resolution, and two
     gangs never want the same port.
@@ -63,7 +65,7 @@ def plan_launch(
         f"--log-dir={logs}",
         "--redirects=3",
         "-m",
-        "headrace.training.train",
+        module,
         # The long form: torchrun would consume an option that abbreviates its own.
         "--run-json",
         str(run_json),

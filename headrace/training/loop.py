@@ -7,6 +7,7 @@ and divided by the whole batch's weight, which every rank derives from the sampl
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,10 @@ from headrace.training.engine import Gang
 from headrace.training.objective import Objective
 from headrace.training.order import SampleOrder
 from headrace.training.recipe import Recipe
+from headrace.training.schedule import learning_rate_at
 
 # Loss scaling skips a few steps until it finds its scale; so many in a row mean that it finds none.
 _SKIPPED_IN_A_ROW_MAX = 20
-
-
-def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """The rate of optimizer step `step` (0, 1, …): linear warm-up, then constant or half a cosine to its end."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    share = recipe.learning_rate_end + (1 - recipe.learning_rate_end) * (1 + math.cos(math.pi * done)) / 2
-    return recipe.learning_rate * share
 
 
 def train_steps(
@@ -42,12 +33,18 @@ def train_steps(
     begin: int,
     tokens_before: int,
     each: Callable[[dict[str, Any]], None],
+    veto: Callable[[float], bool] | None = None,
+    beat: Callable[[int, int], None] = lambda step, point: None,
 ) -> Iterator[int]:
     """Runs the steps after `begin`; yields after each one the number of finished steps.
 
     `each` gets one row a step, the same on every rank: loss (of texts in nats a completion token), learning rate,
     gradient norm before clipping (None: not measured), whether the step was applied, and tokens seen, including
     `tokens_before`. Padding does not count as tokens.
+
+    Args:
+        veto: whether a batch of this loss must not be learnt, asked before its last backward pass on every rank.
+        beat: told of each point that this rank has reached by itself: a pass begun, its forward half done.
 
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
@@ -67,7 +64,7 @@ def train_steps(
             group["lr"] = learning_rate_at(recipe, step)
         weight = objective.weight(order.batch(step))
         passes = list(zip(order.micro_batches(step, gang.rank), order.draws(step, gang.rank), strict=True))
-        own_loss = _accumulate(gang, engine, objective, passes, weight)
+        own_loss = _accumulate(gang, engine, objective, passes, weight, veto, partial(beat, step))
         engine.step()
         applied = engine.was_step_applied()
         objective.after_step(engine, applied=applied)
@@ -102,14 +99,26 @@ def _told(norm: Any) -> float | None:
 
 
 def _accumulate(
-    gang: Gang, engine: Any, objective: Objective, passes: list[tuple[np.ndarray, np.ndarray]], weight: int
+    gang: Gang,
+    engine: Any,
+    objective: Objective,
+    passes: list[tuple[np.ndarray, np.ndarray]],
+    weight: int,
+    veto: Callable[[float], bool] | None,
+    beat: Callable[[int], None],
 ) -> float:
     """Runs forward and backward for this rank's part of one step; returns its summed loss."""
     own_loss = 0.0
     for number, (rows, draws) in enumerate(passes):
+        beat(2 * number)
         loss = objective.summed_loss(engine, rows, draws, gang.accelerator.device)
-        engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
+        beat(2 * number + 1)
+        is_last, told = number == len(passes) - 1, loss.detach()
+        if veto and is_last and veto(gang.sum_over_ranks(own_loss + told.item())[0] / weight):
+            # Gradients that are no numbers: DeepSpeed then leaves the step out, on every rank and at every stage.
+            loss = loss * math.nan
+        engine.set_gradient_accumulation_boundary(is_last)
         # DeepSpeed averages over ranks and passes, but the sum over the batch is needed.
         engine.backward(loss * (gang.world_size * len(passes) / weight))
-        own_loss += loss.item()
+        own_loss += told.item()
     return own_loss

@@ -16,7 +16,17 @@ from headrace.training.recipe import FLOW_MATCHING, PREFERENCE
 from headrace.training.run_config import RunConfig
 
 
-class Objective(Protocol):
+class Kept(Protocol):
+    """What a checkpoint keeps beside weights, moments and random state: lists of tensors by name."""
+
+    def state(self) -> dict[str, Any]:
+        """This rank's part; may be empty."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class Objective(Kept, Protocol):
     """One rank's end of it. Calls come in this order: `load_model`, `begin`, perhaps `restore`, steps, `export`.
 
     Attributes:
@@ -57,11 +67,13 @@ class Objective(Protocol):
 
     def after_step(self, engine: Any, *, applied: bool) -> None: ...
 
-    def state(self) -> dict[str, Any]:
-        """This rank's part of a checkpoint beside weights, moments and random state; may be empty."""
-        ...
+    def heldout(self) -> "Objective":
+        """The same objective over the held-out examples, once it has begun: for their loss alone.
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+        Raises:
+            InvalidTrainingRun: nothing is held out.
+        """
+        ...
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         """Rank 0 writes the model directory `out`; every rank calls it, and no step follows."""

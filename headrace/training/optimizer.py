@@ -1,4 +1,4 @@
-"""AdamW under DeepSpeed: decays the right parameters, and behaves the same at every stage and precision.
+"""torch's optimizers under DeepSpeed: decay the right parameters, and behave the same at every stage and precision.
 
 DeepSpeed calls our optimizer through its own wrapper, which depends on stage and precision. The wrappers differ in ways
 that must not affect a training; tests/upstream pins the differences that are corrected here.
@@ -7,10 +7,26 @@ that must not affect a training; tests/upstream pins the differences that are co
 from typing import Any
 
 from headrace.training.recipe import Recipe
+from headrace.training.recipe_parts import WITH_BETAS, OptimizerName
+
+# Names of torch's classes. Adagrad is not among them: DeepSpeed replaces it by one of its own, without our groups.
+TORCH_NAMES: dict[OptimizerName, str] = {
+    "adamw": "AdamW",
+    "adam": "Adam",
+    "adamax": "Adamax",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "rmsprop": "RMSprop",
+    "adadelta": "Adadelta",
+    "sgd": "SGD",
+    "adafactor": "Adafactor",
+}
+# One pass over the memory, on both kinds of device.
+_FUSED: tuple[OptimizerName, ...] = ("adamw", "adam", "sgd")
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> Any:
-    """torch's AdamW over the trained parameters; matrices and embeddings are decayed, norms and biases are not.
+    """torch's own over the trained parameters; matrices and embeddings are decayed, norms and biases are not.
 
     Its learning rate is 0 until the loop sets a step's own, so an unrequested step changes nothing.
     """
@@ -20,13 +36,25 @@ def make_optimizer(model: Any, recipe: Recipe) -> Any:
         {"params": [p for p in trained if is_matrix(p)], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if not is_matrix(p)], "weight_decay": 0.0},
     ]
-    kind = _checked_adamw(recipe.clip_norm) if steps_unwrapped(recipe) else _adamw()
-    return kind(
-        [group for group in groups if group["params"]],
-        lr=0.0,
-        betas=(recipe.beta1, recipe.beta2),
-        fused=True,
-    )
+    kind = torch_optimizer(recipe.optimizer.name)
+    if steps_unwrapped(recipe):
+        kind = _checked(kind, recipe.clip_norm)
+    return kind([group for group in groups if group["params"]], lr=0.0, **optimizer_options(recipe))
+
+
+def torch_optimizer(name: OptimizerName) -> Any:
+    import torch
+
+    return getattr(torch.optim, TORCH_NAMES[name])
+
+
+def optimizer_options(recipe: Recipe) -> dict[str, Any]:
+    """What torch's class is given besides parameters, learning rate and weight decay."""
+    name = recipe.optimizer.name
+    options: dict[str, Any] = {"fused": True} if name in _FUSED else {}
+    if name in WITH_BETAS:
+        options["betas"] = (recipe.beta1, recipe.beta2)
+    return options | recipe.optimizer.options()
 
 
 def is_matrix(parameter: Any) -> bool:
@@ -64,16 +92,10 @@ def master_parameters(engine: Any) -> list[Any]:
     return lent or [parameter for group in base.param_groups for parameter in group["params"]]
 
 
-def _adamw() -> Any:
+def _checked(kind: Any, clip_norm: float) -> Any:
     import torch
 
-    return torch.optim.AdamW
-
-
-def _checked_adamw(clip_norm: float) -> Any:
-    import torch
-
-    class CheckedAdamW(torch.optim.AdamW):
+    class Checked(kind):
         """Clips, reports the norm, and skips a step with gradients that are not finite, as DeepSpeed's own wrappers do.
 
         DeepSpeed's engine reads these two attributes after each step.
@@ -82,7 +104,7 @@ def _checked_adamw(clip_norm: float) -> Any:
         _global_grad_norm = 0.0
         overflow = False
 
-        def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        def step(self, closure: Any = None) -> Any:
             parameters = [parameter for group in self.param_groups for parameter in group["params"]]
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             self._global_grad_norm = norm.item()
@@ -93,4 +115,4 @@ def _checked_adamw(clip_norm: float) -> Any:
                 torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
             return super().step(closure)
 
-    return CheckedAdamW
+    return Checked

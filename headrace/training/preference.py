@@ -11,6 +11,7 @@ Shapes: N pairs in all, B of a pass, which are 2B rows, chosen before rejected; 
 vocabulary.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from headrace.training.engine import Gang, load_model
 from headrace.training.examples import NO_LOSS, Pass
 from headrace.training.export import export_model
 from headrace.training.feeding import ALONE, logits_at
-from headrace.training.preference_examples import open_pairs
+from headrace.training.preference_examples import PreferencePairs, Split, open_pairs
 from headrace.training.preference_settings import Preference
 from headrace.training.reference import reference_for
 from headrace.training.run_config import RunConfig
@@ -39,7 +40,8 @@ class PreferenceObjective:
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
         self._store = store
-        self._pairs = open_pairs(HandoffStore(store), config.recipe.examples_asset, config.inputs, "train")
+        self._pairs = self._opened("train")
+        self._heldout: PreferenceObjective | None = None
         self._reference_N2: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -49,16 +51,17 @@ class PreferenceObjective:
         return load_model(base, self._config)
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
-        device = gang.accelerator.device
-        self._reference_N2, told = reference_for(
-            self._config,
-            self._store,
-            gang,
-            engine,
-            num_pairs=len(self._pairs),
-            measure=lambda numbers: answer_logprobs(engine, self._pairs.take(numbers), device).cpu().numpy(),
-        )
+        self._reference_N2, told = self._measured(gang, engine, "train", self._pairs)
+        if self._config.recipe.evaluate_every is not None:
+            # Now, for what is measured later is not the model before its first step.
+            other = self._heldout = copy(self)
+            other._pairs = self._opened("heldout")
+            other._reference_N2, _ = self._measured(gang, engine, "heldout", other._pairs)
         return told
+
+    def heldout(self) -> "PreferenceObjective":
+        assert self._heldout, "evaluate_every is given"
+        return self._heldout
 
     def weight(self, numbers: np.ndarray) -> int:
         return len(numbers)
@@ -83,6 +86,20 @@ class PreferenceObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+    def _opened(self, split: Split) -> PreferencePairs:
+        config = self._config
+        return open_pairs(HandoffStore(self._store), config.recipe.examples_asset, config.inputs, split)
+
+    def _measured(self, gang: Gang, engine: Any, split: Split, pairs: PreferencePairs) -> tuple[np.ndarray, str]:
+        device = gang.accelerator.device
+
+        def measure(numbers: np.ndarray) -> np.ndarray:
+            return answer_logprobs(engine, pairs.take(numbers), device).cpu().numpy()
+
+        return reference_for(
+            self._config, self._store, gang, engine, split=split, num_pairs=len(pairs), measure=measure
+        )
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)

@@ -19,7 +19,7 @@ from headrace.store.opening import open_store
 from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.evaluate import NUM_SAMPLES, SEQUENCES_A_PASS, Loaded, spread
-from headrace.training.heldout import Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
+from headrace.training.heldout import Evaluation, EvaluationConfig, chosen_numbers, publish_evaluation
 from headrace.training.preference import FEEDING, answer_logprobs, margins, pair_losses
 from headrace.training.preference_examples import PreferencePairs, open_pairs
 from headrace.training.preference_settings import Preference
@@ -33,7 +33,7 @@ def evaluate_preferences(config: EvaluationConfig) -> list[Evaluation]:
         torch.set_num_threads(1)
     store = open_store(config.store_url)
     pairs = open_pairs(HandoffStore(store), config.pairs.asset, config.inputs, "heldout")
-    chosen = choose_sequences(pairs, config.heldout_tokens_min)
+    chosen = chosen_numbers(len(pairs), len, config.heldout_tokens_min)
     preference = Preference(beta=config.pairs.beta, label_smoothing=config.pairs.label_smoothing)
     reference_N2: np.ndarray | None = None  # noqa: N806 (shape letters)
     evaluations = []

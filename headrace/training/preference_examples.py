@@ -14,24 +14,27 @@ import pyarrow as pa
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.training.examples import NO_LOSS, ExamplesInput, Pass
+from headrace.training.examples import NO_LOSS, ExamplesInput, Pass, inputs_of_split
 from headrace.training.recipe import ROW_PAIRS, TEXTS
 
 # An attribute of pairs of reviewed rows: the digest of the tokenizer that made them.
 TOKENIZER = "tokenizer"
+Split = Literal["train", "heldout"]
 _TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class PreferencePairs:
     """One split of the pairs, numbered 0, 1, … in the order of the inputs. Token ids are views of mapped pages."""
 
-    def __init__(self, tables: Sequence[pa.Table], split: Literal["train", "heldout"]) -> None:
+    def __init__(self, tables: Sequence[pa.Table], split: Split | None) -> None:
+        """Args: split: None: all rows."""
         self._values: list[tuple[np.ndarray, ...]] = []
         self._offsets: list[tuple[np.ndarray, ...]] = []
         chunks: list[np.ndarray] = []
         rows: list[np.ndarray] = []
         for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
-            chosen = np.flatnonzero(batch.column("split").to_numpy(zero_copy_only=False) == split)
+            of_split = batch.column("split").to_numpy(zero_copy_only=False)
+            chosen = np.flatnonzero(of_split == split) if split else np.arange(batch.num_rows)
             columns = [batch.column(name) for name in _TOKENS]
             chunks.append(np.full(len(chosen), len(self._values)))
             rows.append(chosen)
@@ -87,17 +90,16 @@ class PreferencePairs:
         return prompt, chosen, rejected
 
 
-def open_pairs(
-    handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInput], split: Literal["train", "heldout"]
-) -> PreferencePairs:
+def open_pairs(handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInput], split: Split) -> PreferencePairs:
     """Reads exactly the pinned versions of `asset`.
 
     Raises:
         HandoffMissing, HandoffCorrupt: a pinned version is gone or damaged.
         InvalidTrainingRun: a version holds no pairs, or the split has none.
     """
-    opened = [_opened(handoffs, asset, item) for item in inputs]
-    pairs = PreferencePairs([one.table(["split", *_TOKENS]) for one in opened], split)
+    holding, rows = inputs_of_split(inputs, split)
+    opened = [_opened(handoffs, asset, item) for item in holding]
+    pairs = PreferencePairs([one.table(["split", *_TOKENS]) for one in opened], rows)
     if not len(pairs):
         cure = (
             "check heldout_share and the quality rules of the corpus file"

@@ -1,19 +1,22 @@
 """How a gang reports its progress: to its launcher by files, to the Dagster run over Pipes (from rank 0 only).
 
-Three kinds of files in the attempt's work directory:
+Four kinds of files in the attempt's work directory:
     rank-0.json      a rank's phase, when it began, the rank's pid
     failure-0.json   why a rank gave up
     progress.jsonl   rank 0: one line for each optimizer step, without a gap or a repeat after a resume
+    beat-0           the point that a rank has reached, where a guard watches for stalled ones
 """
 
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from headrace.training.run_config import RunConfig
 
 Phase = Literal[
     "starting",
@@ -67,6 +70,31 @@ def read_failures(work: Path) -> list[RankFailure]:
     """All failures, first the one that most likely caused the others."""
     failures = [RankFailure(**body) for body in _read_all(work, "failure-*.json")]
     return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
+
+
+def beats_of(config: RunConfig, rank: int) -> Callable[[int, int], None]:
+    """Where a guard watches for stalled ranks, tells each point of a step that this rank has reached."""
+    if config.recipe.guards is None or config.recipe.guards.stalled_rank is None:
+        return lambda step, point: None
+    path = config.work / f"beat-{rank}"
+    # One line of constant length, written over: no file system call besides the write itself.
+    file = path.open("wb", buffering=0)
+
+    def beat(step: int, point: int) -> None:
+        file.seek(0)
+        file.write(f"{step:012d} {point:012d}\n".encode())
+
+    return beat
+
+
+def read_beats(work: Path, world_size: int) -> dict[int, tuple[int, int]]:
+    """The newest point of each rank that has begun its first step: step and point, in order."""
+    found: dict[int, tuple[int, int]] = {}
+    for rank in range(world_size):
+        with suppress(FileNotFoundError, ValueError):
+            step, point = (work / f"beat-{rank}").read_text().split()
+            found[rank] = int(step), int(point)
+    return found
 
 
 class ProgressLog:
@@ -123,10 +151,14 @@ class RunLog:
         if row["step"] < steps and now - self._last < _LOG_SECONDS:
             return
         self._last = now
-        left = (steps - row["step"]) * row["seconds"]
+        heldout = f" · held-out {row['heldout_loss']:.3f}" if "heldout_loss" in row else ""
+        used = f" · {row['mfu']:.0%} of peak" if "mfu" in row else ""
+        # Of a curve from before it was measured, the last step's own time.
+        left = row.get("left_seconds", (steps - row["step"]) * row["seconds"])
+        skipped = "the loss is a spike" if "spike_above" in row else "gradients are not finite"
         self.say(
-            f"step {row['step']}/{steps} · loss {row['loss']:.3f} · {row['tokens_per_second']:,.0f} tokens/s · "
-            f"{duration(left)} left" + ("" if row["applied"] else " · step skipped: gradients are not finite")
+            f"step {row['step']}/{steps} · loss {row['loss']:.3f}{heldout} · {row['tokens_per_second']:,.0f} tokens/s"
+            f"{used} · {duration(left)} left" + ("" if row["applied"] else f" · step skipped: {skipped}")
         )
 
 

@@ -5,6 +5,7 @@ the same file gives the same training on two CPU ranks and on eight GPUs. Gradie
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +17,23 @@ from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.training.flow_matching_settings import FlowMatching
 from headrace.training.preference_settings import Preference, RowPairs
+from headrace.training.recipe_checks import check_settings
+from headrace.training.recipe_parts import (
+    PLAIN_ADAMW,
+    Attention,
+    EarlyStop,
+    Guards,
+    Offload,
+    Optimizer,
+    OptimizerName,
+    ScheduleName,
+    ScheduleShape,
+    ZeroPlusPlus,
+    section_body,
+)
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import Because, check_ranges
-from headrace.user_files.shapes import from_file
+from headrace.user_files.shapes import Before, from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
 # What is learnt: `sft`: to answer, `pretrain`: to continue plain texts, `preference`: which of two answers is better,
@@ -51,6 +66,16 @@ _NOT_TRAINED = {
     "start_timeout_seconds",
     "step_timeout_seconds",
 }
+# Added after recipes had training ids: not spelt in a body where they say nothing new.
+_ADDED = (
+    *("epochs", "optimizer", "schedule_shape", "neftune_noise_alpha", "attention", "gradient_checkpointing"),
+    *("offload", "zero_plus_plus", "heldout_shards", "evaluate_every", "keep", "early_stop", "guards", "base_recipe"),
+)
+
+
+def _named(value: Any) -> Any:
+    """A file may say `optimizer: sgd`."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +86,14 @@ class Recipe:
     """With the model's name, the partition of the training assets."""
     model: str
     """The name under which the result is registered."""
-    steps: Annotated[int, Ge(1)]
-    """Optimizer steps."""
     batch: Annotated[int, Ge(1)]
     """Packed sequences, pairs or pictures in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     """The highest learning rate, after the warm-up."""
+    steps: Annotated[int, Ge(0)] = 0
+    """Optimizer steps; 0, the default: as `epochs` says."""
+    epochs: Annotated[float, Gt(0)] | None = None
+    """Instead of `steps`: how often each example is seen; the last batch goes on into the next epoch."""
     base_model: str | None = None
     """Directory (absolute, or relative to HEADRACE_HOME) or hub name; null: the project's base model. With
     `flow_matching`, which starts from random weights, the model that reads captions: the images file's
@@ -84,24 +111,38 @@ class Recipe:
     micro_batch: Annotated[int, Ge(1)] = 1
     """Packed sequences, pairs or pictures that one rank holds at once; batch = ranks × micro_batch × gradient
     accumulation."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Annotated[Optimizer, Before(_named, accepts=OptimizerName)] = PLAIN_ADAMW
+    """One of torch's, by its name alone or with its options; null options are torch's defaults."""
+    schedule: ScheduleName = "cosine"
     """How the learning rate goes on after the warm-up."""
+    schedule_shape: ScheduleShape | None = None
+    """What some schedules take besides; null: their defaults."""
     warmup_steps: Annotated[int, Ge(0)] = 0
     """Steps in which the learning rate rises to its highest."""
     learning_rate_end: Annotated[float, Ge(0), Le(1)] = 0.1
     """The schedule's end, as a share of `learning_rate`."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    """Of AdamW, for matrices and embeddings."""
+    """Of the optimizer, for matrices and embeddings."""
     beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
-    """Of AdamW."""
+    """Of AdamW, and of its kin: adam, adamax, nadam, radam."""
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.95
-    """Of AdamW."""
+    """The same."""
     clip_norm: Annotated[float, Ge(0)] = 1.0
     """Gradients with a larger global norm are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
     """Prefixes of parameter names that are not trained; they need neither gradients nor optimizer state."""
+    neftune_noise_alpha: Annotated[float, Gt(0)] | None = None
+    """NEFTune: uniform noise on the embeddings while training, of this strength, mostly 5 to 15; null: none."""
+    attention: Attention | None = None
+    """transformers' implementation; null: sdpa where the architecture has it."""
+    gradient_checkpointing: bool = False
+    """Activations are computed again in the backward pass: less memory for a third more time."""
     zero_stage: Annotated[int, Ge(0), Le(3)] = 2
     """What DeepSpeed divides among the ranks: 1 optimizer state, 2 gradients too, 3 parameters too; 0 nothing."""
+    offload: Offload | None = None
+    """ZeRO-Offload, on GPUs."""
+    zero_plus_plus: ZeroPlusPlus | None = None
+    """ZeRO++, of stage 3 on several GPUs."""
     precision: Precision = "bf16"
     """bf16 for GPUs, and for CPUs with avx512_bf16; fp32 elsewhere."""
     seed: Annotated[int, Ge(0)] = 0
@@ -111,7 +152,18 @@ class Recipe:
     checkpoints_kept: Annotated[int, Ge(1)] = 2
     """How many of the newest checkpoints stay."""
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
-    """How many completion tokens, of pairs of both answers, the held-out loss is measured on, at least; of texts."""
+    """How many completion tokens, or preference pairs, the held-out loss is measured on, at least; of texts."""
+    heldout_shards: tuple[str, ...] = ()
+    """Partitions of `training_examples` that are held out whole, and alone: a held-out set of one's own. Empty: the
+    terms that data prep held out in each shard."""
+    evaluate_every: Annotated[int, Ge(1)] | None = None
+    """Steps between two measurements of the held-out loss while training, and one at the end; null: none."""
+    keep: Literal["last", "best"] = "last"
+    """The weights that are exported: behind the last step, or behind the step with the lowest held-out loss."""
+    early_stop: EarlyStop | None = None
+    """null: all steps are taken."""
+    guards: Guards | None = None
+    """null: only losses and gradients that are not finite, and time-outs, end a training."""
     ranks: Annotated[int, Ge(1)] | None = None
     """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
@@ -130,10 +182,7 @@ class Recipe:
                 f"freeze must list prefixes of parameters' names, and no empty one, which freezes all, got "
                 f"{list(self.freeze)!r}."
             )
-        if self.warmup_steps > self.steps:
-            raise InvalidTrainingRun(
-                f"warmup_steps must not be above steps={self.steps}, got warmup_steps={self.warmup_steps}."
-            )
+        check_settings(self)
         self._check_objective()
 
     def _check_objective(self) -> None:
@@ -216,6 +265,17 @@ class Recipe:
     def key(self) -> str:
         return model_recipe(self.model, self.name)
 
+    def with_steps(self, num_examples: int) -> "Recipe":
+        """Its epochs as steps, of so many examples to train on.
+
+        Raises:
+            InvalidTrainingRun: these are fewer steps than the warm-up takes.
+        """
+        if self.epochs is None:
+            return self
+        steps = max(1, math.ceil(self.epochs * num_examples / self.batch))
+        return dataclasses.replace(self, steps=steps, epochs=None)
+
     def gradient_accumulation(self, world_size: int) -> int:
         """One rank's micro-batches in one optimizer step.
 
@@ -239,10 +299,11 @@ class Recipe:
         return CODE_VERSION
 
     def to_body(self) -> dict[str, Any]:
-        """Without what older recipes did not have, where it says nothing: their bodies and training ids stay."""
+        """Without what older recipes did not have, where it says nothing new: their bodies and training ids stay."""
         body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
-        if self.base_recipe is None:
-            del body["base_recipe"]
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        told = {name: _spelt(values[name][0]) for name in _ADDED if values[name][0] != values[name][1]}
+        body = {key: value for key, value in body.items() if key not in _ADDED} | told
         settings = {
             FLOW_MATCHING: lambda: dataclasses.asdict(self.picture_model),
             PREFERENCE: lambda: dataclasses.asdict(self.preferences),
@@ -257,17 +318,36 @@ class Recipe:
         Args:
             examples: content digest by partition of `examples_asset`.
         """
-        trained = {key: value for key, value in self.to_body().items() if key not in _NOT_TRAINED}
-        if self.objective == PREFERENCE:
-            # Of which rows pairs are made, the pairs' own digest says.
-            trained[PREFERENCE] = {key: value for key, value in trained[PREFERENCE].items() if key != "rows"}
         return digest_text(
             "training",
             self._code_version,
             base_weights_digest,
             canonical_json(sorted(examples.items())).decode(),
-            canonical_json(trained).decode(),
+            canonical_json(self._trained_body()).decode(),
         )[:32]
+
+    def _trained_body(self) -> dict[str, Any]:
+        """What decides the weights."""
+        ignored = set(_NOT_TRAINED)
+        if self.keep == "best" or self.early_stop:
+            ignored.discard("heldout_tokens_min")  # it decides which evaluation is the best
+        else:
+            ignored.add("evaluate_every")
+        if not (self.guards and self.guards.loss_spike and self.guards.loss_spike.action == "skip"):
+            ignored.add("guards")
+        body = {key: value for key, value in self.to_body().items() if key not in ignored}
+        if self.objective == PREFERENCE:
+            # Of which rows pairs are made, the pairs' own digest says.
+            body[PREFERENCE] = {key: value for key, value in body[PREFERENCE].items() if key != "rows"}
+        if "guards" in body:
+            body["guards"] = {"loss_spike": body["guards"]["loss_spike"]}
+        return body
+
+
+def _spelt(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return section_body(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def load_recipes(directory: Path) -> Described[Recipe]:

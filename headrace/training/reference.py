@@ -20,7 +20,9 @@ from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.training.attempts import training_key
 from headrace.training.engine import Gang
+from headrace.training.heldout import chosen_numbers
 from headrace.training.order import SampleOrder
+from headrace.training.preference_examples import Split
 from headrace.training.progress import MEASURING, report_phase
 from headrace.training.run_config import RunConfig
 
@@ -45,9 +47,16 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def reference_for(
-    config: RunConfig, store: ObjectStore, gang: Gang, engine: Any, *, num_pairs: int, measure: Measure
+    config: RunConfig,
+    store: ObjectStore,
+    gang: Gang,
+    engine: Any,
+    *,
+    split: Split,
+    num_pairs: int,
+    measure: Measure,
 ) -> tuple[np.ndarray, str]:
-    """float32 [N, 2], NaN for pairs that no step draws, and a line for the log; every rank calls it.
+    """float32 [N, 2], NaN for pairs that nothing takes, and a line for the log; every rank calls it.
 
     Args:
         measure: of some pairs' numbers, float32 [2B] as `answer_logprobs`; every rank calls it as often as the others.
@@ -55,8 +64,13 @@ def reference_for(
     Raises:
         HandoffCorrupt: what is sealed is damaged, or of other pairs.
     """
-    drawn = drawn_numbers(config, num_pairs)
-    key = training_key(config.training_id, "reference.json")
+    recipe = config.recipe
+    drawn = (
+        drawn_numbers(config, num_pairs)
+        if split == "train"
+        else np.sort(chosen_numbers(num_pairs, len, recipe.heldout_tokens_min))
+    )
+    key = training_key(config.training_id, f"reference-{split}.json")
     [is_sealed, *_] = gang.gather(store.exists(key))
     if not is_sealed:
         parts = gang.gather(_measured(config, gang, engine, drawn, measure))

@@ -20,19 +20,21 @@ from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import SLOW_BF16, Devices
-from headrace.training.examples import ExamplesInput, check_is_packed, open_examples
+from headrace.training.examples import ExamplesInput, check_is_packed, num_train_rows, open_examples
 from headrace.training.gang import Rows, run_gang
 from headrace.training.guard import Worker
 from headrace.training.heldout import PairMeasure
 from headrace.training.launch_plan import plan_launch
 from headrace.training.preference_examples import check_pairs
 from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
+from headrace.training.recipe_checks import check_heldout_shards, check_on_devices
 from headrace.training.run_config import RunConfig
 from headrace.training.zero import ModelShape, check_fits, check_sequence_length, read_model_shape
 
 # Of a result, what its run's metadata shows as it is.
 _TOLD = (
     *("training_id", "weights_digest", "state_digest", "steps_applied", "train_loss_last", "tokens", "step_seconds"),
+    *("heldout_loss_best", "best_step", "exported_step", "stopped"),
     *("attempt_tokens", "peak_rss_mb", "world_size", "zero_stage", "feeding", "attempt", "resumed_from_step"),
 )
 
@@ -55,12 +57,22 @@ class TrainingRequest:
 
 
 def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
-    """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads."""
+    """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads.
+
+    Raises:
+        InvalidTrainingRun: there is no such shard to hold out, or none but those.
+    """
+    check_heldout_shards(recipe, examples)
     return TrainingRequest(
         recipe=recipe,
         base_weights_digest=base_model.column("weights_digest")[0].as_py(),
         inputs=tuple(
-            ExamplesInput(partition=partition, version=handoff.version, content_digest=handoff.content_digest)
+            ExamplesInput(
+                partition=partition,
+                version=handoff.version,
+                content_digest=handoff.content_digest,
+                is_heldout=partition in recipe.heldout_shards,
+            )
             for partition, handoff in sorted(examples.items())
         ),
     )
@@ -153,7 +165,7 @@ def _trained(
         marker=f"{config.training_id}/{config.attempt}",
         environment=place.environment,
     )
-    run_gang(plan, config, on_rows=on_rows)
+    run_gang(plan, config, on_rows=on_rows, say=say)
     result = find_result(place.store, request.training_id)
     assert result is not None, "the gang ended well without a result"
     checkpoints.discard_all(place.store, request.training_id)
@@ -185,13 +197,23 @@ def check(request: TrainingRequest, place: Workplace) -> int:
         )
     if recipe.precision == "fp16" and not place.devices.num_gpus:
         raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
+    check_on_devices(recipe, place.devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     if not request.inputs:
         wanted = recipe.examples_asset
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {wanted} first.")
     shape = _picture_model(request, place) if recipe.objective == FLOW_MATCHING else _language_model(request, place)
+    _with_steps(request, place)
     memory = recipe.memory_mib_per_rank or place.devices.memory_mib_per_rank(num_ranks)
     return check_fits(recipe, shape, world_size=num_ranks, memory_mib_per_rank=memory)
+
+
+def _with_steps(request: TrainingRequest, place: Workplace) -> Recipe:
+    """The recipe with its epochs as steps. Raises: InvalidTrainingRun: these are fewer than the warm-up takes."""
+    recipe = request.recipe
+    if recipe.epochs is None:
+        return recipe
+    return recipe.with_steps(num_train_rows(HandoffStore(place.store), recipe.examples_asset, request.inputs))
 
 
 def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
@@ -257,8 +279,9 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         passed_over=pass_over,
         clock=place.clock,
     )
+    recipe = _with_steps(request, place)
     if resume:
-        say(f"attempt {attempt} resumes behind step {resume.step} of {request.recipe.steps}")
+        say(f"attempt {attempt} resumes behind step {resume.step} of {recipe.steps}")
     work = _training_directory(place, request) / f"{attempt:06d}"
     # From a worker that took this number before the store was emptied.
     shutil.rmtree(work, ignore_errors=True)
@@ -266,7 +289,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
     return RunConfig(
         training_id=request.training_id,
         attempt=attempt,
-        recipe=request.recipe,
+        recipe=recipe,
         world_size=world_size,
         device=place.devices.kind,
         base_weights_digest=request.base_weights_digest,

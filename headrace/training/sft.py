@@ -3,6 +3,7 @@
 With `sft` these are completions, or the assistant's turns of conversations; with `pretrain` all of plain texts.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class SftObjective:
 
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
+        self._store = store
         self._examples = open_examples(HandoffStore(store), config.inputs, "train")
         self.feeding: Feeding = PACKED
 
@@ -57,6 +59,11 @@ class SftObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         pass
+
+    def heldout(self) -> "SftObjective":
+        other = copy(self)
+        other._examples = open_examples(HandoffStore(self._store), self._config.inputs, "heldout")
+        return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)

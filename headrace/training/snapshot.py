@@ -15,7 +15,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
 from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
-from headrace.training.objective import Objective
+from headrace.training.objective import Kept
 from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
 
@@ -27,7 +27,7 @@ _TAG = "state"
 def save_snapshot(
     gang: Gang,
     engine: Any,
-    objective: Objective,
+    objective: Kept,
     store: ObjectStore,
     config: RunConfig,
     *,
@@ -78,9 +78,7 @@ def save_snapshot(
         raise error
 
 
-def restore_snapshot(
-    gang: Gang, engine: Any, objective: Objective, store: ObjectStore, checkpoint: Checkpoint
-) -> bytes:
+def restore_snapshot(gang: Gang, engine: Any, objective: Kept, store: ObjectStore, checkpoint: Checkpoint) -> bytes:
     """Returns every rank to the state after `checkpoint.step`; returns the curve so far."""
     import torch
 
@@ -95,7 +93,7 @@ def restore_snapshot(
     return (directory / CURVE).read_bytes()
 
 
-def state_digest(gang: Gang, engine: Any, objective: Objective) -> str:
+def state_digest(gang: Gang, engine: Any, objective: Kept) -> str:
     """sha256 over fp32 parameters and optimizer moments, and what the objective keeps, each rank's part in rank order.
 
     These are DeepSpeed's partitions below the base optimizer: at the same world size, equal digests mean equal states.

@@ -12,7 +12,7 @@ from headrace.errors import HeadraceError, RegistryUnavailable
 from headrace.training.attempts import TrainingResult
 from headrace.training.curves import curves_png, is_finite
 
-_CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second")
+_CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "heldout_loss", "mfu")
 # Each batch is one transaction of MLflow's database; more of them would slow the ranks down on a small machine.
 _FLUSH_SECONDS = 5.0
 
@@ -87,6 +87,8 @@ class TrainingTrack:
                 "peak_rss_mb": result.peak_rss_mb,
                 "world_size": result.world_size,
                 "resumed_from_step": result.resumed_from_step,
+                "heldout_loss_best": result.heldout_loss_best,
+                "best_step": result.best_step,
             }
             self._registry.log_metrics(run_id, {name: told for name, told in figures.items() if told is not None})
             self._registry.log_figure(run_id, "curves.png", curves_png(rows, title=self._name))
@@ -115,5 +117,5 @@ class TrainingTrack:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Leaves out infinity, which MLflow's SQLite cannot store."""
-    finite = {field: float(row[field]) for field in _CURVE if is_finite(row[field])}
+    finite = {field: float(row[field]) for field in _CURVE if is_finite(row.get(field))}
     return {"step": row["step"], "applied": float(row["applied"]), **finite}

@@ -20,6 +20,7 @@ from headrace.training.progress import (
     ProgressLog,
     RankFailure,
     RunLog,
+    beats_of,
     open_run_log,
     report_failure,
     report_phase,
@@ -34,10 +35,12 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "importing libraries")
     from headrace.store.opening import open_store
     from headrace.store.sealed_directory import open_directory, seal_directory
+    from headrace.training.best_weights import BestWeights
     from headrace.training.engine import join_gang, wrap
     from headrace.training.loop import train_steps
     from headrace.training.objective import open_objective
     from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
+    from headrace.training.watch import Watch
 
     import_libraries()
     report_phase(config.work, rank, "joining the group")
@@ -52,13 +55,17 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     engine, optimizer = wrap(gang, objective.load_model(base), config)
     if told := objective.begin(gang, engine):
         log.say(told)
-    curve = restore_snapshot(gang, engine, objective, store, config.resume) if config.resume else b""
+    best = BestWeights(objective) if recipe.keep == "best" else None
+    kept = best or objective
+    curve = restore_snapshot(gang, engine, kept, store, config.resume) if config.resume else b""
+    watch = Watch(gang, engine, objective, recipe, rows=curve_rows(curve), best=best, say=log.say)
     tokens_before = curve_rows(curve)[-1]["tokens"] if curve else 0
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
     if config.resume:
         log.say(f"resumed behind step {config.resume.step} of {recipe.steps}")
 
     def each(row: dict) -> None:
+        watch.look(row)
         if progress:
             progress.append(row)
             log.step(row, steps=recipe.steps)
@@ -73,15 +80,24 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         begin=config.resumed_from_step,
         tokens_before=tokens_before,
         each=each,
+        veto=watch.veto,
+        beat=beats_of(config, rank),
     ):
+        if watch.why_stop():
+            break
         # No checkpoint at the end: the result follows.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
             read = progress.read() if progress else b""
-            save_snapshot(gang, engine, objective, store, config, step=step, curve=read)
+            save_snapshot(gang, engine, kept, store, config, step=step, curve=read)
 
     report_phase(config.work, rank, "sealing")
     digest = state_digest(gang, engine, objective)
     peaks = gang.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if best:
+        best.put_back(gang, engine)
+    stopped = watch.why_stop()
+    if stopped:
+        log.say(f"stopped early: {stopped}")
     export = config.work / "export"
     objective.export(gang, engine, base, export)
     if progress:
@@ -95,8 +111,8 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 training_id=config.training_id,
                 attempt=config.attempt,
                 weights_digest=weights.digest,
-                steps=recipe.steps,
-                steps_applied=recipe.steps - engine.skipped_steps,
+                steps=rows[-1]["step"],
+                steps_applied=rows[-1]["step"] - engine.skipped_steps,
                 tokens=rows[-1]["tokens"],
                 attempt_tokens=rows[-1]["tokens"] - tokens_before,
                 train_loss_last=rows[-1]["loss"],
@@ -109,6 +125,10 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 state_digest=digest,
                 curve_key=curve_key(config.training_id, config.attempt),
                 feeding=objective.feeding,
+                heldout_loss_best=watch.losses.best_loss,
+                best_step=watch.losses.best_step,
+                exported_step=watch.losses.best_step if best else None,
+                stopped=stopped,
             ),
             progress.read(),
         )

@@ -13,9 +13,9 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training.attempts import find_result, read_curve
 from headrace.training.flow_matching import FlowMatchingObjective
 from headrace.training.heldout import evaluate
-from headrace.training.loop import learning_rate_at
 from headrace.training.order import SampleOrder
 from headrace.training.picture_measures import TAUGHT_ERROR
+from headrace.training.schedule import learning_rate_at
 from headrace.training.session import train
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench, picture_recipe
 from tests.processes.killed_training import run_until_step

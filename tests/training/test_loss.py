@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from headrace.training.examples import NO_LOSS, PackedExamples, Pass
 from headrace.training.feeding import summed_loss
-from headrace.training.loop import learning_rate_at
+from headrace.training.schedule import learning_rate_at
 from tests.training_builders import make_recipe, packed_rows
 
 

@@ -154,7 +154,9 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
         return np.stack([numbers, -numbers], axis=1).reshape(-1).astype(np.float32)
 
     model.train()
-    found, told = reference_for(site.config, site.store, AloneGang(), model, num_pairs=30, measure=measure)  # pyright: ignore[reportArgumentType]
+    found, told = reference_for(
+        site.config, site.store, AloneGang(), model, split="train", num_pairs=30, measure=measure
+    )  # pyright: ignore[reportArgumentType]
     assert model.training
     model.eval()
     assert sorted(asked) == drawn.tolist()
@@ -162,7 +164,9 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
     assert found[drawn].tolist() == [[number, -number] for number in drawn]
     assert np.isnan(np.delete(found, drawn, axis=0)).all()
 
-    again, told = reference_for(site.config, site.store, AloneGang(), model, num_pairs=30, measure=measure)  # pyright: ignore[reportArgumentType]
+    again, told = reference_for(
+        site.config, site.store, AloneGang(), model, split="train", num_pairs=30, measure=measure
+    )  # pyright: ignore[reportArgumentType]
     assert len(asked) == 6
     assert told.endswith("was read for 6 pairs")
     np.testing.assert_array_equal(again, found)
@@ -171,7 +175,7 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
 def test_a_damaged_reference_is_refused_with_what_to_do(model: Any, tmp_path: Path) -> None:
     site = make_site(tmp_path)
     site.objective().begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
-    path = site.store.local_path(training_key(site.config.training_id, "reference.json"))
+    path = site.store.local_path(training_key(site.config.training_id, "reference-train.json"))
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b'"num_pairs":9', b'"num_pairs":8'))
     with pytest.raises(HandoffCorrupt, match="Delete it, and materialize trained_model again"):

@@ -48,7 +48,7 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
     ("text", "message"),
     [
         (MINIMAL + "lr: 3\n", "unknown key 'lr'"),
-        (MINIMAL.replace("steps: 10", "steps: 0"), "steps must be at least 1, got 0."),
+        (MINIMAL.replace("steps: 10", "steps: 0"), "steps must be at least 1, got 0, unless epochs says"),
         (MINIMAL.replace("steps: 10", "steps: ten"), "steps must be a whole number, got 'ten'"),
         (MINIMAL + "zero_stage: 4\n", "zero_stage must be between 0 and 3, got 4."),
         (MINIMAL + "precision: int8\n", "precision must be one of bf16, fp32, fp16, got 'int8'"),

@@ -1,0 +1,65 @@
+"""Which rank the others wait for, from what each has reached: the guard `stalled_rank`, in the run worker.
+
+A rank tells its points before and after each forward pass, which it runs by itself. Behind it come collectives, in
+which ranks wait for each other; so whoever is furthest behind is who they wait for. Ranks that stopped at one point,
+all within a collective, look alike: `step_timeout_seconds` ends those.
+
+Looks at no clock of a rank: how long a point has lasted is what this process saw.
+"""
+
+from headrace.errors import TrainingFailed
+from headrace.training.progress import duration
+from headrace.training.run_config import RunConfig
+
+Point = tuple[int, int]
+
+
+class StalledRanks:
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._guard = config.recipe.guards.stalled_rank if config.recipe.guards else None
+        self._since: dict[int, tuple[Point, float]] = {}
+        self._told: Point | None = None
+
+    @property
+    def is_watching(self) -> bool:
+        return self._guard is not None
+
+    def look(self, reached: dict[int, Point], now: float) -> str | None:
+        """A sentence about a rank that is newly stalled, where the recipe only warns.
+
+        Args:
+            reached: the newest point of each rank.
+            now: seconds of a monotonic clock.
+
+        Raises:
+            TrainingFailed: a rank is stalled, and the recipe says to stop then.
+        """
+        if self._guard is None:
+            return None
+        for rank, point in reached.items():
+            if rank not in self._since or self._since[rank][0] != point:
+                self._since[rank] = point, now
+        if len(reached) < self._config.world_size:
+            return None
+        last = min(reached, key=lambda rank: (reached[rank], rank))
+        point, since = self._since[last]
+        is_behind = any(other > point for other in reached.values())
+        # The others must have waited as long: a step that takes a minute on every rank stalls none.
+        waited = now - max(self._since[rank][1] for rank in reached)
+        if not is_behind or min(waited, now - since) < self._guard.seconds or self._told == point:
+            return None
+        self._told = point
+        where = "the forward half" if point[1] % 2 == 0 else "the backward half"
+        what = (
+            f"rank {last} has been in {where} of pass {point[1] // 2 + 1} of step {point[0] + 1} for "
+            f"{duration(now - since)}, and the others wait for it"
+        )
+        if self._guard.action == "warn":
+            return what
+        raise TrainingFailed(
+            f"Training {self._config.training_id}: {what} (guards.stalled_rank of recipe {self._config.recipe.key}). "
+            "Look for what paused or starves that process; a retry resumes from the last checkpoint.",
+            training_id=self._config.training_id,
+            rank=last,
+        )
