@@ -99,7 +99,7 @@ def trained_model(
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(
-        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs)
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs), store.objects()
     )
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
@@ -125,6 +125,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     training: TrainingResource,
     launcher: TrainingLauncher,
+    store: StoreResource,
     base_model: pa.Table,
     trained_model: pa.Table,
     training_examples: HandoffsWhenAsked,
@@ -139,7 +140,7 @@ def evaluation(
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(
-        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs)
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs), store.objects()
     )
     weights = {
         name: table.column("weights_digest")[0].as_py()

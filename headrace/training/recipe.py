@@ -312,7 +312,7 @@ class Recipe:
         others = [*settings, *(["objective"] if self.objective == SFT else [])]
         return {key: value for key, value in body.items() if key not in others} | of_objective
 
-    def training_id(self, base_weights_digest: str, examples: dict[str, str]) -> str:
+    def training_id(self, base_weights_digest: str, examples: dict[str, str], *, exact_masters: bool = False) -> str:
         """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.
 
         Args:
@@ -324,6 +324,8 @@ class Recipe:
             base_weights_digest,
             canonical_json(sorted(examples.items())).decode(),
             canonical_json(self._trained_body()).decode(),
+            # Not told where it is not so: those ids are older.
+            *(["exact masters"] if exact_masters else []),
         )[:32]
 
     def _trained_body(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class RunConfig:
     device: "cpu" or "cuda"; selects gloo or nccl.
     work_directory: this attempt's own: progress, phases, failures, logs, and the export before it is sealed.
     resume: the checkpoint to continue from; None: start from the base model.
+    exact_masters: the optimizer's fp32 weights begin with the base's own bits, not with those of its half precision.
     """
 
     training_id: str
@@ -35,6 +36,7 @@ class RunConfig:
     worker: Worker
     started_at: float
     resume: Checkpoint | None = None
+    exact_masters: bool = False
 
     @property
     def work(self) -> Path:

@@ -29,7 +29,7 @@ from headrace.training.preference_examples import check_pairs
 from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
 from headrace.training.recipe_checks import check_heldout_shards, check_on_devices
 from headrace.training.run_config import RunConfig
-from headrace.training.zero import ModelShape, check_fits, check_sequence_length, read_model_shape
+from headrace.training.zero import ModelShape, check_fits, check_sequence_length, keeps_fp32, read_model_shape
 
 # Of a result, what its run's metadata shows as it is.
 _TOLD = (
@@ -41,14 +41,19 @@ _TOLD = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
+    """`exact_masters`: the base's fp32 weights are the masters of a training in half precision (`training.masters`)."""
+
     recipe: Recipe
     base_weights_digest: str
     inputs: tuple[ExamplesInput, ...]
+    exact_masters: bool = False
 
     @property
     def training_id(self) -> str:
         return self.recipe.training_id(
-            self.base_weights_digest, {item.partition: item.content_digest for item in self.inputs}
+            self.base_weights_digest,
+            {item.partition: item.content_digest for item in self.inputs},
+            exact_masters=self.exact_masters,
         )
 
     @property
@@ -56,16 +61,21 @@ class TrainingRequest:
         return PairMeasure.of(self.recipe, self.base_weights_digest)
 
 
-def request_for(recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff]) -> TrainingRequest:
+def request_for(
+    recipe: Recipe, base_model: pa.Table, examples: Mapping[str, Handoff], store: ObjectStore
+) -> TrainingRequest:
     """Builds a request from earlier stages' outputs; `examples` by partition of what the recipe's objective reads.
 
     Raises:
         InvalidTrainingRun: there is no such shard to hold out, or none but those.
     """
     check_heldout_shards(recipe, examples)
+    base_weights_digest = base_model.column("weights_digest")[0].as_py()
+    is_rounded = recipe.precision != "fp32" and recipe.objective != FLOW_MATCHING
     return TrainingRequest(
         recipe=recipe,
-        base_weights_digest=base_model.column("weights_digest")[0].as_py(),
+        base_weights_digest=base_weights_digest,
+        exact_masters=is_rounded and keeps_fp32(store, base_weights_digest),
         inputs=tuple(
             ExamplesInput(
                 partition=partition,
@@ -299,6 +309,7 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         worker=worker,
         started_at=started_at,
         resume=resume,
+        exact_masters=request.exact_masters,
     )
 
 

@@ -38,6 +38,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     from headrace.training.best_weights import BestWeights
     from headrace.training.engine import join_gang, wrap
     from headrace.training.loop import train_steps
+    from headrace.training.masters import restore_bits
     from headrace.training.objective import open_objective
     from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
     from headrace.training.watch import Watch
@@ -53,6 +54,8 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     base = open_directory(store, config.base_weights_digest)
     objective = open_objective(config, store)
     engine, optimizer = wrap(gang, objective.load_model(base), config)
+    if config.exact_masters and not config.resume:
+        restore_bits(gang, engine, base)
     if told := objective.begin(gang, engine):
         log.say(told)
     best = BestWeights(objective) if recipe.keep == "best" else None

@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 
 from headrace.errors import InvalidTrainingRun
+from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import find_directory
 from headrace.training.recipe import Precision, Recipe
 
 _MIB = 1024 * 1024
@@ -45,6 +47,19 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShap
         num_params_trained=sum(size for name, size in sizes.items() if not name.startswith(freeze or ("\0",))),
         positions_max=config.get("max_position_embeddings"),
     )
+
+
+def keeps_fp32(store: ObjectStore, weights_digest: str) -> bool:
+    """Whether a sealed model has fp32 weights; reads the headers of its files alone."""
+    sealed = find_directory(store, weights_digest)
+    if sealed is None:
+        return False
+    for name in (file.name for file in sealed.files if file.name.endswith(".safetensors")):
+        [length] = store.read_ranges(f"{sealed.key}/{name}", [(0, 8)])
+        [header] = store.read_ranges(f"{sealed.key}/{name}", [(8, struct.unpack("<Q", length)[0])])
+        if any(entry.get("dtype") == "F32" for entry in json.loads(bytes(header)).values()):
+            return True
+    return False
 
 
 def zero_bytes_per_rank(

@@ -21,6 +21,7 @@ from headrace.training.attempts import find_result, read_curve
 from headrace.training.heldout import find_evaluation
 from headrace.training.launch_plan import MARKER
 from headrace.training.progress import read_phases
+from headrace.training.recipe_parts import Guards, LossSpike, StalledRank
 from headrace.training.session import train
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.registry import RegistryResource
@@ -44,6 +45,10 @@ RECIPE = {
     "weight_decay": 0.1,
     "zero_stage": 2,
     "heldout_tokens_min": 100,
+    # Looked at meanwhile, which changes nothing, and what a resume must find again.
+    "evaluate_every": 4,
+    "keep": "best",
+    "guards": Guards(loss_spike=LossSpike(), stalled_rank=StalledRank(action="warn")),
     # A rank that lost its peers in a collective must not hold the test for the default quarter of an hour.
     "step_timeout_seconds": 120,
 }
@@ -96,7 +101,13 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> No
             },
         )
         logs = [entry.user_message for entry in instance.all_logs(result.run_id)]
+        seen = instance.fetch_observations(dg.AssetKey("trained_model"), limit=100).records
+        shown = [record.asset_observation for record in seen]
     (directory / "run.log").write_text("\n".join(logs))
+    shown = [
+        {name: one.value for name, one in item.metadata.items()} | {"of": item.partition} for item in shown if item
+    ]
+    (directory / "shown.json").write_text(json.dumps(shown))
 
 
 def test_a_materialized_recipe_seals_weights_that_transformers_loads(straight: Bench) -> None:
@@ -118,6 +129,14 @@ def test_progress_reaches_the_dagster_run_from_rank_zero_alone(straight: Bench) 
     assert "tokens/s · 0 s left" in log
 
 
+def test_the_page_of_the_asset_shows_the_training_while_it_runs(straight: Bench) -> None:
+    [*_, first] = json.loads((straight.store.directory.parent / "shown.json").read_text())
+    assert first["of"] == "tiny.test"
+    assert 1 <= first["step"] <= STEPS
+    assert {"train_loss", "tokens", "tokens_per_second", "model_flops_utilization", "seconds_left"} <= first.keys()
+    assert first["loss"].startswith("![loss](data:image/svg+xml;base64,")
+
+
 def test_the_curve_is_in_mlflow_once(straight: Bench) -> None:
     from mlflow import MlflowClient
 
@@ -125,6 +144,9 @@ def test_the_curve_is_in_mlflow_once(straight: Bench) -> None:
     client = MlflowClient(f"sqlite:///{straight.store.directory.parent / 'mlflow.db'}")
     history = client.get_metric_history(row["mlflow_run_id"], "loss")
     assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
+    heldout = client.get_metric_history(row["mlflow_run_id"], "heldout_loss")
+    assert [metric.step for metric in heldout] == [4, 8, 12, 16, 20]
+    assert len(client.get_metric_history(row["mlflow_run_id"], "mfu")) == STEPS
     assert [artifact.path for artifact in client.list_artifacts(row["mlflow_run_id"])] == ["curves.png"]
     assert client.get_run(row["mlflow_run_id"]).data.params["learning_rate"] == str(RECIPE["learning_rate"])
 
@@ -155,6 +177,7 @@ WORKER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {checkout!r})
+from headrace.training.recipe_parts import Guards, LossSpike, StalledRank
 from headrace.training.session import train
 from tests.training_builders import make_bench
 
@@ -215,6 +238,8 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
     curve = read_curve(bench.store, outcome.result)
     assert [row["step"] for row in curve] == list(range(1, STEPS + 1))
     straight_curve = read_curve(straight.store, undisturbed)
+    assert [row.get("heldout_loss") for row in curve] == [row.get("heldout_loss") for row in straight_curve]
+    assert outcome.result.exported_step == undisturbed.exported_step
     assert [row["loss"] for row in curve] == [row["loss"] for row in straight_curve]
     assert [row["tokens"] for row in curve] == [row["tokens"] for row in straight_curve]
     own = curve[outcome.result.resumed_from_step :]
