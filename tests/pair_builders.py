@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from headrace.handoff.schemas import PREFERENCE_EXAMPLES, PROMPTS, conform
+from headrace.handoff.schemas import PREFERENCE_EXAMPLES, PROMPTS, SCHEMAS, conform
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, prompt_id, row_id
 from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
+from headrace.training.examples import ExamplesInput
 from headrace.version_sets.sets import VersionSet, VersionSets
 from tests.generation.builders import make_version_set
+from tests.training_builders import Bench
 
 DAY = "2026-11-22"
 
@@ -118,8 +122,6 @@ def answers_of(question: str, kept: Iterable[str], rejected: Iterable[str], **to
 
 def token_pairs(splits: Sequence[str], *, seed: int = 0, vocab: int = 256) -> pa.Table:
     """PREFERENCE_EXAMPLES of random tokens, a pair for each of `splits`."""
-    import numpy as np
-
     draw = np.random.default_rng(seed)
     rows = [
         {
@@ -133,8 +135,18 @@ def token_pairs(splits: Sequence[str], *, seed: int = 0, vocab: int = 256) -> pa
     return pa.Table.from_pylist(rows, schema=PREFERENCE_EXAMPLES)
 
 
-def _table(asset: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    from headrace.handoff.schemas import SCHEMAS
+def make_pair_bench(directory: Path, model: Path) -> Bench:
+    """A store with a sealed base model and two partitions of pairs, as of data prep and as of reviewed rows."""
+    store = LocalStore(directory / "store")
+    inputs = []
+    for shard in range(2):
+        pairs = token_pairs(["heldout" if number % 5 == 0 else "train" for number in range(20)], seed=shard)
+        for asset in ("training_examples", "preference_pairs"):
+            of = HandoffStore(store).publish(asset, f"shard-0{shard}", pairs, code_version="1", run_id="test")
+        inputs.append(ExamplesInput(partition=of.partition, version=of.version, content_digest=of.content_digest))
+    return Bench(store, directory / "work", seal_directory(store, model).digest, tuple(inputs))
 
+
+def _table(asset: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
     names = SCHEMAS[asset].names
     return conform(asset, pa.Table.from_pylist([{name: row[name] for name in names} for row in rows], SCHEMAS[asset]))

@@ -48,7 +48,9 @@ class PreferenceObjective:
         return len(self._pairs)
 
     def load_model(self, base: Path) -> Any:
-        return load_model(base, self._config)
+        model = load_model(base, self._config)
+        without_dropout(model)
+        return model
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
         self._reference_N2, told = self._measured(gang, engine, "train", self._pairs)
@@ -103,6 +105,18 @@ class PreferenceObjective:
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)
+
+
+def without_dropout(model: Any) -> None:
+    """Sets every dropout to 0, as the authors' code does: it would move margins that nothing was learnt of."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def answer_logprobs(model: Any, passed: Pass, device: Any) -> Any:

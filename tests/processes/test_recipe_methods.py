@@ -5,9 +5,10 @@ than any of them.
 """
 
 import json
+import math
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,13 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training.checkpoints import newest_whole
 from headrace.training.devices import Devices
-from headrace.training.examples import open_examples
+from headrace.training.examples import num_train_rows, open_examples
 from headrace.training.export import drop_library_versions
 from headrace.training.feeding import summed_loss
 from headrace.training.launch_plan import plan_launch
 from headrace.training.optimizer import is_matrix, torch_optimizer
 from headrace.training.order import SampleOrder
-from headrace.training.recipe import FLOW_MATCHING, Recipe, load_recipe
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe, load_recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.recipe_parts import (
     EarlyStop,
@@ -46,6 +47,7 @@ from headrace.training.schedule import learning_rate_at
 from headrace.training.session import TrainingRequest, request_for
 from headrace.training.train import seed_everything
 from headrace.training.zero import keeps_fp32
+from tests.pair_builders import make_pair_bench
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench
 from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
 
@@ -121,11 +123,20 @@ METHODS: dict[str, Recipe] = {
     },
 }
 RESUMED = "stopped early"
+PREFERRED = "preferences"
+METHODS |= {
+    f"{PREFERRED}{', stage 3' if stage == 3 else ''}": make_recipe(
+        **PLAIN | {"checkpoint_every": 4}, **WATCHED, learning_rate=1e-3, zero_stage=stage, objective=PREFERENCE
+    )
+    for stage in (2, 3)
+}
 
 
 def example_recipe(name: str) -> Recipe:
     """An example of the project, at the size of the tests' model and data."""
     recipe = load_recipe(EXAMPLES[name])
+    # Without what would be looked for elsewhere.
+    recipe = replace(recipe, base_recipe=None)
     painter = {"flow_matching": TINY, "micro_batch": 2, "batch": 4} if recipe.objective == FLOW_MATCHING else {}
     small = {"micro_batch": 1, "batch": 2, "warmup_steps": 1, "precision": "fp32", "heldout_tokens_min": 50}
     length = {"epochs": 0.2} if recipe.epochs else {"steps": 4}
@@ -139,6 +150,7 @@ class Gang:
 
     bench: Bench
     work: dict[str, Path]
+    benches: Mapping[str, Bench]
 
     def outcome(self, name: str) -> dict[str, Any]:
         return json.loads((self.work[name] / "outcome.json").read_text())
@@ -147,7 +159,8 @@ class Gang:
         return [json.loads(line) for line in (self.work[name] / "progress.jsonl").read_text().splitlines()]
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(open_directory(self.bench.store, self.outcome(name)["weights_digest"]) / "model.safetensors")
+        bench = self.benches[PREFERENCE] if name.startswith(PREFERRED) else self.bench
+        return load_file(open_directory(bench.store, self.outcome(name)["weights_digest"]) / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +184,10 @@ def gang(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Gang:
     directory = tmp_path_factory.mktemp("methods")
     bench = make_bench(directory, small_model)
     painters = make_picture_bench(directory / "pictures", build_caption_encoder(directory / "encoder"))
-    tasks: list[tuple[str, Bench, Recipe]] = [(name, bench, recipe) for name, recipe in METHODS.items()]
-    for name in EXAMPLES:
-        recipe = example_recipe(name)
-        tasks.append((f"example {name}", painters if recipe.objective == FLOW_MATCHING else bench, recipe))
-    tasks.append((f"{RESUMED}, resumed", bench, METHODS[RESUMED]))
+    benches = {FLOW_MATCHING: painters, PREFERENCE: make_pair_bench(directory / "pairs", small_model)}
+    recipes = METHODS | {f"example {name}": example_recipe(name) for name in EXAMPLES}
+    recipes |= {f"{name}, resumed": METHODS[name] for name in (RESUMED, PREFERRED)}
+    tasks = [(name, benches.get(recipe.objective, bench), recipe) for name, recipe in recipes.items()]
     work = {name: directory / "work" / name.replace(" ", "-") for name, _, _ in tasks}
     configs = [task_config(of, recipe, work[name]) for name, of, recipe in tasks]
     listed = [
@@ -183,7 +195,7 @@ def gang(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Gang:
         for config, (name, _, _) in zip(configs, tasks, strict=True)
     ]
     run_all(configs[0], listed)
-    return Gang(bench, work)
+    return Gang(bench, work, benches)
 
 
 def task_config(bench: Bench, recipe: Recipe, work: Path) -> RunConfig:
@@ -192,7 +204,7 @@ def task_config(bench: Bench, recipe: Recipe, work: Path) -> RunConfig:
     request = TrainingRequest(
         recipe=recipe, base_weights_digest=bench.base_digest, inputs=inputs, exact_masters=is_exact
     )
-    counted = len(open_examples(HandoffStore(bench.store), inputs, "train")) if recipe.objective == "sft" else 15
+    counted = num_train_rows(HandoffStore(bench.store), recipe.examples_asset, inputs)
     return make_run_config(
         work,
         training_id=request.training_id,
@@ -329,6 +341,20 @@ def test_a_training_that_stops_early_exports_what_was_best_and_ends_so_when_it_i
         assert resumed[name] == straight[name], name
     for field in ("loss", "heldout_loss", "learning_rate"):
         assert [row.get(field) for row in again] == [row.get(field) for row in rows]
+
+
+def test_preferences_move_weights_and_the_held_out_loss_begins_where_nothing_is_preferred(gang: Gang) -> None:
+    rows = gang.rows(PREFERRED)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6), "the model has dropout, of which nothing is drawn"
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_preferences_that_were_interrupted_end_with_the_same_bits_at_any_stage_that_divides_them(gang: Gang) -> None:
+    straight, resumed = gang.outcome(PREFERRED), gang.outcome(f"{PREFERRED}, resumed")
+    assert resumed["resumed_from_step"] == 8
+    for name in ("state_digest", "weights_digest", "heldout_loss_best"):
+        assert resumed[name] == straight[name], name
+    assert gang.outcome(f"{PREFERRED}, stage 3")["weights_digest"] == straight["weights_digest"]
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
