@@ -3,6 +3,7 @@
 | error | result |
 |---|---|
 | `Transient` | raised unchanged: the step's retry policy decides |
+| `TrainingFailed` | `Failure` with its sentence; rank, kind and log as metadata; the retry policy decides, too |
 | a store, disk, memory, pool process or Dagster's own database that may recover (`may_pass`) | the same |
 | Dagster's own (`Failure`, `RetryRequested`, `DagsterError`), and an interrupt | raised unchanged |
 | `InvalidInput`, which a user can mend | `Failure(allow_retries=False)`: its sentence, no traceback of ours |
@@ -23,7 +24,7 @@ from typing import TypeVar
 import dagster as dg
 from sqlalchemy import exc as sql
 
-from headrace.errors import HeadraceError, InvalidInput, Transient, reason_of, text_of
+from headrace.errors import HeadraceError, InvalidInput, TrainingFailed, Transient, reason_of, text_of
 from headrace.store.refusals import os_may_pass
 
 T = TypeVar("T")
@@ -60,6 +61,8 @@ def translated_errors() -> Iterator[None]:
     except (dg.Failure, dg.RetryRequested, dg.DagsterError):
         raise
     except Exception as error:
+        if isinstance(error, TrainingFailed):
+            raise dg.Failure(description=text_of(error), metadata=_metadata_of(error)) from error
         if may_pass(error) or hasattr(error, _OF_THE_ASSET):
             raise
         if isinstance(error, HeadraceError):

@@ -56,10 +56,21 @@ class Site:
 
 
 def make_site(
-    directory: Path, *, hidden: int, layers: int, sequence_length: int, num_sequences: int, seed: int = 0
+    directory: Path,
+    *,
+    hidden: int,
+    layers: int,
+    sequence_length: int,
+    num_sequences: int,
+    seed: int = 0,
+    vocabulary: int = _VOCAB,
+    queries_a_key: int = 1,
 ) -> Site:
+    """Args: vocabulary: ids that the model knows; rows have those of the tokenizer alone."""
     store = LocalStore(directory / "store")
-    model = _build_model(directory / "model", hidden=hidden, layers=layers)
+    model = _build_model(
+        directory / "model", hidden=hidden, layers=layers, vocabulary=vocabulary, queries_a_key=queries_a_key
+    )
     rows = _random_rows(num_sequences, sequence_length, seed)
     handoff = HandoffStore(store).publish("training_examples", "shard-00", rows, code_version="1", run_id="benchmark")
     of_examples = ExamplesInput(
@@ -100,7 +111,7 @@ def run_ranks(module: str, config: RunConfig, *arguments: str, seconds_max: floa
         raise ChildFailed(f"{module} ended with {done.returncode}:\n" + "\n".join([done.stdout[-2000:], *logs]))
 
 
-def _build_model(directory: Path, *, hidden: int, layers: int) -> Path:
+def _build_model(directory: Path, *, hidden: int, layers: int, vocabulary: int, queries_a_key: int) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -111,12 +122,12 @@ def _build_model(directory: Path, *, hidden: int, layers: int) -> Path:
         torch.manual_seed(7)
         model: Any = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=_VOCAB,
+                vocab_size=vocabulary,
                 hidden_size=hidden,
                 intermediate_size=3 * hidden,
                 num_hidden_layers=layers,
                 num_attention_heads=hidden // 32,
-                num_key_value_heads=hidden // 32,
+                num_key_value_heads=hidden // 32 // queries_a_key,
                 max_position_embeddings=_POSITIONS_MAX,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,

@@ -124,6 +124,8 @@ class TrainingResult:
             step; None: none was.
         exported_step: behind which step the weights are, if not behind the last one (`keep: best`).
         stopped: why it ended before its last step.
+        peak_mb_over_import: the most resident memory of a rank, before its export, beyond that with its libraries
+            imported: what `headrace.training.memory_estimate` foretells.
     """
 
     training_id: str
@@ -147,6 +149,7 @@ class TrainingResult:
     best_step: int | None = None
     exported_step: int | None = None
     stopped: str | None = None
+    peak_mb_over_import: float | None = None
 
 
 RESULT = Kind(

@@ -29,10 +29,37 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Where the ranks of several hosts meet, and which of them this host is.
+
+    Attributes:
+        node: number of this host, 0, 1, …; its ranks follow those of the hosts before it.
+        address, port: of host 0, where every rank finds the others.
+        own_address: of this host, in the network that it shares with the others.
+        interface: the network interface that has it.
+    """
+
+    node: int
+    num_nodes: int
+    address: str
+    port: int
+    own_address: str
+    interface: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
+    """`first_rank`, `num_ranks`: those that it starts."""
+
     argv: tuple[str, ...]
     environment: dict[str, str]
     logs: Path
+    num_ranks: int
+    first_rank: int = 0
+
+    @property
+    def ranks(self) -> range:
+        return range(self.first_rank, self.first_rank + self.num_ranks)
 
 
 def plan_launch(
@@ -45,23 +72,26 @@ def plan_launch(
     environment: Mapping[str, str],
     python: str = sys.executable,
     module: str = RANK,
+    meeting: Meeting | None = None,
 ) -> LaunchPlan:
     """`environment` is the worker's own; CUDA_VISIBLE_DEVICES passes through unchanged. `module`: what each rank runs.
 
-    Ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on the host name's resolution, and two
-    gangs never want the same port.
+    On one machine ranks meet on 127.0.0.1 at a port that the kernel picks, so nothing depends on the host name's
+    resolution, and two gangs never want the same port.
+
+    Args:
+        world_size: ranks in all; each of several hosts has as many as the others.
+        meeting: of several hosts; None: all ranks are on this machine.
     """
     logs = work_directory / "logs"
+    num_ranks = world_size // (meeting.num_nodes if meeting else 1)
     argv = (
         python,
         "-m",
         "torch.distributed.run",
-        f"--nproc-per-node={world_size}",
-        "--nnodes=1",
+        f"--nproc-per-node={num_ranks}",
         "--max-restarts=0",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-        "--local-addr=127.0.0.1",
+        *_meeting_options(meeting),
         f"--log-dir={logs}",
         "--redirects=3",
         "-m",
@@ -85,7 +115,7 @@ def plan_launch(
             "DS_ACCELERATOR": "cpu",
             # One thread for each rank: two ranks with a thread for each core would compete for the same cores.
             "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "1"),
-            "GLOO_SOCKET_IFNAME": "lo",
+            "GLOO_SOCKET_IFNAME": meeting.interface if meeting else "lo",
             # Nothing is compiled here; DeepSpeed's check for an optimizer that nobody uses would load the compiler
             # nevertheless: 2 CPU seconds a rank.
             "TORCHDYNAMO_DISABLE": environment.get("TORCHDYNAMO_DISABLE", "1"),
@@ -97,5 +127,27 @@ def plan_launch(
     else:
         # cuBLAS repeats its sums bit for bit only with a workspace of fixed size.
         ours |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", "4")}
+        if meeting:
+            ours["NCCL_SOCKET_IFNAME"] = meeting.interface
     kept = {name: value for name, value in environment.items() if name not in _FOREIGN}
-    return LaunchPlan(argv=argv, environment=kept | ours, logs=logs)
+    return LaunchPlan(
+        argv=argv,
+        environment=kept | ours,
+        logs=logs,
+        num_ranks=num_ranks,
+        first_rank=meeting.node * num_ranks if meeting else 0,
+    )
+
+
+def _meeting_options(meeting: Meeting | None) -> tuple[str, ...]:
+    if meeting is None:
+        return ("--nnodes=1", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1")
+    # Static: a host's number is given, and not drawn by who comes first, so that ranks are where the plan has them.
+    return (
+        f"--nnodes={meeting.num_nodes}",
+        f"--node-rank={meeting.node}",
+        "--rdzv-backend=static",
+        f"--master-addr={meeting.address}",
+        f"--master-port={meeting.port}",
+        f"--local-addr={meeting.own_address}",
+    )

@@ -14,6 +14,7 @@ import numpy as np
 
 from headrace.errors import InvalidTrainingRun
 from headrace.training.engine import Gang
+from headrace.training.failure_kinds import NOT_A_NUMBER
 from headrace.training.objective import Objective
 from headrace.training.order import SampleOrder
 from headrace.training.recipe import Recipe
@@ -86,16 +87,25 @@ def train_steps(
         )
         skipped_in_a_row = 0 if applied else skipped_in_a_row + 1
         if skipped_in_a_row >= _SKIPPED_IN_A_ROW_MAX or not math.isfinite(batch_loss):
+            first = _first_not_finite(gang, own_loss)
             raise InvalidTrainingRun(
-                f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / weight:.4g}, "
-                f"{skipped_in_a_row} steps in a row without finite gradients. Lower learning_rate "
-                f"({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or lower clip_norm."
+                f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / weight:.4g}"
+                f"{'' if first is None else f' (of rank {first})'}, {skipped_in_a_row} steps in a row without finite "
+                f"gradients. Lower learning_rate ({recipe.learning_rate:g}), lengthen warmup_steps "
+                f"({recipe.warmup_steps}), or lower clip_norm.",
+                kind=NOT_A_NUMBER,
+                rank=first,
             )
         yield step + 1
 
 
 def _told(norm: Any) -> float | None:
     return None if norm is None else float(norm)
+
+
+def _first_not_finite(gang: Gang, own_loss: float) -> int | None:
+    """The rank whose own loss is not finite, which the sum over all ranks hides; every rank calls it."""
+    return next((rank for rank, loss in enumerate(gang.gather(own_loss)) if not math.isfinite(loss)), None)
 
 
 def _accumulate(

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from headrace.training.failure_kinds import EXCEPTION, FailureKind
 from headrace.training.run_config import RunConfig
 
 Phase = Literal[
@@ -45,13 +46,18 @@ class RankPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class RankFailure:
-    """`permanent`: a retry would end the same way. `secondary`: most likely caused by another rank's failure."""
+    """`permanent`: a retry would end the same way. `secondary`: most likely caused by another rank's failure.
+
+    `lines`: the innermost of its traceback.
+    """
 
     rank: int
     reason: str
     permanent: bool
     secondary: bool
     at: float
+    kind: FailureKind = EXCEPTION
+    lines: tuple[str, ...] = ()
 
 
 def report_phase(work: Path, rank: int, phase: Phase) -> None:
@@ -68,7 +74,8 @@ def read_phases(work: Path) -> dict[int, RankPhase]:
 
 def read_failures(work: Path) -> list[RankFailure]:
     """All failures, first the one that most likely caused the others."""
-    failures = [RankFailure(**body) for body in _read_all(work, "failure-*.json")]
+    bodies = _read_all(work, "failure-*.json")
+    failures = [RankFailure(**body | {"lines": tuple(body.get("lines", ()))}) for body in bodies]
     return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
 
 

@@ -1,7 +1,7 @@
 """Which settings of a recipe contradict each other, or would do nothing: refused before anything starts."""
 
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from headrace.errors import InvalidTrainingRun
@@ -34,30 +34,36 @@ def check_settings(recipe: "Recipe") -> None:
 
 def check_on_devices(recipe: "Recipe", devices: Devices, num_ranks: int) -> None:
     """What only a GPU, or several ranks, can do. Raises: InvalidTrainingRun."""
-    key = f"Recipe {recipe.key}"
-    if not devices.num_gpus:
-        if recipe.attention == "flash_attention_2":
-            raise InvalidTrainingRun(f"{key}: attention='flash_attention_2' needs a GPU; on a CPU leave it out.")
-        for name in ("offload", "zero_plus_plus"):
-            if getattr(recipe, name):
-                raise InvalidTrainingRun(
-                    f"{key}: {name} would do nothing on a CPU, whose ranks hold everything in the machine's memory "
-                    "already; leave it out, or give the run a GPU."
-                )
-    elif recipe.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise InvalidTrainingRun(
-            f"{key}: attention='flash_attention_2' needs the package flash-attn, which is not installed; install it, "
-            "or take sdpa."
-        )
+    for key, sentence in _impossible(recipe, devices, num_ranks):
+        raise InvalidTrainingRun(f"Recipe {recipe.key}: {sentence}", key=key)
+
+
+def _impossible(recipe: "Recipe", devices: Devices, num_ranks: int) -> Iterator[tuple[str, str]]:
+    """Keys that these devices have no use for, each with a sentence."""
+    if recipe.attention == "flash_attention_2":
+        if not devices.num_gpus:
+            yield "attention", "attention='flash_attention_2' needs a GPU; on a CPU leave it out."
+        elif importlib.util.find_spec("flash_attn") is None:
+            yield (
+                "attention",
+                "attention='flash_attention_2' needs the package flash-attn, which is not installed; install it, or "
+                "take sdpa.",
+            )
+    for name in ("offload", "zero_plus_plus"):
+        if getattr(recipe, name) and not devices.num_gpus:
+            yield (
+                name,
+                f"{name} would do nothing on a CPU, whose ranks hold everything in the machine's memory already; leave "
+                "it out, or give the run a GPU.",
+            )
     if plus := recipe.zero_plus_plus:
         if num_ranks == 1:
-            raise InvalidTrainingRun(
-                f"{key}: zero_plus_plus would do nothing on one rank, which sends nobody anything."
-            )
+            yield "zero_plus_plus", "zero_plus_plus would do nothing on one rank, which sends nobody anything."
         if plus.partition_size and (plus.partition_size >= num_ranks or num_ranks % plus.partition_size):
-            raise InvalidTrainingRun(
-                f"{key}: zero_plus_plus.partition_size must divide the {num_ranks} ranks and be fewer (over all ranks "
-                f"stage 3 divides the parameters anyhow), got {plus.partition_size}."
+            yield (
+                "zero_plus_plus",
+                f"zero_plus_plus.partition_size must divide the {num_ranks} ranks and be fewer (over all ranks stage 3 "
+                f"divides the parameters anyhow), got {plus.partition_size}.",
             )
 
 

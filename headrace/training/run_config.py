@@ -50,10 +50,17 @@ class RunConfig:
     def gradient_accumulation(self) -> int:
         return self.recipe.gradient_accumulation(self.world_size)
 
+    def text(self) -> bytes:
+        return canonical_json(asdict(self) | {"recipe": self.recipe.to_body()})
+
     def write(self, path: Path) -> Path:
-        path.write_bytes(canonical_json(asdict(self) | {"recipe": self.recipe.to_body()}))
+        path.write_bytes(self.text())
         return path
 
     @classmethod
+    def checked(cls, text: bytes | str) -> "RunConfig":
+        return Record("Run's task", cls).checked(text)
+
+    @classmethod
     def read(cls, path: Path) -> "RunConfig":
-        return Record("Run's task", cls).checked(path.read_bytes())
+        return cls.checked(path.read_bytes())

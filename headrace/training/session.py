@@ -19,15 +19,16 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
-from headrace.training.devices import SLOW_BF16, Devices
+from headrace.training.devices import Devices
 from headrace.training.examples import ExamplesInput, check_is_packed, num_train_rows, open_examples
 from headrace.training.gang import Rows, run_gang
+from headrace.training.gang_runner import GangRunner, LocalRunner
 from headrace.training.guard import Worker
 from headrace.training.heldout import PairMeasure
-from headrace.training.launch_plan import plan_launch
 from headrace.training.preference_examples import check_pairs
 from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
-from headrace.training.recipe_checks import check_heldout_shards, check_on_devices
+from headrace.training.recipe_checks import check_heldout_shards
+from headrace.training.recipe_needs import refuse_conflicts, slow_precision
 from headrace.training.run_config import RunConfig
 from headrace.training.zero import ModelShape, check_fits, check_sequence_length, keeps_fp32, read_model_shape
 
@@ -123,7 +124,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Where a training runs and what it may use; `work_root` is scratch space, empty after a success."""
+    """Where a training runs and what it may use; `work_root` is scratch space, empty after a success.
+
+    `runner`: who starts the ranks of a run's task, and where: on this machine, unless told otherwise.
+    """
 
     store: ObjectStore
     work_root: Path
@@ -131,6 +135,7 @@ class Workplace:
     environment: Mapping[str, str]
     clock: Clock
     run_id: str
+    runner: Callable[[RunConfig, Mapping[str, str]], GangRunner] = LocalRunner.of
 
 
 def train(
@@ -167,27 +172,12 @@ def _trained(
 ) -> Outcome:
     passed_over: list[str] = []
     config = _open(request, place, say, passed_over)
-    plan = plan_launch(
-        run_json=config.write(config.work / "run.json"),
-        world_size=config.world_size,
-        device=config.device,
-        work_directory=config.work,
-        marker=f"{config.training_id}/{config.attempt}",
-        environment=place.environment,
-    )
-    run_gang(plan, config, on_rows=on_rows, say=say)
+    run_gang(place.runner(config, place.environment), config, on_rows=on_rows, say=say)
     result = find_result(place.store, request.training_id)
     assert result is not None, "the gang ended well without a result"
     checkpoints.discard_all(place.store, request.training_id)
     shutil.rmtree(_training_directory(place, request), ignore_errors=True)
     return Outcome(result=result, reused=False, passed_over=tuple(passed_over), slow_precision=slow)
-
-
-def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
-    """A sentence about a recipe whose precision these devices only emulate."""
-    if recipe.precision != "bf16" or devices.computes_bf16:
-        return None
-    return f"Recipe {recipe.key}: {SLOW_BF16}. Set precision: fp32, or give the run a GPU."
 
 
 def check(request: TrainingRequest, place: Workplace) -> int:
@@ -199,16 +189,7 @@ def check(request: TrainingRequest, place: Workplace) -> int:
             patches, or their captions were read by another model than the base.
     """
     recipe = request.recipe
-    num_ranks = place.devices.num_ranks(recipe.ranks)
-    if place.devices.num_gpus and num_ranks > place.devices.num_gpus:
-        raise InvalidTrainingRun(
-            f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {place.devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs."
-        )
-    if recipe.precision == "fp16" and not place.devices.num_gpus:
-        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
-    check_on_devices(recipe, place.devices, num_ranks)
-    recipe.gradient_accumulation(num_ranks)
+    num_ranks = refuse_conflicts(recipe, place.devices)
     if not request.inputs:
         wanted = recipe.examples_asset
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {wanted} first.")

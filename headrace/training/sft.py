@@ -11,6 +11,7 @@ import numpy as np
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.objects import ObjectStore
+from headrace.training.bad_rows import refuse_bad_rows
 from headrace.training.engine import Gang, load_model
 from headrace.training.examples import open_examples
 from headrace.training.export import export_model
@@ -23,15 +24,17 @@ class SftObjective:
 
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
-        self._store = store
-        self._examples = open_examples(HandoffStore(store), config.inputs, "train")
+        self._handoffs = HandoffStore(store)
+        self._examples = open_examples(self._handoffs, config.inputs, "train")
         self.feeding: Feeding = PACKED
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def load_model(self, base: Path) -> Any:
-        return load_model(base, self._config)
+        model = load_model(base, self._config)
+        self._num_ids = model.get_input_embeddings().num_embeddings
+        return model
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
         # Measured on the weights that every attempt starts from, so that all attempts decide alike.
@@ -49,7 +52,9 @@ class SftObjective:
         return self._examples.num_tokens(numbers)
 
     def summed_loss(self, model: Any, numbers: np.ndarray, draws: np.ndarray, device: Any) -> Any:
-        return summed_loss(model, self._examples.take(numbers), device, self.feeding)[0]
+        passed = self._examples.take(numbers)
+        refuse_bad_rows(passed, numbers, self._num_ids, self._handoffs, self._config.inputs)
+        return summed_loss(model, passed, device, self.feeding)[0]
 
     def after_step(self, engine: Any, *, applied: bool) -> None:
         pass
@@ -62,7 +67,7 @@ class SftObjective:
 
     def heldout(self) -> "SftObjective":
         other = copy(self)
-        other._examples = open_examples(HandoffStore(self._store), self._config.inputs, "heldout")
+        other._examples = open_examples(self._handoffs, self._config.inputs, "heldout")
         return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:

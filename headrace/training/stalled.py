@@ -8,6 +8,7 @@ Looks at no clock of a rank: how long a point has lasted is what this process sa
 """
 
 from headrace.errors import TrainingFailed
+from headrace.training.failure_kinds import SLOW_RANK
 from headrace.training.progress import duration
 from headrace.training.run_config import RunConfig
 
@@ -62,4 +63,5 @@ class StalledRanks:
             "Look for what paused or starves that process; a retry resumes from the last checkpoint.",
             training_id=self._config.training_id,
             rank=last,
+            kind=SLOW_RANK,
         )

@@ -5,17 +5,26 @@ its run worker, whatever either is doing.
 """
 
 import argparse
+import faulthandler
 import os
-import resource
 import shutil
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from headrace.errors import HeadraceError, Transient
+from headrace.errors import HeadraceError, InvalidTrainingRun, Transient
 from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, curve_rows, publish_result
+from headrace.training.failure_kinds import (
+    EXCEPTION,
+    WRONG_WORLD_SIZE,
+    is_from_a_peer,
+    kind_of_error,
+    traceback_lines,
+)
 from headrace.training.guard import die_with
+from headrace.training.memory_use import peak_resident_mb, resident_mb
 from headrace.training.progress import (
     ProgressLog,
     RankFailure,
@@ -27,8 +36,8 @@ from headrace.training.progress import (
 )
 from headrace.training.run_config import RunConfig
 
-# What peers see when a rank dies: their own failure is not the cause.
-_SEEN_FROM_A_PEER = ("connection closed by peer", "connection reset", "gloo", "nccl", "socket", "broken pipe")
+# Of a traceback, so many lines are told with the failure; the rank's log has all.
+_TRACEBACK_LINES = 8
 
 
 def train(config: RunConfig, rank: int, log: RunLog) -> None:
@@ -44,6 +53,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     from headrace.training.watch import Watch
 
     import_libraries()
+    imported_mb = resident_mb()
     report_phase(config.work, rank, "joining the group")
     gang = join_gang(config)
 
@@ -95,7 +105,9 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
 
     report_phase(config.work, rank, "sealing")
     digest = state_digest(gang, engine, objective)
-    peaks = gang.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Before the export, which needs memory of its own kind.
+    peaks = gang.gather(peak_resident_mb())
+    peaks_over_import = gang.gather(peak_resident_mb() - imported_mb)
     if best:
         best.put_back(gang, engine)
     stopped = watch.why_stop()
@@ -125,6 +137,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 seconds=time.time() - config.started_at,
                 step_seconds=sum(row["seconds"] for row in rows),
                 peak_rss_mb=sum(peaks),
+                peak_mb_over_import=max(peaks_over_import),
                 state_digest=digest,
                 curve_key=curve_key(config.training_id, config.attempt),
                 feeding=objective.feeding,
@@ -176,8 +189,11 @@ def main() -> int:
     config = RunConfig.read(parser.parse_args().run_json)
     rank = int(os.environ["RANK"])
     die_with(config.worker)
+    # A gang that is stuck is asked where each rank is; this answers inside a collective, too.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     report_phase(config.work, rank, "starting")
     try:
+        check_world_size(config, int(os.environ["WORLD_SIZE"]))
         with open_run_log(rank) as log:
             train(config, rank, log)
     except Exception as error:  # noqa: BLE001 (the process edge: the worker reads what is written here)
@@ -190,15 +206,31 @@ def main() -> int:
     os._exit(0)
 
 
+def check_world_size(config: RunConfig, world_size: int) -> None:
+    """Raises: InvalidTrainingRun: torchrun started another number of ranks than the run planned."""
+    if world_size != config.world_size:
+        raise InvalidTrainingRun(
+            f"The gang of recipe {config.recipe.key} has {world_size} ranks, and was planned for {config.world_size}: "
+            f"batch={config.recipe.batch} would be divided wrongly. Start it by the run alone.",
+            kind=WRONG_WORLD_SIZE,
+        )
+
+
 def describe_failure(error: Exception, rank: int) -> RankFailure:
     ours = isinstance(error, HeadraceError)
     text = str(error).strip() or type(error).__name__
+    kind = kind_of_error(error)
+    # An error that every rank meets names the one that it came from.
+    whose = error.culprits.get("rank", rank) if isinstance(error, HeadraceError) else rank
     return RankFailure(
         rank=rank,
         reason=text if ours else f"{type(error).__name__}: {text.splitlines()[0][:500]}",
         permanent=ours and (isinstance(error, AttemptSuperseded) or not isinstance(error, Transient)),
-        secondary=not ours and any(sign in text.lower() for sign in _SEEN_FROM_A_PEER),
+        # What is known by its kind is a cause, whatever words of the network its text has.
+        secondary=whose != rank or (not ours and kind == EXCEPTION and is_from_a_peer(text)),
         at=time.time(),
+        kind=kind,
+        lines=traceback_lines(error, _TRACEBACK_LINES),
     )
 
 

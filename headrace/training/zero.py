@@ -13,6 +13,7 @@ from pathlib import Path
 from headrace.errors import InvalidTrainingRun
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import find_directory
+from headrace.training.model_widths import tensor_shapes
 from headrace.training.recipe import Precision, Recipe
 
 _MIB = 1024 * 1024
@@ -33,7 +34,7 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShap
     Raises:
         InvalidTrainingRun: no safetensors, or a `freeze` prefix that matches no parameter.
     """
-    sizes = _tensor_sizes(directory)
+    sizes = {name: prod(shape) for name, shape in tensor_shapes(directory).items()}
     if not sizes:
         raise InvalidTrainingRun(f"{directory} holds no *.safetensors; save the base model with safe serialization.")
     for prefix in freeze:
@@ -136,13 +137,3 @@ def check_sequence_length(recipe: Recipe, shape: ModelShape, sequence_length: in
             f"most {shape.positions_max}; lower sequence_length in the corpus file and materialize training_examples "
             "again."
         )
-
-
-def _tensor_sizes(directory: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (num_header_bytes,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(num_header_bytes))
-        sizes |= {name: prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    return sizes

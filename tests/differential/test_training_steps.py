@@ -19,6 +19,7 @@ from headrace.store.sealed_directory import open_directory, seal_directory
 from headrace.training.attempts import TrainingResult, find_result, read_curve
 from headrace.training.examples import open_examples
 from headrace.training.gang import run_gang
+from headrace.training.gang_runner import LocalRunner
 from headrace.training.launch_plan import plan_launch
 from headrace.training.recipe import Recipe
 from simulation.tiny_model import build_tiny_model
@@ -126,7 +127,7 @@ def train_all(bench: Bench, directory: Path, digests: dict[str, str]) -> dict[tu
     script = str(Path(__file__).with_name("training_rank.py"))
     # Nothing tells how far the sixteen are: all of them are the gang's start.
     gang = make_run_config(directory / "gang", recipe=make_recipe(start_timeout_seconds=1700))
-    run_gang(replace(plan, argv=(*torchrun, script, str(runs))), gang)
+    run_gang(LocalRunner(replace(plan, argv=(*torchrun, script, str(runs))), gang), gang)
     results = {case: find_result(bench.store, f"{number:032x}") for number, case in enumerate(order)}
     return {case: result for case, result in results.items() if result}
 

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from headrace.errors import InvalidTrainingRun, TrainingFailed
-from headrace.training.gang import kill_gang, run_gang
+from headrace.training.gang import run_gang
+from headrace.training.gang_runner import LocalRunner, kill_gang
 from headrace.training.launch_plan import MARKER, LaunchPlan
 from headrace.training.progress import RankFailure, report_failure, report_phase
 from headrace.training.run_config import RunConfig
@@ -24,31 +25,32 @@ with open({path!r}, "a") as file:
 """
 
 
-def make_gang(work: Path, script: str, **recipe: object) -> tuple[LaunchPlan, RunConfig]:
+def make_gang(work: Path, script: str, **recipe: object) -> tuple[LocalRunner, RunConfig]:
     config = make_run_config(work, recipe=make_recipe(**recipe))
     plan = LaunchPlan(
         argv=(sys.executable, "-c", script),
         environment={**os.environ, MARKER: f"{work.name}/1", "TORCH_EXTENSIONS_DIR": str(work / "torch_extensions")},
         logs=work / "logs",
+        num_ranks=2,
     )
-    return plan, config
+    return LocalRunner(plan, config), config
 
 
 def test_each_row_of_progress_arrives_once(tmp_path: Path) -> None:
-    plan, config = make_gang(tmp_path, ROWS.format(path=str(tmp_path / "progress.jsonl")))
+    runner, config = make_gang(tmp_path, ROWS.format(path=str(tmp_path / "progress.jsonl")))
     rows: list[dict] = []
-    run_gang(plan, config, on_rows=rows.extend, tick_seconds=0.05)
+    run_gang(runner, config, on_rows=rows.extend, tick_seconds=0.05)
     assert [row["step"] for row in rows] == [1, 2, 3]
 
 
 def test_a_start_that_hangs_ends_by_timeout_with_where_each_rank_is(tmp_path: Path) -> None:
-    plan, config = make_gang(tmp_path, "import time; time.sleep(600)", start_timeout_seconds=1)
+    runner, config = make_gang(tmp_path, "import time; time.sleep(600)", start_timeout_seconds=1)
     report_phase(tmp_path, 0, "joining the group")
     rank_log = tmp_path / "logs/none_abc/attempt_0/0/stderr.log"
     rank_log.parent.mkdir(parents=True)
     rank_log.write_text("waiting for rank 1\n")
     with pytest.raises(TrainingFailed) as failure:
-        run_gang(plan, config, tick_seconds=0.05)
+        run_gang(runner, config, tick_seconds=0.05)
     text = str(failure.value)
     assert "took no step for 1 s (start_timeout_seconds of recipe tiny.test)" in text
     assert f"rank 0 is joining the group (pid {os.getpid()}), rank 1 never started" in text
@@ -56,19 +58,19 @@ def test_a_start_that_hangs_ends_by_timeout_with_where_each_rank_is(tmp_path: Pa
 
 
 def test_a_stale_compiler_lock_is_named(tmp_path: Path) -> None:
-    plan, config = make_gang(tmp_path, "import time; time.sleep(600)", start_timeout_seconds=1)
+    runner, config = make_gang(tmp_path, "import time; time.sleep(600)", start_timeout_seconds=1)
     lock = tmp_path / "torch_extensions/py311_cpu/some_op/lock"
     lock.parent.mkdir(parents=True)
     lock.touch()
     with pytest.raises(TrainingFailed, match=f"holds {lock}"):
-        run_gang(plan, config, tick_seconds=0.05)
+        run_gang(runner, config, tick_seconds=0.05)
 
 
 def test_a_gang_that_stops_making_progress_ends_by_timeout(tmp_path: Path) -> None:
     script = ROWS.format(path=str(tmp_path / "progress.jsonl")) + "\nimport time; time.sleep(600)"
-    plan, config = make_gang(tmp_path, script, step_timeout_seconds=1)
+    runner, config = make_gang(tmp_path, script, step_timeout_seconds=1)
     with pytest.raises(TrainingFailed, match="made no progress for 1 s .step_timeout_seconds of recipe tiny.test"):
-        run_gang(plan, config, tick_seconds=0.05)
+        run_gang(runner, config, tick_seconds=0.05)
 
 
 def test_a_rank_in_a_session_of_its_own_is_killed_with_the_gang(tmp_path: Path) -> None:
@@ -78,15 +80,15 @@ def test_a_rank_in_a_session_of_its_own_is_killed_with_the_gang(tmp_path: Path) 
         f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))\n"
         "sys.exit(3)\n"
     )
-    plan, config = make_gang(tmp_path, script)
+    runner, config = make_gang(tmp_path, script)
     with pytest.raises(TrainingFailed, match="ended with code 3 before any rank started"):
-        run_gang(plan, config, tick_seconds=0.05)
+        run_gang(runner, config, tick_seconds=0.05)
     pid = int((tmp_path / "child").read_text())
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_interrupt_of_the_worker_ends_the_gang(tmp_path: Path) -> None:
-    plan, config = make_gang(
+    runner, config = make_gang(
         tmp_path, ROWS.format(path=str(tmp_path / "progress.jsonl")) + "\nimport time; time.sleep(600)"
     )
 
@@ -94,8 +96,8 @@ def test_an_interrupt_of_the_worker_ends_the_gang(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_gang(plan, config, on_rows=interrupt, tick_seconds=0.05)
-    assert kill_gang(plan.environment[MARKER]) == []
+        run_gang(runner, config, on_rows=interrupt, tick_seconds=0.05)
+    assert kill_gang(f"{tmp_path.name}/1") == []
 
 
 def test_only_processes_with_the_marker_are_killed() -> None:
@@ -115,7 +117,7 @@ FAILURES = {
     "a permanent failure is not worth a retry": (
         [RankFailure(rank=1, reason="diverged", permanent=True, secondary=False, at=1.0)],
         InvalidTrainingRun,
-        "^diverged$",
+        r"rank 1 failed \(exception\) while it was training \(pid \d+\): diverged\.$",
     ),
     "the cause is told, not the broken connection": (
         [
@@ -123,12 +125,12 @@ FAILURES = {
             RankFailure(rank=1, reason="OSError: torn", permanent=False, secondary=False, at=2.0),
         ],
         TrainingFailed,
-        "rank 1 failed: OSError: torn",
+        r"rank 1 failed \(exception\) while it was training .*OSError: torn",
     ),
     "a rank that was killed is found by its silence": (
         [RankFailure(rank=0, reason="Connection closed by peer", permanent=False, secondary=True, at=1.0)],
         TrainingFailed,
-        "rank 1 ended without a word, exit code -9 while it was training",
+        r"rank 1 was killed without a word, exit code -9 while it was training",
     ),
 }
 
@@ -137,10 +139,10 @@ FAILURES = {
 def test_a_dead_gang_is_explained(tmp_path: Path, case: str) -> None:
     failures, kind, text = FAILURES[case]
     script = "import sys; print('failed (exitcode: -9) local_rank: 1 (pid: 7) of binary'); sys.exit(1)"
-    plan, config = make_gang(tmp_path, script)
+    runner, config = make_gang(tmp_path, script)
     for rank in (0, 1):
         report_phase(tmp_path, rank, "training")
     for failure in failures:
         report_failure(tmp_path, failure)
     with pytest.raises(kind, match=text):
-        run_gang(plan, config, tick_seconds=0.05)
+        run_gang(runner, config, tick_seconds=0.05)

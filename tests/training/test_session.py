@@ -11,7 +11,8 @@ from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
 from headrace.training.recipe import Recipe
-from headrace.training.session import check, slow_precision
+from headrace.training.recipe_needs import slow_precision
+from headrace.training.session import check
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 

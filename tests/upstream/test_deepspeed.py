@@ -85,3 +85,39 @@ def test_stage_3_lends_its_parameters_to_the_optimizer_for_a_step_alone(deepspee
     source = inspect.getsource(DeepSpeedZeroOptimizer_Stage3._optimizer_step)
     assert "fp32_param = self.fp32_partitioned_groups_flat[sub_group_id]" in source
     assert "['params'] = []" in source
+
+
+def test_adagrad_is_replaced_by_one_without_the_groups_of_ours(deepspeed: Any) -> None:
+    """So `headrace.training.optimizer` does not offer it: weights that must not decay would."""
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    for kind in (DeepSpeedZeroOptimizer, DeepSpeedZeroOptimizer_Stage3):
+        source = inspect.getsource(kind.initialize_optimizer_states)
+        assert "torch.optim.Adagrad(self." in source
+        assert "**self.optimizer.defaults)" in source
+
+
+def test_gradients_that_are_no_numbers_leave_a_step_out_in_fp32_too(deepspeed: Any) -> None:
+    """What the guard against loss spikes skips a batch by."""
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    source = inspect.getsource(DeepSpeedZeroOptimizer.step)
+    assert "self.dtype != torch.bfloat16" in source
+    assert "is_invalid_grad_norm(scaled_global_grad_norm)" in source
+
+
+def test_stage_3_sets_no_whole_master_that_the_ranks_do_not_divide(deepspeed: Any) -> None:
+    """So `headrace.training.masters` sets each rank's own part."""
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+
+    source = inspect.getsource(DeepSpeedZeroOptimizer_Stage3.set_full_hp_param)
+    assert "value_partition = value.flatten().narrow(" in source
+    assert "== param.ds_numel" in source
+
+
+def test_transformers_divides_a_model_by_one_global_that_can_be_put_aside() -> None:
+    from transformers.integrations import deepspeed as integration
+
+    assert "_hf_deepspeed_config_weak_ref = None" in inspect.getsource(integration.unset_hf_deepspeed_config)
+    assert "_hf_deepspeed_config_weak_ref()" in inspect.getsource(integration.is_deepspeed_zero3_enabled)

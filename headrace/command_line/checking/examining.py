@@ -1,5 +1,6 @@
 """Examines files one by one, and what only shows beside each other: names that are taken twice."""
 
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from headrace.settings import Settings, misspelt_variables
 from headrace.store.local import LocalStore
 from headrace.store.mounts import Finding
 from headrace.store.objects import ObjectStore
+from headrace.training.devices import detect_devices
 from headrace.user_files.finding import nearest_existing
 from headrace.user_files.yaml_file import read_yaml
 
@@ -117,10 +119,13 @@ def _examined(
 
         images = examine_images(one, settings.home)
         return replace(checked, findings=images.findings, example=images.example)
-    from headrace.command_line.checking.services import examine_recipe, examine_service
-
     if checked.kind == "recipe":
-        return replace(checked, findings=tuple(examine_recipe(one, settings.base_model)))
+        from headrace.command_line.checking.recipes import examine_recipe
+
+        devices = detect_devices(os.environ)
+        return replace(checked, findings=tuple(examine_recipe(one, settings, objects, devices)))
+    from headrace.command_line.checking.services import examine_service
+
     return replace(checked, findings=tuple(examine_service(one, settings.home, offline=offline)))
 
 

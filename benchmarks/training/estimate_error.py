@@ -1,0 +1,175 @@
+"""The estimate of a rank's memory beside what trainings held at most, and beside DeepSpeed's own estimators.
+
+Gangs of two ranks train a few steps at every stage, in fp32 and bf16, of two sizes of a Llama with grouped-query
+attention; each step is of two passes in half of the cases. A rank tells its highest resident memory over that with its
+libraries imported, and the estimate is made as `headrace check` makes it: from config.json, the headers of the files
+and the sealed examples. The error is their ratio less 1, of the rank that held most: below zero, too little was
+foretold. DeepSpeed estimates model states alone.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measuring import at_least, at_most, print_table, progress, rounded
+from benchmarks.parts import Outcome
+from benchmarks.training.parts import Given
+from benchmarks.training.site import Site, make_site
+from headrace.clock import SystemClock
+from headrace.store.sealed_directory import open_directory
+from headrace.training.devices import Devices
+from headrace.training.memory_estimate import MIB, MemoryEstimate, estimate_memory
+from headrace.training.model_widths import read_widths
+from headrace.training.recipe import Precision, Recipe
+from headrace.training.recipe_needs import ExamplesShape, load_of
+from headrace.training.sealed_examples import sealed_examples
+from headrace.training.session import TrainingRequest, Workplace, train
+from headrace.training.zero import read_model_shape
+
+_RANKS = 2
+_BAR_OVER, _BAR_UNDER = 0.15, -0.05
+# Wide enough that model and activations are most of it, and small enough for a CPU without instructions for bf16.
+_SIZES = {"18M": {"hidden": 384, "layers": 8}, "58M": {"hidden": 640, "layers": 10}}
+_VOCABULARY, _TOKENS, _STEPS = 8192, 128, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    size: str
+    precision: Precision
+    stage: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.size} {self.precision} stage {self.stage}"
+
+    @property
+    def recipe(self) -> Recipe:
+        micro_batch = 2
+        # Two passes a step at the odd stages: gradients are then there when the second forward begins.
+        batch = micro_batch * _RANKS * (1 + self.stage % 2)
+        return Recipe(
+            name="estimated",
+            model="random",
+            steps=_STEPS,
+            batch=batch,
+            micro_batch=micro_batch,
+            learning_rate=1e-4,
+            zero_stage=self.stage,
+            precision=self.precision,
+            ranks=_RANKS,
+            checkpoint_every=_STEPS,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    case: Case
+    estimate: MemoryEstimate
+    peak_mib: float
+    deepspeed_mib: float
+
+    @property
+    def error(self) -> float:
+        return self.estimate.over_import_mib / self.peak_mib - 1
+
+    @property
+    def deepspeed_error(self) -> float:
+        return self.deepspeed_mib / self.peak_mib - 1
+
+
+def cases() -> Iterator[Case]:
+    for size in _SIZES:
+        for precision in ("fp32", "bf16"):
+            for stage in range(4):
+                yield Case(size=size, precision=precision, stage=stage)
+
+
+def run(given: Given, directory: Path) -> Outcome:
+    sites = {
+        size: make_site(
+            directory / size,
+            **widths,
+            sequence_length=_TOKENS,
+            num_sequences=40,
+            vocabulary=_VOCABULARY,
+            queries_a_key=2,
+        )
+        for size, widths in _SIZES.items()
+    }
+    measured = []
+    for case in cases():
+        progress.print(f"estimate_error: {case.name}")
+        measured.append(_measured(case, sites[case.size]))
+    print_table(
+        f"Memory of a rank over imported libraries, MiB; {_RANKS} ranks, {_TOKENS} tokens a row",
+        ["", "measured", "estimated", "error", "at its highest", "DeepSpeed's", "error"],
+        [
+            [
+                one.case.name,
+                f"{one.peak_mib:,.0f}",
+                f"{one.estimate.over_import_mib:,}",
+                f"{one.error:+.1%}",
+                one.estimate.moment,
+                f"{one.deepspeed_mib:,.0f}",
+                f"{one.deepspeed_error:+.1%}",
+            ]
+            for one in measured
+        ],
+    )
+    errors = [one.error for one in measured]
+    body = {
+        "cases": {one.case.name: rounded(one.error) for one in measured},
+        "deepspeed": {one.case.name: rounded(one.deepspeed_error) for one in measured},
+    }
+    bars = {
+        "estimate_error": at_most(rounded(max(map(abs, errors))), _BAR_OVER),
+        "estimate_under": at_least(rounded(min(errors)), _BAR_UNDER),
+    }
+    return Outcome(body=body, bars=bars)
+
+
+def _measured(case: Case, site: Site) -> Measured:
+    request = TrainingRequest(recipe=case.recipe, base_weights_digest=site.base_digest, inputs=site.inputs)
+    place = Workplace(
+        store=site.store,
+        work_root=site.directory / "work",
+        devices=Devices(num_gpus=0, memory_mib=None),
+        environment=dict(os.environ),
+        clock=SystemClock(),
+        run_id="benchmark",
+    )
+    result = train(request, place, say=lambda text: None).result
+    assert result.peak_mb_over_import is not None
+    base = open_directory(site.store, site.base_digest)
+    shape, examples = read_model_shape(base), sealed_examples(site.store)
+    assert examples
+    known = ExamplesShape(sequence_length=examples.sequence_length, loss_tokens=examples.loss_tokens)
+    load = load_of(case.recipe, known, world_size=_RANKS, device="cpu")
+    return Measured(
+        case=case,
+        estimate=estimate_memory(shape, read_widths(base), load),
+        peak_mib=result.peak_mb_over_import,
+        deepspeed_mib=_deepspeed_mib(case.stage, shape.num_params, _largest_layer(site)),
+    )
+
+
+def _deepspeed_mib(stage: int, num_params: int, largest_layer: int) -> float:
+    """Of a rank; for stages 0 and 1 DeepSpeed has no estimator of its own, and its stage 2's stands in."""
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    if stage == 3:
+        _, num_bytes, _ = estimate_zero3_model_states_mem_needs(
+            num_params, largest_layer, num_gpus_per_node=_RANKS, cpu_offload=False, cpu_offload_params=False
+        )
+    else:
+        _, num_bytes = estimate_zero2_model_states_mem_needs(num_params, num_gpus_per_node=_RANKS, cpu_offload=False)
+    return num_bytes / MIB
+
+
+def _largest_layer(site: Site) -> int:
+    widths = read_widths(open_directory(site.store, site.base_digest))
+    assert widths
+    return widths.largest

@@ -1,0 +1,58 @@
+"""Finds the row that a model cannot read before the model does: torch names no row, and a GPU not even the error.
+
+Looks at the rows of one pass as it is fed, so that a training of a billion tokens does not read them twice.
+"""
+
+import numpy as np
+
+from headrace.errors import InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
+from headrace.training.examples import ASSET, NO_LOSS, ExamplesInput, Pass
+from headrace.training.failure_kinds import BAD_ROW
+
+
+def first_bad_row(passed: Pass, num_ids: int) -> tuple[int, str] | None:
+    """The first row with an id, or a label with loss, that is none of `num_ids`, and what it has; None: no such."""
+    ids_BT, labels_BT = passed.input_ids_BT, passed.labels_BT  # noqa: N806 (shape letters)
+    if ids_BT.min() >= 0 and max(ids_BT.max(), labels_BT.max()) < num_ids and labels_BT.min() >= NO_LOSS:
+        return None
+    for row, (ids, labels) in enumerate(zip(ids_BT, labels_BT, strict=True)):
+        for what, values, wrong in (
+            ("token", ids, (ids < 0) | (ids >= num_ids)),
+            ("label", labels, ((labels < 0) & (labels != NO_LOSS)) | (labels >= num_ids)),
+        ):
+            if wrong.any():
+                place = int(np.flatnonzero(wrong)[0])
+                return row, f"{what} {int(values[place])} at position {place}"
+    return None
+
+
+def refuse_bad_rows(
+    passed: Pass, numbers: np.ndarray, num_ids: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]
+) -> None:
+    """Args: numbers: of the rows among all of split train, in the order of `inputs`.
+
+    Raises:
+        InvalidTrainingRun: names partition, version and row, and what stands there.
+    """
+    found = first_bad_row(passed, num_ids)
+    if found is None:
+        return
+    row, what = found
+    raise InvalidTrainingRun(
+        f"{_place(int(numbers[row]), handoffs, inputs)} has {what}, and the base model knows ids from 0 to "
+        f"{num_ids - 1:,}: it was tokenized for another model. Materialize training_examples with this base model's "
+        "tokenizer.",
+        kind=BAD_ROW,
+    )
+
+
+def _place(number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]) -> str:
+    before = 0
+    for one in inputs:
+        splits = handoffs.open(ASSET, one.partition, one.version).table(["split"]).column("split").to_numpy()
+        rows = np.flatnonzero(splits == "train")
+        if number < before + len(rows):
+            return f"{ASSET}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
+        before += len(rows)
+    return f"Row {number} of {ASSET}"
