@@ -28,9 +28,17 @@ def first_bad_row(passed: Pass, num_ids: int) -> tuple[int, str] | None:
 
 
 def refuse_bad_rows(
-    passed: Pass, numbers: np.ndarray, num_ids: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]
+    passed: Pass,
+    numbers: np.ndarray,
+    num_ids: int,
+    handoffs: HandoffStore,
+    inputs: tuple[ExamplesInput, ...],
+    *,
+    asset: str = ASSET,
 ) -> None:
-    """Args: numbers: of the rows among all of split train, in the order of `inputs`.
+    """Args:
+        numbers: of the rows among all of split train, in the order of `inputs`.
+        asset: whose partitions these are.
 
     Raises:
         InvalidTrainingRun: names partition, version and row, and what stands there.
@@ -40,19 +48,18 @@ def refuse_bad_rows(
         return
     row, what = found
     raise InvalidTrainingRun(
-        f"{_place(int(numbers[row]), handoffs, inputs)} has {what}, and the base model knows ids from 0 to "
-        f"{num_ids - 1:,}: it was tokenized for another model. Materialize training_examples with this base model's "
-        "tokenizer.",
+        f"{_place(int(numbers[row]), handoffs, inputs, asset)} has {what}, and the base model knows ids from 0 to "
+        f"{num_ids - 1:,}: it was tokenized for another model. Materialize {asset} with this base model's tokenizer.",
         kind=BAD_ROW,
     )
 
 
-def _place(number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...]) -> str:
+def _place(number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...], asset: str) -> str:
     before = 0
     for one in inputs:
-        splits = handoffs.open(ASSET, one.partition, one.version).table(["split"]).column("split").to_numpy()
+        splits = handoffs.open(asset, one.partition, one.version).table(["split"]).column("split").to_numpy()
         rows = np.flatnonzero(splits == "train")
         if number < before + len(rows):
-            return f"{ASSET}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
+            return f"{asset}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
         before += len(rows)
-    return f"Row {number} of {ASSET}"
+    return f"Row {number} of {asset}"

@@ -19,6 +19,7 @@ import numpy as np
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.objects import ObjectStore
+from headrace.training.bad_rows import refuse_bad_rows
 from headrace.training.engine import Gang, load_model
 from headrace.training.examples import NO_LOSS, Pass
 from headrace.training.export import export_model
@@ -50,6 +51,7 @@ class PreferenceObjective:
     def load_model(self, base: Path) -> Any:
         model = load_model(base, self._config)
         without_dropout(model)
+        self._num_ids = model.get_input_embeddings().num_embeddings
         return model
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
@@ -76,7 +78,7 @@ class PreferenceObjective:
 
         assert self._reference_N2 is not None
         preference = self._config.recipe.preferences
-        logprobs_2B = answer_logprobs(model, self._pairs.take(numbers), device)  # noqa: N806 (shape letters)
+        logprobs_2B = answer_logprobs(model, self._taken(numbers), device)  # noqa: N806 (shape letters)
         reference_2B = torch.from_numpy(self._reference_N2[numbers].reshape(-1)).to(device)  # noqa: N806
         return pair_losses(margins(logprobs_2B, reference_2B, preference), preference).sum()
 
@@ -93,11 +95,23 @@ class PreferenceObjective:
         config = self._config
         return open_pairs(HandoffStore(self._store), config.recipe.examples_asset, config.inputs, split)
 
+    def _taken(self, numbers: np.ndarray) -> Pass:
+        """Raises: InvalidTrainingRun: a pair has ids that the model does not know."""
+        passed, handoffs, asset = (
+            self._pairs.take(numbers),
+            HandoffStore(self._store),
+            self._config.recipe.examples_asset,
+        )
+        # Both rows of a pair.
+        refuse_bad_rows(passed, numbers.repeat(2), self._num_ids, handoffs, self._config.inputs, asset=asset)
+        return passed
+
     def _measured(self, gang: Gang, engine: Any, split: Split, pairs: PreferencePairs) -> tuple[np.ndarray, str]:
         device = gang.accelerator.device
+        take = self._taken if split == "train" else pairs.take
 
         def measure(numbers: np.ndarray) -> np.ndarray:
-            return answer_logprobs(engine, pairs.take(numbers), device).cpu().numpy()
+            return answer_logprobs(engine, take(numbers), device).cpu().numpy()
 
         return reference_for(
             self._config, self._store, gang, engine, split=split, num_pairs=len(pairs), measure=measure

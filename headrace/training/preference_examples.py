@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from headrace.chat.tokenizer import ChatTokenizer
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.training.examples import NO_LOSS, ExamplesInput, Pass, inputs_of_split
@@ -20,7 +19,7 @@ from headrace.training.recipe import ROW_PAIRS, TEXTS
 # An attribute of pairs of reviewed rows: the digest of the tokenizer that made them.
 TOKENIZER = "tokenizer"
 Split = Literal["train", "heldout"]
-_TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
+PAIR_TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class PreferencePairs:
@@ -35,7 +34,7 @@ class PreferencePairs:
         for batch in (batch for table in tables for batch in table.to_batches() if batch.num_rows):
             of_split = batch.column("split").to_numpy(zero_copy_only=False)
             chosen = np.flatnonzero(of_split == split) if split else np.arange(batch.num_rows)
-            columns = [batch.column(name) for name in _TOKENS]
+            columns = [batch.column(name) for name in PAIR_TOKENS]
             chunks.append(np.full(len(chosen), len(self._values)))
             rows.append(chosen)
             self._values.append(tuple(column.values.to_numpy() for column in columns))
@@ -99,7 +98,7 @@ def open_pairs(handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInpu
     """
     holding, rows = inputs_of_split(inputs, split)
     opened = [_opened(handoffs, asset, item) for item in holding]
-    pairs = PreferencePairs([one.table(["split", *_TOKENS]) for one in opened], rows)
+    pairs = PreferencePairs([one.table(["split", *PAIR_TOKENS]) for one in opened], rows)
     if not len(pairs):
         cure = (
             "check heldout_share and the quality rules of the corpus file"
@@ -121,6 +120,9 @@ def check_pairs(handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInp
     Raises:
         InvalidTrainingRun: there is no pair to learn, or none to measure; or another tokenizer made the pairs.
     """
+    # Here, for `headrace check` reads lengths alone.
+    from headrace.chat.tokenizer import ChatTokenizer
+
     lengths = [open_pairs(handoffs, asset, inputs, split).longest() for split in ("train", "heldout")]
     for item in inputs:
         handoff = handoffs.open(asset, item.partition, item.version)

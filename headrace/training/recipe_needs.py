@@ -11,7 +11,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.memory_estimate import Load, MemoryEstimate, model_state
-from headrace.training.recipe import Recipe
+from headrace.training.recipe import PREFERENCE, Recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.zero import ModelShape
 
@@ -32,7 +32,8 @@ class ExamplesShape:
 
 def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device: Literal["cpu", "cuda"]) -> Load:
     """Raises: InvalidTrainingRun: the batch does not divide among the ranks."""
-    length, rows = examples.sequence_length, recipe.micro_batch
+    # A pair is two rows.
+    length, rows = examples.sequence_length, recipe.micro_batch * (2 if recipe.objective == PREFERENCE else 1)
     # Logits are computed for every place where any row of the pass has loss; a row's first token has none.
     places = min(length - 1, rows * (length if examples.loss_tokens is None else examples.loss_tokens))
     return Load(

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
 from headrace.training.examples import ASSET
+from headrace.training.preference_examples import PAIR_TOKENS
 
 # Ids of the documents that the examples were made of (headrace.prep.token_store).
 _TOKENIZED = "tokenized_documents"
@@ -51,6 +52,30 @@ def sealed_examples(objects: ObjectStore) -> SealedExamples | None:
         num_documents=len(sizes),
         num_longer=pc.sum(pc.greater(sizes, length)).as_py() or 0,
         longest=pc.max(sizes).as_py() or 0,
+    )
+
+
+def sealed_pairs(objects: ObjectStore, asset: str, partition: str | None = None) -> SealedExamples | None:
+    """The same of preference pairs, whose rows are prompts with either answer; None: there are none yet.
+
+    Args: partition: of `asset`; None: the first ones.
+
+    Raises:
+        HandoffCorrupt: a version is damaged.
+    """
+    handoffs = HandoffStore(objects)
+    found = [handoffs.newest(asset, partition)] if partition else _newest(handoffs, asset)
+    pairs = [one.table(list(PAIR_TOKENS)) for one in found if one and PAIR_TOKENS[0] in one.schema.names]
+    if not pairs:
+        return None
+    prompts, *answers = (
+        pc.list_value_length(pa.concat_tables(pairs).column(name)).cast(pa.int64()) for name in PAIR_TOKENS
+    )
+    longer = pc.max_element_wise(*answers)
+    return SealedExamples(
+        sequence_length=pc.max(pc.add(prompts, longer)).as_py() or 0,
+        num_rows=len(prompts),
+        loss_tokens=pc.max(longer).as_py() or 0,
     )
 
 

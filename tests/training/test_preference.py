@@ -1,7 +1,7 @@
 """The loss of preferences against one that torch and transformers compute by themselves, and its reference."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from headrace.store.local import LocalStore
 from headrace.training.attempts import training_key
 from headrace.training.examples import ExamplesInput
 from headrace.training.heldout import PairMeasure, evaluation_digest
-from headrace.training.preference import PreferenceObjective, answer_logprobs
+from headrace.training.preference import PreferenceObjective, answer_logprobs, without_dropout
 from headrace.training.preference_evaluation import measured
 from headrace.training.preference_examples import PreferencePairs, check_pairs, open_pairs
 from headrace.training.preference_settings import Preference, RowPairs
@@ -43,8 +43,10 @@ class Site:
     store: LocalStore
     config: RunConfig
 
-    def objective(self) -> PreferenceObjective:
-        return PreferenceObjective(self.config, self.store)
+    def objective(self, base: Path) -> PreferenceObjective:
+        made = PreferenceObjective(self.config, self.store)
+        made.load_model(base)
+        return made
 
 
 def make_site(directory: Path, *, num_pairs: int = 12, **recipe: Any) -> Site:
@@ -102,11 +104,13 @@ def test_an_answers_likelihood_is_that_of_its_tokens_alone(model: Any) -> None:
 
 
 @pytest.mark.parametrize("preference", [Preference(), Preference(beta=0.5, label_smoothing=0.1)])
-def test_the_loss_and_its_gradient_are_those_of_the_formula(model: Any, tmp_path: Path, preference: Preference) -> None:
+def test_the_loss_and_its_gradient_are_those_of_the_formula(
+    model: Any, tiny_model: Path, tmp_path: Path, preference: Preference
+) -> None:
     import torch
 
     site = make_site(tmp_path, preference=preference, batch=3)
-    objective = site.objective()
+    objective = site.objective(tiny_model)
     objective.begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
     policy, numbers = moved(model), np.array([5, 1, 7])
     loss = objective.summed_loss(policy, numbers, numbers, "cpu")
@@ -172,14 +176,14 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
     np.testing.assert_array_equal(again, found)
 
 
-def test_a_damaged_reference_is_refused_with_what_to_do(model: Any, tmp_path: Path) -> None:
+def test_a_damaged_reference_is_refused_with_what_to_do(model: Any, tiny_model: Path, tmp_path: Path) -> None:
     site = make_site(tmp_path)
-    site.objective().begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
+    site.objective(tiny_model).begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
     path = site.store.local_path(training_key(site.config.training_id, "reference-train.json"))
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b'"num_pairs":9', b'"num_pairs":8'))
     with pytest.raises(HandoffCorrupt, match="Delete it, and materialize trained_model again"):
-        site.objective().begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
+        site.objective(tiny_model).begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_reference_itself_wins_half_of_the_pairs() -> None:
@@ -195,6 +199,26 @@ def test_a_model_that_learnt_wins_by_its_margins() -> None:
     assert loss == pytest.approx(math.log1p(math.exp(-1.5)))
     assert (figures["win_share"], figures["margin"]) == (1.0, 1.5)
     assert (figures["chosen_gain"], figures["rejected_gain"]) == (2.0, -1.0)
+
+
+def test_dropout_is_off_however_the_model_has_it() -> None:
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(1, 1))
+    model[1].attention_dropout = 0.1  # pyright: ignore[reportArgumentType]
+    without_dropout(model)
+    assert (model[0].p, model[1].attention_dropout) == (0.0, 0.0)
+
+
+def test_a_pair_of_ids_that_the_model_does_not_know_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    table = token_pairs(["heldout", "train", "train"], vocab=600, seed=3)
+    HandoffStore(site.store).publish("training_examples", "shard-00", table, code_version="1", run_id="test")
+    pinned = (ExamplesInput(partition="shard-00", version=2, content_digest="c"),)
+    objective = PreferenceObjective(replace(site.config, inputs=pinned), site.store)
+    model = objective.load_model(tiny_model)
+    with pytest.raises(InvalidTrainingRun, match=r"training_examples\[shard-00\] v2, row [12] \(from 0\), has token"):
+        objective.begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
 
 
 def test_measurements_are_compared_with_those_of_the_same_pairs_reference_and_beta_alone(tmp_path: Path) -> None:

@@ -13,15 +13,17 @@ from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.output import bytes_text, counted
 from headrace.engines.model_directory import local_model_directory
 from headrace.errors import HeadraceError, InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB, MemoryEstimate, estimate_memory, floor_bytes
 from headrace.training.model_widths import read_widths
-from headrace.training.recipe import SFT, Recipe
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
 from headrace.training.recipe_needs import ExamplesShape, checkpoint_bytes, load_of, refuse_conflicts, useless
-from headrace.training.sealed_examples import SealedExamples, sealed_examples
+from headrace.training.sealed_examples import SealedExamples, sealed_examples, sealed_pairs
 from headrace.training.zero import ModelShape, check_sequence_length, read_model_shape
 from headrace.user_files.yaml_file import read_yaml
 
@@ -30,9 +32,8 @@ def examine_recipe(
     recipe: Recipe, settings: Settings, objects: ObjectStore | None, devices: Devices
 ) -> Iterator[FileFinding]:
     """Args: devices: those that a run would get; a GPU machine gives a recipe without `ranks` one GPU."""
-    key = "base_model" if recipe.base_model else None
     name = recipe.base_model or settings.base_model
-    model = model_finding(name, Path.cwd(), key=key, what="base model")
+    model, directory = _base(recipe, name, objects)
     yield model
     try:
         num_ranks = refuse_conflicts(recipe, devices)
@@ -41,17 +42,40 @@ def examine_recipe(
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
-    one = "1 sequence" if recipe.objective == SFT else "1 picture"
-    each = counted(recipe.micro_batch, one.removeprefix("1 "))
+    each = counted(recipe.micro_batch, _NOUNS.get(recipe.objective, "sequence"))
     whose = f"each of {num_ranks} ranks" if num_ranks > 1 else "1 rank"
     yield finding("batch", "ok", f"{whose} runs {passes} times {each} a step.")
     for named, sentence in useless(recipe, devices, num_ranks):
         yield finding(named, "warn", sentence, key=named)
-    if recipe.objective != SFT or model.level != "ok":
+    if recipe.objective == FLOW_MATCHING or directory is None:
         return
-    directory = local_model_directory(name, Path.cwd())
-    assert directory
     yield from _of_a_language_model(recipe, directory, settings, objects, devices, num_ranks)
+
+
+_NOUNS = {FLOW_MATCHING: "picture", PREFERENCE: "pair"}
+
+
+def _base(recipe: Recipe, name: str, objects: ObjectStore | None) -> tuple[FileFinding, Path | None]:
+    """What is said of the weights that it starts from, and their directory, if they are there."""
+    if recipe.base_recipe is None:
+        found = model_finding(name, Path.cwd(), key="base_model" if recipe.base_model else None, what="base model")
+        return found, local_model_directory(name, Path.cwd()) if found.level == "ok" else None
+    try:
+        trained = HandoffStore(objects).newest("trained_model", recipe.base_recipe) if objects is not None else None
+        if trained and objects is not None:
+            digest = trained.table(["weights_digest"])["weights_digest"][0].as_py()
+            said = f"starts from {trained.label}, weights {digest[:12]}."
+            return finding("base_recipe", "ok", said, key="base_recipe"), open_directory(objects, digest)
+    except HeadraceError as error:
+        return finding("base_recipe", "fail", str(error), key="base_recipe"), None
+    said = f"{recipe.base_recipe} has trained nothing yet: materialize trained_model[{recipe.base_recipe}] first."
+    return finding("base_recipe", "warn", said, key="base_recipe"), None
+
+
+def _sealed(recipe: Recipe, objects: ObjectStore) -> SealedExamples | None:
+    if recipe.objective == PREFERENCE:
+        return sealed_pairs(objects, recipe.examples_asset, recipe.key if recipe.row_pairs else None)
+    return sealed_examples(objects)
 
 
 def _of_a_language_model(
@@ -67,8 +91,9 @@ def _of_a_language_model(
     except (InvalidTrainingRun, OSError, ValueError) as error:
         yield finding("model", "fail", str(error), key="freeze" if recipe.freeze else None)
         return
-    examples = sealed_examples(objects) if objects is not None else None
-    length = examples.sequence_length if examples else _sequence_length(settings.corpus)
+    examples = _sealed(recipe, objects) if objects is not None else None
+    planned = recipe.row_pairs.sequence_length if recipe.row_pairs else _sequence_length(settings.corpus)
+    length = examples.sequence_length if examples else planned
     yield from _sequences(recipe, shape, examples, length)
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
     load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
@@ -88,7 +113,12 @@ def _sequences(
         yield finding("examples", "fail", str(error))
         return
     if examples is None:
-        yield finding("examples", "warn", f"none are sealed yet; the corpus file says sequences of {length:,} tokens.")
+        file = "recipe" if recipe.row_pairs else "corpus file"
+        yield finding("examples", "warn", f"none are sealed yet; the {file} says sequences of {length:,} tokens.")
+        return
+    if recipe.objective == PREFERENCE:
+        said = f"{counted(examples.num_rows, 'pair')}; the longest answer with its prompt has {length:,} tokens."
+        yield finding("examples", "ok", said)
         return
     said = f"{counted(examples.num_rows, 'sequence')} of {length:,} tokens"
     if not examples.num_longer:
