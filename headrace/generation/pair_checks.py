@@ -97,6 +97,6 @@ def _faults_of(reviewed: Handoff, rows: dict[str, tuple[bool, str, str]]) -> lis
             faults.append(f"row {row_id[:12]} is not in {reviewed.label}")
         elif tuple(there[row_id]) != told:
             faults.append(
-                f"row {row_id[:12]} of {reviewed.label} is not as its pair tells: verdict, text or prompt differ"
+                f"row {row_id[:12]} of {reviewed.label} has another verdict, text or prompt than its pair tells"
             )
     return faults

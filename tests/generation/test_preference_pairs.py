@@ -173,7 +173,7 @@ def test_a_rolled_back_sets_kept_rows_are_no_example_and_its_rejected_ones_are(
     bad = make_version_set(2)
     kept, rejected = one_each(TAUGHT[0])
     site.put([replace(kept, output="tempting"), rejected], version_set=bad)
-    site.put([kept], shard=1)
+    site.put([kept], day="2026-11-23")
     journal = Journal(site.handoffs.objects, "glossary", site.handoffs.clock)
     for event, one in ((INITIALIZED, site.version_set), (STARTED, bad), (ABORTED, bad)):
         body = {"version_set": one.id, "weights_digest": one.id, "num_rows": 0, "reason": "", "step": 0, "weight": 1.0}
@@ -235,11 +235,10 @@ def test_checks_find_each_row_again_and_tell_what_is_not_as_it_should_be(
     assert check_nothing_heldout_trains(pairs, [documents]).passed
     swapped = table.to_pylist()
     swapped[0]["chosen"], swapped[0]["rejected"] = swapped[0]["rejected"], swapped[0]["chosen"]
-    assert (
-        "another verdict, text or prompt" in check_rows_of_pairs(site.handoffs, seal(_like(table, swapped))).description
-    )
+    found = check_rows_of_pairs(site.handoffs, seal(_like(table, swapped)))
+    assert "has another verdict, text or prompt than its pair tells" in found.description
     assert not check_rows_of_pairs(site.handoffs, seal(table.slice(1), {})).passed
-    [learnt] = [row["term"] for row in table.to_pylist() if row["split"] == "train"][:1]
+    learnt = next(row["term"] for row in table.to_pylist() if row["split"] == "train")
     finding = check_nothing_heldout_trains(pairs, [site.put_documents([(learnt.upper(), "a gloss")])])
     assert finding.description.startswith("1 questions of pairs that train are held out, such as")
 

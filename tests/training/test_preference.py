@@ -26,13 +26,12 @@ from tests.pair_builders import token_pairs
 from tests.training_builders import make_recipe, make_run_config
 
 
-@dataclass(frozen=True)
 class AloneGang:
     """One rank, in this process."""
 
-    rank: int = 0
-    world_size: int = 1
-    accelerator: Any = SimpleNamespace(device="cpu")  # noqa: RUF009
+    rank = 0
+    world_size = 1
+    accelerator = SimpleNamespace(device="cpu")
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
