@@ -72,9 +72,10 @@ def base_model(
 @_STAGE.asset(
     model_recipes,
     code_version="1",
-    # A gang of GPUs is admitted whole; recipes with their own `ranks` request GPUs in the run's tags.
+    # A gang of GPUs is admitted whole. How many, and how large, follows from the recipe; these where it cannot be read.
     gpus=1,
     gpu_memory_mib=16_000,
+    demand_from="training_recipe",
     ins=_EXAMPLES,
     pool="training",
     # A gang that lost a rank resumes from its last checkpoint; for a lost worker Dagster retries the run.

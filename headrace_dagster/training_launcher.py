@@ -15,8 +15,11 @@ from pydantic import Field
 from headrace.clock import SystemClock
 from headrace.store.opening import open_store
 from headrace.training.attempts import find_result
-from headrace.training.devices import detect_devices
+from headrace.training.devices import Devices, detect_devices
+from headrace.training.gang_runner import LocalRunner
 from headrace.training.heldout import Evaluation, evaluate
+from headrace.training.hosts_runner import HostsRunner
+from headrace.training.progress import RunLog
 from headrace.training.session import Outcome, TrainingRequest, Workplace, check, train
 
 Rows = list[dict[str, Any]]
@@ -33,6 +36,10 @@ class TrainingLauncher(dg.ConfigurableResource):
     work_directory: str = Field(
         description="Scratch directory of running trainings (logs, progress): an absolute path with room for one model."
     )
+    hosts: list[str] = Field(
+        default=[], description="Names of hosts whose agents start the ranks, in their order; none: this machine does."
+    )
+    host_gpus: int = Field(default=0, ge=0, description="GPUs of each of these hosts; 0: their ranks are on CPUs.")
 
     def train(
         self,
@@ -61,6 +68,8 @@ class TrainingLauncher(dg.ConfigurableResource):
         ) as session:
             environment = {**os.environ, **session.get_bootstrap_env_vars()}
             place = self._place(context.run.run_id, environment)
+            if self.hosts:
+                on_rows = _logged(context, request, on_rows)
             return train(request, place, on_rows=on_rows, say=context.log.info)
 
     def evaluate(
@@ -91,13 +100,28 @@ class TrainingLauncher(dg.ConfigurableResource):
             environment["HEADRACE_CACHE"] = self.cache
         if self.cache_bytes:
             environment["HEADRACE_CACHE_BYTES"] = str(self.cache_bytes)
+        store = open_store(self.store_url, cache=Path(self.cache) if self.cache else None, cache_bytes=self.cache_bytes)
+        elsewhere = Devices(num_gpus=self.host_gpus * len(self.hosts), memory_mib=None)
         return Workplace(
-            store=open_store(
-                self.store_url, cache=Path(self.cache) if self.cache else None, cache_bytes=self.cache_bytes
-            ),
+            store=store,
             work_root=Path(self.work_directory),
-            devices=detect_devices(environment),
+            devices=elsewhere if self.hosts else detect_devices(environment),
             environment=environment,
             clock=SystemClock(),
             run_id=run_id,
+            runner=HostsRunner.on(store, self.hosts) if self.hosts else LocalRunner.of,
         )
+
+
+def _logged(
+    context: dg.AssetExecutionContext, request: TrainingRequest, on_rows: Callable[[Rows], None]
+) -> Callable[[Rows], None]:
+    """Rank 0 is on another host, and cannot write into the run's log: its rows are told here."""
+    log = RunLog(context)
+
+    def tell(rows: Rows) -> None:
+        on_rows(rows)
+        for row in rows:
+            log.step(row, steps=request.recipe.steps or row["step"])
+
+    return tell

@@ -19,13 +19,11 @@ from benchmarks.training.site import Site, make_site
 from headrace.clock import SystemClock
 from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import Devices
-from headrace.training.memory_estimate import MIB, MemoryEstimate, estimate_memory
+from headrace.training.memory_estimate import MIB, MemoryEstimate
 from headrace.training.model_widths import read_widths
 from headrace.training.recipe import Precision, Recipe
-from headrace.training.recipe_needs import ExamplesShape, load_of
-from headrace.training.sealed_examples import sealed_examples
+from headrace.training.recipe_needs import needs_of
 from headrace.training.session import TrainingRequest, Workplace, train
-from headrace.training.zero import read_model_shape
 
 _RANKS = 2
 _BAR_OVER, _BAR_UNDER = 0.15, -0.05
@@ -143,15 +141,12 @@ def _measured(case: Case, site: Site) -> Measured:
     result = train(request, place, say=lambda text: None).result
     assert result.peak_mb_over_import is not None
     base = open_directory(site.store, site.base_digest)
-    shape, examples = read_model_shape(base), sealed_examples(site.store)
-    assert examples
-    known = ExamplesShape(sequence_length=examples.sequence_length, loss_tokens=examples.loss_tokens)
-    load = load_of(case.recipe, known, world_size=_RANKS, device="cpu")
+    needed = needs_of(case.recipe, base, site.store, place.devices, corpus=site.directory / "no-corpus.yaml")
     return Measured(
         case=case,
-        estimate=estimate_memory(shape, read_widths(base), load),
+        estimate=needed.estimate,
         peak_mib=result.peak_mb_over_import,
-        deepspeed_mib=_deepspeed_mib(case.stage, shape.num_params, _largest_layer(site)),
+        deepspeed_mib=_deepspeed_mib(case.stage, needed.shape.num_params, _largest_layer(site)),
     )
 
 

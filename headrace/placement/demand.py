@@ -29,6 +29,9 @@ PREEMPTIBLE = "headrace/preemptible"
 """`true`: may be stopped for others, and is queued again. Without it: `false`."""
 VERSION_SET = "headrace/version_set"
 """What the run loads; a GPU that last loaded the same is preferred."""
+DEMAND_FROM = "headrace/demand_from"
+"""Who computes what a run of one step needs, from its partition: `training_recipe`. The tags of a run go before it.
+Without it: what the step's tags say."""
 REQUESTED_BY = "headrace/requested_by"
 """Who asked for the run: a sensor's name, a command."""
 REASON = "headrace/reason"
@@ -73,13 +76,18 @@ class Demand:
         return max(self.gpu_milli, by_memory)
 
 
-def stage_tags(stage: str, *, gpus: int | float = 0, gpu_memory_mib: int = 0) -> dict[str, str]:
+def stage_tags(
+    stage: str, *, gpus: int | float = 0, gpu_memory_mib: int = 0, demand_from: str | None = None
+) -> dict[str, str]:
     """The op tags of one asset.
 
     `gpus` is a number of whole GPUs, or a fraction below 1 of one; `gpu_memory_mib` is per GPU. Both only matter on a
-    machine with GPUs and with a coordinator that reads them.
+    machine with GPUs and with a coordinator that reads them. `demand_from`: who computes both from a run's partition
+    (`DEMAND_FROM`); they are for whoever cannot.
     """
     tags = {STAGE: stage}
+    if demand_from:
+        tags[DEMAND_FROM] = demand_from
     if gpus:
         tags[GPUS] = f"{gpus:g}"
     if gpu_memory_mib:

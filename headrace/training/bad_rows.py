@@ -3,11 +3,13 @@
 Looks at the rows of one pass as it is fed, so that a training of a billion tokens does not read them twice.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
-from headrace.training.examples import ASSET, NO_LOSS, ExamplesInput, Pass
+from headrace.training.examples import ASSET, NO_LOSS, ExamplesInput, Pass, inputs_of_split
 from headrace.training.failure_kinds import BAD_ROW
 
 
@@ -31,13 +33,14 @@ def refuse_bad_rows(
     passed: Pass,
     numbers: np.ndarray,
     num_ids: int,
+    *,
     handoffs: HandoffStore,
     inputs: tuple[ExamplesInput, ...],
-    *,
+    split: Literal["train", "heldout"],
     asset: str = ASSET,
 ) -> None:
     """Args:
-        numbers: of the rows among all of split train, in the order of `inputs`.
+        numbers: of the rows among all of the split, in the order of `inputs`.
         asset: whose partitions these are.
 
     Raises:
@@ -47,18 +50,26 @@ def refuse_bad_rows(
     if found is None:
         return
     row, what = found
+    where = _place(int(numbers[row]), handoffs, inputs, split, asset)
     raise InvalidTrainingRun(
-        f"{_place(int(numbers[row]), handoffs, inputs, asset)} has {what}, and the base model knows ids from 0 to "
+        f"{where} has {what}, and the base model knows ids from 0 to "
         f"{num_ids - 1:,}: it was tokenized for another model. Materialize {asset} with this base model's tokenizer.",
         kind=BAD_ROW,
     )
 
 
-def _place(number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...], asset: str) -> str:
+def _place(
+    number: int,
+    handoffs: HandoffStore,
+    inputs: tuple[ExamplesInput, ...],
+    split: Literal["train", "heldout"],
+    asset: str,
+) -> str:
     before = 0
-    for one in inputs:
+    holding, wanted = inputs_of_split(inputs, split)
+    for one in holding:
         splits = handoffs.open(asset, one.partition, one.version).table(["split"]).column("split").to_numpy()
-        rows = np.flatnonzero(splits == "train")
+        rows = np.flatnonzero(splits == wanted)
         if number < before + len(rows):
             return f"{asset}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
         before += len(rows)

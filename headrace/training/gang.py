@@ -45,8 +45,11 @@ def run_gang(
             rows = runner.progress()
             if rows:
                 on_rows(rows)
-            if stalled.is_watching and (told := stalled.look(runner.reached(), time.monotonic())):
-                say(told)
+            if stalled.is_watching and (found := stalled.look(runner.reached(), time.monotonic())):
+                if found.ends:
+                    stuck = Stuck(what=found.what, stalled=found.rank)
+                    raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
+                say(f"the gang {found.what}")
             if stuck := limits.passed(runner, progressed=bool(rows)):
                 raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
         if rows := runner.progress():

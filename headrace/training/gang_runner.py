@@ -152,8 +152,9 @@ class LocalRunner:
         before: dict[int, int] = {}
         for rank, phase in phases.items():
             log = self._log(rank)
-            # Before it has imported anything, the signal would end it.
-            if log is None or phase.phase == "starting" or not psutil.pid_exists(phase.pid):
+            # Before it has imported anything, the signal would end it; and so it would whoever is no rank.
+            is_rank = phase.phase != "starting" and phase.pid != os.getpid()
+            if log is None or not is_rank or not psutil.pid_exists(phase.pid):
                 continue
             before[rank] = log.stat().st_size
             with suppress(ProcessLookupError):

@@ -71,10 +71,11 @@ class MeetingPlace:
 class HostSays:
     """`rows`: new rows of progress, a line of JSON each. `report`: at the end, or where ranks are when asked.
 
-    `is_stuck`: the report is of a gang that goes on.
+    `is_stuck`: the report is of a gang that goes on. `beats`: of each rank its number, step and point.
     """
 
     rows: str = ""
+    beats: tuple[tuple[int, int, int], ...] = ()
     report: GangReport | None = None
     is_stuck: bool = False
 

@@ -103,21 +103,25 @@ class HostAgent:
         shutil.rmtree(work, ignore_errors=True)
 
     def _watch(self, runner: LocalRunner, mouth: "Words[HostSays]", ear: "_Ear", silence_seconds: float) -> None:
-        said_at = time.monotonic()
+        said_at, told = time.monotonic(), runner.reached()
         while not runner.ended(_TICK_SECONDS):
             ear.listen()
             if ear.is_told_to_stop:
                 runner.kill()
                 break
-            rows = runner.progress()
-            if ear.asks_stacks:
-                ear.asks_stacks = False
-                mouth.say(HostSays(rows=rows_text(rows), report=runner.report(is_stuck=True), is_stuck=True))
-            elif rows or time.monotonic() - said_at > silence_seconds / 6:
-                mouth.say(HostSays(rows=rows_text(rows)))
-            else:
-                continue
-            said_at = time.monotonic()
+            rows, beats = runner.progress(), runner.reached()
+            report = runner.report(is_stuck=True) if ear.asks_stacks else None
+            ear.asks_stacks = False
+            if rows or report or beats != told or time.monotonic() - said_at > silence_seconds / 6:
+                mouth.say(
+                    HostSays(
+                        rows=rows_text(rows),
+                        beats=tuple((rank, *point) for rank, point in beats.items()),
+                        report=report,
+                        is_stuck=report is not None,
+                    )
+                )
+                said_at, told = time.monotonic(), beats
         if not ear.is_silent:
             mouth.say(HostSays(rows=rows_text(runner.progress()), report=runner.report()))
 

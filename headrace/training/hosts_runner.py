@@ -74,6 +74,7 @@ class HostsRunner:
         self._worker = self._objects.worker()
         self._said_at = 0.0
         self._rows: Rows = []
+        self._beats: dict[int, tuple[int, int]] = {}
         self._bad_at: float | None = None
         self._hosts = [
             _Host(name, self._objects.host(name), range(number * each, (number + 1) * each), 0.0)
@@ -96,13 +97,12 @@ class HostsRunner:
             host.heard_at = time.monotonic()
             notify(self._store, host.name, Notice(training_id=self._config.training_id, attempt=self._config.attempt))
 
-    def reached(self) -> dict[int, tuple[int, int]]:
-        """Nothing: agents do not tell it, so no rank counts as stalled, and `step_timeout_seconds` ends a gang."""
-        return {}
-
     def progress(self) -> Rows:
         rows, self._rows = self._rows, []
         return rows
+
+    def reached(self) -> dict[int, tuple[int, int]]:
+        return dict(self._beats)
 
     def ended(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
@@ -149,6 +149,7 @@ class HostsRunner:
             for word in host.words.new():
                 host.heard_at = time.monotonic()
                 self._rows += rows_of(word.rows)
+                self._beats |= {rank: (step, point) for rank, step, point in word.beats}
                 if word.has_ended:
                     host.end = word.report
                 elif word.report:

@@ -48,6 +48,8 @@ class Load:
         loss_tokens: of these, those for which logits are computed.
         row_tokens: of one row: an attention table has as many columns.
         is_accumulated: a step has several passes.
+        has_attention_table: attention is computed in the open (`eager`), and keeps its whole table.
+        keeps_best: rank 0 holds the trained weights once more, in the machine's memory.
         state_bytes: of the optimizer, beyond its fp32 copy of the weights; 8: Adam's two moments.
         adapted_inputs: widths of what adapters read, summed over a layer; 0: no adapters. Then the trained parameters
             are the adapters' alone, and `base_is_trained` is false.
@@ -63,8 +65,10 @@ class Load:
     is_accumulated: bool = False
     state_bytes: int = 8
     is_checkpointed: bool = False
+    has_attention_table: bool = False
     offloads_optimizer: bool = False
     offloads_parameters: bool = False
+    keeps_best: bool = False
     base_is_trained: bool = True
     adapted_inputs: int = 0
 
@@ -180,6 +184,9 @@ def model_state(shape: ModelShape, widths: ModelWidths | None, load: Load) -> Mo
         gradients = dict.fromkeys(gradients, 0.0)
     if load.offloads_parameters:
         host, weights = host + weights, 0.0
+    if load.keeps_best:
+        best = width * trained
+        weights, host = (weights + best, host) if load.device == "cpu" else (weights, host + best)
     if stage == 3:
         weights += width * min(shape.num_params, _LIVE_PARAMETERS)
     return ModelState(weights=weights, optimizer=optimizer, gradients=gradients, communication=communication, host=host)
@@ -236,7 +243,7 @@ def _layer_bytes(widths: ModelWidths, load: Load) -> float:
         norms += _norm_bytes(widths, load) * (widths.query + widths.key_value)
     # Query, key, value and output; keys and values are repeated for every query head, since packed rows have a mask.
     attention = width * 4 * widths.query + 4 * widths.heads
-    if widths.drops_attention:
+    if widths.drops_attention or load.has_attention_table:
         attention += (2 * width + 1) * widths.heads * load.row_tokens
     # The activation's input and output, the gate's factor, and what the last layer reads.
     kept = 2 + (1 if widths.is_gated else 0) + (5 if widths.is_composed else 0)

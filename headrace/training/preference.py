@@ -11,7 +11,6 @@ Shapes: N pairs in all, B of a pass, which are 2B rows, chosen before rejected; 
 vocabulary.
 """
 
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from headrace.training.engine import Gang, load_model
 from headrace.training.examples import NO_LOSS, Pass
 from headrace.training.export import export_model
 from headrace.training.feeding import ALONE, logits_at
-from headrace.training.preference_examples import PreferencePairs, Split, open_pairs
+from headrace.training.preference_examples import Split, open_pairs
 from headrace.training.preference_settings import Preference
 from headrace.training.reference import reference_for
 from headrace.training.run_config import RunConfig
@@ -38,10 +37,11 @@ class PreferenceObjective:
 
     feeding = FEEDING
 
-    def __init__(self, config: RunConfig, store: ObjectStore) -> None:
+    def __init__(self, config: RunConfig, store: ObjectStore, split: Split = "train") -> None:
         self._config = config
         self._store = store
-        self._pairs = self._opened("train")
+        self._split: Split = split
+        self._pairs = open_pairs(HandoffStore(store), config.recipe.examples_asset, config.inputs, split)
         self._heldout: PreferenceObjective | None = None
         self._reference_N2: np.ndarray | None = None
 
@@ -55,12 +55,19 @@ class PreferenceObjective:
         return model
 
     def begin(self, gang: Gang, engine: Any) -> str | None:
-        self._reference_N2, told = self._measured(gang, engine, "train", self._pairs)
-        if self._config.recipe.evaluate_every is not None:
+        if self._split == "train" and self._config.recipe.evaluate_every is not None:
             # Now, for what is measured later is not the model before its first step.
-            other = self._heldout = copy(self)
-            other._pairs = self._opened("heldout")
-            other._reference_N2, _ = self._measured(gang, engine, "heldout", other._pairs)
+            self._heldout = PreferenceObjective(self._config, self._store, "heldout")
+            self._heldout._num_ids = self._num_ids
+            self._heldout.begin(gang, engine)
+        device = gang.accelerator.device
+
+        def measure(numbers: np.ndarray) -> np.ndarray:
+            return answer_logprobs(engine, self._taken(numbers), device).cpu().numpy()
+
+        self._reference_N2, told = reference_for(
+            self._config, self._store, gang, engine, split=self._split, num_pairs=len(self._pairs), measure=measure
+        )
         return told
 
     def heldout(self) -> "PreferenceObjective":
@@ -91,31 +98,20 @@ class PreferenceObjective:
     def restore(self, state: dict[str, Any]) -> None:
         pass
 
-    def _opened(self, split: Split) -> PreferencePairs:
-        config = self._config
-        return open_pairs(HandoffStore(self._store), config.recipe.examples_asset, config.inputs, split)
-
     def _taken(self, numbers: np.ndarray) -> Pass:
         """Raises: InvalidTrainingRun: a pair has ids that the model does not know."""
-        passed, handoffs, asset = (
-            self._pairs.take(numbers),
-            HandoffStore(self._store),
-            self._config.recipe.examples_asset,
+        passed = self._pairs.take(numbers)
+        refuse_bad_rows(
+            passed,
+            # Both rows of a pair.
+            numbers.repeat(2),
+            self._num_ids,
+            handoffs=HandoffStore(self._store),
+            inputs=self._config.inputs,
+            split=self._split,
+            asset=self._config.recipe.examples_asset,
         )
-        # Both rows of a pair.
-        refuse_bad_rows(passed, numbers.repeat(2), self._num_ids, handoffs, self._config.inputs, asset=asset)
         return passed
-
-    def _measured(self, gang: Gang, engine: Any, split: Split, pairs: PreferencePairs) -> tuple[np.ndarray, str]:
-        device = gang.accelerator.device
-        take = self._taken if split == "train" else pairs.take
-
-        def measure(numbers: np.ndarray) -> np.ndarray:
-            return answer_logprobs(engine, take(numbers), device).cpu().numpy()
-
-        return reference_for(
-            self._config, self._store, gang, engine, split=split, num_pairs=len(pairs), measure=measure
-        )
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
         export_model(gang, engine, base, out)

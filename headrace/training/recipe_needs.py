@@ -3,23 +3,27 @@
 Joins a recipe with what is known of its base model and of its examples; `headrace.training.memory_estimate` computes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from headrace.errors import InvalidTrainingRun
+from headrace.errors import HeadraceError, InvalidTrainingRun
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.store.objects import ObjectStore
 from headrace.training.devices import SLOW_BF16, Devices
-from headrace.training.memory_estimate import Load, MemoryEstimate, model_state
+from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
+from headrace.training.model_widths import read_widths
 from headrace.training.recipe import PREFERENCE, Recipe
 from headrace.training.recipe_checks import check_on_devices
-from headrace.training.zero import ModelShape
+from headrace.training.recipe_parts import Optimizer
+from headrace.training.sealed_examples import SealedExamples, sealed_examples, sealed_pairs
+from headrace.training.zero import ModelShape, read_model_shape
+from headrace.user_files.yaml_file import read_yaml
 
 # What a GPU must have beyond the estimate: allocators leave holes, and kernels ask for workspaces.
 _GPU_MARGIN = 1.1
-# Bytes of optimizer state for each trained parameter, in fp32; others keep as much as Adam's two moments at most.
-_STATE_BYTES = {"sgd": 0, "rmsprop": 4, "adafactor": 0}
-_MOMENTS_BYTES = 8
+# A corpus file's default (headrace.prep.corpus, which would import all of data prep); a test compares the two.
+SEQUENCE_LENGTH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +34,67 @@ class ExamplesShape:
     loss_tokens: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipeNeeds:
+    """`examples` None: none are sealed yet, and `sequence_length` is the corpus file's.
+
+    `floor_bytes`: of a rank; on less no batch of this recipe can run.
+    """
+
+    num_ranks: int
+    shape: ModelShape
+    examples: SealedExamples | None
+    sequence_length: int
+    estimate: MemoryEstimate
+    floor_bytes: int
+    checkpoint_bytes: int
+
+
+def needs_of(
+    recipe: Recipe, directory: Path, objects: ObjectStore | None, devices: Devices, *, corpus: Path
+) -> RecipeNeeds:
+    """Of a recipe of a language model.
+
+    Args:
+        directory: the base model's.
+        objects: where examples are sealed, if there is a store.
+        devices: those that the run would get.
+
+    Raises:
+        InvalidTrainingRun: the model's files tell nothing, or the recipe cannot be on these devices.
+        HandoffCorrupt: the examples are damaged.
+    """
+    num_ranks = refuse_conflicts(recipe, devices)
+    shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
+    examples = _sealed(recipe, objects) if objects is not None else None
+    planned = recipe.row_pairs.sequence_length if recipe.row_pairs else sequence_length_of(corpus)
+    length = examples.sequence_length if examples else planned
+    known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
+    load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
+    return RecipeNeeds(
+        num_ranks=num_ranks,
+        shape=shape,
+        examples=examples,
+        sequence_length=length,
+        estimate=estimate_memory(shape, widths, load),
+        floor_bytes=floor_bytes(shape, widths, load),
+        checkpoint_bytes=checkpoint_bytes(shape, load),
+    )
+
+
+def _sealed(recipe: Recipe, objects: ObjectStore) -> SealedExamples | None:
+    if recipe.objective == PREFERENCE:
+        return sealed_pairs(objects, recipe.examples_asset, recipe.key if recipe.row_pairs else None)
+    return sealed_examples(objects)
+
+
 def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device: Literal["cpu", "cuda"]) -> Load:
     """Raises: InvalidTrainingRun: the batch does not divide among the ranks."""
     # A pair is two rows.
     length, rows = examples.sequence_length, recipe.micro_batch * (2 if recipe.objective == PREFERENCE else 1)
     # Logits are computed for every place where any row of the pass has loss; a row's first token has none.
     places = min(length - 1, rows * (length if examples.loss_tokens is None else examples.loss_tokens))
+    offload = recipe.offload
     return Load(
         world_size=world_size,
         zero_stage=recipe.zero_stage,
@@ -45,8 +104,21 @@ def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device:
         loss_tokens=rows * places,
         row_tokens=length,
         is_accumulated=recipe.gradient_accumulation(world_size) > 1,
-        state_bytes=_MOMENTS_BYTES,
+        state_bytes=_state_bytes(recipe.optimizer),
+        is_checkpointed=recipe.gradient_checkpointing,
+        has_attention_table=recipe.attention == "eager",
+        offloads_optimizer=bool(offload and offload.optimizer),
+        offloads_parameters=bool(offload and offload.parameters),
+        keeps_best=recipe.keep == "best",
     )
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Of one trained parameter, beyond its fp32 copy; what factors its moments keeps next to nothing."""
+    if optimizer.name == "adafactor":
+        return 0
+    tensors = {"sgd": 0, "rmsprop": 1}.get(optimizer.name, 2)
+    return 4 * (tensors + bool(optimizer.momentum) + bool(optimizer.amsgrad))
 
 
 def checkpoint_bytes(shape: ModelShape, load: Load) -> int:
@@ -67,13 +139,10 @@ def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
     if devices.num_gpus and num_ranks > devices.num_gpus:
         raise InvalidTrainingRun(
             f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs.",
-            key="ranks",
+            "lower ranks, or give the run more GPUs."
         )
     if recipe.precision == "fp16" and not devices.num_gpus:
-        raise InvalidTrainingRun(
-            f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.", key="precision"
-        )
+        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
     check_on_devices(recipe, devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     return num_ranks
@@ -108,6 +177,11 @@ def demand_tags(estimate: MemoryEstimate, *, num_ranks: int, has_gpus: bool) -> 
     return {GPUS: "0", MEMORY_MIB: str(estimate.mib * num_ranks)}
 
 
-def undemanded(tags: Mapping[str, Any], asked: Mapping[str, str]) -> dict[str, str]:
-    """Of `asked`, what `tags` do not say themselves."""
-    return {name: value for name, value in asked.items() if name not in tags}
+def sequence_length_of(corpus: Path) -> int:
+    """Of a corpus file, without reading it as one, which imports all of data prep."""
+    try:
+        content = read_yaml(corpus, "Corpus").content
+        length = content.get("sequence_length") if isinstance(content, dict) else None
+    except (HeadraceError, OSError):
+        length = None
+    return length if isinstance(length, int) and length > 1 else SEQUENCE_LENGTH

@@ -5,7 +5,7 @@ With `sft` these are completions, or the assistant's turns of conversations; wit
 
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class SftObjective:
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
         self._config = config
         self._handoffs = HandoffStore(store)
-        self._examples = open_examples(self._handoffs, config.inputs, "train")
+        self._split: Literal["train", "heldout"] = "train"
+        self._examples = open_examples(self._handoffs, config.inputs, self._split)
         self.feeding: Feeding = PACKED
 
     def __len__(self) -> int:
@@ -53,7 +54,14 @@ class SftObjective:
 
     def summed_loss(self, model: Any, numbers: np.ndarray, draws: np.ndarray, device: Any) -> Any:
         passed = self._examples.take(numbers)
-        refuse_bad_rows(passed, numbers, self._num_ids, self._handoffs, self._config.inputs)
+        refuse_bad_rows(
+            passed,
+            numbers,
+            self._num_ids,
+            handoffs=self._handoffs,
+            inputs=self._config.inputs,
+            split=self._split,
+        )
         return summed_loss(model, passed, device, self.feeding)[0]
 
     def after_step(self, engine: Any, *, applied: bool) -> None:
@@ -67,6 +75,7 @@ class SftObjective:
 
     def heldout(self) -> "SftObjective":
         other = copy(self)
+        other._split = "heldout"
         other._examples = open_examples(self._handoffs, self._config.inputs, "heldout")
         return other
 

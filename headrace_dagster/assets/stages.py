@@ -21,10 +21,11 @@ class Stage:
         code_version: str,
         gpus: float = 0,
         gpu_memory_mib: int = 0,
+        demand_from: str | None = None,
         **stated: Any,
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-        """As `dg.asset`, with what the stage's assets share. `gpus`, `gpu_memory_mib`: as in `stage_tags`."""
-        tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib)
+        """As `dg.asset`, with what the stage's assets share. The others: as in `stage_tags`."""
+        tags = stage_tags(self.name, gpus=gpus, gpu_memory_mib=gpu_memory_mib, demand_from=demand_from)
         as_asset = dg.asset(
             partitions_def=partitions_def,
             op_tags=tags,

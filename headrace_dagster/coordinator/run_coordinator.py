@@ -51,6 +51,7 @@ from headrace_dagster.coordinator.admission import (
     ClusterLauncher,
     DeviceLauncher,
 )
+from headrace_dagster.coordinator.computed_demand import computed_demand
 from headrace_dagster.coordinator.daemon_lease import DaemonLease
 from headrace_dagster.coordinator.dequeuing import Dequeuing
 from headrace_dagster.coordinator.durations import DurationHistory
@@ -121,6 +122,9 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         run = context.dagster_run
         if run.status == DagsterRunStatus.NOT_STARTED:
             run_plan = self._plans.of(run)
+            if computed := computed_demand(run, run_plan, self._has_gpus):
+                self._instance.add_run_tags(run.run_id, computed)
+                run = self._instance.get_run_by_id(run.run_id) or run
             try:
                 needs = needs_of_run(run, run_plan)
             except InvalidNeeds as error:
@@ -243,6 +247,9 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         if self._without_gpus_on_cpu and inventory.num_gpus == 0:
             return Demand(cpu_milli=demand.cpu_milli, memory_mib=demand.memory_mib)
         return demand
+
+    def _has_gpus(self) -> bool:
+        return self._new_dequeuing().discovery.look(time.time()).num_gpus > 0
 
     def _take_over_cap(self) -> None:
         """Moves the instance's own cap into ours. Dagster replaces our cap by `concurrency.runs.max_concurrent_runs`

@@ -4,6 +4,7 @@ Written from the meaning of the recipe's fields; shares with the library the dat
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,33 @@ class PlainTraining:
     norms: list[float]
 
 
-def train_plainly(base: Path, examples: PackedExamples, recipe: Recipe, *, world_size: int) -> PlainTraining:
-    """AdamW on fp32 master weights; the model itself runs in the recipe's precision."""
+def train_plainly(
+    base: Path,
+    examples: PackedExamples,
+    recipe: Recipe,
+    *,
+    world_size: int,
+    optimizer_class: Any = torch.optim.AdamW,
+    options: Mapping[str, Any] | None = None,
+    rates: Sequence[float] = (),
+) -> PlainTraining:
+    """On fp32 master weights; the model itself runs in the recipe's precision.
+
+    Args:
+        options: of the optimizer; without them the recipe's betas.
+        rates: one a step; without them the recipe's cosine.
+    """
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[recipe.precision]
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).train()
     trained = [p for name, p in model.named_parameters() if not name.startswith(recipe.freeze or ("\0",))]
     masters = [p.detach().float().clone().requires_grad_() for p in trained]
-    optimizer = torch.optim.AdamW(
+    optimizer = optimizer_class(
         [
             {"params": [p for p in masters if p.dim() > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in masters if p.dim() == 1], "weight_decay": 0.0},
         ],
         lr=0.0,
-        betas=(recipe.beta1, recipe.beta2),
+        **({"betas": (recipe.beta1, recipe.beta2)} if options is None else options),
     )
     order = SampleOrder(
         seed=recipe.seed,
@@ -59,7 +74,7 @@ def train_plainly(base: Path, examples: PackedExamples, recipe: Recipe, *, world
             master.grad, parameter.grad = parameter.grad.float(), None
         norms.append(torch.nn.utils.clip_grad_norm_(masters, recipe.clip_norm or math.inf).item())
         for group in optimizer.param_groups:
-            group["lr"] = cosine_with_warmup(recipe, step)
+            group["lr"] = rates[step] if rates else cosine_with_warmup(recipe, step)
         optimizer.step()
         with torch.no_grad():
             for master, parameter in zip(masters, trained, strict=True):

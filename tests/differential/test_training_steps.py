@@ -3,7 +3,6 @@
 One gang start for all of them. `pytest -s` shows the distances.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,9 @@ from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory, seal_directory
 from headrace.training.attempts import TrainingResult, find_result, read_curve
 from headrace.training.examples import open_examples
-from headrace.training.gang import run_gang
-from headrace.training.gang_runner import LocalRunner
-from headrace.training.launch_plan import plan_launch
 from headrace.training.recipe import Recipe
 from simulation.tiny_model import build_tiny_model
+from tests.differential.one_gang import train_in_one_gang
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
 from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
 
@@ -100,11 +97,9 @@ def recipe_of(case: str, stage: int = 0) -> Recipe:
 
 def train_all(bench: Bench, directory: Path, digests: dict[str, str]) -> dict[tuple[str, int], TrainingResult]:
     """In one gang; stage 3 last, since what it leaves behind in its process must not help the others."""
-    runs = directory / "runs"
-    runs.mkdir()
     order = [(case, stage) for stage in STAGES for case in CASES]
-    for number, (case, stage) in enumerate(order):
-        config = make_run_config(
+    configs = [
+        make_run_config(
             directory / f"work-{number:02d}",
             training_id=f"{number:032x}",
             attempt=0,
@@ -114,20 +109,9 @@ def train_all(bench: Bench, directory: Path, digests: dict[str, str]) -> dict[tu
             inputs=bench.inputs,
             world_size=WORLD_SIZE,
         )
-        config.write(runs / f"{number:02d}.json")
-    plan = plan_launch(
-        run_json=runs,
-        world_size=WORLD_SIZE,
-        device="cpu",
-        work_directory=directory / "gang",
-        marker=str(directory),
-        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    torchrun = plan.argv[: plan.argv.index("headrace.training.train") - 1]
-    script = str(Path(__file__).with_name("training_rank.py"))
-    # Nothing tells how far the sixteen are: all of them are the gang's start.
-    gang = make_run_config(directory / "gang", recipe=make_recipe(start_timeout_seconds=1700))
-    run_gang(LocalRunner(replace(plan, argv=(*torchrun, script, str(runs))), gang), gang)
+        for number, (case, stage) in enumerate(order)
+    ]
+    train_in_one_gang(directory, configs)
     results = {case: find_result(bench.store, f"{number:032x}") for number, case in enumerate(order)}
     return {case: result for case, result in results.items() if result}
 

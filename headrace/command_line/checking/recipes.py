@@ -19,13 +19,13 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import Devices
-from headrace.training.memory_estimate import MIB, MemoryEstimate, estimate_memory, floor_bytes
-from headrace.training.model_widths import read_widths
+from headrace.training.memory_estimate import MIB
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
-from headrace.training.recipe_needs import ExamplesShape, checkpoint_bytes, load_of, refuse_conflicts, useless
-from headrace.training.sealed_examples import SealedExamples, sealed_examples, sealed_pairs
-from headrace.training.zero import ModelShape, check_sequence_length, read_model_shape
-from headrace.user_files.yaml_file import read_yaml
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, refuse_conflicts, useless
+from headrace.training.zero import check_sequence_length
+
+# Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
+_ON_DEVICES = ("precision", "offload", "zero_plus_plus", "attention", "GPUs are visible")
 
 
 def examine_recipe(
@@ -33,12 +33,15 @@ def examine_recipe(
 ) -> Iterator[FileFinding]:
     """Args: devices: those that a run would get; a GPU machine gives a recipe without `ranks` one GPU."""
     name = recipe.base_model or settings.base_model
-    model, directory = _base(recipe, name, objects)
+    # As the run finds it: at HEADRACE_HOME, or where it always was looked for.
+    at_home = recipe.base_model and local_model_directory(name, settings.home)
+    model, directory = _base(recipe, name, settings.home if at_home else Path.cwd(), objects)
     yield model
     try:
         num_ranks = refuse_conflicts(recipe, devices)
     except InvalidTrainingRun as error:
-        named = str(error.culprits.get("key", "batch"))
+        named = next((one for one in _ON_DEVICES if one in str(error)), "batch")
+        named = "ranks" if named == "GPUs are visible" else named
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
@@ -49,17 +52,17 @@ def examine_recipe(
         yield finding(named, "warn", sentence, key=named)
     if recipe.objective == FLOW_MATCHING or directory is None:
         return
-    yield from _of_a_language_model(recipe, directory, settings, objects, devices, num_ranks)
+    yield from _of_a_language_model(recipe, directory, settings, objects, devices)
 
 
 _NOUNS = {FLOW_MATCHING: "picture", PREFERENCE: "pair"}
 
 
-def _base(recipe: Recipe, name: str, objects: ObjectStore | None) -> tuple[FileFinding, Path | None]:
+def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) -> tuple[FileFinding, Path | None]:
     """What is said of the weights that it starts from, and their directory, if they are there."""
     if recipe.base_recipe is None:
-        found = model_finding(name, Path.cwd(), key="base_model" if recipe.base_model else None, what="base model")
-        return found, local_model_directory(name, Path.cwd()) if found.level == "ok" else None
+        found = model_finding(name, home, key="base_model" if recipe.base_model else None, what="base model")
+        return found, local_model_directory(name, home) if found.level == "ok" else None
     try:
         trained = HandoffStore(objects).newest("trained_model", recipe.base_recipe) if objects is not None else None
         if trained and objects is not None:
@@ -72,43 +75,25 @@ def _base(recipe: Recipe, name: str, objects: ObjectStore | None) -> tuple[FileF
     return finding("base_recipe", "warn", said, key="base_recipe"), None
 
 
-def _sealed(recipe: Recipe, objects: ObjectStore) -> SealedExamples | None:
-    if recipe.objective == PREFERENCE:
-        return sealed_pairs(objects, recipe.examples_asset, recipe.key if recipe.row_pairs else None)
-    return sealed_examples(objects)
-
-
 def _of_a_language_model(
-    recipe: Recipe,
-    directory: Path,
-    settings: Settings,
-    objects: ObjectStore | None,
-    devices: Devices,
-    num_ranks: int,
+    recipe: Recipe, directory: Path, settings: Settings, objects: ObjectStore | None, devices: Devices
 ) -> Iterator[FileFinding]:
     try:
-        shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
-    except (InvalidTrainingRun, OSError, ValueError) as error:
-        yield finding("model", "fail", str(error), key="freeze" if recipe.freeze else None)
+        needed = needs_of(recipe, directory, objects, devices, corpus=settings.corpus)
+    except (HeadraceError, OSError, ValueError) as error:
+        yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
         return
-    examples = _sealed(recipe, objects) if objects is not None else None
-    planned = recipe.row_pairs.sequence_length if recipe.row_pairs else _sequence_length(settings.corpus)
-    length = examples.sequence_length if examples else planned
-    yield from _sequences(recipe, shape, examples, length)
-    known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
-    load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
-    estimate = estimate_memory(shape, widths, load)
-    available = recipe.memory_mib_per_rank or devices.memory_mib_per_rank(num_ranks)
-    yield _memory(estimate, floor_bytes(shape, widths, load), available, whose="GPU" if devices.num_gpus else "rank")
+    yield from _sequences(recipe, needed)
+    available = recipe.memory_mib_per_rank or devices.memory_mib_per_rank(needed.num_ranks)
+    yield _memory(needed, available, whose="GPU" if devices.num_gpus else "rank")
     if isinstance(objects, LocalStore):
-        yield _disk(recipe, checkpoint_bytes(shape, load), shape, objects)
+        yield _disk(recipe, needed, objects)
 
 
-def _sequences(
-    recipe: Recipe, shape: ModelShape, examples: SealedExamples | None, length: int
-) -> Iterator[FileFinding]:
+def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
+    length, examples = needed.sequence_length, needed.examples
     try:
-        check_sequence_length(recipe, shape, length)
+        check_sequence_length(recipe, needed.shape, length)
     except InvalidTrainingRun as error:
         yield finding("examples", "fail", str(error))
         return
@@ -133,13 +118,14 @@ def _sequences(
     )
 
 
-def _memory(estimate: MemoryEstimate, floor: int, available_mib: int | None, *, whose: str) -> FileFinding:
+def _memory(needed: RecipeNeeds, available_mib: int | None, *, whose: str) -> FileFinding:
+    estimate = needed.estimate
     least = " at least" if estimate.is_floor else ""
     said = f"a rank needs{least} about {estimate.mib:,} MiB when {estimate.moment}: {estimate.words()}"
     if available_mib is None:
         return finding("memory", "ok", f"{said}. How much a {whose} has cannot be told.")
     has = f"a {whose} has {available_mib:,} MiB"
-    if floor > available_mib * MIB:
+    if needed.floor_bytes > available_mib * MIB:
         return finding("memory", "fail", f"{said}; {has}, less than its model state alone. {_WAYS}")
     if estimate.mib > available_mib:
         return finding("memory", "warn", f"{said}; {has} free now. {_WAYS}")
@@ -149,28 +135,18 @@ def _memory(estimate: MemoryEstimate, floor: int, available_mib: int | None, *, 
 _WAYS = "Raise zero_stage, lower micro_batch, freeze parameters, or take more ranks."
 
 
-def _disk(recipe: Recipe, num_bytes: int, shape: ModelShape, store: LocalStore) -> FileFinding:
+def _disk(recipe: Recipe, needed: RecipeNeeds, store: LocalStore) -> FileFinding:
     """While one is written, those that are kept are there, too; the result comes on top."""
-    num = min(recipe.checkpoints_kept, max(0, (recipe.steps - 1) // recipe.checkpoint_every)) + 1
-    needed = num * num_bytes + 4 * shape.num_params
+    # Of epochs nobody knows here how many steps they are.
+    made = (recipe.steps - 1) // recipe.checkpoint_every if recipe.steps else recipe.checkpoints_kept
+    num = min(recipe.checkpoints_kept, made) + 1
+    num_bytes = num * needed.checkpoint_bytes + 4 * needed.shape.num_params
     place = next(path for path in [store.directory, *store.directory.parents] if path.exists())
     free = shutil.disk_usage(place).free
-    said = f"{counted(num, 'checkpoint')} of {bytes_text(num_bytes)} and the result need {bytes_text(needed)}"
-    if needed > free:
-        sentence = f"{said}; {place} has {bytes_text(free)} free. Free some space, or lower checkpoints_kept."
-        return finding("disk", "fail", sentence, key="checkpoints_kept")
-    return finding("disk", "ok", f"{said}; {bytes_text(free)} are free.")
-
-
-def _sequence_length(corpus: Path) -> int:
-    """Of the corpus file, without reading it as one: that imports all of data prep."""
-    try:
-        content = read_yaml(corpus, "Corpus").content
-        length = content.get("sequence_length") if isinstance(content, dict) else None
-    except (HeadraceError, OSError):
-        length = None
-    return length if isinstance(length, int) and length > 1 else _SEQUENCE_LENGTH
-
-
-# A corpus file's default (headrace.prep.corpus); tests compare the two.
-_SEQUENCE_LENGTH = 256
+    said = f"{counted(num, 'checkpoint')} of {bytes_text(needed.checkpoint_bytes)} and the result need "
+    if num_bytes > free:
+        sentence = (
+            f"{bytes_text(num_bytes)}; {place} has {bytes_text(free)} free. Free some, or lower checkpoints_kept."
+        )
+        return finding("disk", "fail", said + sentence, key="checkpoints_kept")
+    return finding("disk", "ok", f"{said}{bytes_text(num_bytes)}; {bytes_text(free)} are free.")

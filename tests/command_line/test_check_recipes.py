@@ -1,0 +1,165 @@
+"""What `headrace check` tells of a recipe before anything is trained."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from headrace.command_line.checking.recipes import examine_recipe
+from headrace.handoff.schemas import TOKENIZED_DOCUMENTS
+from headrace.handoff.versions import HandoffStore
+from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.prep.corpus import Corpus
+from headrace.settings import Settings, settings_of
+from headrace.store.local import LocalStore
+from headrace.training.devices import Devices
+from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
+from tests.command_line.checked_project import Project as CheckedProject
+from tests.training_builders import make_recipe, packed_rows
+
+CPU = Devices(num_gpus=0, memory_mib=8000)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_model: Path) -> Settings:
+    return settings_of({"HEADRACE_HOME": str(tmp_path), "HEADRACE_BASE_MODEL": str(tiny_model)}, tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_model: Path) -> LocalStore:
+    """With one shard of sealed examples, of which no row has more than 64 tokens."""
+    objects = LocalStore(tmp_path / "store")
+    rows = packed_rows(tiny_model, num_sequences=20)
+    HandoffStore(objects).publish("training_examples", "shard-00", rows, code_version="1", run_id="test")
+    return objects
+
+
+def told(settings: Settings, store: LocalStore | None, devices: Devices = CPU, **recipe: object) -> dict[str, str]:
+    """Sentences by check, each after its level."""
+    found = examine_recipe(make_recipe(**recipe), settings, store, devices)
+    return {one.check: f"{one.level} {one.sentence}" for one in found}
+
+
+def test_a_recipe_is_told_with_its_batch_sequences_memory_and_disk(settings: Settings, store: LocalStore) -> None:
+    found = told(settings, store, precision="fp32")
+    assert found["batch"] == "ok each of 2 ranks runs 1 times 1 sequence a step."
+    assert found["examples"] == "ok 20 sequences of 64 tokens; no example is longer."
+    assert found["memory"].startswith("ok a rank needs about ")
+    assert "optimizer" in found["memory"]
+    assert found["memory"].endswith("; a rank has 4,000 MiB.")
+    assert found["disk"].startswith("ok 1 checkpoint of ")
+
+
+def test_before_the_first_examples_the_corpus_file_says_how_long_they_are(settings: Settings, tmp_path: Path) -> None:
+    assert "the corpus file says sequences of 256 tokens" in told(settings, None)["examples"]
+    settings.corpus.parent.mkdir(parents=True)
+    settings.corpus.write_text("sequence_length: 1024\n")
+    assert told(settings, None)["examples"].startswith("fail Recipe tiny.test: training examples are 1024 tokens long")
+
+
+def test_the_stand_in_for_a_corpus_file_is_its_default() -> None:
+    assert Corpus.__dataclass_fields__["sequence_length"].default == SEQUENCE_LENGTH
+
+
+REFUSED = {
+    "a batch that does not divide": ({"batch": 3}, CPU, "batch", "fail", "batch=3 does not divide into 2 ranks"),
+    "half precision on a CPU": ({"precision": "fp16"}, CPU, "precision", "fail", "precision='fp16' needs a GPU"),
+    "more ranks than GPUs": (
+        {"ranks": 4, "batch": 4},
+        Devices(num_gpus=2, memory_mib=None),
+        "ranks",
+        "fail",
+        "wants 4 ranks, one a GPU, and 2 GPUs are visible",
+    ),
+    "a precision that the CPU emulates": (
+        {"precision": "bf16"},
+        Devices(num_gpus=0, memory_mib=8000, computes_bf16=False),
+        "precision",
+        "warn",
+        "this CPU has no bf16 instructions",
+    ),
+    "a stage that divides nothing": (
+        {"ranks": 1, "zero_stage": 2},
+        CPU,
+        "zero_stage",
+        "warn",
+        "stage 2 divides nothing: there is 1 rank",
+    ),
+    "a machine without room for the model": (
+        {"memory_mib_per_rank": 4},
+        CPU,
+        "memory",
+        "fail",
+        "a rank has 4 MiB, less than its model state alone. Raise zero_stage",
+    ),
+    "a machine without room for a pass": (
+        {"memory_mib_per_rank": 300},
+        CPU,
+        "memory",
+        "warn",
+        "a rank has 300 MiB free now. Raise zero_stage",
+    ),
+    "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_fail_or_do_nothing_is_told_with_its_key(settings: Settings, store: LocalStore, case: str) -> None:
+    recipe, devices, check, level, sentence = REFUSED[case]
+    found = told(settings, store, devices, **recipe)[check]
+    assert found.startswith(level)
+    assert sentence in found
+
+
+def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settings, store: LocalStore) -> None:
+    tokenized = {"key": [bytes(16)] * 4, "token_ids": [[1] * 9, [1] * 64, [1] * 65, [1] * 200], "spans": [[]] * 4}
+
+    rows = pa.table(tokenized, schema=TOKENIZED_DOCUMENTS)
+    HandoffStore(store).publish("tokenized_documents", "shard-00", rows, code_version="1", run_id="test")
+    assert "2 of 4 examples are longer, the longest has 200: raise sequence_length" in told(settings, store)["examples"]
+
+
+def test_a_full_disk_is_told_before_the_first_checkpoint(
+    settings: Settings, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(settings.home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
+    found = told(settings, store, steps=1000, checkpoint_every=10)["disk"]
+    assert found.startswith("fail checkpoints_kept: 3 checkpoints of ")
+    assert "has 5.0 MB free. Free some, or lower checkpoints_kept." in found
+
+
+def test_a_runs_demand_is_what_its_recipe_needs(settings: Settings, store: LocalStore, tiny_model: Path) -> None:
+    recipe = make_recipe(ranks=2, precision="fp32")
+    on_cpu = needs_of(recipe, tiny_model, store, CPU, corpus=settings.corpus)
+    tags = demand_tags(on_cpu.estimate, num_ranks=2, has_gpus=False)
+    assert tags == {GPUS: "0", MEMORY_MIB: str(2 * on_cpu.estimate.mib)}
+    on_gpus = needs_of(recipe, tiny_model, store, Devices(num_gpus=2, memory_mib=None), corpus=settings.corpus)
+    tags = demand_tags(on_gpus.estimate, num_ranks=2, has_gpus=True)
+    assert tags[GPUS] == "2"
+    assert int(tags[GPU_MEMORY_MIB]) > on_gpus.estimate.mib
+
+
+def test_a_recipe_is_checked_without_torch(checked_project: CheckedProject) -> None:
+    script = (
+        "import sys\nfrom headrace.command_line.main import app\n"
+        f"sys.argv = ['headrace', 'check', '--offline', {str(checked_project.recipe)!r}]\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'transformers', 'deepspeed') if name in sys.modules])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=checked_project.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "a rank needs about" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
