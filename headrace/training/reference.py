@@ -70,7 +70,7 @@ def reference_for(
         if split == "train"
         else np.sort(chosen_numbers(num_pairs, len, recipe.heldout_tokens_min))
     )
-    key = training_key(config.training_id, f"reference-{split}.json")
+    key = reference_key(config.training_id, split)
     [is_sealed, *_] = gang.gather(store.exists(key))
     if not is_sealed:
         parts = gang.gather(_measured(config, gang, engine, drawn, measure))
@@ -82,6 +82,10 @@ def reference_for(
     logprobs_N2[drawn] = _read(store, key, len(drawn))
     how = "read" if is_sealed else "measured"
     return logprobs_N2, f"how likely both answers were before the first step was {how} for {len(drawn):,} pairs"
+
+
+def reference_key(training_id: str, split: Split) -> str:
+    return training_key(training_id, f"reference-{split}.json")
 
 
 def drawn_numbers(config: RunConfig, num_pairs: int) -> np.ndarray:
