@@ -34,8 +34,11 @@ def refuse_bad_rows(
     handoffs: HandoffStore,
     inputs: tuple[ExamplesInput, ...],
     split: Literal["train", "heldout"],
+    asset: str = ASSET,
 ) -> None:
-    """Args: numbers: of the rows among all of the split, in the order of `inputs`.
+    """Args:
+        numbers: of the rows among all of the split, in the order of `inputs`.
+        asset: whose partitions these are.
 
     Raises:
         InvalidTrainingRun: names partition, version and row, and what stands there.
@@ -44,23 +47,27 @@ def refuse_bad_rows(
     if found is None:
         return
     row, what = found
+    where = _place(int(numbers[row]), handoffs, inputs, split, asset)
     raise InvalidTrainingRun(
-        f"{_place(int(numbers[row]), handoffs, inputs, split)} has {what}, and the base model knows ids from 0 to "
-        f"{num_ids - 1:,}: it was tokenized for another model. Materialize training_examples with this base model's "
-        "tokenizer.",
+        f"{where} has {what}, and the base model knows ids from 0 to "
+        f"{num_ids - 1:,}: it was tokenized for another model. Materialize {asset} with this base model's tokenizer.",
         kind=BAD_ROW,
     )
 
 
 def _place(
-    number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...], split: Literal["train", "heldout"]
+    number: int,
+    handoffs: HandoffStore,
+    inputs: tuple[ExamplesInput, ...],
+    split: Literal["train", "heldout"],
+    asset: str,
 ) -> str:
     before = 0
     holding, wanted = inputs_of_split(inputs, split)
     for one in holding:
-        splits = handoffs.open(ASSET, one.partition, one.version).table(["split"]).column("split").to_numpy()
+        splits = handoffs.open(asset, one.partition, one.version).table(["split"]).column("split").to_numpy()
         rows = np.flatnonzero(splits == wanted)
         if number < before + len(rows):
-            return f"{ASSET}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
+            return f"{asset}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
         before += len(rows)
-    return f"Row {number} of {ASSET}"
+    return f"Row {number} of {asset}"

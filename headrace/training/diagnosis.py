@@ -73,6 +73,8 @@ class Stuck:
     """Why a gang was given up while it lived. `what`: "took no step for 10 min (start_timeout_seconds of recipe …)"."""
 
     what: str
+    stalled: int | None = None
+    """The rank for which the others wait, if a guard saw which."""
     slowest: tuple[int, float] | None = None
     """The rank that took longest of its own in the last steps, and how many times the others' time."""
 
@@ -163,7 +165,8 @@ def _stuck(report: GangReport, stuck: Stuck) -> Diagnosis:
             f"({SLOW_RANK}); {where}. {ADVICE[SLOW_RANK]}."
         )
         return Diagnosis(kind=SLOW_RANK, rank=number, sentence=sentence, lines=rank.stack or rank.lines, log=rank.log)
-    culprits = dead or [rank for rank in report.ranks if rank.stack and not is_waiting(rank.stack)]
+    behind = [rank for rank in report.ranks if rank.rank == stuck.stalled]
+    culprits = dead or behind or [rank for rank in report.ranks if rank.stack and not is_waiting(rank.stack)]
     culprits = culprits or [rank for rank in report.ranks if rank.phase is None]
     rank = culprits[0] if culprits else None
     place = f" in {frame_of(rank.stack)}" if rank and rank.stack else ""

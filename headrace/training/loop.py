@@ -90,9 +90,9 @@ def train_steps(
             first = _first_not_finite(gang, own_loss)
             raise InvalidTrainingRun(
                 f"Recipe {recipe.key} diverged at step {step + 1}: loss {batch_loss / weight:.4g}"
-                f"{'' if first is None else f' (of rank {first})'}, {skipped_in_a_row} steps in a row without finite "
-                f"gradients. Lower learning_rate ({recipe.learning_rate:g}), lengthen warmup_steps "
-                f"({recipe.warmup_steps}), or lower clip_norm.",
+                f"{'' if first is None else f' (of rank {first})'}, {skipped_in_a_row} steps in a row were left out, "
+                "for their gradients were not finite, or a guard skipped them. Lower learning_rate "
+                f"({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or lower clip_norm.",
                 kind=NOT_A_NUMBER,
                 rank=first,
             )

@@ -15,10 +15,10 @@ from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_mem
 from headrace.training.model_widths import read_widths
 from headrace.training.picture_examples import PictureShape
 from headrace.training.picture_widths import painter_shape, painter_widths, patches_of
-from headrace.training.recipe import FLOW_MATCHING, Recipe
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.recipe_parts import Optimizer
-from headrace.training.sealed_examples import SealedExamples, sealed_examples
+from headrace.training.sealed_examples import SealedExamples, sealed_examples, sealed_pairs
 from headrace.training.zero import ModelShape, read_model_shape
 from headrace.user_files.yaml_file import read_yaml
 
@@ -69,8 +69,9 @@ def needs_of(
     num_ranks = refuse_conflicts(recipe, devices)
     device: Literal["cpu", "cuda"] = "cuda" if devices.num_gpus else "cpu"
     shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
-    examples = sealed_examples(objects) if objects is not None else None
-    length = examples.sequence_length if examples else sequence_length_of(corpus)
+    examples = _sealed(recipe, objects) if objects is not None else None
+    planned = recipe.row_pairs.sequence_length if recipe.row_pairs else sequence_length_of(corpus)
+    length = examples.sequence_length if examples else planned
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
     load = load_of(recipe, known, world_size=num_ranks, device=device)
     return RecipeNeeds(
@@ -111,9 +112,16 @@ def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> R
     )
 
 
+def _sealed(recipe: Recipe, objects: ObjectStore) -> SealedExamples | None:
+    if recipe.objective == PREFERENCE:
+        return sealed_pairs(objects, recipe.examples_asset, recipe.key if recipe.row_pairs else None)
+    return sealed_examples(objects)
+
+
 def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device: Literal["cpu", "cuda"]) -> Load:
     """Raises: InvalidTrainingRun: the batch does not divide among the ranks."""
-    length, rows = examples.sequence_length, recipe.micro_batch
+    # A pair is two rows.
+    length, rows = examples.sequence_length, recipe.micro_batch * (2 if recipe.objective == PREFERENCE else 1)
     # Logits are computed for every place where any row of the pass has loss; a row's first token has none.
     places = min(length - 1, rows * (length if examples.loss_tokens is None else examples.loss_tokens))
     offload = recipe.offload

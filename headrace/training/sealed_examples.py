@@ -10,6 +10,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
 from headrace.training.examples import ASSET, PICTURES
 from headrace.training.picture_examples import PictureShape, shape_of
+from headrace.training.preference_examples import PAIR_TOKENS
 
 # Ids of the documents that the examples were made of (headrace.prep.token_store).
 _TOKENIZED = "tokenized_documents"
@@ -59,10 +60,33 @@ def sealed_pictures(objects: ObjectStore) -> PictureShape | None:
     return next((shape_of(one.schema) for one in _newest(HandoffStore(objects), PICTURES)), None)
 
 
-def _sizes(documents: pa.Table) -> np.ndarray:
-    """Tokens of each document, of which no token is read."""
-    chunks = documents.column("token_ids").chunks
+def _sizes(rows: pa.Table, column: str = "token_ids") -> np.ndarray:
+    """Tokens of each row, of which no token is read."""
+    chunks = rows.column(column).chunks
     return np.concatenate([np.empty(0, dtype=np.int64), *(np.diff(chunk.offsets.to_numpy()) for chunk in chunks)])
+
+
+def sealed_pairs(objects: ObjectStore, asset: str, partition: str | None = None) -> SealedExamples | None:
+    """The same of preference pairs, whose rows are prompts with either answer; None: there are none yet.
+
+    Args: partition: of `asset`; None: the first ones.
+
+    Raises:
+        HandoffCorrupt: a version is damaged.
+    """
+    handoffs = HandoffStore(objects)
+    found = [handoffs.newest(asset, partition)] if partition else _newest(handoffs, asset)
+    pairs = [one.table(list(PAIR_TOKENS)) for one in found if one and PAIR_TOKENS[0] in one.schema.names]
+    if not pairs:
+        return None
+    rows = pa.concat_tables(pairs)
+    prompts, *answers = (_sizes(rows, name) for name in PAIR_TOKENS)
+    longer = np.maximum(*answers)
+    return SealedExamples(
+        sequence_length=int((prompts + longer).max(initial=0)),
+        num_rows=len(prompts),
+        loss_tokens=int(longer.max(initial=0)),
+    )
 
 
 def _newest(handoffs: HandoffStore, asset: str) -> Iterator[Handoff]:

@@ -7,12 +7,21 @@ all within a collective, look alike: `step_timeout_seconds` ends those.
 Looks at no clock of a rank: how long a point has lasted is what this process saw.
 """
 
-from headrace.errors import TrainingFailed
-from headrace.training.failure_kinds import SLOW_RANK
+from dataclasses import dataclass
+
 from headrace.training.progress import duration
 from headrace.training.run_config import RunConfig
 
 Point = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stalled:
+    """`what`: "waits for rank 1, which has been in …", of the gang. `ends`: the recipe says to stop then."""
+
+    rank: int
+    what: str
+    ends: bool
 
 
 class StalledRanks:
@@ -26,15 +35,12 @@ class StalledRanks:
     def is_watching(self) -> bool:
         return self._guard is not None
 
-    def look(self, reached: dict[int, Point], now: float) -> str | None:
-        """A sentence about a rank that is newly stalled, where the recipe only warns.
+    def look(self, reached: dict[int, Point], now: float) -> Stalled | None:
+        """A rank that is newly stalled; each time once.
 
         Args:
             reached: the newest point of each rank.
             now: seconds of a monotonic clock.
-
-        Raises:
-            TrainingFailed: a rank is stalled, and the recipe says to stop then.
         """
         if self._guard is None:
             return None
@@ -51,18 +57,9 @@ class StalledRanks:
         if not is_behind or min(waited, now - since) < self._guard.seconds or self._told == point:
             return None
         self._told = point
-        where = "the forward half" if point[1] % 2 == 0 else "the backward half"
+        half = "forward" if point[1] % 2 == 0 else "backward"
         what = (
-            f"rank {last} has been in {where} of pass {point[1] // 2 + 1} of step {point[0] + 1} for "
-            f"{duration(now - since)}, and the others wait for it"
+            f"waits for rank {last}, which has been in the {half} half of pass {point[1] // 2 + 1} of step "
+            f"{point[0] + 1} for {duration(now - since)} (guards.stalled_rank of recipe {self._config.recipe.key})"
         )
-        if self._guard.action == "warn":
-            return what
-        raise TrainingFailed(
-            f"Training {self._config.training_id}: {what} ({SLOW_RANK}; guards.stalled_rank of recipe "
-            f"{self._config.recipe.key}). "
-            "Look for what paused or starves that process; a retry resumes from the last checkpoint.",
-            training_id=self._config.training_id,
-            rank=last,
-            kind=SLOW_RANK,
-        )
+        return Stalled(rank=last, what=what, ends=self._guard.action == "stop")

@@ -12,7 +12,10 @@ from headrace.errors import HeadraceError, RegistryUnavailable
 from headrace.training.attempts import TrainingResult
 from headrace.training.curves import curves_png, is_finite
 
-_CURVE = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "heldout_loss", "mfu")
+# Fields of a row, and their names in MLflow; `heldout_loss` there is the evaluation's of the sealed weights.
+_CURVE = {name: name for name in ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "mfu")} | {
+    "heldout_loss": "heldout_loss_in_training"
+}
 # Each batch is one transaction of MLflow's database; more of them would slow the ranks down on a small machine.
 _FLUSH_SECONDS = 5.0
 
@@ -117,5 +120,5 @@ class TrainingTrack:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
     """Leaves out infinity, which MLflow's SQLite cannot store."""
-    finite = {field: float(row[field]) for field in _CURVE if is_finite(row.get(field))}
+    finite = {name: float(row[field]) for field, name in _CURVE.items() if is_finite(row.get(field))}
     return {"step": row["step"], "applied": float(row["applied"]), **finite}

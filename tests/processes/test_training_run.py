@@ -14,6 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from assets.partitions import model_recipes
 from assets.training import base_model, evaluation, trained_model
 from headrace.errors import TrainingFailed
 from headrace.handoff.versions import HandoffStore
@@ -84,10 +85,11 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> No
     shards = dg.StaticPartitionsDefinition(["shard-00", "shard-01"])
     examples = dg.AssetSpec("training_examples", partitions_def=shards)
     pictures = dg.AssetSpec("picture_examples", partitions_def=dg.StaticPartitionsDefinition(["shard-00"]))
+    pairs = dg.AssetSpec("preference_pairs", partitions_def=model_recipes)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("model_recipe", ["tiny.test"])
         result = dg.materialize(
-            [base_model, trained_model, evaluation, examples, pictures],
+            [base_model, trained_model, evaluation, examples, pictures, pairs],
             partition_key="tiny.test",
             instance=instance,
             resources={
@@ -126,7 +128,7 @@ def test_a_materialized_recipe_seals_weights_that_transformers_loads(straight: B
 def test_progress_reaches_the_dagster_run_from_rank_zero_alone(straight: Bench) -> None:
     log = (straight.store.directory.parent / "run.log").read_text()
     assert log.count(f"step {STEPS}/{STEPS} · loss ") == 1
-    assert "tokens/s · 0 s left" in log
+    assert "% of peak · 0 s left" in log
 
 
 def test_the_page_of_the_asset_shows_the_training_while_it_runs(straight: Bench) -> None:
@@ -144,7 +146,7 @@ def test_the_curve_is_in_mlflow_once(straight: Bench) -> None:
     client = MlflowClient(f"sqlite:///{straight.store.directory.parent / 'mlflow.db'}")
     history = client.get_metric_history(row["mlflow_run_id"], "loss")
     assert sorted(metric.step for metric in history) == list(range(1, STEPS + 1))
-    heldout = client.get_metric_history(row["mlflow_run_id"], "heldout_loss")
+    heldout = client.get_metric_history(row["mlflow_run_id"], "heldout_loss_in_training")
     assert [metric.step for metric in heldout] == [4, 8, 12, 16, 20]
     assert len(client.get_metric_history(row["mlflow_run_id"], "mfu")) == STEPS
     assert [artifact.path for artifact in client.list_artifacts(row["mlflow_run_id"])] == ["curves.png"]

@@ -13,6 +13,7 @@ from headrace.training.gang import run_gang
 from headrace.training.gang_runner import LocalRunner, kill_gang
 from headrace.training.launch_plan import MARKER, LaunchPlan
 from headrace.training.progress import RankFailure, report_failure, report_phase
+from headrace.training.recipe_parts import Guards, StalledRank
 from headrace.training.run_config import RunConfig
 from tests.training_builders import make_recipe, make_run_config
 from tests.waiting import eventually
@@ -71,6 +72,36 @@ def test_a_gang_that_stops_making_progress_ends_by_timeout(tmp_path: Path) -> No
     runner, config = make_gang(tmp_path, script, step_timeout_seconds=1)
     with pytest.raises(TrainingFailed, match="made no progress for 1 s .step_timeout_seconds of recipe tiny.test"):
         run_gang(runner, config, tick_seconds=0.05)
+
+
+STALLED = """
+import pathlib, time
+work = pathlib.Path({work!r})
+(work / "beat-0").write_text("000000000004 000000000001\\n")
+(work / "beat-1").write_text("000000000004 000000000000\\n")
+time.sleep({seconds})
+"""
+
+
+def test_a_rank_that_the_others_wait_for_ends_the_gang_and_is_named(tmp_path: Path) -> None:
+    guard = Guards(stalled_rank=StalledRank(seconds=1))
+    runner, config = make_gang(tmp_path, STALLED.format(work=str(tmp_path), seconds=600), guards=guard)
+    report_phase(tmp_path, 0, "training")
+    with pytest.raises(TrainingFailed) as failure:
+        run_gang(runner, config, tick_seconds=0.05)
+    text = str(failure.value)
+    assert "waits for rank 1, which has been in the forward half of pass 1 of step 5 for 1 s (guards.stalled" in text
+    assert "rank 1 hangs, the others wait for it (hang)" in text
+    assert failure.value.culprits["rank"] == 1
+
+
+def test_of_a_rank_that_the_others_wait_for_the_recipe_may_want_to_be_told_alone(tmp_path: Path) -> None:
+    guard = Guards(stalled_rank=StalledRank(seconds=1, action="warn"))
+    runner, config = make_gang(tmp_path, STALLED.format(work=str(tmp_path), seconds=3), guards=guard)
+    said: list[str] = []
+    run_gang(runner, config, say=said.append, tick_seconds=0.05)
+    assert len(said) == 1
+    assert said[0].startswith("the gang waits for rank 1, which has been in the forward half")
 
 
 def test_a_rank_in_a_session_of_its_own_is_killed_with_the_gang(tmp_path: Path) -> None:

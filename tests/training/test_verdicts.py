@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import TrainingFailed
 from headrace.training.progress import beats_of, read_beats
 from headrace.training.recipe_parts import EarlyStop, Guards, LossSpike, StalledRank
 from headrace.training.speed import Pace
@@ -101,14 +100,21 @@ def stalled_ranks(tmp_path: Path, **guard: Any) -> StalledRanks:
     return StalledRanks(make_run_config(tmp_path, recipe=recipe))
 
 
-def test_the_rank_that_the_others_wait_for_is_named_and_ends_the_gang(tmp_path: Path) -> None:
-    stalled = stalled_ranks(tmp_path)
+@pytest.mark.parametrize("action", ["stop", "warn"])
+def test_the_rank_that_the_others_wait_for_is_named_once(tmp_path: Path, action: str) -> None:
+    stalled = stalled_ranks(tmp_path, action=action)
     behind = {0: (6, 1), 1: (6, 0)}
     assert stalled.look({0: (6, 0), 1: (6, 0)}, 0.0) is None
     assert stalled.look(behind, 1.0) is None
     assert stalled.look(behind, 60.0) is None
-    with pytest.raises(TrainingFailed, match=r"rank 1 has been in the forward half of pass 1 of step 7 for 1 min 02 s"):
-        stalled.look(behind, 62.0)
+    found = stalled.look(behind, 62.0)
+    assert found
+    assert (found.rank, found.ends) == (1, action == "stop")
+    assert found.what == (
+        "waits for rank 1, which has been in the forward half of pass 1 of step 7 for 1 min 02 s (guards.stalled_rank "
+        "of recipe tiny.test)"
+    )
+    assert stalled.look(behind, 500.0) is None
 
 
 def test_a_rank_that_moves_is_slow_and_not_stalled(tmp_path: Path) -> None:
@@ -127,13 +133,6 @@ def test_before_every_rank_has_begun_nobody_is_stalled(tmp_path: Path) -> None:
     stalled = stalled_ranks(tmp_path)
     for now in (0.0, 1000.0):
         assert stalled.look({0: (0, 1)}, now) is None
-
-
-def test_a_stalled_rank_is_warned_of_once(tmp_path: Path) -> None:
-    stalled = stalled_ranks(tmp_path, action="warn")
-    behind = {0: (6, 1), 1: (6, 0)}
-    told = [stalled.look(behind, now) for now in (0.0, 61.0, 62.0, 500.0)]
-    assert [one is not None for one in told] == [False, True, False, False]
 
 
 def test_what_a_rank_has_reached_is_read_from_outside(tmp_path: Path) -> None:
