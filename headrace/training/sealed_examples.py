@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.store.objects import ObjectStore
-from headrace.training.examples import ASSET, PICTURES
+from headrace.training.examples import ASSET
 from headrace.training.picture_examples import PictureShape, shape_of
 from headrace.training.preference_examples import PAIR_TOKENS
+from headrace.training.recipe import PICTURES
 
 # Ids of the documents that the examples were made of (headrace.prep.token_store).
 _TOKENIZED = "tokenized_documents"
