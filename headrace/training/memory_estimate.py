@@ -1,9 +1,10 @@
 """Estimates the memory of one rank at its highest moment, by part, from numbers alone: no torch, no weights.
 
-A training has few moments that can be the highest: a pass at its start of backward (all that forward kept), the same
-pass at its end (all gradients), and the optimizer's step. Each is a sum of parts, and the largest sum counts. Model
-state follows from what DeepSpeed keeps at a stage and precision, as `headrace.training.engine` configures it; what
-forward keeps follows from the model's widths. `python -m benchmarks.training --only estimate_error` compares with
+A training has few moments that can be the highest: backward begins (all that forward kept, and the first buffers of
+gradients), backward is done (all gradients), and the optimizer steps. Each is a sum of parts, and the largest counts.
+Model state follows from what DeepSpeed keeps at a stage and precision, as `headrace.training.engine` configures it;
+what forward keeps follows from the model's widths.
+`python -m benchmarks.training --only estimate_error` compares with
 measured trainings.
 
 Does not know: kernels that a GPU's vendor ships (workspaces), other libraries' caches, and models without widths, of
@@ -22,8 +23,8 @@ from headrace.training.zero import ModelShape
 MIB = 1024 * 1024
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "logits", "communication", "process"]
-Moment = Literal["forward is done", "backward is done", "the optimizer steps"]
-FORWARD: Moment = "forward is done"
+Moment = Literal["backward begins", "backward is done", "the optimizer steps"]
+FORWARD: Moment = "backward begins"
 BACKWARD: Moment = "backward is done"
 STEP: Moment = "the optimizer steps"
 
@@ -210,11 +211,11 @@ def _sent(
         }
         return gradients, {FORWARD: 0, BACKWARD: sent, STEP: 0}
     bucket = width * min(trained, max(BUCKET_ELEMENTS, widths.largest if widths else 0))
-    kept = width * (trained if load.zero_stage == 1 else own)
-    before = kept if load.is_accumulated else 0
-    gradients = {FORWARD: before, BACKWARD: kept, STEP: width * own + 4 * own}
-    # A bucket is filled, and reduced into another one.
-    return gradients, {FORWARD: bucket if load.is_accumulated else 0, BACKWARD: 2 * bucket, STEP: 0}
+    # Its own share is there from the first gradient on. Stage 1 reduces at a step's end, and until then keeps all.
+    kept = width * own + (width * trained if load.zero_stage == 1 and load.is_accumulated else 0)
+    gradients = {FORWARD: kept, BACKWARD: kept, STEP: width * own + 4 * own}
+    # A bucket is filled, and copied to be sent; stage 3's stays.
+    return gradients, {FORWARD: 2 * bucket, BACKWARD: 2 * bucket, STEP: bucket if load.zero_stage == 3 else 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,8 +289,9 @@ def _logits(widths: ModelWidths | None, load: Load) -> _Logits:
         return _Logits()
     each = 12 if load.precision == "fp32" else 14
     # A tied embedding gets its gradient twice: from the logits, and at the very end from the tokens.
-    of_weights = load.element_bytes * widths.vocabulary * widths.hidden if load.base_is_trained else 0
+    of_weights = load.element_bytes * widths.vocabulary * widths.hidden
+    is_learnt = load.base_is_trained and widths.learns_embedding
     return _Logits(
         peak=each * load.loss_tokens * widths.vocabulary,
-        left=of_weights if widths.is_tied else 0,
+        left=of_weights if widths.is_tied and is_learnt else 0,
     )
