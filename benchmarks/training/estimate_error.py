@@ -1,10 +1,10 @@
 """The estimate of a rank's memory beside what trainings held at most, and beside DeepSpeed's own estimators.
 
 Gangs of two ranks train a few steps at every stage, in fp32 of two sizes of a Llama with grouped-query attention, and
-of the smaller one in bf16; each step is of two passes in half of the cases. A rank tells its highest resident memory over that with its
-libraries imported, and the estimate is made as `headrace check` makes it: from config.json, the headers of the files
-and the sealed examples. The error is their ratio less 1, of the rank that held most: below zero, too little was
-foretold. DeepSpeed estimates model states alone.
+of the smaller one in bf16; each step is of two passes in half of the cases. A rank tells its highest resident memory
+over that with its libraries imported, and the estimate is made as `headrace check` makes it: from config.json, the
+headers of the files and the sealed examples. The error is their ratio less 1, of the rank that held most: below zero,
+too little was foretold. DeepSpeed estimates model states alone.
 """
 
 from collections.abc import Iterator, Sequence
