@@ -18,6 +18,7 @@ from benchmarks.training.site import Site, make_site, run_ranks
 from headrace.store.sealed_directory import open_directory
 from headrace.training.attempts import find_result
 from headrace.training.devices import Devices
+from headrace.training.host_agent import free_port
 from headrace.training.memory_estimate import MIB, MemoryEstimate
 from headrace.training.model_widths import read_widths
 from headrace.training.recipe import Precision, Recipe
@@ -133,6 +134,7 @@ def _measured(site: Site, chosen: Sequence[Case]) -> Iterator[Measured]:
         work = site.directory / f"work-{number:02d}"
         work.mkdir()
         config = replace(config, training_id=f"{number:032x}", work_directory=str(work))
+        (work / "port.json").write_text(str(free_port("127.0.0.1")))
         configs.append((case, config))
         config.write(tasks / f"{number:02d}.json")
     progress.print(f"estimate_error: {len(configs)} trainings of {chosen[0].size} parameters")

@@ -6,6 +6,7 @@ The other tasks lie beside `run.json`, as 00.json, 01.json …. Libraries are im
 child begins with what a rank has once it has imported them, and nothing of the case before.
 """
 
+import json
 import os
 import sys
 import traceback
@@ -21,10 +22,10 @@ def main() -> int:
     first = Path(sys.argv[sys.argv.index("--run-json") + 1])
     die_with(RunConfig.read(first).worker)
     import_libraries()
-    for number, task in enumerate(sorted(first.parent.glob("[0-9][0-9].json"))):
+    for task in sorted(first.parent.glob("[0-9][0-9].json")):
         child = os.fork()
         if child == 0:
-            _train(RunConfig.read(task), number)
+            _train(RunConfig.read(task))
         _, status = os.waitpid(child, 0)
         if status:
             print(f"{task.name} ended with {os.waitstatus_to_exitcode(status)}", file=sys.stderr, flush=True)
@@ -32,9 +33,10 @@ def main() -> int:
     return 0
 
 
-def _train(config: RunConfig, number: int) -> None:
-    # By this torch tells one process group's keys from the next one's in torchrun's own store.
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)
+def _train(config: RunConfig) -> None:
+    # A store of its own: torchrun's still has the addresses at which the case before met.
+    port = json.loads((config.work / "port.json").read_text())
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     die_with(config.worker)
     try:
         train(config, int(os.environ["RANK"]), RunLog())

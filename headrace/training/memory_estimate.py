@@ -37,7 +37,7 @@ _LIVE_PARAMETERS = 1_000_000_000
 # Measured: what libraries allocate at their first use, beyond what they hold once imported.
 _PROCESS_MIB = {"cpu": 60, "cuda": 0}
 # A process with its libraries imported, and on a GPU the context that CUDA itself holds in its memory.
-IMPORTED_MIB = {"cpu": 480, "cuda": 600}
+IMPORTED_MIB = {"cpu": 400, "cuda": 600}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,9 +252,11 @@ def layer_bytes(widths: ModelWidths, load: Load) -> float:
     # Query, key, value and output; keys and values are repeated for every query head, since packed rows have a mask.
     attention = width * 4 * widths.query + 4 * widths.heads
     if widths.drops_attention or load.has_attention_table:
-        attention += (2 * width + 1) * widths.heads * load.row_tokens
+        # Computed in the open, in fp32: of half precision with copies of what it reads.
+        entry = 2 * width + 1 if width == 4 else 12
+        attention += (0 if width == 4 else 6 * widths.query) + entry * widths.heads * load.row_tokens
     # The activation's input and output, the gate's factor, and what the last layer reads.
-    kept = 2 + (1 if widths.is_gated else 0) + (5 if widths.is_composed else 0)
+    kept = 2 + (1 if widths.is_gated else 0) + (3 if widths.is_composed else 0)
     kept += 1 if trained and widths.is_gated else 0
     kept -= 0 if trained or widths.is_gated else 1
     adapted = load.adapted_inputs * 4 if load.precision != "fp32" else 0
