@@ -3,7 +3,7 @@
 Joins a recipe with what is known of its base model and of its examples; `headrace.training.memory_estimate` computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,17 @@ class ExamplesShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """Low-rank adapters beside a base that is not trained.
+
+    `num_params`: all that is trained. `inputs_a_layer`: widths of what adapters of one layer read, added up.
+    """
+
+    num_params: int
+    inputs_a_layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecipeNeeds:
     """`examples` None: none are sealed yet, and `sequence_length` is the corpus file's.
 
@@ -53,7 +64,13 @@ class RecipeNeeds:
 
 
 def needs_of(
-    recipe: Recipe, directory: Path, objects: ObjectStore | None, devices: Devices, *, corpus: Path
+    recipe: Recipe,
+    directory: Path,
+    objects: ObjectStore | None,
+    devices: Devices,
+    *,
+    corpus: Path,
+    adapters: Adapters | None = None,
 ) -> RecipeNeeds:
     """Of a recipe of a language model.
 
@@ -61,6 +78,7 @@ def needs_of(
         directory: the base model's.
         objects: where examples are sealed, if there is a store.
         devices: those that the run would get.
+        adapters: None: the base's own weights are trained.
 
     Raises:
         InvalidTrainingRun: the model's files tell nothing, or the recipe cannot be on these devices.
@@ -74,6 +92,10 @@ def needs_of(
     length = examples.sequence_length if examples else planned
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
     load = load_of(recipe, known, world_size=num_ranks, device=device)
+    if adapters:
+        num = shape.num_params + adapters.num_params
+        shape = replace(shape, num_params=num, num_params_trained=adapters.num_params)
+        load = replace(load, base_is_trained=False, adapted_inputs=adapters.inputs_a_layer)
     return RecipeNeeds(
         num_ranks=num_ranks,
         shape=shape,
