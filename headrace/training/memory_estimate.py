@@ -35,7 +35,7 @@ _STAGE_0_BUCKET_ELEMENTS = 500_000_000
 # Parameters that stage 3 keeps gathered from forward to backward: DeepSpeed's stage3_max_live_parameters.
 _LIVE_PARAMETERS = 1_000_000_000
 # Measured: what libraries allocate at their first use, beyond what they hold once imported.
-_PROCESS_MIB = {"cpu": 60, "cuda": 0}
+_PROCESS_MIB = {"cpu": 220, "cuda": 0}
 # A process with its libraries imported, and on a GPU the context that CUDA itself holds in its memory.
 IMPORTED_MIB = {"cpu": 400, "cuda": 600}
 
@@ -53,7 +53,7 @@ class Load:
         keeps_best: rank 0 holds the trained weights once more, in the machine's memory.
         state_bytes: of the optimizer, beyond its fp32 copy of the weights; 8: Adam's two moments.
         adapted_inputs: widths of what adapters read, summed over a layer; 0: no adapters. Then the trained parameters
-            are the adapters' alone, and `base_is_trained` is false.
+            are the adapters' alone, and `base_is_trained` is false. `adapters_drop`: they have dropout.
     """
 
     world_size: int
@@ -72,6 +72,7 @@ class Load:
     keeps_best: bool = False
     base_is_trained: bool = True
     adapted_inputs: int = 0
+    adapters_drop: bool = False
 
     @property
     def element_bytes(self) -> int:
@@ -259,16 +260,24 @@ def layer_bytes(widths: ModelWidths, load: Load) -> float:
     kept = 2 + (1 if widths.is_gated else 0) + (3 if widths.is_composed else 0)
     kept += 1 if trained and widths.is_gated else 0
     kept -= 0 if trained or widths.is_gated else 1
-    adapted = load.adapted_inputs * 4 if load.precision != "fp32" else 0
-    return norms + attention + width * kept * widths.inner + adapted
+    return norms + attention + width * kept * widths.inner + _adapter_bytes(load)
+
+
+def _adapter_bytes(load: Load) -> float:
+    """Bytes a token that a layer's adapters keep: copies of what they read, in fp32, and what dropout drew."""
+    copies = 4 if load.adapters_drop or load.precision != "fp32" else 0
+    drawn = (4 if load.device == "cpu" else 1) if load.adapters_drop else 0
+    return load.adapted_inputs * (copies + drawn)
 
 
 def _norm_bytes(widths: ModelWidths, load: Load) -> float:
     """Bytes a number that one norm keeps: of RMSNorm its input in fp32, the scaled input and the output."""
     width = load.element_bytes
+    # A frozen norm's output is kept only by adapters that read it as it is.
+    learnt = 2 if load.base_is_trained else 1 if load.adapted_inputs and not load.adapters_drop else 0
     if widths.has_rms_norm:
-        return 4 + (2 * width if load.base_is_trained or load.adapted_inputs else 0)
-    return width + (width if load.base_is_trained or load.adapted_inputs else 0)
+        return 4 + learnt * width
+    return width + min(learnt, 1) * width
 
 
 def _working_bytes(widths: ModelWidths, load: Load) -> float:

@@ -45,6 +45,7 @@ class Adapters:
 
     num_params: int
     inputs_a_layer: int
+    have_dropout: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ def needs_of(
         num = shape.num_params + adapters.num_params
         shape = replace(shape, num_params=num, num_params_trained=adapters.num_params)
         load = replace(load, base_is_trained=False, adapted_inputs=adapters.inputs_a_layer)
+        load = replace(load, adapters_drop=adapters.have_dropout)
     return RecipeNeeds(
         num_ranks=num_ranks,
         shape=shape,
