@@ -8,7 +8,6 @@ from assets.partitions import model_recipes
 from headrace.handoff.versions import Handoff
 from headrace.registry.model_versions import to_table
 from headrace.registry.registration import index_weights, register_model
-from headrace.training.recipe import SFT
 from headrace_dagster.assets.rollout import rollout_asset
 from headrace_dagster.assets.stages import DEPLOYMENT
 from headrace_dagster.handoff_io import StoreResource
@@ -36,7 +35,8 @@ def registered_version(
         registry.models(),
         model_name=recipe.model,
         recipe=recipe.name,
-        base=base_model.to_pylist()[0] if recipe.objective == SFT else None,
+        base=base_model.to_pylist()[0] if recipe.has_base else None,
+        base_recipe=recipe.base_recipe or "",
         trained=trained_model.table().to_pylist()[0],
         evaluation=evaluation,
         config=recipe.to_body(),

@@ -1,6 +1,6 @@
 """Training: a base model and the prepared examples become trained weights, one recipe a partition.
 
-A recipe's objective says which examples it reads: packed texts, or captioned pictures.
+A recipe's objective says which examples it reads: packed texts, preference pairs, or captioned pictures.
 """
 
 from typing import Any
@@ -14,10 +14,11 @@ from headrace.store.sealed_directory import seal_directory
 from headrace.training.attempts import read_curve
 from headrace.training.curves import loss_sparkline
 from headrace.training.heldout import Evaluation
-from headrace.training.recipe import SFT, Recipe
+from headrace.training.recipe import ROW_PAIRS, TEXTS, Recipe
 from headrace.training.session import request_for
 from headrace.training.tables import (
     base_model_table,
+    base_recipe_table,
     evaluation_table,
     ranks_markdown,
     samples_markdown,
@@ -36,17 +37,26 @@ _STAGE = Stage("training")
 _EXAMPLES = {
     name: dg.AssetIn(partition_mapping=dg.AllPartitionMapping()) for name in ("training_examples", "picture_examples")
 }
+# A recipe's own.
+_EXAMPLES["preference_pairs"] = dg.AssetIn()
 
 
 @_STAGE.asset(model_recipes, code_version="1")
 def base_model(
     context: dg.AssetExecutionContext, training: TrainingResource, store: StoreResource
 ) -> dg.MaterializeResult[pa.Table]:
-    """The base weights of one recipe, sealed in the store under their digest.
+    """The base weights of one recipe, sealed in the store under their digest: a model directory, or what another recipe
+    trained last.
 
-    Read by trained_model, evaluation and registered_version.
+    Read by preference_pairs, trained_model, evaluation and registered_version.
     """
-    directory = training.base_model_directory(training.recipe(context.partition_key))
+    recipe = training.recipe(context.partition_key)
+    if recipe.base_recipe:
+        table, source = base_recipe_table(store.handoffs(), recipe)
+        return dg.MaterializeResult(
+            value=table, metadata={"weights_digest": table["weights_digest"][0].as_py(), "source": source}
+        )
+    directory = training.base_model_directory(recipe)
     weights = seal_directory(store.objects(), directory)
     return dg.MaterializeResult(
         value=base_model_table(weights),
@@ -80,8 +90,9 @@ def trained_model(
     base_model: pa.Table,
     training_examples: HandoffsWhenAsked,
     picture_examples: HandoffsWhenAsked,
+    preference_pairs: HandoffsWhenAsked,
 ) -> dg.MaterializeResult[pa.Table]:
-    """Weights that one recipe made from its base model and all shards of its examples, sealed under their digest.
+    """Weights that one recipe made from its base model and its examples, sealed under their digest.
 
     Of a picture model a directory that diffusers opens, with the averaged weights. Trained once for the same weights,
     data and recipe; an interrupted training continues after its last checkpoint. While it runs, observations show its
@@ -89,7 +100,7 @@ def trained_model(
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(
-        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs), store.objects()
     )
     tracked = TrainingTrack(
         registry.models(), request.training_id, recipe.to_body(), name=recipe.key, say=context.log.warning
@@ -120,30 +131,36 @@ def evaluation(
     trained_model: pa.Table,
     training_examples: HandoffsWhenAsked,
     picture_examples: HandoffsWhenAsked,
+    preference_pairs: HandoffsWhenAsked,
 ) -> dg.MaterializeResult[pa.Table]:
     """Held-out loss of a recipe's base and trained weights on the same tokens, in nats a completion token, and samples;
-    of a picture model its error on taught captions, and how often their own pictures are found again.
+    of preferences the loss of held-out pairs and the share of them that each wins; of a picture model its error on
+    taught captions, and how often their own pictures are found again.
 
     Measured once for the same weights and examples. Read by registered_version, whose rollout gate needs it.
     """
     recipe = training.recipe(context.partition_key)
     request = request_for(
-        recipe, base_model, _examples_of(recipe, training_examples, picture_examples), store.objects()
+        recipe, base_model, _examples_of(recipe, training_examples, picture_examples, preference_pairs), store.objects()
     )
     weights = {
         name: table.column("weights_digest")[0].as_py()
         for name, table in (("base", base_model), ("trained", trained_model))
         # A picture model has no base of its kind: what reads its captions is none.
-        if name == "trained" or recipe.objective == SFT
+        if name == "trained" or recipe.has_base
     }
     measured = launcher.evaluate(context, request, weights)
     return dg.MaterializeResult(value=evaluation_table(measured), metadata=_evaluation_metadata(measured))
 
 
-def _examples_of(recipe: Recipe, texts: HandoffsWhenAsked, pictures: HandoffsWhenAsked) -> dict[str, Handoff]:
-    if recipe.objective == SFT:
+def _examples_of(
+    recipe: Recipe, texts: HandoffsWhenAsked, pictures: HandoffsWhenAsked, row_pairs: HandoffsWhenAsked
+) -> dict[str, Handoff]:
+    if recipe.examples_asset == TEXTS:
         refuse_unknown_shards()
         return texts.open()
+    if recipe.examples_asset == ROW_PAIRS:
+        return row_pairs.open()
     refuse_unknown_image_shards()
     return pictures.open()
 
@@ -158,9 +175,11 @@ def _evaluation_metadata(measured: dict[str, Evaluation]) -> dict[str, Any]:
         }
     base = measured["base"]
     return {
-        "heldout_loss_base": base.heldout_loss,
-        "heldout_loss_trained": trained.heldout_loss,
+        f"{base.measure}_base": base.heldout_loss,
+        f"{trained.measure}_trained": trained.heldout_loss,
         "nats_better": base.heldout_loss - trained.heldout_loss,
+        **{f"{name}_base": value for name, value in base.figures.items()},
+        **{f"{name}_trained": value for name, value in trained.figures.items()},
         "heldout_tokens": trained.heldout_tokens,
         "samples": dg.MetadataValue.md(samples_markdown(base, trained)),
     }

@@ -13,6 +13,8 @@ from headrace.errors import InvalidInput
 
 # What a model's `heldout_loss` is, where nothing else is said: nats a completion token.
 HELDOUT_LOSS = "heldout_loss"
+# The same of preferences: nats a held-out pair.
+PREFERENCE_LOSS = "preference_loss"
 
 # File systems' limit for a name; of a longer one this much stays readable.
 _SEGMENT_BYTES_MAX = 255

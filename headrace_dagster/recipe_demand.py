@@ -9,25 +9,34 @@ from headrace.engines.model_directory import local_model_directory
 from headrace.errors import InvalidTrainingRun
 from headrace.store.local import LocalStore
 from headrace.training.devices import Devices
-from headrace.training.recipe import SFT, load_recipes
-from headrace.training.recipe_needs import demand_tags, needs_of
+from headrace.training.recipe import FLOW_MATCHING, load_recipes
+from headrace.training.recipe_needs import demand_tags, needs_of, painter_needs
+from headrace.training.sealed_examples import sealed_pictures
 
 
 def demand_of_recipe(partition: str, has_gpus: bool) -> Mapping[str, str]:
     """The tags that a run of `trained_model` lacks. Reads the recipe, config.json and headers of files.
 
     Raises:
-        InvalidTrainingRun: there is no such recipe, its base model is not on this machine, or it paints pictures.
+        InvalidTrainingRun: there is no such recipe, or its base model or its pictures are not here.
     """
     settings = find_project(Path.cwd(), os.environ).settings()
     recipe = load_recipes(settings.recipes).find(partition)
-    name = recipe.base_model or settings.base_model
-    directory = local_model_directory(name, settings.home) or local_model_directory(name, Path.cwd())
-    if recipe.objective != SFT or directory is None:
-        raise InvalidTrainingRun(f"what recipe {partition} needs cannot be told before its base model {name} is here")
     # A recipe without `ranks` gets one GPU, and without GPUs as many ranks as any CPU.
     devices = Devices(num_gpus=recipe.ranks or 1, memory_mib=None) if has_gpus else Devices(num_gpus=0, memory_mib=None)
-    objects = settings.open_store()
-    is_there = not isinstance(objects, LocalStore) or objects.directory.is_dir()
-    needed = needs_of(recipe, directory, objects if is_there else None, devices, corpus=settings.corpus)
+    store = settings.open_store()
+    objects = None if isinstance(store, LocalStore) and not store.directory.is_dir() else store
+    if recipe.objective == FLOW_MATCHING:
+        pictures = sealed_pictures(objects) if objects is not None else None
+        if pictures is None:
+            raise InvalidTrainingRun(f"what recipe {partition} needs follows from its pictures, and none are sealed")
+        needed = painter_needs(recipe, pictures, devices)
+    else:
+        name = recipe.base_model or settings.base_model
+        directory = local_model_directory(name, settings.home) or local_model_directory(name, Path.cwd())
+        if directory is None:
+            raise InvalidTrainingRun(
+                f"what recipe {partition} needs follows from its base model, and {name} is not here"
+            )
+        needed = needs_of(recipe, directory, objects, devices, corpus=settings.corpus)
     return demand_tags(needed.estimate, num_ranks=needed.num_ranks, has_gpus=has_gpus)

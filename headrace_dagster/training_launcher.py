@@ -75,8 +75,8 @@ class TrainingLauncher(dg.ConfigurableResource):
     def evaluate(
         self, context: dg.AssetExecutionContext, request: TrainingRequest, weights: dict[str, str]
     ) -> dict[str, Evaluation]:
-        """Held-out loss, or a picture model's error, of `weights` (digest by name) on the request's inputs; earlier
-        measurements are reused.
+        """Held-out loss, of tokens or pairs, or a picture model's error, of `weights` (digest by name) on the request's
+        inputs; earlier measurements are reused.
 
         Raises:
             TrainingFailed: the evaluating process died.
@@ -88,6 +88,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             request.inputs,
             heldout_tokens_min=request.recipe.heldout_tokens_min,
             objective=request.recipe.objective,
+            pairs=request.pair_measure,
             device=place.devices.kind,
             environment=place.environment,
             say=context.log.info,

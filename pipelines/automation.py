@@ -42,8 +42,8 @@ _NOT_WAITED_FOR = dg.AssetSelection.assets("document_signatures", "duplicate_buc
 _PARTS = dg.AssetSelection.assets(*MEDIA_ASSETS)
 # Made of rows with all their parts, in one run.
 OF_ROWS = ("reviewed_content", "clips")
-# A recipe reads the ones or the others.
-_EXAMPLES = dg.AssetSelection.assets("training_examples", "picture_examples")
+# A recipe reads one of them.
+_EXAMPLES = dg.AssetSelection.assets("training_examples", "picture_examples", "preference_pairs")
 _IF_THERE = dict.fromkeys(OF_ROWS, _PARTS) | {"evaluation": _EXAMPLES}
 # A campaign that nobody generates on a day, or whose file is gone, must not keep the others' report waiting.
 OF_WHAT_IS_THERE = ("campaign_report",)

@@ -17,6 +17,8 @@ from assets import (
     image_checks,
     images,
     mirroring,
+    preference,
+    preference_checks,
     prep,
     prep_checks,
     training,
@@ -45,9 +47,11 @@ register_when_loaded(settings_from_environment())
 _PREP = [prep, *([embeddings] if SEMANTIC_DUPLICATES else []), *([duplicates] if COMPARES_SHARDS else [])]
 
 defs = dg.Definitions(
-    assets=with_conditions(dg.load_assets_from_modules([*_PREP, images, training, deployment, generation, mirroring])),
+    assets=with_conditions(
+        dg.load_assets_from_modules([*_PREP, images, training, preference, deployment, generation, mirroring])
+    ),
     asset_checks=dg.load_asset_checks_from_modules(
-        [prep_checks, image_checks, deployment_checks, generation_checks, file_checks]
+        [prep_checks, image_checks, preference_checks, deployment_checks, generation_checks, file_checks]
     ),
     resources=deployment_resources(settings_from_environment()),
     jobs=[*JOBS.values(), GENERATION_WITH_MEDIA, REGENERATION, COLLECTION],

@@ -51,6 +51,7 @@ STAGE_JOBS = (
     # Alone in its run: it may hold a GPU, for the model that reads captions.
     StageJob(name="make_picture_examples", stage="images", assets=("picture_examples",)),
     StageJob(name="seal_base", stage="training", assets=("base_model",)),
+    StageJob(name="pair_rows", stage="training", assets=("preference_pairs",)),
     # Alone in its run: then the gang of ranks is the run's whole demand, and no CPU follower holds its GPUs.
     StageJob(name="train", stage="training", assets=("trained_model",)),
     StageJob(name="evaluate", stage="training", assets=("evaluation",)),

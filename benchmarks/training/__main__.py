@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measuring import parser_of, some_of, whole
 from benchmarks.parts import Outcome, run_parts
-from benchmarks.training import diagnosed, estimate_error, loop_overhead
+from benchmarks.training import diagnosed, estimate_error, loop_overhead, loss_matches
 from benchmarks.training.parts import Given
 
 # In the order in which they run; each has a scratch directory of its own.
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "loop_overhead": loop_overhead.run,
     "estimate_error": estimate_error.run,
     "diagnosed": diagnosed.run,
+    "loss_matches": loss_matches.run,
 }
 
 

@@ -91,7 +91,7 @@ def run(given: Given, directory: Path) -> Outcome:
     for number, failure in enumerate(FAILURES, start=1):
         progress.print(f"diagnosed: {failure.kind}")
         told.append(_told(failure, site, number))
-        progress.print(f"  {told[-1].sentence}")
+        progress.print(f"  {told[-1].sentence}", markup=False)
     print_table(
         f"Failures of a gang of {_RANKS} ranks",
         ["injected", "told", "rank", "right", "torchrun's summary", "rank", "right"],

@@ -42,7 +42,7 @@ def _in_a_pass(act: Callable[[Any], Any]) -> None:
         loss = stock(self, *arguments)
         return act(loss) if next(passes) == _PASS else loss
 
-    SftObjective.summed_loss = summed_loss
+    SftObjective.summed_loss = summed_loss  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _out_of_memory(config: RunConfig) -> None:
@@ -100,13 +100,19 @@ def _torn_file(config: RunConfig) -> None:
 
 
 def _disk_full(config: RunConfig) -> None:
-    """For this rank alone the store's checkpoints lie on a disk of 64 KiB: a mount in a namespace of its own."""
-    place = Path(config.store_url.removeprefix("file://")) / "training" / config.training_id / "parts"
-    place.mkdir(parents=True, exist_ok=True)
+    """For this rank alone the store lies on a disk with room for 64 KiB more: a mount in a namespace of its own."""
+    store, disk = Path(config.store_url.removeprefix("file://")), config.work / "disk"
+    disk.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None):
         raise OSError(ctypes.get_errno(), "a mount namespace is not permitted here")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], check=True)
+    used = sum(-(-path.stat().st_size // 4096) * 4096 for path in store.rglob("*"))
+    for command in (
+        ["mount", "-t", "tmpfs", "-o", f"size={used + 64 * 1024}", "tmpfs", str(disk)],
+        ["cp", "-a", f"{store}/.", str(disk)],
+        ["mount", "--bind", str(disk), str(store)],
+    ):
+        subprocess.run(command, check=True)
 
 
 def _missing_module(config: RunConfig) -> None:

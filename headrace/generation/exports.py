@@ -6,19 +6,16 @@ A Hugging Face dataset is a directory with Parquet and a card, which `datasets.l
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
+from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.dataset_media import CELL, write_dataset_file
 from headrace.generation.day_media import has_media
-from headrace.generation.left_behind import left_behind
-from headrace.generation.sealed_tables import PROMPTS, REVIEWED
+from headrace.generation.left_behind import left_behind, listed_prompts
+from headrace.generation.sealed_tables import REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows
-from headrace.handoff.manifest import Manifest
-from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, is_day
@@ -109,21 +106,11 @@ def export_dataset(
 def _selected(
     handoffs: HandoffStore, asset: str, keys: Sequence[str], label: str, where: Mapping[str, object]
 ) -> Selected:
-    left = sorted(left_behind(_listed(handoffs, keys), compared_in=handoffs.objects))
+    left = sorted(left_behind(listed_prompts(handoffs.objects, keys), compared_in=handoffs.objects))
     found = [newest for key in keys if key not in left and (newest := handoffs.newest(asset, key))]
     if left:
         label += f" (without {', '.join(left)}, whose prompts are in other partitions since num_shards changed)"
     return Selected(label=label, handoffs=tuple(found), where=where)
-
-
-def _listed(handoffs: HandoffStore, keys: Sequence[str]) -> dict[str, Manifest]:
-    """The newest prompts of content partitions; what cannot be read tells nothing."""
-    found: dict[str, Manifest] = {}
-    for key in filter(ContentPartition.find, keys):
-        with suppress(HandoffCorrupt):
-            if manifest := newest_manifest(handoffs.objects, PROMPTS, key):
-                found[key] = manifest
-    return found
 
 
 def _type_name(field: pa.Field) -> str:

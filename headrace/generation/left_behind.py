@@ -8,10 +8,13 @@ reads rows anyway.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from headrace.errors import HandoffCorrupt
+from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import newest_manifest
 from headrace.keys import ContentPartition
 from headrace.store.objects import ObjectStore
 
@@ -35,6 +38,16 @@ def left_behind(prompts: Mapping[str, Manifest], *, compared_in: ObjectStore | N
         if len(listed) > 1:
             left |= _left_of_day(compared_in, sorted(listed, key=lambda one: one.created_at, reverse=True))
     return left
+
+
+def listed_prompts(objects: ObjectStore, keys: Iterable[str]) -> dict[str, Manifest]:
+    """The newest prompts of content partitions; what cannot be read tells nothing."""
+    found: dict[str, Manifest] = {}
+    for key in filter(ContentPartition.find, keys):
+        with suppress(HandoffCorrupt):
+            if manifest := newest_manifest(objects, PROMPTS, key):
+                found[key] = manifest
+    return found
 
 
 def _left_of_day(objects: ObjectStore | None, listed: Sequence[Manifest]) -> set[str]:

@@ -106,6 +106,26 @@ PREFERENCE_EXAMPLES = columns(
     rejected_ids=TOKENS,
 )
 
+# The same of reviewed rows, with the texts and the rows that they are of.
+PREFERENCE_PAIRS = pa.schema(
+    [
+        *PREFERENCE_EXAMPLES,
+        *columns(
+            pair_id=STRING,
+            prompt=STRING,
+            term=nullable(STRING),
+            messages=STRING,  # JSON: what both models were asked
+            chosen=STRING,
+            rejected=STRING,
+            chosen_row_id=STRING,
+            rejected_row_id=STRING,
+            chosen_partition=STRING,  # of reviewed_content
+            rejected_partition=STRING,
+            rejected_by=STRINGS,
+        ),
+    ]
+)
+
 
 def training_examples_schema(sequence_length: int) -> pa.Schema:
     """Packed examples of `sequence_length` tokens T a row; a label of -100 carries no loss."""
@@ -258,6 +278,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "unpublished_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
     "rolled_back_rows": ROLLED_BACK_ROWS,
+    "preference_pairs": PREFERENCE_PAIRS,
     "raw_images": MEDIA_INDEX,
     "image_quarantine": QUARANTINE,
     "image_signatures": IMAGE_SIGNATURES,

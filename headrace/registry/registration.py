@@ -40,6 +40,7 @@ def register_model(
     evaluation: pa.Table,
     config: Mapping[str, object],
     input_versions: Mapping[str, str],
+    base_recipe: str = "",
 ) -> list[ModelVersion]:
     """Registers the base, if there is one, and the trained weights of one recipe; returns their rows, the base's first.
 
@@ -48,6 +49,8 @@ def register_model(
         evaluation: EVALUATION rows of both.
         config: the recipe's fields.
         input_versions: the training's inputs: `asset[partition]` to its sealed version.
+        base_recipe: MODEL.NAME of the recipe that trained the base, if one did: of the same model, the base stays the
+            trained version that it is.
 
     Raises:
         InvalidInput: the evaluation has other weights.
@@ -56,12 +59,17 @@ def register_model(
     models = {kind: model for kind, model in (("base", base), ("trained", trained)) if model is not None}
     evaluated = evaluations(evaluation, {kind: str(model["weights_digest"]) for kind, model in models.items()})
     rows = []
-    for kind, model in models.items():
-        figures = evaluated[kind]
+    for name, model in models.items():
+        figures = evaluated[name]
+        is_own = name == "trained"
+        of_recipe = recipe if is_own else base_recipe.removeprefix(f"{model_name}.")
+        kind = "trained" if is_own or f"{model_name}.{of_recipe}" == base_recipe else "base"
         run_id = str(model["mlflow_run_id"]) or _run_of(registry, model, f"{model_name} {kind}")
         registry.log_metrics(run_id, {figures.measure: figures.heldout_loss})
-        tags = {"headrace.kind": kind, "headrace.heldout_digest": figures.heldout_digest}
-        if kind == "trained":
+        # A trained base has its tags from its own recipe.
+        tags = {"headrace.heldout_digest": figures.heldout_digest} if is_own or kind == "base" else {}
+        tags |= {"headrace.kind": kind}
+        if is_own:
             tags |= {
                 "headrace.recipe": recipe,
                 "headrace.training_id": str(trained["training_id"]),
@@ -82,8 +90,8 @@ def register_model(
                 heldout_loss=figures.heldout_loss,
                 heldout_tokens=figures.heldout_tokens,
                 heldout_digest=figures.heldout_digest,
-                recipe=recipe if kind == "trained" else "",
-                zero_stage=int(str(trained["zero_stage"])) if kind == "trained" else 0,
+                recipe=of_recipe if kind == "trained" else "",
+                zero_stage=int(str(model["zero_stage"])) if kind == "trained" else 0,
                 mlflow_run_id=run_id,
                 registered_at=registered.registered_at,
                 measure=figures.measure,

@@ -9,7 +9,7 @@ import pyarrow as pa
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.schemas import MEDIA, VARIATION
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import HELDOUT_LOSS, ContentPartition
+from headrace.keys import HELDOUT_LOSS, PREFERENCE_LOSS, ContentPartition
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.gates import PASS_RATE, ROLE_METRICS, Evidence, TaughtErrors, role_metric
 from headrace.rollout.sequential.samples import Sample
@@ -136,6 +136,9 @@ def evidence_for(
         members: of sets with several roles: each one's weights in the candidate and in the stable set.
     """
     losses = heldout_losses(models, candidate_weights, stable_weights)
+    preferred = heldout_losses(
+        [model for model in models if model.measure == PREFERENCE_LOSS], candidate_weights, stable_weights
+    )
     ours, theirs = reviews.get(candidate, {}), reviews.get(stable, {})
     return Evidence(
         metrics={
@@ -144,13 +147,14 @@ def evidence_for(
         },
         heldout_candidate=losses[0] if losses else None,
         heldout_stable=losses[1] if losses else None,
+        heldout_unit="pair" if losses and losses == preferred else "token",
         taught=taught_errors(models, members or {}),
     )
 
 
 def taught_errors(models: Iterable[ModelVersion], members: Mapping[str, tuple[str, str]]) -> tuple[TaughtErrors, ...]:
     """Of each role whose weights differ and are picture models that were measured alike."""
-    painters = [model for model in models if model.measure != HELDOUT_LOSS]
+    painters = [model for model in models if model.measure not in (HELDOUT_LOSS, PREFERENCE_LOSS)]
     found = []
     for role, (candidate, stable) in members.items():
         errors = heldout_losses(painters, candidate, stable) if candidate != stable else None

@@ -191,13 +191,15 @@ class TaughtErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens.
+    """The evidence on both sets. Losses are `None` unless both were measured on the same held-out tokens, or pairs.
 
-    `taught`: of each role whose painters differ and were measured alike.
+    `heldout_unit`: of what they are nats, a token or a pair. `taught`: of each role whose painters differ and were
+    measured alike.
     """
 
     heldout_candidate: float | None = None
     heldout_stable: float | None = None
+    heldout_unit: str = "token"
     taught: tuple[TaughtErrors, ...] = ()
     # Metric → (candidate, stable), over reviewed rows and live units.
     metrics: Mapping[str, tuple[Sample, Sample]] = field(default_factory=dict)
@@ -368,7 +370,7 @@ def _heldout_loss(evidence: Evidence, settings: GateSettings) -> Verdict:
         return Verdict(action="advance", reason="held-out loss is not judged")
     if candidate is None or stable is None:
         return Verdict(action="advance", reason="held-out losses cannot be compared")
-    losses = f"held-out loss {candidate:.3f} against {stable:.3f} nats a token"
+    losses = f"held-out loss {candidate:.3f} against {stable:.3f} nats a {evidence.heldout_unit}"
     # `not <=`, so that a NaN loss fails.
     if not candidate <= stable + settings.heldout_margin:
         return Verdict(action="roll_back", reason=f"{losses}, more than {settings.heldout_margin:g} worse")

@@ -55,6 +55,7 @@ def render_page(status: RolloutStatus, pairs: MediaPairs | None = None) -> str:
         weights=weight_chart(status.history, colors, now=status.now),
         metrics=_metric_cards(status, colors),
         heldout=_heldout(status),
+        heldout_unit=status.evidence.heldout_unit if status.evidence else "",
         changes=[(one.path, *_marked(one.before, one.after)) for one in status.changes],
         bad_rows=_by_set(status.bad_rows or ()),
         by_whom=by_whom,

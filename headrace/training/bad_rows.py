@@ -16,16 +16,13 @@ from headrace.training.failure_kinds import BAD_ROW
 def first_bad_row(passed: Pass, num_ids: int) -> tuple[int, str] | None:
     """The first row with an id, or a label with loss, that is none of `num_ids`, and what it has; None: no such."""
     ids_BT, labels_BT = passed.input_ids_BT, passed.labels_BT  # noqa: N806 (shape letters)
-    if ids_BT.min() >= 0 and max(ids_BT.max(), labels_BT.max()) < num_ids and labels_BT.min() >= NO_LOSS:
-        return None
-    for row, (ids, labels) in enumerate(zip(ids_BT, labels_BT, strict=True)):
-        for what, values, wrong in (
-            ("token", ids, (ids < 0) | (ids >= num_ids)),
-            ("label", labels, ((labels < 0) & (labels != NO_LOSS)) | (labels >= num_ids)),
-        ):
-            if wrong.any():
-                place = int(np.flatnonzero(wrong)[0])
-                return row, f"{what} {int(values[place])} at position {place}"
+    for what, values_BT, wrong_BT in (  # noqa: N806
+        ("token", ids_BT, (ids_BT < 0) | (ids_BT >= num_ids)),
+        ("label", labels_BT, ((labels_BT < 0) & (labels_BT != NO_LOSS)) | (labels_BT >= num_ids)),
+    ):
+        if wrong_BT.any():
+            row, place = np.argwhere(wrong_BT)[0].tolist()
+            return row, f"{what} {int(values_BT[row, place])} at position {place}"
     return None
 
 
@@ -37,8 +34,11 @@ def refuse_bad_rows(
     handoffs: HandoffStore,
     inputs: tuple[ExamplesInput, ...],
     split: Literal["train", "heldout"],
+    asset: str = ASSET,
 ) -> None:
-    """Args: numbers: of the rows among all of the split, in the order of `inputs`.
+    """Args:
+        numbers: of the rows among all of the split, in the order of `inputs`.
+        asset: whose partitions these are.
 
     Raises:
         InvalidTrainingRun: names partition, version and row, and what stands there.
@@ -47,23 +47,27 @@ def refuse_bad_rows(
     if found is None:
         return
     row, what = found
+    where = _place(int(numbers[row]), handoffs, inputs, split, asset)
     raise InvalidTrainingRun(
-        f"{_place(int(numbers[row]), handoffs, inputs, split)} has {what}, and the base model knows ids from 0 to "
-        f"{num_ids - 1:,}: it was tokenized for another model. Materialize training_examples with this base model's "
-        "tokenizer.",
+        f"{where} has {what}, and the base model knows ids from 0 to "
+        f"{num_ids - 1:,}: it was tokenized for another model. Materialize {asset} with this base model's tokenizer.",
         kind=BAD_ROW,
     )
 
 
 def _place(
-    number: int, handoffs: HandoffStore, inputs: tuple[ExamplesInput, ...], split: Literal["train", "heldout"]
+    number: int,
+    handoffs: HandoffStore,
+    inputs: tuple[ExamplesInput, ...],
+    split: Literal["train", "heldout"],
+    asset: str,
 ) -> str:
     before = 0
     holding, wanted = inputs_of_split(inputs, split)
     for one in holding:
-        splits = handoffs.open(ASSET, one.partition, one.version).table(["split"]).column("split").to_numpy()
+        splits = handoffs.open(asset, one.partition, one.version).table(["split"]).column("split").to_numpy()
         rows = np.flatnonzero(splits == wanted)
         if number < before + len(rows):
-            return f"{ASSET}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
+            return f"{asset}[{one.partition}] v{one.version}, row {int(rows[number - before])} (from 0),"
         before += len(rows)
-    return f"Row {number} of {ASSET}"
+    return f"Row {number} of {asset}"

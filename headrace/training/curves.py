@@ -25,7 +25,7 @@ def curves_png(rows: Sequence[Row], *, title: str) -> bytes:
     from matplotlib.figure import Figure
 
     panels = (
-        ("loss", "loss (nats a token)"),
+        ("loss", "loss"),
         ("learning_rate", "learning rate"),
         ("gradient_norm", "gradient norm"),
         ("tokens_per_second", "tokens/s"),

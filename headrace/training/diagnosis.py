@@ -44,12 +44,16 @@ _SIGNAL_WORDS = {KILLED: "was killed", TERMINATED: "was terminated", CRASHED: "c
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """`rank` None: no rank is the first. `is_permanent`: a retry would end the same way."""
+    """`rank` None: no rank is the first. `is_permanent`: a retry would end the same way.
+
+    `lines_of`: whose lines they are, if not that rank's.
+    """
 
     kind: FailureKind
     rank: int | None
     sentence: str
     lines: tuple[str, ...] = ()
+    lines_of: int | None = None
     log: str = ""
     is_permanent: bool = False
 
@@ -57,7 +61,8 @@ class Diagnosis:
         """The sentence, and below it the lines."""
         if not self.lines:
             return self.sentence
-        whose = "torchrun" if self.rank is None else f"rank {self.rank}"
+        number = self.rank if self.lines_of is None else self.lines_of
+        whose = "torchrun" if number is None else f"rank {number}"
         return "\n".join([self.sentence, f"Last lines of {whose}:", *(f"    {line[:300]}" for line in self.lines)])
 
     def error(self, training: str, *, recipe: str) -> HeadraceError:
@@ -120,15 +125,10 @@ def _silent(rank: RankReport, report: GangReport) -> Diagnosis:
         sentence = f"{_name(rank)} failed ({kind}){_doing(rank)}: {_ended(line)} {ADVICE[kind]}."
         return Diagnosis(kind=kind, rank=rank.rank, sentence=sentence, lines=rank.lines, log=rank.log)
     code = rank.exit_code
-    if code is None:
-        kind, what = EXCEPTION, "ended"
-    else:
-        kind = kind_of_exit(code)
-        if kind == KILLED and report.oom_kills:
-            kind = OUT_OF_MEMORY
-        what = (
-            "was killed by the kernel for lack of memory" if kind == OUT_OF_MEMORY else _SIGNAL_WORDS.get(kind, "ended")
-        )
+    kind = EXCEPTION if code is None else kind_of_exit(code)
+    if kind == KILLED and report.oom_kills:
+        kind = OUT_OF_MEMORY
+    what = "was killed by the kernel for lack of memory" if kind == OUT_OF_MEMORY else _SIGNAL_WORDS.get(kind, "ended")
     shown = "unknown" if code is None else code
     sentence = f"{_name(rank)} {what} without a word, exit code {shown}{_doing(rank)} ({kind}). {ADVICE[kind]}."
     return Diagnosis(kind=kind, rank=rank.rank, sentence=sentence, lines=rank.lines, log=rank.log)
@@ -177,13 +177,14 @@ def _stuck(report: GangReport, stuck: Stuck) -> Diagnosis:
     place = f" in {frame_of(rank.stack)}" if rank and rank.stack else ""
     what = f"{_name(rank)} hangs{place}, the others wait for it" if rank else "its ranks wait for each other"
     sentence = f"the gang {stuck.what}: {what} ({HANG}); {where}.{lock} {ADVICE[HANG]}."
-    told = rank or next(iter(report.ranks), None)
-    lines = (told.stack or told.lines) if told else ()
+    # One that never started has nothing to say.
+    told = next((one for one in (rank, *report.ranks) if one and (one.stack or one.lines)), None)
     return Diagnosis(
         kind=HANG,
         rank=rank.rank if rank else None,
         sentence=sentence,
-        lines=lines or report.launcher_lines,
+        lines=(told.stack or told.lines) if told else report.launcher_lines,
+        lines_of=told.rank if told else None,
         log=told.log if told else "",
     )
 

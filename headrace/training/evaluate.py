@@ -4,7 +4,8 @@ The loss is the training loop's own function on the held-out split: the same mas
 model. On a CPU the sequences are dealt to one process a core, each with one thread, all on one copy of the model. That
 is twice as fast as threads inside a multiplication, and the result does not depend on the number of cores.
 
-Picture models are measured by `headrace.training.picture_evaluation`.
+Picture models are measured by `headrace.training.picture_evaluation`, preferences by
+`headrace.training.preference_evaluation`.
 
 Lines that begin with "held-out " go to the run's log.
 """
@@ -29,12 +30,15 @@ from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
 from headrace.training.guard import die_with, die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
-from headrace.training.recipe import FLOW_MATCHING
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE
 
 # Sequences in a pass. One on a CPU: a pass computes logits at every position where any of its sequences has a loss.
-_SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
-_SAMPLES = 4
+SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
+NUM_SAMPLES = 4
 _SAMPLE_TOKENS = 32
+# Fewer tokens before the first learnt one ask nothing; then so many of the text's own are given.
+_PROMPT_TOKENS_MIN = 4
+_BEGINNING_TOKENS = 24
 
 Mapper = Callable[[str, Sequence[Any]], list[Any]]
 
@@ -55,17 +59,17 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
     for digest in config.weights:
         started = time.monotonic()
         measure = Measure(open_directory(store, digest), examples, config.device, computes_bf16=cpu_computes_bf16())
-        size = _SEQUENCES_A_PASS[config.device]
-        with _spread(measure, config.device) as mapped:
+        size = SEQUENCES_A_PASS[config.device]
+        with spread(measure, config.device) as mapped:
             losses = mapped("loss", [chosen[start : start + size] for start in range(0, len(chosen), size)])
-            answers = mapped("answer", chosen[:_SAMPLES].tolist())
+            answers = mapped("answer", chosen[:NUM_SAMPLES].tolist())
         num_tokens = examples.num_loss_tokens(chosen)
         evaluation = Evaluation(
             weights_digest=digest,
             heldout_digest=config.heldout_digest,
             heldout_loss=math.fsum(losses) / num_tokens,
             heldout_tokens=num_tokens,
-            samples=tuple(measure.samples(chosen[:_SAMPLES], answers)),
+            samples=tuple(measure.samples(chosen[:NUM_SAMPLES], answers)),
             seconds=time.monotonic() - started,
             feeding=measure.feeding,
         )
@@ -81,6 +85,38 @@ class Measure:
     """One model on the held-out sequences."""
 
     def __init__(self, weights: Path, examples: PackedExamples, device: str, *, computes_bf16: bool = True) -> None:
+        self._loaded = Loaded(weights, device, computes_bf16=computes_bf16)
+        self.dtype = self._loaded.dtype
+        self._examples = examples
+        self._device = device
+        self.feeding: Feeding = choose_feeding(self._loaded.model, examples, device)
+
+    def loss(self, numbers: np.ndarray) -> float:
+        """Nats, summed over these sequences' completion tokens."""
+        import torch
+
+        with torch.inference_mode():
+            loss, _ = summed_loss(self._loaded.model, self._examples.take(numbers), self._device, self.feeding)
+        return loss.item()
+
+    def answer(self, number: int) -> str:
+        """The greedy answer to a sequence's first prompt."""
+        return self._loaded.answer(self._prompt(number))
+
+    def samples(self, numbers: np.ndarray, answers: Sequence[str]) -> list[str]:
+        return self._loaded.samples([self._prompt(number) for number in numbers], answers)
+
+    def _prompt(self, number: int) -> np.ndarray:
+        passed = self._examples.take([number])
+        first_learnt = int((passed.labels_BT[0] != NO_LOSS).argmax())
+        # Nothing is asked before a plain text: it is to be gone on with.
+        return passed.input_ids_BT[0, : first_learnt if first_learnt >= _PROMPT_TOKENS_MIN else _BEGINNING_TOKENS]
+
+
+class Loaded:
+    """A model with its tokenizer, as it is measured."""
+
+    def __init__(self, weights: Path, device: str, *, computes_bf16: bool) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -90,26 +126,15 @@ class Measure:
         if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
             model = model.float()
         self.dtype = str(model.dtype).removeprefix("torch.")
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
-        self._examples = examples
         self._device = device
-        self.feeding: Feeding = choose_feeding(self._model, examples, device)
 
-    def loss(self, numbers: np.ndarray) -> float:
-        """Nats, summed over these sequences' completion tokens."""
+    def answer(self, prompt: np.ndarray) -> str:
+        """Greedy."""
         import torch
 
-        with torch.inference_mode():
-            loss, _ = summed_loss(self._model, self._examples.take(numbers), self._device, self.feeding)
-        return loss.item()
-
-    def answer(self, number: int) -> str:
-        """The greedy answer to a sequence's first prompt."""
-        import torch
-
-        prompt = self._prompt(number)
-        output = self._model.generate(
+        output = self.model.generate(
             torch.from_numpy(prompt).unsqueeze(0).to(self._device),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=self._device),
             max_new_tokens=_SAMPLE_TOKENS,
@@ -118,13 +143,9 @@ class Measure:
         )
         return self._tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
 
-    def samples(self, numbers: np.ndarray, answers: Sequence[str]) -> list[str]:
-        prompts = [self._tokenizer.decode(self._prompt(number), skip_special_tokens=True) for number in numbers]
-        return [f"{p}{SAMPLE_ARROW}{a}" for p, a in zip(distinctive_lines(prompts), answers, strict=True)]
-
-    def _prompt(self, number: int) -> np.ndarray:
-        passed = self._examples.take([number])
-        return passed.input_ids_BT[0, : int((passed.labels_BT[0] != NO_LOSS).argmax())]
+    def samples(self, prompts: Sequence[np.ndarray], answers: Sequence[str]) -> list[str]:
+        texts = [self._tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts]
+        return [f"{p}{SAMPLE_ARROW}{a}" for p, a in zip(distinctive_lines(texts), answers, strict=True)]
 
 
 def distinctive_lines(texts: list[str]) -> list[str]:
@@ -135,7 +156,7 @@ def distinctive_lines(texts: list[str]) -> list[str]:
 
 
 @contextmanager
-def _spread(measure: Measure, device: str) -> Iterator[Mapper]:
+def spread(measure: object, device: str) -> Iterator[Mapper]:
     """On a CPU uses forked processes, which share the model's pages; a GPU computes alone.
 
     Yields:
@@ -157,7 +178,7 @@ def _spread(measure: Measure, device: str) -> Iterator[Mapper]:
         yield lambda method, items: list(pool.map(partial(_call_forked, method), items))
 
 
-_forked: Measure | None = None
+_forked: object | None = None
 
 
 def _call_forked(method: str, item: Any) -> Any:
@@ -172,6 +193,10 @@ def main() -> int:
         from headrace.training.picture_evaluation import evaluate_pictures
 
         evaluate_pictures(config)
+    elif config.objective == PREFERENCE:
+        from headrace.training.preference_evaluation import evaluate_preferences
+
+        evaluate_preferences(config)
     else:
         evaluate_all(config)
     return 0

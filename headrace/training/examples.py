@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.training.recipe import TEXTS
 
-ASSET = "training_examples"
-# What recipes of picture models read instead (`headrace.training.picture_examples`).
-PICTURES = "picture_examples"
+ASSET = TEXTS
 # The label of a position without loss: transformers' and torch's convention.
 NO_LOSS = -100
+# What stands before a plain text's first learnt token: its beginning, and of a later piece the token before it.
+_UNLEARNT_MAX = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,14 @@ class PackedExamples:
             for number in numbers
         )
 
+    def is_plain(self) -> bool:
+        """Whether the first row's first example is a plain text: learnt to its end, with no prompt before it."""
+        first = self.take([0])
+        length = int((np.append(first.position_ids_BT[0, 1:], 0) == 0).argmax()) + 1
+        is_learnt_T = first.labels_BT[0, :length] != NO_LOSS  # noqa: N806 (shape letters)
+        begins = int(is_learnt_T.argmax())
+        return begins <= _UNLEARNT_MAX and bool(is_learnt_T[begins:].all())
+
     def two_of_a_row(self, tokens_max: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The first row's first two examples with loss, cut to `tokens_max` tokens; None: no row has two."""
         for number, row in zip(self._chunk_of, self._row_of, strict=True):
@@ -145,6 +154,15 @@ def open_examples(
     return examples
 
 
+def check_is_packed(schema: pa.Schema, item: ExamplesInput) -> None:
+    """Raises: InvalidTrainingRun: the version holds preference pairs."""
+    if "input_ids" not in schema.names:
+        raise InvalidTrainingRun(
+            f"{ASSET}[{item.partition}] v{item.version} holds preference pairs, wanted packed examples. Set objective: "
+            "preference in the recipe, or example to completion, conversation or plain in the corpus file."
+        )
+
+
 def num_train_rows(handoffs: HandoffStore, asset: str, inputs: Sequence[ExamplesInput]) -> int:
     """How many rows of `asset` an epoch has, of whatever form they are."""
     holding, _ = inputs_of_split(inputs, "train")
@@ -154,11 +172,7 @@ def num_train_rows(handoffs: HandoffStore, asset: str, inputs: Sequence[Examples
 
 def _opened(handoffs: HandoffStore, item: ExamplesInput) -> Handoff:
     handoff = handoffs.open(ASSET, item.partition, item.version)
-    if "input_ids" not in handoff.schema.names:
-        raise InvalidTrainingRun(
-            f"training_examples[{item.partition}] v{item.version} holds preference pairs, wanted packed examples: no "
-            "recipe trains on pairs yet. Set example to completion, conversation or plain in the corpus file."
-        )
+    check_is_packed(handoff.schema, item)
     return handoff
 
 

@@ -159,7 +159,7 @@ def kind_of_exit(code: int) -> FailureKind:
     """By a process's exit code: negative, a signal's number."""
     if code >= 0:
         return EXCEPTION
-    return _SIGNALS.get(-code, CRASHED)
+    return next((kind for number, kind in _SIGNALS.items() if number == -code), CRASHED)
 
 
 def last_error(lines: Iterable[str]) -> tuple[str, FailureKind] | None:

@@ -57,7 +57,7 @@ def summed_loss(model: Any, passed: Pass, device: Any, feeding: Feeding = PACKED
         last_B1 = np.full((len(targets_BT), 1), NO_LOSS, dtype=targets_BT.dtype)  # noqa: N806
         targets_BT = np.concatenate([targets_BT, last_B1], axis=1).reshape(1, -1)[:, :-1]  # noqa: N806
     kept_K = np.flatnonzero((targets_BT != NO_LOSS).any(axis=0))  # noqa: N806
-    logits_BKV = _logits(model, passed, device, feeding, kept_K)  # noqa: N806
+    logits_BKV = logits_at(model, passed, device, feeding, kept_K)  # noqa: N806
     targets_BK = torch.from_numpy(targets_BT[:, kept_K]).to(device)  # noqa: N806
     loss = cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=NO_LOSS, reduction="sum")
     return loss, int((targets_BT != NO_LOSS).sum())
@@ -168,7 +168,7 @@ class _Trial:
                 logits_1TV = self._model(input_ids=torch.from_numpy(ids_1T).to(self._device)).logits  # noqa: N806
             else:
                 passed = Pass(ids_1T, ids_1T, positions_1T)
-                logits_1TV = _logits(  # noqa: N806
+                logits_1TV = logits_at(  # noqa: N806
                     self._model, passed, self._device, feeding, np.arange(ids_1T.shape[1])
                 )
         return logits_1TV[0, begin : begin + len(self._second)].float()
@@ -178,7 +178,7 @@ class _Trial:
         return float((one - other).abs().mean() / self._alone.std().clamp(min=1e-30))
 
 
-def _logits(model: Any, passed: Pass, device: Any, feeding: Feeding, kept_K: np.ndarray) -> Any:  # noqa: N803
+def logits_at(model: Any, passed: Pass, device: Any, feeding: Feeding, kept_K: np.ndarray) -> Any:  # noqa: N803
     import torch
 
     ids_BT, positions_BT = passed.input_ids_BT, passed.position_ids_BT  # noqa: N806

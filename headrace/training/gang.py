@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 
 from headrace.training.diagnosis import Stuck, diagnose
+from headrace.training.gang_report import GangReport
 from headrace.training.gang_runner import GangRunner, Rows
-from headrace.training.progress import duration
+from headrace.training.progress import MEASURING, duration
 from headrace.training.run_config import RunConfig
 from headrace.training.stalled import StalledRanks
 
@@ -49,7 +50,7 @@ def run_gang(
                     stuck = Stuck(what=found.what, stalled=found.rank)
                     raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
                 say(f"the gang {found.what}")
-            if stuck := limits.passed(progressed=bool(rows)):
+            if stuck := limits.passed(runner, progressed=bool(rows)):
                 raise diagnose(runner.report(is_stuck=True), stuck).error(what, recipe=config.recipe.key)
         if rows := runner.progress():
             on_rows(rows)
@@ -68,7 +69,7 @@ class _Limits:
         self._since = time.monotonic()
         self._started = False
 
-    def passed(self, *, progressed: bool) -> Stuck | None:
+    def passed(self, runner: GangRunner, *, progressed: bool) -> Stuck | None:
         now = time.monotonic()
         if progressed:
             self._since, self._started = now, True
@@ -77,6 +78,14 @@ class _Limits:
         limit = recipe.step_timeout_seconds if self._started else recipe.start_timeout_seconds
         if now - self._since < limit:
             return None
+        if not self._started and time.time() - _measured_at(runner.report()) < limit:
+            return None
         field = "step_timeout_seconds" if self._started else "start_timeout_seconds"
         what = "made no progress" if self._started else "took no step"
         return Stuck(what=f"{what} for {duration(limit)} ({field} of recipe {recipe.key})")
+
+
+def _measured_at(report: GangReport) -> float:
+    """When a rank last told that it measures the reference, which is work; 0: none does."""
+    phases = [one.phase for one in report.ranks if one.phase]
+    return max((phase.at for phase in phases if phase.phase == MEASURING), default=0.0)

@@ -150,11 +150,11 @@ class LocalRunner:
     def _stacks(self, phases: Mapping[int, RankPhase]) -> dict[int, tuple[str, ...]]:
         """Where each rank is: it writes that into its log when it is sent SIGUSR1, even inside a collective."""
         before: dict[int, int] = {}
+        # A rank that is gone may have left its pid to somebody else, whom the signal would end.
+        ours = {process.pid for process in _marked(self._plan.environment[MARKER])}
         for rank, phase in phases.items():
             log = self._log(rank)
-            # Before it has imported anything, the signal would end it; and so it would whoever is no rank.
-            is_rank = phase.phase != "starting" and phase.pid != os.getpid()
-            if log is None or not is_rank or not psutil.pid_exists(phase.pid):
+            if log is None or phase.pid not in ours:
                 continue
             before[rank] = log.stat().st_size
             with suppress(ProcessLookupError):

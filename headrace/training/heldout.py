@@ -19,12 +19,13 @@ from headrace.store.small_objects import Kind, Record, create_object, read_objec
 from headrace.training.examples import ExamplesInput, PackedExamples, inputs_of_split
 from headrace.training.guard import Worker
 from headrace.training.order import shuffled
-from headrace.training.recipe import SFT, ObjectiveName
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, SFT, ObjectiveName, Recipe
 
 # Part of every held-out digest: raise it when the choice of sequences or the way of measuring changes.
 _MEASURE = "1"
-# The same for picture models.
+# The same for picture models, and for preferences.
 _PICTURE_MEASURE = "1"
+_PAIR_MEASURE = "1"
 # Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 
@@ -35,7 +36,7 @@ class Evaluation:
 
     `feeding`: how packed rows reached the model (`headrace.training.feeding`).
     `measure`: what `heldout_loss` is; of picture models the error on taught captions (`picture_measures`), over
-    `heldout_tokens` denoisings, and `figures` are what else was measured, by name.
+    `heldout_tokens` denoisings, of preferences nats a pair; and `figures` are what else was measured, by name.
     """
 
     weights_digest: str
@@ -55,6 +56,29 @@ EVALUATION = Kind(
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairMeasure:
+    """How preferences are measured: the pairs' asset, and the weights that others are compared with."""
+
+    asset: str
+    reference: str
+    beta: float
+    label_smoothing: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, base_weights_digest: str) -> "PairMeasure | None":
+        """None: the recipe learns no preferences."""
+        if recipe.objective != PREFERENCE:
+            return None
+        preference = recipe.preferences
+        return cls(
+            asset=recipe.examples_asset,
+            reference=base_weights_digest,
+            beta=preference.beta,
+            label_smoothing=preference.label_smoothing,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """The evaluating process's task; it measures `weights` in order and publishes each result when it is done."""
 
@@ -65,10 +89,11 @@ class EvaluationConfig:
     device: str
     worker: Worker
     objective: ObjectiveName = SFT
+    pairs: PairMeasure | None = None
 
     @property
     def heldout_digest(self) -> str:
-        return evaluation_digest(self.inputs, self.heldout_tokens_min, self.objective)
+        return evaluation_digest(self.inputs, self.heldout_tokens_min, self.objective, self.pairs)
 
     def to_json(self) -> str:
         return canonical_json(asdict(self)).decode()
@@ -87,12 +112,20 @@ def heldout_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int) -> 
     return digest_text("heldout", _MEASURE, str(heldout_tokens_min), canonical_json(contents).decode())
 
 
-def evaluation_digest(inputs: Sequence[ExamplesInput], heldout_tokens_min: int, objective: ObjectiveName) -> str:
+def evaluation_digest(
+    inputs: Sequence[ExamplesInput],
+    heldout_tokens_min: int,
+    objective: ObjectiveName,
+    pairs: PairMeasure | None = None,
+) -> str:
     """What the measurements of an objective's models have in common: only then they may be compared."""
-    if objective == SFT:
-        return heldout_digest(inputs, heldout_tokens_min)
-    contents = sorted((item.partition, item.content_digest) for item in inputs)
-    return digest_text("taught_pictures", _PICTURE_MEASURE, canonical_json(contents).decode())
+    if objective == FLOW_MATCHING:
+        contents = sorted((item.partition, item.content_digest) for item in inputs)
+        return digest_text("taught_pictures", _PICTURE_MEASURE, canonical_json(contents).decode())
+    of_texts = heldout_digest(inputs, heldout_tokens_min)
+    if pairs is None:
+        return of_texts
+    return digest_text("preference", _PAIR_MEASURE, canonical_json(asdict(pairs)).decode(), of_texts)
 
 
 def choose_sequences(examples: PackedExamples, heldout_tokens_min: int) -> np.ndarray:
@@ -133,6 +166,7 @@ def evaluate(
     *,
     heldout_tokens_min: int,
     objective: ObjectiveName = SFT,
+    pairs: PairMeasure | None = None,
     device: str,
     environment: Mapping[str, str],
     say: Callable[[str], None] = print,
@@ -142,7 +176,7 @@ def evaluate(
     Raises:
         TrainingFailed: the process ended without them; with its last lines.
     """
-    heldout = evaluation_digest(inputs, heldout_tokens_min, objective)
+    heldout = evaluation_digest(inputs, heldout_tokens_min, objective, pairs)
     missing = tuple(digest for digest in dict.fromkeys(weights.values()) if not find_evaluation(store, digest, heldout))
     if missing:
         config = EvaluationConfig(
@@ -153,6 +187,7 @@ def evaluate(
             device=device,
             worker=Worker.this_process(),
             objective=objective,
+            pairs=pairs,
         )
         _run(config, environment, say)
     found = {name: find_evaluation(store, digest, heldout) for name, digest in weights.items()}

@@ -1,9 +1,10 @@
 """Estimates the memory of one rank at its highest moment, by part, from numbers alone: no torch, no weights.
 
-A training has few moments that can be the highest: a pass at its start of backward (all that forward kept), the same
-pass at its end (all gradients), and the optimizer's step. Each is a sum of parts, and the largest sum counts. Model
-state follows from what DeepSpeed keeps at a stage and precision, as `headrace.training.engine` configures it; what
-forward keeps follows from the model's widths. `python -m benchmarks.training --only estimate_error` compares with
+A training has few moments that can be the highest: backward begins (all that forward kept, and the first buffers of
+gradients), backward is done (all gradients), and the optimizer steps. Each is a sum of parts, and the largest counts.
+Model state follows from what DeepSpeed keeps at a stage and precision, as `headrace.training.engine` configures it;
+what forward keeps follows from the model's widths.
+`python -m benchmarks.training --only estimate_error` compares with
 measured trainings.
 
 Does not know: kernels that a GPU's vendor ships (workspaces), other libraries' caches, and models without widths, of
@@ -22,8 +23,8 @@ from headrace.training.zero import ModelShape
 MIB = 1024 * 1024
 
 Part = Literal["weights", "gradients", "optimizer", "activations", "logits", "communication", "process"]
-Moment = Literal["forward is done", "backward is done", "the optimizer steps"]
-FORWARD: Moment = "forward is done"
+Moment = Literal["backward begins", "backward is done", "the optimizer steps"]
+FORWARD: Moment = "backward begins"
 BACKWARD: Moment = "backward is done"
 STEP: Moment = "the optimizer steps"
 
@@ -34,9 +35,9 @@ _STAGE_0_BUCKET_ELEMENTS = 500_000_000
 # Parameters that stage 3 keeps gathered from forward to backward: DeepSpeed's stage3_max_live_parameters.
 _LIVE_PARAMETERS = 1_000_000_000
 # Measured: what libraries allocate at their first use, beyond what they hold once imported.
-_PROCESS_MIB = {"cpu": 60, "cuda": 0}
+_PROCESS_MIB = {"cpu": 220, "cuda": 0}
 # A process with its libraries imported, and on a GPU the context that CUDA itself holds in its memory.
-IMPORTED_MIB = {"cpu": 480, "cuda": 600}
+IMPORTED_MIB = {"cpu": 400, "cuda": 600}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Load:
         keeps_best: rank 0 holds the trained weights once more, in the machine's memory.
         state_bytes: of the optimizer, beyond its fp32 copy of the weights; 8: Adam's two moments.
         adapted_inputs: widths of what adapters read, summed over a layer; 0: no adapters. Then the trained parameters
-            are the adapters' alone, and `base_is_trained` is false.
+            are the adapters' alone, and `base_is_trained` is false. `adapters_drop`: they have dropout.
     """
 
     world_size: int
@@ -71,6 +72,7 @@ class Load:
     keeps_best: bool = False
     base_is_trained: bool = True
     adapted_inputs: int = 0
+    adapters_drop: bool = False
 
     @property
     def element_bytes(self) -> int:
@@ -197,19 +199,24 @@ def _sent(
 ) -> tuple[dict[Moment, float], dict[Moment, float]]:
     """Gradients and buckets, at each moment. `own`: the elements that this rank steps."""
     width, trained = load.element_bytes, shape.num_params_trained
+    gradients: dict[Moment, float]
     if load.zero_stage == 0:
         whole = width * trained
         sent = width * min(trained, _STAGE_0_BUCKET_ELEMENTS)
         # Half precision steps on a copy in fp32.
         copied = 0 if load.precision == "fp32" else 4 * trained
-        gradients = {FORWARD: whole if load.is_accumulated else 0, BACKWARD: whole, STEP: whole + copied}
+        gradients = {
+            FORWARD: whole if load.is_accumulated else 0,
+            BACKWARD: whole,
+            STEP: whole + copied,
+        }
         return gradients, {FORWARD: 0, BACKWARD: sent, STEP: 0}
     bucket = width * min(trained, max(BUCKET_ELEMENTS, widths.largest if widths else 0))
-    kept = width * (trained if load.zero_stage == 1 else own)
-    before = kept if load.is_accumulated else 0
-    gradients = {FORWARD: before, BACKWARD: kept, STEP: width * own + 4 * own}
-    # A bucket is filled, and reduced into another one.
-    return gradients, {FORWARD: bucket if load.is_accumulated else 0, BACKWARD: 2 * bucket, STEP: 0}
+    # Its own share is there from the first gradient on. Stage 1 reduces at a step's end, and until then keeps all.
+    kept = width * own + (width * trained if load.zero_stage == 1 and load.is_accumulated else 0)
+    gradients = {FORWARD: kept, BACKWARD: kept, STEP: width * own + 4 * own}
+    # A bucket is filled, and copied to be sent; stage 3's stays.
+    return gradients, {FORWARD: 2 * bucket, BACKWARD: 2 * bucket, STEP: bucket if load.zero_stage == 3 else 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +230,7 @@ class _Kept:
 def _activations(widths: ModelWidths | None, load: Load) -> _Kept:
     if widths is None:
         return _Kept()
-    layer = _layer_bytes(widths, load)
+    layer = layer_bytes(widths, load)
     layers = widths.layers_trained
     num_kept = layers * (load.element_bytes * widths.hidden if load.is_checkpointed else layer)
     working = _working_bytes(widths, load) + (layer if load.is_checkpointed else 0)
@@ -235,30 +242,42 @@ def _activations(widths: ModelWidths | None, load: Load) -> _Kept:
     )
 
 
-def _layer_bytes(widths: ModelWidths, load: Load) -> float:
+def layer_bytes(widths: ModelWidths, load: Load) -> float:
     """Bytes a token that one layer keeps for backward."""
     width, trained = load.element_bytes, load.base_is_trained
     norms = 2 * _norm_bytes(widths, load) * widths.hidden
+    if widths.has_gated_residuals:
+        norms += 2 * load.element_bytes * widths.hidden
     if widths.has_head_norms:
         norms += _norm_bytes(widths, load) * (widths.query + widths.key_value)
     # Query, key, value and output; keys and values are repeated for every query head, since packed rows have a mask.
     attention = width * 4 * widths.query + 4 * widths.heads
     if widths.drops_attention or load.has_attention_table:
-        attention += (2 * width + 1) * widths.heads * load.row_tokens
+        # Computed in the open, in fp32: of half precision with copies of what it reads.
+        entry = 2 * width + 1 if width == 4 else 12
+        attention += (0 if width == 4 else 6 * widths.query) + entry * widths.heads * load.row_tokens
     # The activation's input and output, the gate's factor, and what the last layer reads.
-    kept = 2 + (1 if widths.is_gated else 0) + (5 if widths.is_composed else 0)
+    kept = 2 + (1 if widths.is_gated else 0) + (3 if widths.is_composed else 0)
     kept += 1 if trained and widths.is_gated else 0
     kept -= 0 if trained or widths.is_gated else 1
-    adapted = load.adapted_inputs * 4 if load.precision != "fp32" else 0
-    return norms + attention + width * kept * widths.inner + adapted
+    return norms + attention + width * kept * widths.inner + _adapter_bytes(load)
+
+
+def _adapter_bytes(load: Load) -> float:
+    """Bytes a token that a layer's adapters keep: copies of what they read, in fp32, and what dropout drew."""
+    copies = 4 if load.adapters_drop or load.precision != "fp32" else 0
+    drawn = (4 if load.device == "cpu" else 1) if load.adapters_drop else 0
+    return load.adapted_inputs * (copies + drawn)
 
 
 def _norm_bytes(widths: ModelWidths, load: Load) -> float:
     """Bytes a number that one norm keeps: of RMSNorm its input in fp32, the scaled input and the output."""
     width = load.element_bytes
+    # A frozen norm's output is kept only by adapters that read it as it is.
+    learnt = 2 if load.base_is_trained else 1 if load.adapted_inputs and not load.adapters_drop else 0
     if widths.has_rms_norm:
-        return 4 + (2 * width if load.base_is_trained or load.adapted_inputs else 0)
-    return width + (width if load.base_is_trained or load.adapted_inputs else 0)
+        return 4 + learnt * width
+    return width + min(learnt, 1) * width
 
 
 def _working_bytes(widths: ModelWidths, load: Load) -> float:
@@ -281,8 +300,9 @@ def _logits(widths: ModelWidths | None, load: Load) -> _Logits:
         return _Logits()
     each = 12 if load.precision == "fp32" else 14
     # A tied embedding gets its gradient twice: from the logits, and at the very end from the tokens.
-    of_weights = load.element_bytes * widths.vocabulary * widths.hidden if load.base_is_trained else 0
+    of_weights = load.element_bytes * widths.vocabulary * widths.hidden
+    is_learnt = load.base_is_trained and widths.learns_embedding
     return _Logits(
         peak=each * load.loss_tokens * widths.vocabulary,
-        left=of_weights if widths.is_tied else 0,
+        left=of_weights if widths.is_tied and is_learnt else 0,
     )

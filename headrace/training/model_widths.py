@@ -41,8 +41,9 @@ class ModelWidths:
         has_head_norms: queries and keys are normed.
         is_composed: the activation keeps what is between its simple operations.
         drops_attention: attention has dropout, and then keeps its whole table.
+        has_gated_residuals: what a layer adds is multiplied by a gate of its own.
         layers_trained: layers through which gradients run.
-        largest: elements of the largest tensor.
+        largest: elements of the largest trained tensor.
     """
 
     hidden: int
@@ -54,11 +55,13 @@ class ModelWidths:
     vocabulary: int
     layers_trained: int
     largest: int = 0
+    learns_embedding: bool = True
     is_gated: bool = True
     has_rms_norm: bool = True
     has_head_norms: bool = False
     is_composed: bool = False
     drops_attention: bool = False
+    has_gated_residuals: bool = False
     is_tied: bool = True
 
 
@@ -88,6 +91,7 @@ def widths_of(
     vocabulary = _number(config, "vocabulary")
     if not hidden or not layers or not heads or not vocabulary:
         return None
+    trained = [name for name in names if not name.startswith(freeze or ("\0",))]
     head = _number(config, "head_width") or hidden // heads
     experts = config.get("num_experts_per_tok") or 1
     expert_width = config.get("moe_intermediate_size") if experts > 1 else None
@@ -107,8 +111,9 @@ def widths_of(
         is_composed=activation in _COMPOSED_ACTIVATIONS,
         drops_attention=any(bool(config.get(key)) for key in ("attention_dropout", "attn_pdrop")),
         is_tied=not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in names),
-        layers_trained=_layers_trained([name for name in names if not name.startswith(freeze or ("\0",))], layers),
-        largest=max(tensors.values(), default=0),
+        layers_trained=_layers_trained(trained, layers),
+        largest=max((tensors[name] for name in trained), default=0),
+        learns_embedding=any(_EMBEDDING.search(name) for name in trained),
     )
 
 

@@ -1,7 +1,8 @@
 """What a training asks of its objective: what a batch is, what the loss is, what is kept and what is exported.
 
 The loop, the checkpoints, the gang and the result are the same for all; an objective knows nothing of steps, ranks'
-shares or storage. `headrace.training.sft` continues texts, `headrace.training.flow_matching` paints pictures.
+shares or storage. `headrace.training.sft` continues texts, `headrace.training.preference` prefers one answer to
+another, `headrace.training.flow_matching` paints pictures.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from headrace.store.objects import ObjectStore
 from headrace.training.engine import Gang
-from headrace.training.recipe import FLOW_MATCHING
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE
 from headrace.training.run_config import RunConfig
 
 
@@ -85,6 +86,10 @@ def open_objective(config: RunConfig, store: ObjectStore) -> Objective:
         from headrace.training.flow_matching import FlowMatchingObjective
 
         return FlowMatchingObjective(config, store)
+    if config.recipe.objective == PREFERENCE:
+        from headrace.training.preference import PreferenceObjective
+
+        return PreferenceObjective(config, store)
     from headrace.training.sft import SftObjective
 
     return SftObjective(config, store)

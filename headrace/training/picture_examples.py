@@ -14,7 +14,8 @@ from headrace.errors import InvalidTrainingRun
 from headrace.handoff.picture_examples import CAPTION_ENCODER, picture_sizes
 from headrace.handoff.tensors import tensors
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.training.examples import PICTURES, ExamplesInput
+from headrace.training.examples import ExamplesInput
+from headrace.training.recipe import PICTURES
 
 _COLUMNS = ("pixels", "caption_states", "caption_mask")
 

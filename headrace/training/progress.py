@@ -20,8 +20,17 @@ from headrace.training.failure_kinds import EXCEPTION, FailureKind
 from headrace.training.run_config import RunConfig
 
 Phase = Literal[
-    "starting", "importing libraries", "joining the group", "building the engine", "training", "sealing", "finished"
+    "starting",
+    "importing libraries",
+    "joining the group",
+    "building the engine",
+    "measuring the reference",
+    "training",
+    "sealing",
+    "finished",
 ]
+# Reported again with each pass, so that a long one is not taken for a hang.
+MEASURING: Phase = "measuring the reference"
 
 # A log line for each of a hundred thousand steps would flood the run's log.
 _LOG_SECONDS = 5.0
@@ -66,7 +75,7 @@ def read_phases(work: Path) -> dict[int, RankPhase]:
 def read_failures(work: Path) -> list[RankFailure]:
     """All failures, first the one that most likely caused the others."""
     bodies = _read_all(work, "failure-*.json")
-    failures = [RankFailure(**body | {"lines": tuple(body.get("lines", ()))}) for body in bodies]
+    failures = [RankFailure(**{**body, "lines": tuple(body.get("lines", ()))}) for body in bodies]
     return sorted(failures, key=lambda failure: (failure.secondary, failure.at))
 
 

@@ -16,6 +16,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.training.flow_matching_settings import FlowMatching
+from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_checks import check_settings
 from headrace.training.recipe_parts import (
     PLAIN_ADAMW,
@@ -35,10 +36,15 @@ from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import Before, from_file
 
 Precision = Literal["bf16", "fp32", "fp16"]
-# What is learnt: `sft`: to continue texts, `flow_matching`: to paint pictures.
-ObjectiveName = Literal["sft", "flow_matching"]
+# What is learnt: `sft`: to answer, `pretrain`: to continue plain texts, `preference`: which of two answers is better,
+# `flow_matching`: to paint pictures.
+ObjectiveName = Literal["sft", "pretrain", "preference", "flow_matching"]
 SFT: ObjectiveName = "sft"
+PRETRAIN: ObjectiveName = "pretrain"
+PREFERENCE: ObjectiveName = "preference"
 FLOW_MATCHING: ObjectiveName = "flow_matching"
+# The assets that recipes read.
+TEXTS, PICTURES, ROW_PAIRS = "training_examples", "picture_examples", "preference_pairs"
 
 # Raised when the training code changes what a recipe trains: older results are then not reused.
 CODE_VERSION = "1"
@@ -51,6 +57,7 @@ _NOT_TRAINED = {
     "name",
     "model",
     "base_model",  # the digest of its weights counts instead
+    "base_recipe",
     "checkpoint_every",
     "checkpoints_kept",
     "heldout_tokens_min",
@@ -62,7 +69,7 @@ _NOT_TRAINED = {
 # Added after recipes had training ids: not spelt in a body where they say nothing new.
 _ADDED = (
     *("epochs", "optimizer", "schedule_shape", "neftune_noise_alpha", "attention", "gradient_checkpointing"),
-    *("offload", "zero_plus_plus", "heldout_shards", "evaluate_every", "keep", "early_stop", "guards"),
+    *("offload", "zero_plus_plus", "heldout_shards", "evaluate_every", "keep", "early_stop", "guards", "base_recipe"),
 )
 
 
@@ -80,7 +87,7 @@ class Recipe:
     model: str
     """The name under which the result is registered."""
     batch: Annotated[int, Ge(1)]
-    """Packed sequences, or pictures, in one optimizer step, over all ranks."""
+    """Packed sequences, pairs or pictures in one optimizer step, over all ranks."""
     learning_rate: Annotated[float, Gt(0), Le(1), Because("Adam moves every weight by about so much a step")]
     """The highest learning rate, after the warm-up."""
     steps: Annotated[int, Ge(0)] = 0
@@ -91,14 +98,19 @@ class Recipe:
     """Directory (absolute, or relative to HEADRACE_HOME) or hub name; null: the project's base model. With
     `flow_matching`, which starts from random weights, the model that reads captions: the images file's
     `caption_encoder`."""
+    base_recipe: str | None = None
+    """A recipe, MODEL.NAME, to start from the weights that it trained last; in place of `base_model`."""
     objective: ObjectiveName = SFT
-    """`sft`: a language model learns the examples' completions; `flow_matching`: a picture model learns captioned
-    pictures."""
+    """`sft`: a language model learns the examples' completions, or the assistant's turns; `pretrain`: every token of
+    plain texts; `preference`: of two answers to one prompt the better one; `flow_matching`: a picture model learns
+    captioned pictures."""
+    preference: Preference | None = None
+    """How far pairs move the model, and which pairs; of `preference` alone. null: all its defaults."""
     flow_matching: FlowMatching | None = None
     """The picture model and how it learns; of `flow_matching` alone. null: all its defaults."""
     micro_batch: Annotated[int, Ge(1)] = 1
-    """Packed sequences, or pictures, that one rank holds at once; batch = ranks × micro_batch × gradient accumulation.
-    """
+    """Packed sequences, pairs or pictures that one rank holds at once; batch = ranks × micro_batch × gradient
+    accumulation."""
     optimizer: Annotated[Optimizer, Before(_named, accepts=OptimizerName)] = PLAIN_ADAMW
     """One of torch's, by its name alone or with its options; null options are torch's defaults."""
     schedule: ScheduleName = "cosine"
@@ -140,7 +152,7 @@ class Recipe:
     checkpoints_kept: Annotated[int, Ge(1)] = 2
     """How many of the newest checkpoints stay."""
     heldout_tokens_min: Annotated[int, Ge(1)] = 10_000
-    """How many completion tokens the held-out loss is measured on, at least; of texts."""
+    """How many completion tokens, or preference pairs, the held-out loss is measured on, at least; of texts."""
     heldout_shards: tuple[str, ...] = ()
     """Partitions of `training_examples` that are held out whole, and alone: a held-out set of one's own. Empty: the
     terms that data prep held out in each shard."""
@@ -174,12 +186,14 @@ class Recipe:
         self._check_objective()
 
     def _check_objective(self) -> None:
-        if self.objective == SFT:
-            if self.flow_matching:
+        for name, settings in ((FLOW_MATCHING, self.flow_matching), (PREFERENCE, self.preference)):
+            if settings and self.objective != name:
                 raise InvalidTrainingRun(
-                    "flow_matching is of the objective flow_matching, got it with objective='sft'. Leave it out, or "
-                    "set objective: flow_matching."
+                    f"{name} is of the objective {name}, got it with objective={self.objective!r}. Leave it out, or "
+                    f"set objective: {name}."
                 )
+        self._check_base()
+        if self.objective != FLOW_MATCHING:
             return
         if self.base_model is None:
             raise InvalidTrainingRun(
@@ -203,6 +217,44 @@ class Recipe:
                 "objective: flow_matching wants precision bf16 or fp32, got 'fp16', whose range its weighted errors "
                 "leave."
             )
+
+    def _check_base(self) -> None:
+        if self.base_recipe is None:
+            return
+        if self.base_model is not None or self.objective == FLOW_MATCHING:
+            raise InvalidTrainingRun(
+                f"base_recipe names what a language model starts from, in place of base_model, got base_recipe="
+                f"{self.base_recipe!r} with base_model={self.base_model!r} and objective={self.objective!r}. Leave one "
+                "of them out."
+            )
+        model, dot, name = self.base_recipe.partition(".")
+        if not (model and dot and name) or self.base_recipe == self.key:
+            raise InvalidTrainingRun(
+                f"base_recipe must be another recipe as MODEL.NAME, such as smollm2-135m.define, got "
+                f"{self.base_recipe!r}."
+            )
+
+    @property
+    def examples_asset(self) -> str:
+        """The asset whose partitions it learns: all of `training_examples` or `picture_examples`, its own of
+        `preference_pairs`."""
+        if self.objective == FLOW_MATCHING:
+            return PICTURES
+        return ROW_PAIRS if self.row_pairs else TEXTS
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the weights that it starts from are a model of its kind, which can be measured and registered."""
+        return self.objective != FLOW_MATCHING
+
+    @property
+    def preferences(self) -> Preference:
+        assert self.objective == PREFERENCE
+        return self.preference or Preference()
+
+    @property
+    def row_pairs(self) -> RowPairs | None:
+        return self.preferences.rows if self.objective == PREFERENCE else None
 
     @property
     def picture_model(self) -> FlowMatching:
@@ -247,21 +299,24 @@ class Recipe:
         return CODE_VERSION
 
     def to_body(self) -> dict[str, Any]:
-        """Without `objective` where it is `sft`, and without later keys that say nothing new: the bodies, and training
-        ids, of older recipes stay."""
+        """Without what older recipes did not have, where it says nothing new: their bodies and training ids stay."""
         body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         told = {name: _spelt(values[name][0]) for name in _ADDED if values[name][0] != values[name][1]}
         body = {key: value for key, value in body.items() if key not in _ADDED} | told
-        if self.objective == SFT:
-            return {key: value for key, value in body.items() if key not in ("objective", "flow_matching")}
-        return body | {"flow_matching": dataclasses.asdict(self.picture_model)}
+        settings = {
+            FLOW_MATCHING: lambda: dataclasses.asdict(self.picture_model),
+            PREFERENCE: lambda: dataclasses.asdict(self.preferences),
+        }
+        of_objective = {name: made() for name, made in settings.items() if name == self.objective}
+        others = [*settings, *(["objective"] if self.objective == SFT else [])]
+        return {key: value for key, value in body.items() if key not in others} | of_objective
 
     def training_id(self, base_weights_digest: str, examples: dict[str, str], *, exact_masters: bool = False) -> str:
         """Identifies what is trained: 32 hex characters over weights, data and the fields that matter.
 
         Args:
-            examples: content digest by partition of `training_examples`, or of `picture_examples`.
+            examples: content digest by partition of `examples_asset`.
         """
         return digest_text(
             "training",
@@ -283,6 +338,9 @@ class Recipe:
         if not (self.guards and self.guards.loss_spike and self.guards.loss_spike.action == "skip"):
             ignored.add("guards")
         body = {key: value for key, value in self.to_body().items() if key not in ignored}
+        if self.objective == PREFERENCE:
+            # Of which rows pairs are made, the pairs' own digest says.
+            body[PREFERENCE] = {key: value for key, value in body[PREFERENCE].items() if key != "rows"}
         if "guards" in body:
             body["guards"] = {"loss_spike": body["guards"]["loss_spike"]}
         return body

@@ -21,6 +21,11 @@ def check_settings(recipe: "Recipe") -> None:
     check_shape(recipe.schedule, recipe.schedule_shape, recipe.learning_rate_end)
     _check_stage(recipe)
     _check_evaluations(recipe)
+    if recipe.row_pairs and recipe.heldout_shards:
+        raise InvalidTrainingRun(
+            f"heldout_shards is of training_examples, got {list(recipe.heldout_shards)!r} with preference.rows, which "
+            "has a heldout_share of its own; leave it out."
+        )
     if recipe.objective == "flow_matching":
         for name in ("neftune_noise_alpha", "attention", "heldout_shards"):
             if value := getattr(recipe, name):

@@ -3,7 +3,7 @@
 Joins a recipe with what is known of its base model and of its examples; `headrace.training.memory_estimate` computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +13,12 @@ from headrace.store.objects import ObjectStore
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
 from headrace.training.model_widths import read_widths
-from headrace.training.recipe import Recipe
+from headrace.training.picture_examples import PictureShape
+from headrace.training.picture_widths import painter_shape, painter_widths, patches_of
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.recipe_parts import Optimizer
-from headrace.training.sealed_examples import SealedExamples, sealed_examples
+from headrace.training.sealed_examples import SealedExamples, sealed_examples, sealed_pairs
 from headrace.training.zero import ModelShape, read_model_shape
 from headrace.user_files.yaml_file import read_yaml
 
@@ -32,6 +34,18 @@ class ExamplesShape:
 
     sequence_length: int
     loss_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """Low-rank adapters beside a base that is not trained.
+
+    `num_params`: all that is trained. `inputs_a_layer`: widths of what adapters of one layer read, added up.
+    """
+
+    num_params: int
+    inputs_a_layer: int
+    have_dropout: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +65,13 @@ class RecipeNeeds:
 
 
 def needs_of(
-    recipe: Recipe, directory: Path, objects: ObjectStore | None, devices: Devices, *, corpus: Path
+    recipe: Recipe,
+    directory: Path,
+    objects: ObjectStore | None,
+    devices: Devices,
+    *,
+    corpus: Path,
+    adapters: Adapters | None = None,
 ) -> RecipeNeeds:
     """Of a recipe of a language model.
 
@@ -59,17 +79,25 @@ def needs_of(
         directory: the base model's.
         objects: where examples are sealed, if there is a store.
         devices: those that the run would get.
+        adapters: None: the base's own weights are trained.
 
     Raises:
         InvalidTrainingRun: the model's files tell nothing, or the recipe cannot be on these devices.
         HandoffCorrupt: the examples are damaged.
     """
     num_ranks = refuse_conflicts(recipe, devices)
+    device: Literal["cpu", "cuda"] = "cuda" if devices.num_gpus else "cpu"
     shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
-    examples = sealed_examples(objects) if objects is not None else None
-    length = examples.sequence_length if examples else sequence_length_of(corpus)
+    examples = _sealed(recipe, objects) if objects is not None else None
+    planned = recipe.row_pairs.sequence_length if recipe.row_pairs else sequence_length_of(corpus)
+    length = examples.sequence_length if examples else planned
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
-    load = load_of(recipe, known, world_size=num_ranks, device="cuda" if devices.num_gpus else "cpu")
+    load = load_of(recipe, known, world_size=num_ranks, device=device)
+    if adapters:
+        num = shape.num_params + adapters.num_params
+        shape = replace(shape, num_params=num, num_params_trained=adapters.num_params)
+        load = replace(load, base_is_trained=False, adapted_inputs=adapters.inputs_a_layer)
+        load = replace(load, adapters_drop=adapters.have_dropout)
     return RecipeNeeds(
         num_ranks=num_ranks,
         shape=shape,
@@ -81,9 +109,43 @@ def needs_of(
     )
 
 
+def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> RecipeNeeds:
+    """Of a recipe of a picture model; a row is a picture, its patches and its caption's tokens.
+
+    Raises:
+        InvalidTrainingRun: the recipe cannot be on these devices.
+    """
+    num_ranks = refuse_conflicts(recipe, devices)
+    settings = recipe.picture_model
+    shape, widths = painter_shape(settings, pictures), painter_widths(settings)
+    length = patches_of(settings, pictures) + pictures.tokens
+    load = load_of(
+        recipe,
+        ExamplesShape(sequence_length=length, loss_tokens=0),
+        world_size=num_ranks,
+        device="cuda" if devices.num_gpus else "cpu",
+    )
+    return RecipeNeeds(
+        num_ranks=num_ranks,
+        shape=shape,
+        examples=None,
+        sequence_length=length,
+        estimate=estimate_memory(shape, widths, load),
+        floor_bytes=floor_bytes(shape, widths, load),
+        checkpoint_bytes=checkpoint_bytes(shape, load),
+    )
+
+
+def _sealed(recipe: Recipe, objects: ObjectStore) -> SealedExamples | None:
+    if recipe.objective == PREFERENCE:
+        return sealed_pairs(objects, recipe.examples_asset, recipe.key if recipe.row_pairs else None)
+    return sealed_examples(objects)
+
+
 def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device: Literal["cpu", "cuda"]) -> Load:
     """Raises: InvalidTrainingRun: the batch does not divide among the ranks."""
-    length, rows = examples.sequence_length, recipe.micro_batch
+    # A pair is two rows.
+    length, rows = examples.sequence_length, recipe.micro_batch * (2 if recipe.objective == PREFERENCE else 1)
     # Logits are computed for every place where any row of the pass has loss; a row's first token has none.
     places = min(length - 1, rows * (length if examples.loss_tokens is None else examples.loss_tokens))
     offload = recipe.offload
@@ -96,7 +158,8 @@ def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device:
         loss_tokens=rows * places,
         row_tokens=length,
         is_accumulated=recipe.gradient_accumulation(world_size) > 1,
-        state_bytes=_state_bytes(recipe.optimizer),
+        # A picture model's moving average lies beside the optimizer's state.
+        state_bytes=_state_bytes(recipe.optimizer) + (4 if recipe.objective == FLOW_MATCHING else 0),
         is_checkpointed=recipe.gradient_checkpointing,
         has_attention_table=recipe.attention == "eager",
         offloads_optimizer=bool(offload and offload.optimizer),

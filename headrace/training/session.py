@@ -20,11 +20,13 @@ from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import Devices
-from headrace.training.examples import ASSET, PICTURES, ExamplesInput, num_train_rows
+from headrace.training.examples import ExamplesInput, check_is_packed, num_train_rows, open_examples
 from headrace.training.gang import Rows, run_gang
 from headrace.training.gang_runner import GangRunner, LocalRunner
 from headrace.training.guard import Worker
-from headrace.training.recipe import FLOW_MATCHING, Recipe
+from headrace.training.heldout import PairMeasure
+from headrace.training.preference_examples import check_pairs
+from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
 from headrace.training.recipe_checks import check_heldout_shards
 from headrace.training.recipe_needs import refuse_conflicts, slow_precision
 from headrace.training.run_config import RunConfig
@@ -54,6 +56,10 @@ class TrainingRequest:
             {item.partition: item.content_digest for item in self.inputs},
             exact_masters=self.exact_masters,
         )
+
+    @property
+    def pair_measure(self) -> PairMeasure | None:
+        return PairMeasure.of(self.recipe, self.base_weights_digest)
 
 
 def request_for(
@@ -185,7 +191,7 @@ def check(request: TrainingRequest, place: Workplace) -> int:
     recipe = request.recipe
     num_ranks = refuse_conflicts(recipe, place.devices)
     if not request.inputs:
-        wanted = PICTURES if recipe.objective == FLOW_MATCHING else ASSET
+        wanted = recipe.examples_asset
         raise InvalidTrainingRun(f"Recipe {recipe.key} has no training examples; materialize {wanted} first.")
     shape = _picture_model(request, place) if recipe.objective == FLOW_MATCHING else _language_model(request, place)
     _with_steps(request, place)
@@ -198,18 +204,33 @@ def _with_steps(request: TrainingRequest, place: Workplace) -> Recipe:
     recipe = request.recipe
     if recipe.epochs is None:
         return recipe
-    asset = PICTURES if recipe.objective == FLOW_MATCHING else ASSET
-    return recipe.with_steps(num_train_rows(HandoffStore(place.store), asset, request.inputs))
+    return recipe.with_steps(num_train_rows(HandoffStore(place.store), recipe.examples_asset, request.inputs))
 
 
 def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
     base = open_directory(place.store, request.base_weights_digest)
     shape = read_model_shape(base, request.recipe.freeze)
-    first = request.inputs[0]
-    schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
-    check_sequence_length(request.recipe, shape, schema.field("input_ids").type.list_size)
+    check_sequence_length(request.recipe, shape, _length_of_texts(request, HandoffStore(place.store), base))
     check_architecture(base)
     return shape
+
+
+def _length_of_texts(request: TrainingRequest, handoffs: HandoffStore, base: Path) -> int:
+    """Tokens of the longest row. Raises: InvalidTrainingRun: the examples are none of the recipe's objective."""
+    recipe = request.recipe
+    if recipe.objective == PREFERENCE:
+        return check_pairs(handoffs, recipe.examples_asset, request.inputs, base)
+    if recipe.objective == PRETRAIN:
+        examples = open_examples(handoffs, request.inputs, "train")
+        if not examples.is_plain():
+            raise InvalidTrainingRun(
+                f"Recipe {recipe.key} wants plain texts for objective: pretrain, and {TEXTS} has prompts, of which "
+                "nothing is learnt. Set example: plain in the corpus file, or objective: sft in the recipe."
+            )
+    first = request.inputs[0]
+    schema = handoffs.open(TEXTS, first.partition, first.version).schema
+    check_is_packed(schema, first)
+    return schema.field("input_ids").type.list_size
 
 
 def _picture_model(request: TrainingRequest, place: Workplace) -> ModelShape:

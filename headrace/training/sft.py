@@ -1,4 +1,7 @@
-"""The objective of texts: a causal language model learns the completions of packed examples."""
+"""The objective of texts: a causal language model learns what carries loss in packed examples.
+
+With `sft` these are completions, or the assistant's turns of conversations; with `pretrain` all of plain texts.
+"""
 
 from copy import copy
 from pathlib import Path

@@ -2,14 +2,16 @@
 
 import pyarrow as pa
 
-from headrace.errors import HandoffMissing
+from headrace.errors import HandoffMissing, InvalidTrainingRun
 from headrace.handoff.schemas import EVALUATION, MEASURE, check_schema
+from headrace.handoff.versions import HandoffStore
 from headrace.keys import HELDOUT_LOSS
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import SealedDirectory, find_directory
 from headrace.text import markdown
 from headrace.training.attempts import TrainingResult, training_key
 from headrace.training.heldout import SAMPLE_ARROW, Evaluation
+from headrace.training.recipe import Recipe
 
 # Four samples of three cells stay below the 1,000 characters that the Dagster UI shows without a click.
 _CELL_CHARACTERS = 70
@@ -36,6 +38,22 @@ TRAINED_MODEL = pa.schema(
 
 def base_model_table(weights: SealedDirectory) -> pa.Table:
     return _one_row(weights_digest=weights.digest, weights_uri=weights.uri)
+
+
+def base_recipe_table(handoffs: HandoffStore, recipe: Recipe) -> tuple[pa.Table, str]:
+    """What `recipe.base_recipe` trained last, as the base of `recipe`; and the label of the version that says so.
+
+    Raises: InvalidTrainingRun: it has trained nothing yet, or its weights are gone.
+    """
+    assert recipe.base_recipe
+    trained = handoffs.newest("trained_model", recipe.base_recipe)
+    table = trained.table() if trained else None
+    if trained is None or table is None or find_directory(handoffs.objects, table["weights_digest"][0].as_py()) is None:
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key} starts from what {recipe.base_recipe} trained, and the store has no weights of it. "
+            f"Materialize trained_model[{recipe.base_recipe}] first, or correct base_recipe."
+        )
+    return table, trained.label
 
 
 def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_run_id: str) -> pa.Table:

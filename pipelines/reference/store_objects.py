@@ -15,7 +15,7 @@ from headrace.store.chain import GIVEN_UP, MARK
 from headrace.store.small_objects import FORMAT, Kind
 from headrace.store.tensors import neighbours
 from headrace.store.tensors.index import INDEX, segment_key
-from headrace.training import attempts, checkpoints, heldout
+from headrace.training import attempts, checkpoints, heldout, reference
 from headrace.user_files.json_schema import json_schema
 from headrace.version_sets import sets
 from pipelines.reference.markdown import code, page, prose, table
@@ -46,6 +46,7 @@ def stored() -> list[Stored]:
         (attempts.RESULT, attempts.result_key("TRAINING_ID", 1)),
         (checkpoints.CHECKPOINT, attempts.training_key("TRAINING_ID", checkpoints.MANIFESTS, "STEP-ATTEMPT.json")),
         (heldout.EVALUATION, heldout.evaluation_key("WEIGHTS_DIGEST", "HELDOUT_DIGEST")),
+        (reference.REFERENCE, reference.reference_key("TRAINING_ID", "train")),
         (journal.ENTRY, f"{rollout_prefix('NAME', 'journal')}/00000001.json"),
         (live_evidence.SNAPSHOT, f"{rollout_prefix('NAME', 'evidence', 1)}/GATEWAY/00000001.json"),
         (preparation.RECORD, preparation.record_key("NAME", 1, "NODE")),

@@ -34,6 +34,7 @@ STAGE_AND_PARTITIONS = {
     "clean_images": ("images", image_shards),
     "picture_examples": ("images", image_shards),
     "base_model": ("training", model_recipes),
+    "preference_pairs": ("training", model_recipes),
     "trained_model": ("training", model_recipes),
     "evaluation": ("training", model_recipes),
     "registered_version": ("deployment", model_recipes),
@@ -61,6 +62,7 @@ DAY = "2026-11-01"
 SHARDS, PICTURES = corpus_shards.get_partition_keys(), image_shards.get_partition_keys()
 RECIPE, CAMPAIGN, CONTENT = RECIPES[0], "glossary", f"{DAY}|glossary-00"
 DYNAMIC = keys_of_files(settings_from_environment())
+ALL_CONTENT = [f"{day}|{shard}" for day in days.get_partition_keys() for shard in DYNAMIC["campaign_shard"]]
 DAYS_CONTENT = [f"{DAY}|{shard}" for shard in DYNAMIC["campaign_shard"]]
 PAINTER = {"objective": "flow_matching", "base_model": "encoder"}
 EDGES = {
@@ -75,6 +77,11 @@ EDGES = {
     ("picture_examples", "evaluation"): (RECIPE, PICTURES),
     ("training_examples", "trained_model"): (RECIPE, SHARDS),
     ("training_examples", "evaluation"): (RECIPE, SHARDS),
+    ("reviewed_content", "preference_pairs"): (RECIPE, ALL_CONTENT),
+    ("clean_documents", "preference_pairs"): (RECIPE, SHARDS),
+    ("base_model", "preference_pairs"): (RECIPE, [RECIPE]),
+    ("preference_pairs", "trained_model"): (RECIPE, [RECIPE]),
+    ("preference_pairs", "evaluation"): (RECIPE, [RECIPE]),
     ("base_model", "trained_model"): (RECIPE, [RECIPE]),
     ("base_model", "evaluation"): (RECIPE, [RECIPE]),
     ("trained_model", "evaluation"): (RECIPE, [RECIPE]),

@@ -4,6 +4,7 @@ On a model of 40,000 parameters, beside the project's examples of recipes, at th
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from headrace.store.sealed_directory import open_directory, seal_directory
 from headrace.training.attempts import TrainingResult, find_result
 from headrace.training.checkpoints import newest_whole
 from headrace.training.devices import Devices
-from headrace.training.examples import ExamplesInput, open_examples
+from headrace.training.examples import ExamplesInput, num_train_rows, open_examples
 from headrace.training.export import drop_library_versions
 from headrace.training.order import SampleOrder
-from headrace.training.recipe import FLOW_MATCHING, Recipe, load_recipe
+from headrace.training.preference_settings import Preference
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe, load_recipe
 from headrace.training.recipe_checks import check_on_devices
 from headrace.training.recipe_parts import (
     EarlyStop,
@@ -42,6 +44,7 @@ from headrace.training.train import seed_everything
 from headrace.training.zero import keeps_fp32
 from tests.differential.one_gang import train_in_one_gang
 from tests.differential.plain_training import Weights, cosine_with_warmup, distance_share, mean_loss, train_plainly
+from tests.pair_builders import make_pair_bench
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench
 from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
 
@@ -75,6 +78,7 @@ STEPPED: dict[OptimizerName, tuple[Any, float, ScheduleName, dict[str, Any]]] = 
 }
 WATCHED: dict[str, Any] = {"evaluate_every": 2, "keep": "best", "heldout_tokens_min": 100}
 RESUMED, AGAIN = "stopped early", "stopped early, resumed"
+PREFERRED, PREFERRED_AGAIN = "preferences", "preferences, resumed"
 
 
 def stepped_by(name: OptimizerName) -> Recipe:
@@ -97,6 +101,9 @@ STOPPED_EARLY = make_recipe(
     # No evaluation is so much better than the first: it ends behind the fourth.
     early_stop=EarlyStop(patience=3, min_delta=100.0),
 )
+PREFERENCES = make_recipe(
+    **PLAIN | {"checkpoint_every": 4}, **WATCHED, preference=Preference(beta=0.5), objective=PREFERENCE
+)
 METHODS: dict[str, Recipe] = {
     **{f"optimizer {name}": stepped_by(name) for name in STEPPED},
     "NEFTune": make_recipe(**PLAIN, neftune_noise_alpha=5.0),
@@ -108,6 +115,8 @@ METHODS: dict[str, Recipe] = {
     # On a base with dropout, and with noise on the embeddings: a resume must find more again than weights.
     RESUMED: STOPPED_EARLY,
     AGAIN: STOPPED_EARLY,
+    PREFERRED: PREFERENCES,
+    PREFERRED_AGAIN: PREFERENCES,
     **{
         f"spikes skipped, stage {stage}": make_recipe(
             **PLAIN,
@@ -125,6 +134,7 @@ METHODS: dict[str, Recipe] = {
     },
     # Stage 3 last: what it leaves behind in its process must not help the others.
     "plain, stage 3": make_recipe(**PLAIN, zero_stage=3),
+    f"{PREFERRED}, stage 3": replace(PREFERENCES, zero_stage=3),
     "gradient checkpointing, stage 3": make_recipe(**PLAIN, gradient_checkpointing=True, zero_stage=3),
     "watched, stage 3": make_recipe(**PLAIN, **WATCHED, zero_stage=3),
     "offload, stage 3": make_recipe(**PLAIN, offload=Offload(optimizer="cpu", parameters="cpu"), zero_stage=3),
@@ -133,7 +143,8 @@ METHODS: dict[str, Recipe] = {
 
 def example_recipe(name: str) -> Recipe:
     """An example of the project, at the size of the tests' model and data."""
-    recipe = load_recipe(EXAMPLES[name])
+    # What another recipe trained is the tests' own base.
+    recipe = replace(load_recipe(EXAMPLES[name]), base_recipe=None)
     painter = {"flow_matching": TINY, "micro_batch": 2, "batch": 4} if recipe.objective == FLOW_MATCHING else {}
     small = {"micro_batch": 1, "batch": 2, "warmup_steps": 1, "precision": "fp32", "heldout_tokens_min": 50}
     length = {"epochs": 0.5 if painter else 0.1} if recipe.epochs else {"steps": 4}
@@ -185,10 +196,9 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         bench.store, build_base(directory / "dropout", tiny_model, dropout=0.1), attributes={}
     ).digest
     painters = make_picture_bench(directory / "pictures", build_caption_encoder(directory / "encoder"))
-    tasks = {name: (bench, recipe) for name, recipe in METHODS.items()}
-    for name in EXAMPLES:
-        recipe = example_recipe(name)
-        tasks[f"example {name}"] = (painters if recipe.objective == FLOW_MATCHING else bench, recipe)
+    others = {FLOW_MATCHING: painters, PREFERENCE: make_pair_bench(directory / "pairs", base)}
+    recipes = METHODS | {f"example {name}": example_recipe(name) for name in EXAMPLES}
+    tasks = {name: (others.get(recipe.objective, bench), recipe) for name, recipe in recipes.items()}
     names, work = list(tasks), {}
     configs = []
     for number, (name, (of, recipe)) in enumerate(tasks.items()):
@@ -205,7 +215,9 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             exact_masters=recipe.precision != "fp32" and keeps_fp32(of.store, of.base_digest),
         )
         configs.append(config)
-    train_in_one_gang(directory, configs, resuming={names.index(AGAIN): f"{names.index(RESUMED):032x}"})
+    resumed = {AGAIN: RESUMED, PREFERRED_AGAIN: PREFERRED}
+    resuming = {names.index(name): f"{names.index(of):032x}" for name, of in resumed.items()}
+    train_in_one_gang(directory, configs, resuming=resuming)
     results = {name: find_result(of.store, f"{number:032x}") for number, (name, (of, _)) in enumerate(tasks.items())}
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a rank has
@@ -218,9 +230,11 @@ def inputs_of(bench: Bench, recipe: Recipe) -> tuple[ExamplesInput, ...]:
 
 
 def num_examples(bench: Bench, recipe: Recipe, inputs: tuple[ExamplesInput, ...]) -> int:
-    if recipe.objective == FLOW_MATCHING:
-        return 15
-    return len(open_examples(HandoffStore(bench.store), inputs, "train"))
+    return (
+        15
+        if recipe.objective == FLOW_MATCHING
+        else num_train_rows(HandoffStore(bench.store), recipe.examples_asset, inputs)
+    )
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -326,6 +340,24 @@ def test_a_training_that_stops_early_exports_what_was_best_and_ends_so_when_it_i
         assert getattr(resumed, name) == getattr(straight, name), name
     for field in ("loss", "heldout_loss", "learning_rate"):
         assert [row.get(field) for row in again] == [row.get(field) for row in rows]
+
+
+def test_preferences_begin_where_nothing_is_preferred_and_are_learnt(
+    made: Made,
+) -> None:
+    rows = made.rows(PREFERRED)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[-1]["loss"] < 0.9 * math.log(2)
+    assert [row["step"] for row in rows if "heldout_loss" in row] == [2, 4, 6, 8, 10]
+
+
+def test_preferences_that_were_interrupted_end_with_the_same_bits(made: Made) -> None:
+    straight, resumed = made.results[PREFERRED], made.results[PREFERRED_AGAIN]
+    assert resumed.resumed_from_step == 8
+    for name in ("state_digest", "weights_digest", "best_step", "heldout_loss_best"):
+        assert getattr(resumed, name) == getattr(straight, name), name
+    assert [row["loss"] for row in made.rows(PREFERRED_AGAIN)] == [row["loss"] for row in made.rows(PREFERRED)]
+    assert made.rows(f"{PREFERRED}, stage 3")[-1]["loss"] == pytest.approx(made.rows(PREFERRED)[-1]["loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

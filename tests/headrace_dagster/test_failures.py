@@ -12,7 +12,14 @@ import pyarrow as pa
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from headrace.errors import EngineUnavailable, HandoffCorrupt, InvalidInput, StoreOutage, StoreRefused
+from headrace.errors import (
+    EngineUnavailable,
+    HandoffCorrupt,
+    InvalidInput,
+    StoreOutage,
+    StoreRefused,
+    TrainingFailed,
+)
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace_dagster.failures import permanent_failure, translated_errors
@@ -111,6 +118,15 @@ def test_a_failure_holds_whatever_an_error_brings() -> None:
     with pytest.raises(dg.Failure, match="Unspeakable: an error that has no text") as raised, translated_errors():
         raise Unspeakable
     assert raised.value.allow_retries is False
+
+
+def test_a_gangs_failure_is_worded_with_its_rank_and_kind_and_retried_as_its_step_says() -> None:
+    told = "Training t, attempt 1: rank 1 was killed without a word, exit code -9 (killed)."
+    with pytest.raises(dg.Failure) as raised, translated_errors():
+        raise TrainingFailed(told, rank=1, kind="killed")
+    assert raised.value.description == told
+    assert raised.value.allow_retries
+    assert {name: value.value for name, value in raised.value.metadata.items()} == {"rank": 1, "kind": "killed"}
 
 
 def misspell() -> pa.Table:

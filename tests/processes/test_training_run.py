@@ -14,6 +14,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from assets.partitions import model_recipes
 from assets.training import base_model, evaluation, trained_model
 from headrace.errors import TrainingFailed
 from headrace.handoff.versions import HandoffStore
@@ -84,10 +85,11 @@ def materialize(bench: Bench, directory: Path, recipes: Path, model: Path) -> No
     shards = dg.StaticPartitionsDefinition(["shard-00", "shard-01"])
     examples = dg.AssetSpec("training_examples", partitions_def=shards)
     pictures = dg.AssetSpec("picture_examples", partitions_def=dg.StaticPartitionsDefinition(["shard-00"]))
+    pairs = dg.AssetSpec("preference_pairs", partitions_def=model_recipes)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("model_recipe", ["tiny.test"])
         result = dg.materialize(
-            [base_model, trained_model, evaluation, examples, pictures],
+            [base_model, trained_model, evaluation, examples, pictures, pairs],
             partition_key="tiny.test",
             instance=instance,
             resources={

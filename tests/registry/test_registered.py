@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,41 @@ def test_a_picture_model_is_registered_alone_and_under_its_own_measure(tmp_path:
         input_versions={},
     )
     assert (row.version, row.kind, row.heldout_loss, row.measure) == ("1", "trained", 0.05, "taught_denoising_error")
+
+
+@pytest.mark.parametrize(
+    ("base_recipe", "kinds"), [("own-writer.define", ["trained", "trained"]), ("", ["base", "trained"])]
+)
+def test_a_base_that_another_recipe_trained_stays_the_version_that_it_is(
+    mlflow_directory: Path, base_recipe: str, kinds: list[str]
+) -> None:
+    def row(weights: str, training_id: str) -> dict[str, Any]:
+        made = dict.fromkeys(TRAINED_MODEL.names, "") | {"weights_digest": weights * 64, "weights_uri": "headrace://p"}
+        return made | {"training_id": training_id, "zero_stage": 2}
+
+    measured = {
+        name: Evaluation(
+            weights_digest=weights * 64,
+            heldout_digest="pairs",
+            heldout_loss=loss,
+            heldout_tokens=192,
+            samples=(),
+            seconds=1.0,
+            measure="preference_loss",
+        )
+        for name, weights, loss in (("base", "b", 0.693), ("trained", "c", 0.6))
+    }
+    rows = register_model(
+        make_registry(mlflow_directory),
+        model_name=f"own-writer{'' if base_recipe else '-2'}",
+        recipe="prefer",
+        base=row("b", "t1" if base_recipe else ""),
+        trained=row("c", "t2"),
+        evaluation=evaluation_table(measured),
+        config={},
+        input_versions={},
+        base_recipe=base_recipe,
+    )
+    assert [row.kind for row in rows] == kinds
+    assert [row.recipe for row in rows] == ["define" if base_recipe else "", "prefer"]
+    assert [row.version for row in rows] == ["1", "2"]

@@ -108,6 +108,21 @@ def test_sets_without_reviews_have_empty_counts() -> None:
     assert (*evidence.arms(PASS_RATE), evidence.heldout_stable) == (Sample(), Sample(), None)
 
 
+def test_models_of_preferences_are_compared_by_their_pairs_and_are_no_painters() -> None:
+    pairs = {"heldout_digest": "pairs", "measure": "preference_loss", "registered_at": 2.0}
+    models = [
+        make_model(2, heldout_loss=3.0, registered_at=1.0),
+        replace(make_model(2, heldout_loss=0.693), **pairs),
+        replace(make_model(3, heldout_loss=0.6), **pairs),
+    ]
+    weights = {"candidate_weights": "weights-3", "stable_weights": "weights-2"}
+    evidence = evidence_for(
+        "b", "a", **weights, reviews={}, models=models, members={"writer": ("weights-3", "weights-2")}
+    )
+    assert (evidence.heldout_candidate, evidence.heldout_stable, evidence.heldout_unit) == (0.6, 0.693, "pair")
+    assert evidence.taught == ()
+
+
 def test_painters_are_compared_role_by_role_where_they_differ_and_were_measured_alike() -> None:
     def painter(version: int, error: float, digest: str = "same") -> ModelVersion:
         return replace(make_model(version, heldout_loss=error), heldout_digest=digest, measure="taught_denoising_error")

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from headrace.training.launch_plan import MARKER, LaunchPlan, plan_launch
+from headrace.training.launch_plan import MARKER, LaunchPlan, Meeting, plan_launch
 from headrace.training.run_config import RunConfig
 from tests.training_builders import make_run_config
 
@@ -63,6 +63,23 @@ def test_another_launchers_rendezvous_is_not_inherited(tmp_path: Path) -> None:
 
 def test_every_process_carries_the_attempts_marker(tmp_path: Path) -> None:
     assert make_plan(tmp_path).environment[MARKER] == "id/1"
+
+
+def test_a_host_of_several_starts_its_share_of_the_ranks_where_the_plan_has_them(tmp_path: Path) -> None:
+    meeting = Meeting(node=1, num_nodes=2, address="10.0.0.1", port=4242, own_address="10.0.0.2", interface="eth1")
+    plan = plan_launch(
+        run_json=tmp_path / "run.json",
+        world_size=6,
+        device="cpu",
+        work_directory=tmp_path,
+        marker="id/1",
+        environment={},
+        meeting=meeting,
+    )
+    assert list(plan.ranks) == [3, 4, 5]
+    options = {"--nproc-per-node=3", "--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=4242"}
+    assert options < set(plan.argv)
+    assert plan.environment["GLOO_SOCKET_IFNAME"] == "eth1"
 
 
 def test_a_run_config_survives_its_way_through_run_json(tmp_path: Path) -> None:

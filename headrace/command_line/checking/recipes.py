@@ -13,13 +13,17 @@ from headrace.command_line.checking.report import FileFinding, finding
 from headrace.command_line.output import bytes_text, counted
 from headrace.engines.model_directory import local_model_directory
 from headrace.errors import HeadraceError, InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
-from headrace.training.recipe import SFT, Recipe
-from headrace.training.recipe_needs import RecipeNeeds, needs_of, refuse_conflicts, useless
+from headrace.training.picture_pipeline import check_shape as check_patches
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless
+from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
 
 # Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
@@ -30,12 +34,10 @@ def examine_recipe(
     recipe: Recipe, settings: Settings, objects: ObjectStore | None, devices: Devices
 ) -> Iterator[FileFinding]:
     """Args: devices: those that a run would get; a GPU machine gives a recipe without `ranks` one GPU."""
-    key = "base_model" if recipe.base_model else None
     name = recipe.base_model or settings.base_model
     # As the run finds it: at HEADRACE_HOME, or where it always was looked for.
     at_home = recipe.base_model and local_model_directory(name, settings.home)
-    home = settings.home if at_home else Path.cwd()
-    model = model_finding(name, home, key=key, what="base model")
+    model, directory = _base(recipe, name, settings.home if at_home else Path.cwd(), objects)
     yield model
     try:
         num_ranks = refuse_conflicts(recipe, devices)
@@ -45,17 +47,50 @@ def examine_recipe(
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
-    one = "1 sequence" if recipe.objective == SFT else "1 picture"
-    each = counted(recipe.micro_batch, one.removeprefix("1 "))
+    each = counted(recipe.micro_batch, _NOUNS.get(recipe.objective, "sequence"))
     whose = f"each of {num_ranks} ranks" if num_ranks > 1 else "1 rank"
     yield finding("batch", "ok", f"{whose} runs {passes} times {each} a step.")
     for named, sentence in useless(recipe, devices, num_ranks):
         yield finding(named, "warn", sentence, key=named)
-    if recipe.objective != SFT or model.level != "ok":
+    if recipe.objective == FLOW_MATCHING:
+        yield from _of_a_picture_model(recipe, objects, devices)
         return
-    directory = local_model_directory(name, home)
-    assert directory
+    if directory is None:
+        return
     yield from _of_a_language_model(recipe, directory, settings, objects, devices)
+
+
+def _of_a_picture_model(recipe: Recipe, objects: ObjectStore | None, devices: Devices) -> Iterator[FileFinding]:
+    pictures = sealed_pictures(objects) if objects is not None else None
+    if pictures is None:
+        yield finding("examples", "warn", "no captioned pictures are sealed yet, whose size decides what a rank needs.")
+        return
+    try:
+        check_patches(recipe.picture_model, pictures, f"Recipe {recipe.key}")
+    except InvalidTrainingRun as error:
+        yield finding("examples", "fail", str(error), key="flow_matching.patch_pixels")
+        return
+    yield from _needed(recipe, painter_needs(recipe, pictures, devices), objects, devices)
+
+
+_NOUNS = {FLOW_MATCHING: "picture", PREFERENCE: "pair"}
+
+
+def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) -> tuple[FileFinding, Path | None]:
+    """What is said of the weights that it starts from, and their directory, if they are there."""
+    if recipe.base_recipe is None:
+        found = model_finding(name, home, key="base_model" if recipe.base_model else None, what="base model")
+        return found, local_model_directory(name, home) if found.level == "ok" else None
+    try:
+        trained = HandoffStore(objects).newest("trained_model", recipe.base_recipe) if objects is not None else None
+        if trained and objects is not None:
+            digest = trained.table(["weights_digest"])["weights_digest"][0].as_py()
+            said = f"starts from {trained.label}, weights {digest[:12]}."
+            return finding("base_recipe", "ok", said, key="base_recipe"), open_directory(objects, digest)
+    except HeadraceError as error:
+        return finding("base_recipe", "fail", str(error), key="base_recipe"), None
+    said = f"{recipe.base_recipe} has trained nothing yet: materialize trained_model[{recipe.base_recipe}] first."
+    return finding("base_recipe", "warn", said, key="base_recipe"), None
 
 
 def _of_a_language_model(
@@ -67,6 +102,12 @@ def _of_a_language_model(
         yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
         return
     yield from _sequences(recipe, needed)
+    yield from _needed(recipe, needed, objects, devices)
+
+
+def _needed(
+    recipe: Recipe, needed: RecipeNeeds, objects: ObjectStore | None, devices: Devices
+) -> Iterator[FileFinding]:
     available = recipe.memory_mib_per_rank or devices.memory_mib_per_rank(needed.num_ranks)
     yield _memory(needed, available, whose="GPU" if devices.num_gpus else "rank")
     if isinstance(objects, LocalStore):
@@ -81,7 +122,12 @@ def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
         yield finding("examples", "fail", str(error))
         return
     if examples is None:
-        yield finding("examples", "warn", f"none are sealed yet; the corpus file says sequences of {length:,} tokens.")
+        file = "recipe" if recipe.row_pairs else "corpus file"
+        yield finding("examples", "warn", f"none are sealed yet; the {file} says sequences of {length:,} tokens.")
+        return
+    if recipe.objective == PREFERENCE:
+        said = f"{counted(examples.num_rows, 'pair')}; the longest answer with its prompt has {length:,} tokens."
+        yield finding("examples", "ok", said)
         return
     said = f"{counted(examples.num_rows, 'sequence')} of {length:,} tokens"
     if not examples.num_longer:
