@@ -73,3 +73,22 @@ def test_a_split_without_a_sequence_is_refused(tmp_path: Path) -> None:
     handoffs.publish("training_examples", "shard-00", numbered_rows(["train"]), code_version="1", run_id="r")
     with pytest.raises(InvalidTrainingRun, match="no sequence of split 'heldout'"):
         open_examples(handoffs, [ExamplesInput(partition="shard-00", version=1, content_digest="")], "heldout")
+
+
+def test_plain_texts_are_told_from_examples_with_prompts() -> None:
+    from headrace.prep.examples import packed
+    from headrace.prep.fitting import fitted_text, learnt_text
+    from headrace.prep.token_spans import TokenizedExample
+
+    ids = np.arange(3, 30, dtype=np.int32)
+    pieces = fitted_text(learnt_text(ids), 1, 12, "split").examples
+    prompted = TokenizedExample(ids=ids[:10], spans=((5, 10),))
+    turns = TokenizedExample(ids=ids[:12], spans=((3, 5), (8, 12)))
+    for examples, is_plain in (
+        ([learnt_text(ids[:7]), learnt_text(ids[:5])], True),
+        ([learnt_text(ids[:12])], True),
+        (pieces[1:2], True),
+        ([prompted], False),
+        ([turns], False),
+    ):
+        assert PackedExamples([packed("train", list(examples), 12, pad_id=0)], "train").is_plain() is is_plain

@@ -61,9 +61,10 @@ def make_site(directory: Path, *, num_pairs: int = 12, **recipe: Any) -> Site:
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> Any:
+    import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
 
 def plain_logprob(model: Any, prompt: list[int], answer: list[int]) -> Any:
