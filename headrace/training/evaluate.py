@@ -1,9 +1,7 @@
 """Measures held-out loss: `python -m headrace.training.evaluate`, with the task on standard input.
 
 The loss is the training loop's own function on the held-out split: the same masking and the same tokens for every
-model. On a CPU the sequences are dealt to one process a core, each with one thread, all on one copy of the model. That
-is twice as fast as threads inside a multiplication, and the result does not depend on the number of cores.
-
+model. `headrace.training.measured_model` holds the model and deals the sequences to processes.
 Picture models are measured by `headrace.training.picture_evaluation`, preferences by
 `headrace.training.preference_evaluation`.
 
@@ -11,16 +9,10 @@ Lines that begin with "held-out " go to the run's log.
 """
 
 import math
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,19 +20,14 @@ from headrace.cycles import look_for_cycles_rarely
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
-from headrace.training.guard import die_with, die_with_parent
-from headrace.training.heldout import SAMPLE_ARROW, Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
+from headrace.training.guard import die_with
+from headrace.training.heldout import Evaluation, EvaluationConfig, choose_sequences, publish_evaluation
+from headrace.training.measured_model import NUM_SAMPLES, SEQUENCES_A_PASS, Loaded, spread
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE
 
-# Sequences in a pass. One on a CPU: a pass computes logits at every position where any of its sequences has a loss.
-SEQUENCES_A_PASS = {"cpu": 1, "cuda": 16}
-NUM_SAMPLES = 4
-_SAMPLE_TOKENS = 32
 # Fewer tokens before the first learnt one ask nothing; then so many of the text's own are given.
 _PROMPT_TOKENS_MIN = 4
 _BEGINNING_TOKENS = 24
-
-Mapper = Callable[[str, Sequence[Any]], list[Any]]
 
 
 def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
@@ -111,78 +98,6 @@ class Measure:
         first_learnt = int((passed.labels_BT[0] != NO_LOSS).argmax())
         # Nothing is asked before a plain text: it is to be gone on with.
         return passed.input_ids_BT[0, : first_learnt if first_learnt >= _PROMPT_TOKENS_MIN else _BEGINNING_TOKENS]
-
-
-class Loaded:
-    """A model with its tokenizer, as it is measured."""
-
-    def __init__(self, weights: Path, device: str, *, computes_bf16: bool) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        # In the precision in which it was saved. Some CPUs only emulate that; the same numbers are five times as fast
-        # in fp32 there.
-        model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
-        if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
-            model = model.float()
-        self.dtype = str(model.dtype).removeprefix("torch.")
-        self.model = model.to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
-        self._device = device
-
-    def answer(self, prompt: np.ndarray) -> str:
-        """Greedy."""
-        import torch
-
-        output = self.model.generate(
-            torch.from_numpy(prompt).unsqueeze(0).to(self._device),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=self._device),
-            max_new_tokens=_SAMPLE_TOKENS,
-            do_sample=False,
-            pad_token_id=self._tokenizer.pad_token_id,
-        )
-        return self._tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
-
-    def samples(self, prompts: Sequence[np.ndarray], answers: Sequence[str]) -> list[str]:
-        texts = [self._tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts]
-        return [f"{p}{SAMPLE_ARROW}{a}" for p, a in zip(distinctive_lines(texts), answers, strict=True)]
-
-
-def distinctive_lines(texts: list[str]) -> list[str]:
-    """The parts that distinguish the prompts: removes lines that all share, such as a system turn or role names."""
-    shared = set.intersection(*(set(text.splitlines()) for text in texts)) if len(texts) > 1 else set()
-    own = [" ".join(line for line in text.splitlines() if line not in shared and line.strip()) for text in texts]
-    return [line or text.strip() for line, text in zip(own, texts, strict=True)]
-
-
-@contextmanager
-def spread(measure: object, device: str) -> Iterator[Mapper]:
-    """On a CPU uses forked processes, which share the model's pages; a GPU computes alone.
-
-    Yields:
-        `map(method name, items)` over the methods of `measure`.
-    """
-    if device != "cpu":
-        yield lambda method, items: [getattr(measure, method)(item) for item in items]
-        return
-    # By its name and through a global: a bound method would be pickled together with the model.
-    global _forked
-    _forked = measure
-    # Not multiprocessing's own pool, which waits forever for a killed worker's item.
-    with ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)),
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=die_with_parent,
-        initargs=(os.getpid(),),
-    ) as pool:
-        yield lambda method, items: list(pool.map(partial(_call_forked, method), items))
-
-
-_forked: object | None = None
-
-
-def _call_forked(method: str, item: Any) -> Any:
-    return getattr(_forked, method)(item)
 
 
 def main() -> int:

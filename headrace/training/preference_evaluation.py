@@ -18,8 +18,8 @@ from headrace.keys import PREFERENCE_LOSS
 from headrace.store.opening import open_store
 from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import cpu_computes_bf16
-from headrace.training.evaluate import NUM_SAMPLES, SEQUENCES_A_PASS, Loaded, spread
 from headrace.training.heldout import Evaluation, EvaluationConfig, chosen_numbers, publish_evaluation
+from headrace.training.measured_model import NUM_SAMPLES, SEQUENCES_A_PASS, Loaded, spread
 from headrace.training.preference import FEEDING, answer_logprobs, margins, pair_losses
 from headrace.training.preference_examples import PreferencePairs, open_pairs
 from headrace.training.preference_settings import Preference

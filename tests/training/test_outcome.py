@@ -12,7 +12,6 @@ from headrace.errors import HandoffCorrupt, RegistryUnavailable
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.curves import curves_png, loss_sparkline
-from headrace.training.evaluate import distinctive_lines
 from headrace.training.examples import ExamplesInput, PackedExamples
 from headrace.training.guard import Worker
 from headrace.training.heldout import (
@@ -23,6 +22,7 @@ from headrace.training.heldout import (
     heldout_digest,
     publish_evaluation,
 )
+from headrace.training.measured_model import distinctive_lines
 from headrace.training.session import Outcome
 from headrace.training.tables import (
     TRAINED_MODEL,
