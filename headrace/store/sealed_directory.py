@@ -17,7 +17,9 @@ and a hard link would carry that into the store. The price is the disk space of 
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +48,7 @@ from headrace.store.tombstones import NOTE
 from headrace.store.verified import verified_once
 
 WEIGHTS = "weights"
+_MANIFEST_NAME = re.compile(r"manifest(?:-(\d{6,}))?\.json")
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -188,12 +191,10 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
         HandoffCorrupt: a file is missing or differs from its digest, or the manifest is not this directory's.
     """
     clock = clock or SystemClock()
+    # Whole files on this machine are opened where they lie; from elsewhere only what this node lacks is fetched.
+    if store.checks_what_it_fetches and (directory := _open_indexed(store, digest, kind, clock)):
+        return directory
     while (sealed := find_directory(store, digest, kind=kind)) is not None:
-        # Whole files on this machine are opened where they lie; from elsewhere only what this node lacks is fetched.
-        indexed = _index_beside(store, sealed) if store.checks_what_it_fetches else None
-        if indexed and is_held(store, indexed, clock):
-            with suppress(HandoffCorrupt):  # the whole files are still there
-                return _opened(store, indexed)
         # False: a collector has it, with a note, so the next look finds what follows it.
         if is_held(store, sealed, clock):
             return _opened(store, sealed)
@@ -209,6 +210,27 @@ def open_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS, cloc
         kind=kind,
         digest=digest,
     )
+
+
+def _open_indexed(store: ObjectStore, digest: str, kind: str, clock: Clock) -> Path | None:
+    """By few requests, for each of which a remote store takes its time. None: not indexed, or damaged: the whole files
+    may be there."""
+    names = {*store.children(directory_key(digest, kind))}
+    live = [
+        int(match[1] or 1)
+        for name in names
+        if (match := _MANIFEST_NAME.fullmatch(name)) and collected_key(name) not in names
+    ]
+    try:
+        sealed = _find(store, kind, digest, max(live)) if live else None
+        if sealed is None or not sealed.is_indexed:
+            return None
+        with ThreadPoolExecutor(1, "headrace-index") as beside:
+            index = beside.submit(read_index, store, sealed)
+            return assembled(store, kind, index.result()) if is_held(store, sealed, clock) else None
+    except HandoffCorrupt:
+        # The whole files may still be there; if they are not, the same is found again, and told.
+        return None
 
 
 def find_index(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:

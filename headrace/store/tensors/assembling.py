@@ -31,7 +31,7 @@ from headrace.store.sparse_file import SparseFile, marked_pieces
 from headrace.store.tensors.index import INDEX, Leaf, TensorIndex, segment_key
 from headrace.store.tensors.neighbours import Neighbours, neighbours_of
 from headrace.store.tensors.offering import entry_name, offered_at
-from headrace.store.tensors.sources import Copied, Requested, copy_range, joined, read_verified, siblings_of
+from headrace.store.tensors.sources import NUM_SHORT, Copied, Requested, copy_range, joined, read_verified, siblings_of
 
 # Requests under way at once, each of 4 MiB at most: what is fetched uses about 50 MiB of memory.
 _NUM_REQUESTS = 12
@@ -90,7 +90,7 @@ class Assembly:
             with self._turn() as is_ours:
                 if is_ours and not self._is_complete():
                     with self._opened():
-                        self._fill(leaves_of(self.index), lambda leaves: None)
+                        self._fill(leaves_of(self.index), lambda leaves: None, num_short=0)
                         for file in self.index.files:
                             (self.directory / file.name).chmod(0o444)
                         self._write(_COMPLETE, json.dumps(self._stamps()).encode())
@@ -111,7 +111,7 @@ class Assembly:
             with self._turn() as is_ours:
                 if is_ours and not self._is_complete():
                     with self._opened():
-                        self._fill(leaves, placed)
+                        self._fill(leaves, placed, num_short=NUM_SHORT)
                     return
             there = self._there(leaves)
             placed(there)
@@ -165,12 +165,12 @@ class Assembly:
             finally:
                 self._files.clear()
 
-    def _fill(self, leaves: Sequence[Leaf], placed: Placed) -> None:
+    def _fill(self, leaves: Sequence[Leaf], placed: Placed, *, num_short: int) -> None:
         missing = self._missing(leaves)
         placed({*leaves} - missing)
         self._cache.make_room(sum(leaf.num_bytes for leaf in missing))
         self.offer()
-        self._fetch([leaf for leaf in leaves if leaf in missing], placed)
+        self._fetch([leaf for leaf in leaves if leaf in missing], placed, num_short)
 
     def _there(self, leaves: Collection[Leaf]) -> set[Leaf]:
         """What the process whose turn it is has marked so far."""
@@ -188,13 +188,13 @@ class Assembly:
             by_file.setdefault(leaf.file, []).append(leaf)
         return {leaf for number, own in by_file.items() for leaf in self._files[number].missing(own)}
 
-    def _fetch(self, leaves: Sequence[Leaf], placed: Placed) -> None:
+    def _fetch(self, leaves: Sequence[Leaf], placed: Placed, num_short: int) -> None:
         here = self._places_here(leaves)
         copies = [*joined([leaf for leaf in leaves if leaf in here], here)]
         with ThreadPoolExecutor(_NUM_COPIES, "headrace-copy") as copying:
             copied = [copying.submit(self._copy, one, placed) for one in copies]
             wanted = [leaf for leaf in leaves if leaf not in here]
-            self._request(wanted, placed)
+            self._request(wanted, placed, num_short)
             self._request(self._not_copied(copied), placed)
 
     def _places_here(self, leaves: Sequence[Leaf]) -> dict[Leaf, tuple[Path, int]]:
@@ -220,11 +220,13 @@ class Assembly:
     def _not_copied(copied: Sequence[Future[list[Leaf]]]) -> list[Leaf]:
         return [leaf for one in copied for leaf in one.result()]
 
-    def _request(self, leaves: Sequence[Leaf], placed: Placed) -> None:
+    def _request(self, leaves: Sequence[Leaf], placed: Placed, num_short: int = 0) -> None:
         if not leaves:
             return
         with ThreadPoolExecutor(_NUM_REQUESTS, "headrace-tensors") as threads:
-            run_all(threads, [functools.partial(self._serve, one, placed) for one in joined(leaves)])
+            run_all(
+                threads, [functools.partial(self._serve, one, placed) for one in joined(leaves, num_short=num_short)]
+            )
 
     def _serve(self, request: Requested, placed: Placed) -> None:
         first, key = request.leaves[0], self._key(request.leaves[0].segment)

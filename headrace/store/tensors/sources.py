@@ -16,7 +16,8 @@ from headrace.store.tensors.index import INDEX, LEAF_BYTES, Leaf
 
 # So long that a request's fixed cost is small.
 REQUEST_BYTES = 4 * 1024 * 1024
-_NUM_SHORT = 48
+# For who waits for the first layers: they do not share the link with much that comes later.
+NUM_SHORT = 48
 # A file system shares whole blocks alone.
 _BLOCK_BYTES = 4096
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -41,14 +42,16 @@ class Copied(Requested):
     start: int
 
 
-def joined(leaves: Iterable[Leaf], here: Mapping[Leaf, tuple[Path, int]] | None = None) -> Iterator[Copied]:
+def joined(
+    leaves: Iterable[Leaf], here: Mapping[Leaf, tuple[Path, int]] | None = None, *, num_short: int = 0
+) -> Iterator[Copied]:
     """Joins neighbours up to a request's length, in the order given.
 
-    Args: here: where on this node the leaves lie; None: they come from elsewhere, and neither path nor start count.
-        Then the first requests are short, so that the first layers do not share the link with much that comes later.
+    Args:
+        here: where on this node the leaves lie; None: they come from elsewhere, and neither path nor start count.
+        num_short: how many requests at the beginning take a MiB at most.
     """
     group: list[Leaf] = []
-    num_short = 0 if here else _NUM_SHORT
 
     def source(leaf: Leaf) -> tuple[object, int]:
         return here[leaf] if here else (leaf.segment, leaf.at)
