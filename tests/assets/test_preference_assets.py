@@ -32,7 +32,7 @@ RECIPE: dict[str, Any] = {
     "objective": "preference",
     "preference": {"rows": {"campaigns": ["glossary"], "heldout_share": 0.3}},
 }
-CORPUS = {"name": "glosses", "files": ["x.jsonl"], "prompt": {"user": "Define {text}."}, "heldout_share": 0.02}
+CORPUS = {"name": "glosses", "files": ["x.jsonl"], "example": "plain", "heldout_share": 0.02}
 WORDS = [f"word{number}" for number in range(12)]
 
 
