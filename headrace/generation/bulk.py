@@ -20,6 +20,7 @@ from headrace.errors import HandoffCorrupt
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
+from headrace.generation.committed_media import CommittedMedia
 from headrace.generation.micro_batches import assemble
 from headrace.generation.requests import plan_micro_batches, rows_for
 from headrace.generation.sealing import (
@@ -213,7 +214,7 @@ def generate_partition(
         return replace(outcome, waits_for=tuple(unmade))
     # The partition's prompts may have changed, even back to these, while rows were made.
     origin = replace(origin, input_versions=inputs_now(handoffs, read))
-    media = [(work.step.kind, making.read(work.made)) for work in later]
+    media: list[tuple[MemberKind, CommittedMedia]] = [(work.step.kind, making.read(work.made)) for work in later]
     made = MadeTables(content=texts, execution=execution, media=media)
     # The items' bytes are read from the commits while they are sealed.
     sealed = making.read(lambda: seal(claim, claims, handoffs, steps, made, origin=origin))

@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import jsonschema
 import psutil
 import pytest
 
+from headrace.generation.micro_batches import committed
+from headrace.generation.under_way import claims_under_way
+from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from headrace_dagster.launchers.run_processes import RunProcesses
 from pipelines.object_store import free_ports
 from tests.waiting import eventually
 
@@ -119,3 +124,61 @@ def test_a_killed_run_goes_on_with_the_rows_that_the_preview_showed(project: Pro
     changed = project.run()
     assert changed["num_rows"] == len(PRODUCTS) + 1
     assert rows.items() <= {row["row_id"]: row["output"] for row in changed["rows"]}.items()
+
+
+NUM_TALES, NUM_SHOWN = 150, 20
+TALES = """\
+name: tales
+prompts: {files: ROOT/tales.jsonl, column: text}
+chain: [writer, painter]
+roles:
+  writer: {model: pen, version: "1", registered: false, engine: {name: echo}}
+  painter:
+    model: brush
+    version: "1"
+    registered: false
+    engine: {name: echo}
+    picture: {width: 512, height: 512}
+micro_batch_rows: 1
+apart: {}
+"""
+
+
+def test_a_steps_own_run_that_is_killed_is_gone_on_with_and_paints_the_same_bytes(project: Project) -> None:
+    root = project.root
+    (root / "tales.jsonl").write_text(
+        "".join(json.dumps({"text": f"Tell of mill {n}."}) + "\n" for n in range(NUM_TALES))
+    )
+    (root / "campaigns").mkdir(exist_ok=True)
+    (root / "campaigns/tales.yaml").write_text(TALES.replace("ROOT", str(root)))
+    shown = json.loads(project.call("preview", "tales", "--day", DAY, "-n", str(NUM_SHOWN), "--json"))["rows"]
+    objects, key = LocalStore(root / ".headrace/store"), f"{DAY}|tales-00"
+
+    def painted() -> set[int]:
+        claim = claims_under_way(objects, "tales").get(key)
+        return committed(objects, claim, "painter") if claim else set()
+
+    # Opened before it is needed, since the pictures are painted within seconds.
+    with dg.DagsterInstance.from_config(str(root / "dagster_home")) as instance:
+        walking = project.start("run", "tales", "--day", DAY, "--json")
+        eventually(lambda: len(painted()) > 2, "some pictures are made", seconds=120)
+        [first] = [run for run in instance.get_runs() if run.job_name == "paint"]
+        for pid, _ in RunProcesses().by_run()[first.run_id]:
+            os.kill(pid, signal.SIGKILL)
+        left = painted()
+        assert 2 < len(left) < NUM_TALES, "it was killed in the middle of its work"
+        output, errors = walking.communicate(timeout=240)
+        assert walking.returncode == 0, errors
+        second, again = [run for run in instance.get_runs() if run.job_name == "paint"]
+        assert (again.run_id, again.status.value) == (first.run_id, "FAILURE")
+        assert second.root_run_id == first.run_id
+        figures = instance.get_latest_materialization_event(dg.AssetKey("generated_images"))
+    assert figures
+    assert figures.asset_materialization
+    assert figures.asset_materialization.metadata["num_rows_generated_now"].value == NUM_TALES - len(left)
+    assert json.loads(output)["num_rows"] == NUM_TALES
+    pictures = MediaSet.open(HandoffStore(objects).open("generated_images", key))
+    wanted = {f"{row['row_id']}/painter": Path(row["parts"][0]["file"]).read_bytes() for row in shown}
+    pictures.verify()
+    assert len(pictures) == NUM_TALES
+    assert {one: pictures.read(one) for one in wanted} == wanted
