@@ -20,7 +20,14 @@ from headrace.training.failure_kinds import EXCEPTION, FailureKind
 from headrace.training.run_config import RunConfig
 
 Phase = Literal[
-    "starting", "importing libraries", "joining the group", "building the engine", "training", "sealing", "finished"
+    "starting",
+    "importing libraries",
+    "joining the group",
+    "converting the checkpoint",
+    "building the engine",
+    "training",
+    "sealing",
+    "finished",
 ]
 
 # A log line for each of a hundred thousand steps would flood the run's log.
