@@ -10,3 +10,4 @@ class Given(Options):
     """The command's options."""
 
     runs: int
+    kills: int

@@ -65,11 +65,17 @@ def make_site(
     seed: int = 0,
     vocabulary: int = _VOCAB,
     queries_a_key: int = 1,
+    dropout: float = 0.0,
 ) -> Site:
     """Args: vocabulary: ids that the model knows; rows have those of the tokenizer alone."""
     store = LocalStore(directory / "store")
     model = _build_model(
-        directory / "model", hidden=hidden, layers=layers, vocabulary=vocabulary, queries_a_key=queries_a_key
+        directory / "model",
+        hidden=hidden,
+        layers=layers,
+        vocabulary=vocabulary,
+        queries_a_key=queries_a_key,
+        dropout=dropout,
     )
     rows = _random_rows(num_sequences, sequence_length, seed)
     handoff = HandoffStore(store).publish("training_examples", "shard-00", rows, code_version="1", run_id="benchmark")
@@ -111,7 +117,9 @@ def run_ranks(module: str, config: RunConfig, *arguments: str, seconds_max: floa
         raise ChildFailed(f"{module} ended with {done.returncode}:\n" + "\n".join([done.stdout[-2000:], *logs]))
 
 
-def _build_model(directory: Path, *, hidden: int, layers: int, vocabulary: int, queries_a_key: int) -> Path:
+def _build_model(
+    directory: Path, *, hidden: int, layers: int, vocabulary: int, queries_a_key: int, dropout: float
+) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -129,6 +137,7 @@ def _build_model(directory: Path, *, hidden: int, layers: int, vocabulary: int, 
                 num_attention_heads=hidden // 32,
                 num_key_value_heads=hidden // 32 // queries_a_key,
                 max_position_embeddings=_POSITIONS_MAX,
+                attention_dropout=dropout,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,

@@ -126,6 +126,7 @@ class TrainingResult:
         stopped: why it ended before its last step.
         peak_mb_over_import: the most resident memory of a rank, before its export, beyond that with its libraries
             imported: what `headrace.training.memory_estimate` foretells.
+        ranks: which numbers of ranks took which steps; None: `world_size` took them all.
     """
 
     training_id: str
@@ -150,6 +151,7 @@ class TrainingResult:
     exported_step: int | None = None
     stopped: str | None = None
     peak_mb_over_import: float | None = None
+    ranks: str | None = None
 
 
 RESULT = Kind(

@@ -5,7 +5,9 @@ created, with every file's digest. On resume every byte is checked, newest check
 manifest is skipped for the one before. DeepSpeed by itself trusts the files, and reports one rank's torn file as a
 broken connection on another.
 
-Knows nothing of the files' content. A checkpoint fits one world size; others are skipped too.
+A checkpoint has the files of its own ranks; or, in the universal form, those that any number of ranks can read. Any of
+them is resumed by any number of ranks, unless the caller says why not: the ranks convert it
+(`headrace.training.universal`). Knows nothing of the files' content.
 """
 
 import re
@@ -13,8 +15,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import xxhash
 from annotated_types import Ge
@@ -30,6 +33,11 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 # The disk limits reading, and digesting runs at over 10 GB/s a core; more threads only add seeks.
 _VERIFY_THREADS = 4
 MANIFESTS, PARTS = "checkpoints", "parts"
+CURVE = "progress.jsonl"
+"""A checkpoint's file with the loss curve up to its step."""
+Form = Literal["ranks", "universal"]
+OF_RANKS: Form = "ranks"
+UNIVERSAL: Form = "universal"
 _NAME = re.compile(r"\d{8,}-\d{6,}\.json")
 
 
@@ -42,7 +50,10 @@ class CheckpointFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The state after `step` optimizer steps. Its files lie below `prefix` in the store, under their names."""
+    """The state after `step` optimizer steps. Its files lie below `prefix` in the store, under their names.
+
+    `form`: `ranks`, the files that each of `world_size` ranks wrote; `universal`, what was made of them for any number.
+    """
 
     training_id: str
     step: Annotated[int, Ge(1)]
@@ -50,6 +61,7 @@ class Checkpoint:
     world_size: Annotated[int, Ge(1)]
     prefix: str
     files: tuple[CheckpointFile, ...]
+    form: Form = OF_RANKS
 
     def __post_init__(self) -> None:
         # Dropping a checkpoint deletes its whole prefix, which must be its own.
@@ -63,6 +75,14 @@ class Checkpoint:
     @property
     def nonce(self) -> str:
         return self.prefix.rpartition("/")[2]
+
+    def is_made_by(self, world_size: int) -> bool:
+        """Whether these are the files of so many ranks, random states included."""
+        return self.form == OF_RANKS and self.world_size == world_size
+
+    def is_read_by(self, world_size: int) -> bool:
+        """Whether so many ranks read it as it is."""
+        return self.form == UNIVERSAL or self.world_size == world_size
 
     def directory(self, store: ObjectStore) -> Path:
         """A local directory with all its files; the first call fetches those of a remote store."""
@@ -109,9 +129,9 @@ def write_file(
 def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
     """Creates the checkpoint, then drops those that are no longer needed.
 
-    For each number of ranks the newest `kept` whole ones stay: damaged ones do not count, and other numbers of ranks
-    keep theirs. The price: the kept ones beside the new one are read again, and a training that changes its number
-    of ranks keeps twice as many until it ends.
+    For each number of ranks the newest `kept` whole ones that it reads as they are stay: damaged ones do not count, and
+    other numbers of ranks keep theirs, which alone have their random states. The price: the kept ones beside the new
+    one are read again, and a training that changes its number of ranks keeps twice as many until it ends.
 
     Returns:
         False if it existed already.
@@ -123,7 +143,7 @@ def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
     won = create_object(store, checkpoint.key, CHECKPOINT, checkpoint).won
     whole: list[Checkpoint] = []
     others: list[Checkpoint] = []
-    for other in _of_size(store, checkpoint.training_id, checkpoint.world_size):
+    for other in _read_by(store, checkpoint.training_id, checkpoint.world_size):
         stays = len(whole) < kept and ((won and other == checkpoint) or is_whole(store, other))
         (whole if stays else others).append(other)
     if len(whole) == kept:
@@ -132,36 +152,61 @@ def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
     return won
 
 
+def publish_beside(store: ObjectStore, checkpoint: Checkpoint) -> Checkpoint:
+    """Creates another form of a checkpoint that stays; drops nothing.
+
+    Raises:
+        AttemptSuperseded: a later attempt has begun; nothing is published.
+    """
+    check_fence(store, checkpoint.training_id, checkpoint.attempt)
+    return create_object(store, checkpoint.key, CHECKPOINT, checkpoint).value
+
+
 def newest_whole(
     store: ObjectStore,
     training_id: str,
     *,
     world_size: int,
+    fixed_because: str | None = None,
     passed_over: Callable[[int, str], None] = lambda step, reason: None,
     clock: Clock | None = None,
 ) -> Checkpoint | None:
     """The newest complete and undamaged checkpoint; `passed_over` is called for newer ones: their step, and why.
 
+    Of one step's, first the one that so many ranks made, then one that they read, then others, which they must convert.
     It is kept for a day: resume from it by then.
+
+    Args:
+        fixed_because: why other numbers of ranks' checkpoints cannot be resumed; None: they can.
     """
     clock = clock or SystemClock()
-    for name in _names(store, training_id):
-        try:
-            checkpoint = _read(store, training_id, name)
-        except ObjectMissing:  # dropped after it was listed
-            continue
-        except HandoffCorrupt as error:
-            passed_over(_step(name), str(error))
-            continue
-        if checkpoint.world_size != world_size:
-            passed_over(checkpoint.step, f"it was made by {checkpoint.world_size} ranks, this gang has {world_size}")
+    for checkpoint in _by_preference(store, training_id, world_size, passed_over):
+        if fixed_because and not checkpoint.is_read_by(world_size):
+            made = f"it was made by {checkpoint.world_size} ranks, this gang has {world_size}"
+            passed_over(checkpoint.step, f"{made}, and {fixed_because}")
         elif not _is_held(store, checkpoint, clock):
             passed_over(checkpoint.step, "garbage collection took it")
         elif damaged := damaged_files(store, checkpoint):
-            passed_over(checkpoint.step, f"{', '.join(damaged)} missing or damaged")
+            passed_over(checkpoint.step, f"{'; '.join(damaged)}")
         else:
             return checkpoint
     return None
+
+
+def _by_preference(
+    store: ObjectStore, training_id: str, world_size: int, passed_over: Callable[[int, str], None]
+) -> Iterator[Checkpoint]:
+    for step, names in groupby(_names(store, training_id), key=_step):
+        found: list[Checkpoint] = []
+        for name in names:
+            try:
+                found.append(_read(store, training_id, name))
+            except ObjectMissing:  # dropped after it was listed
+                continue
+            except HandoffCorrupt as error:
+                passed_over(step, str(error))
+        # Stable: within each kind the newest attempt stays first.
+        yield from sorted(found, key=lambda one: (not one.is_made_by(world_size), not one.is_read_by(world_size)))
 
 
 def is_whole(store: ObjectStore, checkpoint: Checkpoint) -> bool:
@@ -173,18 +218,37 @@ def is_whole(store: ObjectStore, checkpoint: Checkpoint) -> bool:
 
 
 def damaged_files(store: ObjectStore, checkpoint: Checkpoint) -> list[str]:
+    """What is wrong with each damaged file, with its name, whose rank it is, and both digests."""
     directory = checkpoint.directory(store)
 
-    def verified(file: CheckpointFile) -> bool:
+    def damage(file: CheckpointFile) -> str | None:
         path = directory / file.name
         try:
-            return path.stat().st_size == file.num_bytes and _xxh3_128(path) == file.xxh3_128
-        except OSError:
-            return False
+            num_bytes = path.stat().st_size
+            if num_bytes != file.num_bytes:
+                return f"has {num_bytes:,} bytes, the manifest says {file.num_bytes:,}"
+            found = _xxh3_128(path)
+        except OSError as error:
+            return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        return None if found == file.xxh3_128 else f"has digest {found[:12]}…, the manifest says {file.xxh3_128[:12]}…"
 
     with ThreadPoolExecutor(_VERIFY_THREADS) as threads:
-        verdicts = list(threads.map(verified, checkpoint.files))
-    return [file.name for file, whole in zip(checkpoint.files, verdicts, strict=True) if not whole]
+        found = list(threads.map(damage, checkpoint.files))
+    named = zip(checkpoint.files, found, strict=True)
+    return [f"{_whose(file)}'s file {file.name} {what}" for file, what in named if what]
+
+
+def drop_unnamed(store: ObjectStore, training_id: str) -> None:
+    """Deletes the files that killed writers left. Only for the newest attempt, while it writes no checkpoint.
+
+    Deletes nothing if a manifest is damaged: nobody knows which files it names.
+    """
+    damaged: list[HandoffCorrupt] = []
+    named = {one.prefix for one in checkpoints_of(store, training_id, damaged=damaged.append)}
+    parts = training_key(training_id, PARTS)
+    for nonce in store.children(parts):
+        if not damaged and f"{parts}/{nonce}" not in named:
+            store.delete_prefix(f"{parts}/{nonce}")
 
 
 def discard_all(store: ObjectStore, training_id: str) -> None:
@@ -220,10 +284,10 @@ def _drop(store: ObjectStore, checkpoint: Checkpoint) -> None:
     store.delete_prefix(checkpoint.prefix)
 
 
-def _of_size(store: ObjectStore, training_id: str, world_size: int) -> Iterator[Checkpoint]:
-    """Those of one number of ranks, newest first. A damaged manifest's number is unknown: it is left alone."""
+def _read_by(store: ObjectStore, training_id: str, world_size: int) -> Iterator[Checkpoint]:
+    """Those that so many ranks read as they are, newest first. Damaged manifests are left alone: nobody knows whose."""
     for checkpoint in checkpoints_of(store, training_id, damaged=lambda _: None):
-        if checkpoint.world_size == world_size:
+        if checkpoint.is_read_by(world_size):
             yield checkpoint
 
 
@@ -244,6 +308,12 @@ def _read(store: ObjectStore, training_id: str, name: str) -> Checkpoint:
     if checkpoint.key != key:
         raise HandoffCorrupt(f"Checkpoint {store.uri(key)} is damaged: it says that it is {checkpoint.key}.", key=key)
     return checkpoint
+
+
+def _whose(file: CheckpointFile) -> str:
+    """The rank that wrote it, by DeepSpeed's names and ours."""
+    rank = re.search(r"(?:zero_pp_rank_|(?:^|/)rank-)0*(\d+)", file.name)
+    return f"rank {rank[1] if rank else 0}"
 
 
 def _xxh3_128(path: Path) -> str:

@@ -98,6 +98,8 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
+    if config.loads_universal:
+        body["checkpoint"] = {"load_universal": True}
     if recipe.precision == "bf16":
         # Checked, because one rank's inf would otherwise silently reach everybody's weights.
         body["bf16"] = {"enabled": True, "check_grad_overflow": True}

@@ -17,7 +17,11 @@ from headrace.training.run_config import RunConfig
 
 
 class Kept(Protocol):
-    """What a checkpoint keeps beside weights, moments and random state: lists of tensors by name."""
+    """What a checkpoint keeps beside weights, moments and random state: lists of tensors by name.
+
+    What is divided among the ranks is a list with one tensor for each of `master_parameters`, of its shape: another
+    number of ranks then divides it anew. Everything else is rank 0's alone.
+    """
 
     def state(self) -> dict[str, Any]:
         """This rank's part; may be empty."""

@@ -23,6 +23,7 @@ Phase = Literal[
     "starting",
     "importing libraries",
     "joining the group",
+    "converting the checkpoint",
     "building the engine",
     "measuring the reference",
     "training",

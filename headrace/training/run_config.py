@@ -43,6 +43,11 @@ class RunConfig:
         return Path(self.work_directory)
 
     @property
+    def loads_universal(self) -> bool:
+        """Whether the checkpoint is read in the universal form; stage 0 divides nothing, and reads any as it is."""
+        return bool(self.recipe.zero_stage and self.resume and not self.resume.is_made_by(self.world_size))
+
+    @property
     def resumed_from_step(self) -> int:
         return self.resume.step if self.resume else 0
 

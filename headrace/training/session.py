@@ -20,6 +20,7 @@ from headrace.training import checkpoints
 from headrace.training.architecture import check_architecture
 from headrace.training.attempts import TrainingResult, find_result, open_attempt
 from headrace.training.devices import Devices
+from headrace.training.elastic import describe_resume, why_fixed
 from headrace.training.examples import ExamplesInput, check_is_packed, num_train_rows, open_examples
 from headrace.training.gang import Rows, run_gang
 from headrace.training.gang_runner import GangRunner, LocalRunner
@@ -36,7 +37,7 @@ from headrace.training.zero import ModelShape, check_fits, check_sequence_length
 _TOLD = (
     *("training_id", "weights_digest", "state_digest", "steps_applied", "train_loss_last", "tokens", "step_seconds"),
     *("heldout_loss_best", "best_step", "exported_step", "stopped"),
-    *("attempt_tokens", "peak_rss_mb", "world_size", "zero_stage", "feeding", "attempt", "resumed_from_step"),
+    *("attempt_tokens", "peak_rss_mb", "world_size", "ranks", "zero_stage", "feeding", "attempt", "resumed_from_step"),
 )
 
 
@@ -263,16 +264,21 @@ def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None]
         recipe=request.recipe.key,
         say=say,
     )
+    # Of attempts that were killed, or met a full disk, in the middle of a checkpoint: as much as a checkpoint each.
+    checkpoints.drop_unnamed(place.store, request.training_id)
     resume = checkpoints.newest_whole(
         place.store,
         request.training_id,
         world_size=world_size,
+        fixed_because=why_fixed(request.recipe),
         passed_over=pass_over,
         clock=place.clock,
     )
     recipe = _with_steps(request, place)
     if resume:
         say(f"attempt {attempt} resumes behind step {resume.step} of {recipe.steps}")
+        if other := describe_resume(resume, world_size):
+            say(other)
     work = _training_directory(place, request) / f"{attempt:06d}"
     # From a worker that took this number before the store was emptied.
     shutil.rmtree(work, ignore_errors=True)

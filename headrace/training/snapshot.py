@@ -13,15 +13,13 @@ from typing import IO, Any, cast
 
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
-from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
+from headrace.training.checkpoints import CURVE, UNIVERSAL, Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
 from headrace.training.objective import Kept
 from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
-
-CURVE = "progress.jsonl"
-# DeepSpeed insists on this one level of directory.
-_TAG = "state"
+from headrace.training.shards import TAG, rank_file
+from headrace.training.universal import load
 
 
 def save_snapshot(
@@ -50,10 +48,10 @@ def save_snapshot(
     # ours.
     stock, engine.checkpoint_engine = engine.checkpoint_engine, _store_checkpoint_engine(store, prefix, files, config)
     try:
-        engine.save_checkpoint(str(scratch), tag=_TAG, save_latest=False)
+        engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False)
     finally:
         engine.checkpoint_engine = stock
-    with write_file(store, prefix, _rank_file(gang.rank), files.append) as file:
+    with write_file(store, prefix, rank_file(gang.rank), files.append) as file:
         torch.save(_random_state() | objective.state(), cast(IO[bytes], file))
     if gang.rank == 0:
         with write_file(store, prefix, CURVE, files.append) as file:
@@ -79,16 +77,26 @@ def save_snapshot(
 
 
 def restore_snapshot(gang: Gang, engine: Any, objective: Kept, store: ObjectStore, checkpoint: Checkpoint) -> bytes:
-    """Returns every rank to the state after `checkpoint.step`; returns the curve so far."""
+    """Returns every rank to the state after `checkpoint.step`; returns the curve so far.
+
+    Random states stay as they are if other ranks made the checkpoint: it has none for these.
+    """
     import torch
 
     directory = checkpoint.directory(store)
-    path, _ = engine.load_checkpoint(str(directory), tag=_TAG)
+    if checkpoint.form == UNIVERSAL:
+        load(gang, engine, objective, directory)
+        assert engine.global_steps == checkpoint.step
+        return (directory / CURVE).read_bytes()
+    path, _ = engine.load_checkpoint(str(directory), tag=TAG)
     assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
     assert engine.global_steps == checkpoint.step
-    # We made this file, and every byte of it was digested, so unpickling is safe.
-    state = torch.load(directory / _rank_file(gang.rank), weights_only=False)
-    _set_random_state(state)
+    own = checkpoint.is_made_by(gang.world_size)
+    # We made this file, and every byte of it was digested, so unpickling is safe. Of other ranks' checkpoints only
+    # stage 0's are read as they are; there all ranks have the same.
+    state = torch.load(directory / rank_file(gang.rank if own else 0), weights_only=False)
+    if own:
+        _set_random_state(state)
     objective.restore(state)
     return (directory / CURVE).read_bytes()
 
@@ -121,15 +129,11 @@ def _store_checkpoint_engine(store: ObjectStore, prefix: str, files: list[Checkp
 
     class StoreCheckpointEngine(TorchCheckpointEngine):
         def save(self, state_dict: Any, path: str) -> None:
-            name = f"{_TAG}/{Path(path).name}"
+            name = f"{TAG}/{Path(path).name}"
             with write_file(store, prefix, name, files.append) as file:
                 torch.save(state_dict, cast(IO[bytes], file))
 
     return StoreCheckpointEngine()
-
-
-def _rank_file(rank: int) -> str:
-    return f"rank-{rank:05d}.pt"
 
 
 def _random_state() -> dict[str, Any]:

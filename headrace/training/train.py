@@ -5,6 +5,7 @@ its run worker, whatever either is doing.
 """
 
 import argparse
+import dataclasses
 import faulthandler
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from headrace.cycles import look_for_cycles_rarely
 from headrace.errors import HeadraceError, InvalidTrainingRun, Transient
 from headrace.training.attempts import AttemptSuperseded, TrainingResult, curve_key, curve_rows, publish_result
+from headrace.training.elastic import describe_ranks
 from headrace.training.failure_kinds import (
     EXCEPTION,
     WRONG_WORLD_SIZE,
@@ -39,6 +41,8 @@ from headrace.training.run_config import RunConfig
 
 # Of a traceback, so many lines are told with the failure; the rank's log has all.
 _TRACEBACK_LINES = 8
+# Between the seeds of a training's steps, where a change of ranks makes it draw anew.
+_STEP_SEEDS = 7_368_787
 
 
 def train(config: RunConfig, rank: int, log: RunLog) -> None:
@@ -51,6 +55,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     from headrace.training.masters import restore_bits
     from headrace.training.objective import open_objective
     from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
+    from headrace.training.universal import converted
     from headrace.training.watch import Watch
 
     import_libraries()
@@ -58,10 +63,14 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "joining the group")
     gang = join_gang(config)
 
-    report_phase(config.work, rank, "building the engine")
     recipe = config.recipe
-    seed_everything(recipe.seed, rank)
     store = open_store(config.store_url)
+    if config.loads_universal and config.resume and not config.resume.is_read_by(config.world_size):
+        report_phase(config.work, rank, "converting the checkpoint")
+        config = dataclasses.replace(config, resume=converted(gang, store, config))
+
+    report_phase(config.work, rank, "building the engine")
+    seed_everything(recipe.seed, rank)
     base = open_directory(store, config.base_weights_digest)
     objective = open_objective(config, store)
     engine, optimizer = wrap(gang, objective.load_model(base), config)
@@ -77,11 +86,14 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
     if config.resume:
         log.say(f"resumed behind step {config.resume.step} of {recipe.steps}")
+        if not config.resume.is_made_by(gang.world_size):
+            # Not the numbers of the first steps once more: dropout would repeat itself.
+            seed_everything(recipe.seed + config.resume.step * _STEP_SEEDS, rank)
 
     def each(row: dict) -> None:
         watch.look(row)
         if progress:
-            progress.append(row)
+            progress.append(row | {"world_size": gang.world_size})
             log.step(row, steps=recipe.steps)
 
     report_phase(config.work, rank, "training")
@@ -146,6 +158,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
                 best_step=watch.losses.best_step,
                 exported_step=watch.losses.best_step if best else None,
                 stopped=stopped,
+                ranks=describe_ranks(rows),
             ),
             progress.read(),
         )

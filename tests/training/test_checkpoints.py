@@ -1,5 +1,6 @@
+import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,10 +15,13 @@ from headrace.training.attempts import AttemptSuperseded, open_attempt, training
 from headrace.training.checkpoints import (
     Checkpoint,
     CheckpointFile,
+    damaged_files,
     discard_all,
+    drop_unnamed,
     is_whole,
     newest_whole,
     publish,
+    publish_beside,
     write_file,
 )
 from headrace.training.guard import Worker
@@ -79,7 +83,14 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(body)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
+DAMAGES_TOLD = {
+    truncate: "has 15,991 bytes, the manifest says 16,001",
+    flip_a_bit: r"has digest [0-9a-f]{12}…, the manifest says [0-9a-f]{12}…",
+    Path.unlink: "is missing",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES_TOLD)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store: LocalStore, damage, rank: int) -> None:
     publish(store, make_checkpoint(store, 20), kept=2)
@@ -90,7 +101,29 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store: LocalStor
     found = newest_whole(store, TRAINING, world_size=2, passed_over=lambda step, reason: reasons.append((step, reason)))
     assert found is not None
     assert found.step == 20
-    assert reasons == [(40, f"state/rank-{rank}.pt missing or damaged")]
+    [(step, reason)] = reasons
+    assert step == 40
+    assert re.fullmatch(rf"rank {rank}'s file state/rank-{rank}\.pt {DAMAGES_TOLD[damage]}", reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("state/zero_pp_rank_3_mp_rank_00_optim_states.pt", 3),
+        ("state/bf16_zero_pp_rank_12_mp_rank_00_optim_states.pt", 12),
+        ("state/mp_rank_00_model_states.pt", 0),
+        ("rank-00010.pt", 10),
+        ("progress.jsonl", 0),
+    ],
+)
+def test_a_damaged_file_is_told_with_its_rank(store: LocalStore, name: str, rank: int) -> None:
+    files: list[CheckpointFile] = []
+    prefix = training_key(TRAINING, "parts", "nonce")
+    with write_file(store, prefix, name, files.append) as file:
+        file.write(b"x")
+    checkpoint = Checkpoint(training_id=TRAINING, step=1, attempt=1, world_size=16, prefix=prefix, files=tuple(files))
+    file_of(store, checkpoint).unlink()
+    assert damaged_files(store, checkpoint) == [f"rank {rank}'s file {name} is missing"]
 
 
 def test_with_every_checkpoint_damaged_training_begins_anew(store: LocalStore) -> None:
@@ -100,10 +133,64 @@ def test_with_every_checkpoint_damaged_training_begins_anew(store: LocalStore) -
     assert newest_step(store) is None
 
 
-def test_a_checkpoint_of_another_number_of_ranks_is_passed_over(store: LocalStore) -> None:
+def test_a_checkpoint_of_another_number_of_ranks_is_resumed_unless_something_forbids_it(store: LocalStore) -> None:
     publish(store, make_checkpoint(store, 20, world_size=4), kept=2)
-    assert newest_step(store, world_size=2) is None
-    assert newest_step(store, world_size=4) == 20
+    assert newest_step(store, world_size=2) == 20
+    reasons: dict[int, str] = {}
+    because = "its optimizer has no form for other numbers of ranks"
+    assert not newest_whole(store, TRAINING, world_size=2, fixed_because=because, passed_over=reasons.__setitem__)
+    assert reasons == {20: f"it was made by 4 ranks, this gang has 2, and {because}"}
+    assert newest_whole(store, TRAINING, world_size=4, fixed_because=because)
+
+
+def make_universal(store: LocalStore, source: Checkpoint, attempt: int) -> Checkpoint:
+    """Its files are a copy; what they hold is `tests/processes/test_elastic_training.py`'s affair."""
+    copied = make_checkpoint(store, source.step, attempt=attempt + 100, world_size=source.world_size)
+    return publish_beside(store, replace(copied, attempt=attempt, form="universal"))
+
+
+def test_of_one_step_the_ranks_own_checkpoint_comes_first_and_then_what_they_need_not_convert(
+    store: LocalStore,
+) -> None:
+    own = make_checkpoint(store, 20, world_size=2)
+    publish(store, own, kept=2)
+    universal = make_universal(store, own, begin(store))
+    assert newest_whole(store, TRAINING, world_size=2) == own
+    assert newest_whole(store, TRAINING, world_size=3) == universal
+    flip_a_bit(file_of(store, own))
+    assert newest_whole(store, TRAINING, world_size=2) == universal
+    publish(store, make_checkpoint(store, 30, attempt=2, world_size=3), kept=2)
+    assert newest_step(store, world_size=2) == 30, "a later step is worth a conversion"
+
+
+def test_a_conversion_takes_nobodys_place_and_goes_when_it_has_successors(store: LocalStore) -> None:
+    source = make_checkpoint(store, 20, world_size=2)
+    publish(store, source, kept=1)
+    attempt = begin(store)
+    make_universal(store, source, attempt)
+    assert steps_kept(store) == [(20, 1), (20, 2)]
+    publish(store, make_checkpoint(store, 25, attempt=attempt, world_size=1), kept=1)
+    assert steps_kept(store) == [(20, 1), (25, 2)]
+
+
+def test_a_conversion_of_a_fenced_attempt_is_not_published(store: LocalStore) -> None:
+    source = make_checkpoint(store, 20)
+    publish(store, source, kept=2)
+    begin(store)
+    with pytest.raises(AttemptSuperseded):
+        make_universal(store, source, attempt=1)
+
+
+def test_what_killed_writers_left_goes_and_what_is_named_stays(store: LocalStore) -> None:
+    named = make_checkpoint(store, 20)
+    publish(store, named, kept=2)
+    make_checkpoint(store, 40)
+    drop_unnamed(store, TRAINING)
+    assert store.children(training_key(TRAINING, "parts")) == [named.nonce]
+    make_checkpoint(store, 60)
+    flip_a_bit(manifest_of(store, named))
+    drop_unnamed(store, TRAINING)
+    assert len(store.children(training_key(TRAINING, "parts"))) == 2, "nobody knows what a damaged manifest names"
 
 
 def test_only_the_newest_checkpoints_keep_their_space(store: LocalStore) -> None:
@@ -119,14 +206,14 @@ def steps_kept(store: LocalStore) -> list[tuple[int, int]]:
     return [(int(name[:8]), int(name[9:15])) for name in names]
 
 
-def test_what_another_number_of_ranks_can_resume_takes_no_place_and_is_not_dropped(store: LocalStore) -> None:
+def test_what_another_number_of_ranks_made_takes_no_place_and_is_not_dropped(store: LocalStore) -> None:
     for step in (15, 20):
         publish(store, make_checkpoint(store, step, world_size=2), kept=2)
     attempt = begin(store)
     for step in (5, 10):
         publish(store, make_checkpoint(store, step, attempt=attempt, world_size=1), kept=2)
     assert steps_kept(store) == [(5, 2), (10, 2), (15, 1), (20, 1)]
-    assert (newest_step(store, world_size=1), newest_step(store, world_size=2)) == (10, 20)
+    assert newest_step(store, world_size=1) == 20
     publish(store, make_checkpoint(store, 15, attempt=attempt, world_size=1), kept=2)
     assert steps_kept(store) == [(10, 2), (15, 1), (15, 2), (20, 1)]
 
@@ -222,7 +309,7 @@ class Night:
         """The attempt before was killed, wherever it was."""
         self.world_size, self.attempt = world_size, begin(self.store)
         self.step = newest_step(self.store, world_size) or 0
-        assert self.step == max((one.step for one in self.whole if one.world_size == world_size), default=0)
+        assert self.step == max((one.step for one in self.whole), default=0)
 
     def publish(self) -> None:
         self.step += 5

@@ -121,3 +121,30 @@ def test_transformers_divides_a_model_by_one_global_that_can_be_put_aside() -> N
 
     assert "_hf_deepspeed_config_weak_ref = None" in inspect.getsource(integration.unset_hf_deepspeed_config)
     assert "_hf_deepspeed_config_weak_ref()" in inspect.getsource(integration.is_deepspeed_zero3_enabled)
+
+
+def test_the_universal_load_of_stage_3_gives_every_group_the_first_ones_settings_and_its_tensor_of_steps(
+    deepspeed: Any,
+) -> None:
+    """`headrace.training.universal.load` puts both right."""
+    from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+
+    source = inspect.getsource(DeepSpeedZeroOptimizer_Stage3.load_hp_checkpoint_state_from_checkpoint_dir_stage3)
+    assert "state_step = optim_sd[OPTIMIZER_STATE_DICT]['state'][0]['step']" in source
+    assert "self.optimizer.state[fp32_param]['step'] = state_step" in source
+    assert 'for key, value in optim_sd[OPTIMIZER_STATE_DICT]["param_groups"][0].items()' in source
+    assert 'for key in ["fp32", "exp_avg", "exp_avg_sq"]' in source, "why_fixed could forbid less"
+
+
+def test_the_universal_load_reads_no_buffers(deepspeed: Any) -> None:
+    source = inspect.getsource(deepspeed.DeepSpeedEngine._load_checkpoint)
+    assert "if not self.load_universal_checkpoint():\n            self.load_module_state_dict(" in source
+
+
+def test_the_universal_load_of_stages_1_and_2_takes_whatever_tensors_a_parameter_has(deepspeed: Any) -> None:
+    """By which an objective's averages come back as the optimizer's moments do."""
+    from deepspeed.checkpoint import universal_checkpoint
+
+    source = inspect.getsource(universal_checkpoint.load_hp_checkpoint_state)
+    assert "for file in os.listdir(folder)" in source
+    assert "hp_mapping.optim_fragment[key] = tp_hp_fragment" in source
