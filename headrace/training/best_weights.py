@@ -34,10 +34,10 @@ class BestWeights(Kept):
     def put_back(self, gang: Gang, engine: Any) -> None:
         """Gives rank 0's model the kept weights, for the export: no step may follow. Every rank calls it."""
         import torch
-        from deepspeed.zero import GatheredParameters
+        from deepspeed import zero
 
         for number, parameter in enumerate(_trained(engine)):
-            with torch.no_grad(), GatheredParameters([parameter], modifier_rank=0):
+            with torch.no_grad(), zero.GatheredParameters([parameter], modifier_rank=0):
                 if gang.rank == 0:
                     parameter.copy_(self._weights[number])
         self._objective.restore(self._of_objective)
@@ -60,7 +60,7 @@ def _trained(engine: Any) -> list[Any]:
 
 def _whole(parameter: Any, rank: int) -> Any:
     """A copy of one whole parameter, on rank 0."""
-    from deepspeed.zero import GatheredParameters
+    from deepspeed import zero
 
-    with GatheredParameters([parameter]):
+    with zero.GatheredParameters([parameter]):
         return parameter.detach().cpu().clone() if rank == 0 else None

@@ -30,7 +30,7 @@ PAINTER = MINIMAL + "objective: flow_matching\nbase_model: encoder\n"
 REFUSED = {
     "neither steps nor epochs": (MINIMAL.replace("steps: 10\n", ""), "steps must be at least 1, got 0, unless epochs"),
     "both": (MINIMAL + "epochs: 2\n", "epochs must stand alone, got epochs=2 beside steps=10"),
-    "an unknown optimizer": (MINIMAL + "optimizer: lion\n", "optimizer.name must be one of adamw, adam, adamax"),
+    "an unknown optimizer": (MINIMAL + "optimizer: lion\n", "optimizer: name must be one of adamw, adam, adamax"),
     "a foreign option": (
         MINIMAL + "optimizer: {name: sgd, eps: 1.0e-6}\n",
         "optimizer: eps is no option of optimizer 'sgd', which takes momentum, nesterov",
@@ -67,11 +67,11 @@ REFUSED = {
     "noise on pictures": (PAINTER + "neftune_noise_alpha: 5\n", "neftune_noise_alpha is of language models"),
     "an unknown action": (
         MINIMAL + "guards: {loss_spike: {action: ignore}}\n",
-        "guards.loss_spike.action must be one of stop, skip, warn, got 'ignore'",
+        "guards: loss_spike: action must be one of stop, skip, warn, got 'ignore'",
     ),
     "a factor below one": (
         MINIMAL + "guards: {loss_spike: {factor: 0.5}}\n",
-        "guards.loss_spike.factor must be above 1 (a spike is above the loss that it is compared with), got 0.5",
+        "guards: loss_spike: factor must be above 1 (a spike is above the loss that it is compared with), got 0.5",
     ),
 }
 
