@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ def _save(store: LocalStore, source: Checkpoint) -> None:
     for file in source.files:
         with checkpoints.write_file(store, prefix, file.name, files.append) as written:
             written.write((source.directory(store) / file.name).read_bytes())
-    again = {"step": source.step + 1, "attempt": source.attempt, "world_size": source.world_size}
-    checkpoint = Checkpoint(training_id=source.training_id, prefix=prefix, files=tuple(files), **again)
-    checkpoints.publish(store, checkpoint, kept=2)
+    checkpoints.publish(store, replace(source, step=source.step + 1, prefix=prefix, files=tuple(files)), kept=2)
 
 
 def _convert(store: LocalStore, source: Checkpoint) -> None:
