@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simulation.forked_gangs import fork, free_port, place_of
 
@@ -50,7 +50,7 @@ def _engine() -> Any:
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
     engine, *_ = deepspeed.initialize(
         model=model,
-        model_parameters=model.parameters(),
+        model_parameters=cast(Any, model.parameters()),
         config={
             "train_batch_size": 1,
             "optimizer": {"type": "Adam", "params": {"lr": 1e-3, "torch_adam": True}},
