@@ -46,6 +46,9 @@ def _engine() -> Any:
     import deepspeed
     import torch
 
+    # As our ranks do: it would compile an operator that nobody uses here.
+    cast(Any, deepspeed.ops).__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("gloo")
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
     engine, *_ = deepspeed.initialize(

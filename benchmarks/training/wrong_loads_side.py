@@ -26,6 +26,8 @@ from headrace.training.guard import Worker
 from simulation.forked_gangs import fork
 
 _KILLED, _FULL = 9, 7
+# Of the attempts of this process and of its children alike.
+_WORKER = Worker.this_process()
 Damage = Callable[[Path, random.Random], None]
 
 
@@ -162,8 +164,7 @@ def _convert(store: LocalStore, source: Checkpoint) -> None:
 
 
 def _next_attempt(store: LocalStore, source: Checkpoint) -> int:
-    worker = Worker(pid=os.getpid(), started=0)
-    return open_attempt(store, source.training_id, worker=worker, run_id="benchmark", clock=SystemClock())
+    return open_attempt(store, source.training_id, worker=_WORKER, run_id="benchmark", clock=SystemClock())
 
 
 def _files_of_a_conversion(site: Site) -> int:
