@@ -70,7 +70,7 @@ def flops_per_token(model: Any) -> int | None:
     """What one token of an example costs a training step; None: it cannot be said of this model."""
     from torch.nn import Linear
 
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else None
     if text is None or any(
         getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")

@@ -275,9 +275,10 @@ def test_noise_on_the_embeddings_is_what_transformers_draws_from_the_same_seed(m
     from transformers.integrations.neftune import activate_neftune
 
     recipe, states = METHODS["NEFTune"], []
+    model: Any = None
     for rank in range(2):
         seed_everything(recipe.seed, rank)
-        model: Any = AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float32).train()
+        model = AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float32).train()
         states.append(torch.get_rng_state())
     assert recipe.neftune_noise_alpha
     activate_neftune(model, recipe.neftune_noise_alpha)
