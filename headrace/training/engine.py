@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.lora import packed_weights, with_adapters
 from headrace.training.optimizer import forget_steps, make_optimizer, steps_unwrapped
 from headrace.training.run_config import RunConfig
 
@@ -109,7 +110,10 @@ def load_model(weights: Path, config: RunConfig) -> Any:
     from transformers import AutoModelForCausalLM
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.recipe.precision]
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False)
+    packing = packed_weights(config.recipe, dtype)
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False, **packing)
+    if config.recipe.lora:
+        return with_adapters(model, config.recipe)
     freeze = config.recipe.freeze
     for prefix in freeze:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.adapters.sealed import Opened, open_weights
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
 from headrace.training.feeding import Feeding, choose_feeding, summed_loss
@@ -43,7 +44,6 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
 
     from headrace.handoff.versions import HandoffStore
     from headrace.store.opening import open_store
-    from headrace.store.sealed_directory import open_directory
 
     if config.device == "cpu":
         torch.set_num_threads(1)
@@ -53,7 +53,10 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
     evaluations = []
     for digest in config.weights:
         started = time.monotonic()
-        measure = Measure(open_directory(store, digest), examples, config.device, computes_bf16=cpu_computes_bf16())
+        weights = open_weights(store, digest)
+        measure = Measure(
+            weights.directory, examples, config.device, computes_bf16=cpu_computes_bf16(), base=weights.base
+        )
         size = _SEQUENCES_A_PASS[config.device]
         with _spread(measure, config.device) as mapped:
             losses = mapped("loss", [chosen[start : start + size] for start in range(0, len(chosen), size)])
@@ -77,20 +80,32 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
 
 
 class Measure:
-    """One model on the held-out sequences."""
+    """One model on the held-out sequences. `base`: of weights that are an adapter."""
 
-    def __init__(self, weights: Path, examples: PackedExamples, device: str, *, computes_bf16: bool = True) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        examples: PackedExamples,
+        device: str,
+        *,
+        computes_bf16: bool = True,
+        base: Path | None = None,
+    ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
+
+        from headrace.adapters.loading import load_causal_model
+
+        opened = Opened(directory=weights, base=base)
 
         # In the precision in which it was saved. Some CPUs only emulate that; the same numbers are five times as fast
         # in fp32 there.
-        model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
+        model = load_causal_model(opened, dtype="auto")
         if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
             model = model.float()
         self.dtype = str(model.dtype).removeprefix("torch.")
         self._model = model.to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
+        self._tokenizer = AutoTokenizer.from_pretrained(opened.model, trust_remote_code=False)
         self._examples = examples
         self._device = device
         self.feeding: Feeding = choose_feeding(self._model, examples, device)

@@ -5,6 +5,7 @@ holds it once, in the training's precision. (DeepSpeed's own consolidation works
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,24 @@ _TOKENIZER_FILES = (
 def export_model(gang: Gang, engine: Any, base: Path, out: Path) -> None:
     """Rank 0 writes the model directory `out`; every rank must call it."""
     model = engine.module
-    weights = _gathered_weights(gang, model)
+    weights = gathered_weights(gang, model)
     if gang.rank != 0:
         return
     out.mkdir(parents=True)
-    model.save_pretrained(out, state_dict=weights)
+    save_model(model, base, out, state_dict=weights)
+
+
+def save_model(model: Any, base: Path, out: Path, **saving: Any) -> None:
+    """A directory that transformers opens, with the base's tokenizer. `saving`: arguments of its `save_pretrained`."""
+    model.save_pretrained(out, **saving)
+    copy_tokenizer(base, out)
+    drop_library_versions(out)
+
+
+def copy_tokenizer(base: Path, out: Path) -> None:
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             (out / name).write_bytes((base / name).read_bytes())
-    drop_library_versions(out)
 
 
 def drop_library_versions(directory: Path) -> None:
@@ -48,7 +58,11 @@ def drop_library_versions(directory: Path) -> None:
             path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
 
 
-def _gathered_weights(gang: Gang, model: Any) -> dict[str, Any]:
+def gathered_weights(
+    gang: Gang, model: Any, is_wanted: Callable[[Any], bool] = lambda parameter: True
+) -> dict[str, Any]:
+    """On rank 0 the wanted parameters and all buffers by name, on other ranks nothing; every rank must call it. Where
+    nothing is divided among the ranks, all parameters, since they need no gathering."""
     from deepspeed import zero
 
     partitioned = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
@@ -58,6 +72,8 @@ def _gathered_weights(gang: Gang, model: Any) -> dict[str, Any]:
     copies: dict[int, Any] = {}
     # A tied parameter has two names and one tensor; by that, save_pretrained chooses the name to write.
     for name, parameter in model.named_parameters(remove_duplicate=False):
+        if not is_wanted(parameter):
+            continue
         if id(parameter) not in copies:
             with zero.GatheredParameters([parameter]):
                 copies[id(parameter)] = parameter.detach().cpu().clone() if gang.rank == 0 else None

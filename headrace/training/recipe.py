@@ -15,6 +15,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.training.flow_matching_settings import FlowMatching
+from headrace.training.lora_settings import Lora
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import Because, check_ranges
 from headrace.user_files.shapes import from_file
@@ -88,6 +89,8 @@ class Recipe:
     """Gradients with a larger global norm are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
     """Prefixes of parameter names that are not trained; they need neither gradients nor optimizer state."""
+    lora: Lora | None = None
+    """Adapters are trained beside the base, which stays as it is; of `sft` alone. null: the base's own weights are."""
     zero_stage: Annotated[int, Ge(0), Le(3)] = 2
     """What DeepSpeed divides among the ranks: 1 optimizer state, 2 gradients too, 3 parameters too; 0 nothing."""
     precision: Precision = "bf16"
@@ -122,7 +125,27 @@ class Recipe:
             raise InvalidTrainingRun(
                 f"warmup_steps must not be above steps={self.steps}, got warmup_steps={self.warmup_steps}."
             )
+        self._check_lora()
         self._check_objective()
+
+    def _check_lora(self) -> None:
+        if self.lora is None:
+            return
+        if self.objective == FLOW_MATCHING:
+            raise InvalidTrainingRun(
+                "lora is for a language model on its base, got it with objective: flow_matching, whose weights start "
+                "at random. Leave it out."
+            )
+        if self.freeze:
+            raise InvalidTrainingRun(
+                f"freeze must be empty with lora, which trains nothing of the base, got {list(self.freeze)!r}: name "
+                "in lora.targets which layers get an adapter."
+            )
+        if self.lora.quantize and (self.zero_stage == 3 or self.precision == "fp32"):
+            raise InvalidTrainingRun(
+                f"lora.quantize={self.lora.quantize!r} needs zero_stage 0 to 2, since stage 3 would divide the packed "
+                f"weights, and precision bf16 or fp16, got zero_stage={self.zero_stage} and {self.precision}."
+            )
 
     def _check_objective(self) -> None:
         if self.objective == SFT:
@@ -187,8 +210,13 @@ class Recipe:
         return CODE_VERSION
 
     def to_body(self) -> dict[str, Any]:
-        """Without `objective` where it is `sft`: the bodies, and training ids, of older recipes stay."""
+        """Without `lora` where there is none, and `objective` where it is `sft`: the bodies, and training ids, of older
+        recipes stay."""
         body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
+        if self.lora:
+            body["lora"]["targets"] = list(self.lora.targets)
+        else:
+            del body["lora"]
         if self.objective == SFT:
             return {key: value for key, value in body.items() if key not in ("objective", "flow_matching")}
         return body | {"flow_matching": dataclasses.asdict(self.picture_model)}

@@ -24,6 +24,7 @@ from headrace.training.examples import ASSET, PICTURES, ExamplesInput
 from headrace.training.gang import Rows, run_gang
 from headrace.training.guard import Worker
 from headrace.training.launch_plan import plan_launch
+from headrace.training.lora import check_base
 from headrace.training.recipe import FLOW_MATCHING, Recipe
 from headrace.training.run_config import RunConfig
 from headrace.training.zero import ModelShape, check_fits, check_sequence_length, read_model_shape
@@ -190,7 +191,8 @@ def check(request: TrainingRequest, place: Workplace) -> int:
 
 def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
     base = open_directory(place.store, request.base_weights_digest)
-    shape = read_model_shape(base, request.recipe.freeze)
+    check_base(request.recipe, base, place.devices)
+    shape = read_model_shape(base, request.recipe.freeze, request.recipe.lora)
     first = request.inputs[0]
     schema = HandoffStore(place.store).open(ASSET, first.partition, first.version).schema
     check_sequence_length(request.recipe, shape, schema.field("input_ids").type.list_size)

@@ -11,6 +11,7 @@ from headrace.training.engine import Gang, load_model
 from headrace.training.examples import open_examples
 from headrace.training.export import export_model
 from headrace.training.feeding import PACKED, Feeding, choose_feeding, summed_loss
+from headrace.training.lora_export import export_adapters
 from headrace.training.run_config import RunConfig
 
 
@@ -56,4 +57,7 @@ class SftObjective:
         pass
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
-        export_model(gang, engine, base, out)
+        if self._config.recipe.lora:
+            export_adapters(gang, engine, base, out, self._config)
+        else:
+            export_model(gang, engine, base, out)

@@ -15,6 +15,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
 from headrace.training.checkpoints import Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
+from headrace.training.lora import untrained
 from headrace.training.objective import Objective
 from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
@@ -48,9 +49,11 @@ def save_snapshot(
     scratch = config.work / "checkpoint"
     # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
     # ours.
-    stock, engine.checkpoint_engine = engine.checkpoint_engine, _store_checkpoint_engine(store, prefix, files, config)
+    left_out = untrained(engine) if config.recipe.lora else frozenset()
+    ours = _store_checkpoint_engine(store, prefix, files, left_out)
+    stock, engine.checkpoint_engine = engine.checkpoint_engine, ours
     try:
-        engine.save_checkpoint(str(scratch), tag=_TAG, save_latest=False)
+        engine.save_checkpoint(str(scratch), tag=_TAG, save_latest=False, exclude_frozen_parameters=bool(left_out))
     finally:
         engine.checkpoint_engine = stock
     with write_file(store, prefix, _rank_file(gang.rank), files.append) as file:
@@ -85,7 +88,8 @@ def restore_snapshot(
     import torch
 
     directory = checkpoint.directory(store)
-    path, _ = engine.load_checkpoint(str(directory), tag=_TAG)
+    # Adapters' checkpoints have no base, which was loaded already.
+    path, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=not untrained(engine))
     assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
     assert engine.global_steps == checkpoint.step
     # We made this file, and every byte of it was digested, so unpickling is safe.
@@ -117,13 +121,17 @@ def state_digest(gang: Gang, engine: Any, objective: Objective) -> str:
     return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
 
 
-def _store_checkpoint_engine(store: ObjectStore, prefix: str, files: list[CheckpointFile], config: RunConfig) -> Any:
+def _store_checkpoint_engine(
+    store: ObjectStore, prefix: str, files: list[CheckpointFile], left_out: frozenset[str]
+) -> Any:
     import torch
     from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
     class StoreCheckpointEngine(TorchCheckpointEngine):
         def save(self, state_dict: Any, path: str) -> None:
             name = f"{_TAG}/{Path(path).name}"
+            for tensor in left_out & (state_dict.get("module") or {}).keys():
+                del state_dict["module"][tensor]
             with write_file(store, prefix, name, files.append) as file:
                 torch.save(state_dict, cast(IO[bytes], file))
 

@@ -4,6 +4,7 @@ Written from the meaning of the recipe's fields; shares with the library the dat
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,23 @@ class PlainTraining:
     norms: list[float]
 
 
-def train_plainly(base: Path, examples: PackedExamples, recipe: Recipe, *, world_size: int) -> PlainTraining:
-    """AdamW on fp32 master weights; the model itself runs in the recipe's precision."""
+def train_plainly(
+    base: Path,
+    examples: PackedExamples,
+    recipe: Recipe,
+    *,
+    world_size: int,
+    prepared: Callable[[Any], Any] = lambda model: model,
+) -> PlainTraining:
+    """AdamW on fp32 master weights; the model itself runs in the recipe's precision.
+
+    Args: prepared: lays something onto the loaded model.
+    """
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[recipe.precision]
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).train()
-    trained = [p for name, p in model.named_parameters() if not name.startswith(recipe.freeze or ("\0",))]
+    model: Any = prepared(AutoModelForCausalLM.from_pretrained(base, dtype=dtype)).train()
+    trained = [
+        p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(recipe.freeze or ("\0",))
+    ]
     masters = [p.detach().float().clone().requires_grad_() for p in trained]
     optimizer = torch.optim.AdamW(
         [

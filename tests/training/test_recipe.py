@@ -5,7 +5,8 @@ import pytest
 
 from headrace.errors import InvalidTrainingRun
 from headrace.training.flow_matching_settings import FlowMatching
-from headrace.training.recipe import load_recipes
+from headrace.training.lora_settings import Lora
+from headrace.training.recipe import load_recipe, load_recipes
 from tests.training_builders import make_recipe
 
 RECIPES = Path(__file__).parents[2] / "resources/recipes"
@@ -16,6 +17,7 @@ def write(directory: Path, name: str, text: str) -> None:
 
 
 MINIMAL = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
+BEFORE_ADAPTERS = "d4a88134a31705b5dd1022186bfc46e6"
 PAINTER = MINIMAL + "objective: flow_matching\nbase_model: encoder\n"
 
 
@@ -65,6 +67,18 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (PAINTER + "freeze: [blocks.]\n", "freeze must be empty with objective: flow_matching"),
         (PAINTER + "precision: fp16\n", "wants precision bf16 or fp32, got 'fp16'"),
         (PAINTER + "flow_matching: {heads: 7}\n", "hidden_size must be heads=7 times a multiple of 4"),
+        (
+            PAINTER + "lora: {rank: 4}\n",
+            "lora is for a language model on its base, got it with objective: flow_matching",
+        ),
+        (MINIMAL + "lora: {rank: 4}\nfreeze: [model.]\n", "freeze must be empty with lora, which trains nothing of"),
+        (MINIMAL + "lora: {rank: 0}\n", "lora: rank must be between 1 and 1,024, got 0"),
+        (MINIMAL + "lora: {r: 4}\n", "unknown key 'r'"),
+        (MINIMAL + "lora: {dropout: 1}\n", "dropout must be at least 0 and below 1, got 1"),
+        (MINIMAL + "lora: {targets: [q_proj, lm_head]}\n", "between the embedding and the output layer, got 'lm_head'"),
+        (MINIMAL + "lora: {targets: [q_proj, q_proj]}\n", "targets must list names of layers, each once"),
+        (MINIMAL + "lora: {quantize: int8}\n", "quantize must be one of nf4, fp4"),
+        (MINIMAL + "lora: {quantize: nf4}\nzero_stage: 3\n", "lora.quantize='nf4' needs zero_stage 0 to 2"),
         (PAINTER + "flow_matching: {ema_decay: 1}\n", "flow_matching: ema_decay must be at least 0 and below 1, got 1"),
     ],
 )
@@ -82,6 +96,21 @@ def test_a_broken_recipe_is_told_to_who_asks_for_its_key(tmp_path: Path) -> None
     write(tmp_path, "a.yaml", MINIMAL.replace("steps: 10", "steps: ten"))
     with pytest.raises(InvalidTrainingRun, match=r"a.yaml:3:8: steps must be a whole number, got 'ten'"):
         load_recipes(tmp_path).find("tiny.define")
+
+
+def test_adapters_are_spelt_where_they_are_and_count_as_trained() -> None:
+    whole, adapters = make_recipe(), make_recipe(lora=Lora())
+    assert "lora" not in whole.to_body()
+    assert adapters.to_body()["lora"]["targets"] == []
+    ids = {one.training_id("base", {}) for one in (whole, adapters, make_recipe(lora=Lora(merge=True)))}
+    assert len(ids) == 3
+    # As earlier releases made it.
+    assert whole.training_id("base", {"shard-00": "a"}) == BEFORE_ADAPTERS
+
+
+def test_the_example_of_adapters_is_a_recipe() -> None:
+    recipe = load_recipe(RECIPES / "examples/smollm2-135m.define-lora.yaml")
+    assert recipe.lora == Lora(rank=16, alpha=32, dropout=0.05)
 
 
 def test_two_files_with_one_key_break_each_other(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Refusals before any process starts, and what a machine offers."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,18 @@ from headrace.handoff.versions import HandoffStore
 from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
+from headrace.training.lora_settings import Lora
 from headrace.training.recipe import Recipe
 from headrace.training.session import check, slow_precision
 from resources.training import TrainingResource
 from tests.training_builders import Bench, make_bench
 
 CPU = Devices(num_gpus=0, memory_mib=8000)
+NO_GPU_OR_NO_PACKER = (
+    "lora.quantize='nf4' holds the base in 4 bits by bitsandbytes, whose training needs a GPU, and this run sees none."
+    if find_spec("bitsandbytes")
+    else "lora.quantize needs bitsandbytes, which is not installed. Run pip install bitsandbytes."
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,16 @@ REFUSALS = {
     "a machine that is too small": ({}, Devices(num_gpus=0, memory_mib=8), "a rank has 4 MiB"),
     "more ranks than GPUs": ({"ranks": 4, "batch": 4}, Devices(num_gpus=2, memory_mib=None), "and 2 GPUs are visible"),
     "half precision without a GPU": ({"precision": "fp16"}, CPU, "precision='fp16' needs a GPU"),
+    "a target that matches nothing": (
+        {"lora": Lora(targets=("query",))},
+        CPU,
+        "lora.targets='query' matches no layer of the base model; there are down_proj, gate_proj, k_proj",
+    ),
+    "four bits without a GPU": (
+        {"lora": Lora(quantize="nf4"), "precision": "bf16"},
+        CPU,
+        NO_GPU_OR_NO_PACKER,
+    ),
     "a frozen prefix that matches nothing": ({"freeze": ("encoder.",)}, CPU, "freeze='encoder.' matches no parameter"),
 }
 
