@@ -20,6 +20,7 @@ def load_causal_model(opened: Opened, *, dtype: Any, merge: bool = False) -> Any
         InvalidInput: peft is missing, or the adapter does not fit its base, or cannot be merged.
         OSError, ValueError, KeyError: transformers cannot load the directory.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(opened.model, dtype=dtype, trust_remote_code=False)
@@ -38,6 +39,8 @@ def load_causal_model(opened: Opened, *, dtype: Any, merge: bool = False) -> Any
             # Of transformers' own class still: peft's layers stand in place of the base's.
             return on_base.get_base_model()
         return on_base.merge_and_unload(safe_merge=True)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInput(

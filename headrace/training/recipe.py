@@ -212,9 +212,9 @@ class Recipe:
     def to_body(self) -> dict[str, Any]:
         """Without `lora` where there is none, and `objective` where it is `sft`: the bodies, and training ids, of older
         recipes stay."""
-        body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
+        body: dict[str, Any] = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
         if self.lora:
-            body["lora"]["targets"] = list(self.lora.targets)
+            body["lora"] = dataclasses.asdict(self.lora) | {"targets": list(self.lora.targets)}
         else:
             del body["lora"]
         if self.objective == SFT:

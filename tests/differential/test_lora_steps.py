@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +32,27 @@ from headrace.handoff.versions import HandoffStore
 from headrace.registry.model_versions import to_table
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
-from headrace.training.attempts import TrainingResult, find_result, read_curve
+from headrace.training.attempts import TrainingResult, read_curve
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
-from headrace.training.gang import run_gang
-from headrace.training.launch_plan import plan_launch
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.recipe import Recipe
-from headrace.training.session import train
+from headrace.training.session import Outcome, train
 from headrace.training.zero import read_model_shape
 from headrace.version_sets.sets import EngineSpec
 from simulation.models import model_of
 from simulation.tiny_model import build_tiny_model
 from tests.command_line.builders import checked_json, run
+from tests.differential.one_gang import WORLD_SIZE, train_in_one_gang, training_id
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
 from tests.processes.killed_training import run_until_step
 from tests.rollout.builders import make_member
 from tests.serving.engines.turns import make_turn
-from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
+from tests.training_builders import Bench, make_bench, make_recipe
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 STAGES = (0, 1, 2, 3)
-WORLD_SIZE = 2
 STEPS, CHECKPOINT_EVERY = 6, 2
 # A rate that moves the adapters well beyond rounding.
 RECIPE = {
@@ -76,6 +74,8 @@ CASES: dict[tuple[str, int], dict[str, Any]] = {
     ("bf16", 2): RECIPE | {"precision": "bf16"},
     ("merged", 3): RECIPE | {"lora": Lora(rank=4, alpha=8, merge=True)},
 }
+# Stage 3 last.
+ORDER = sorted(CASES, key=lambda case: case[1])
 # Of the distance moved: rounding; in bf16 weights have eight bits.
 BOUNDS = {"fp32": 1e-5, "bf16": 0.05}
 
@@ -91,22 +91,6 @@ with torch.no_grad():
     torch.save(model(ids).logits, sys.argv[2])
 assert AutoTokenizer.from_pretrained(sys.argv[1]).chat_template
 assert not any(name.split(".")[0] == "headrace" for name in sys.modules)
-"""
-
-# The worker of a training: a process that a test can kill.
-WORKER = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {checkout!r})
-from headrace.training.session import train
-from tests.differential.test_lora_steps import DROPPED
-from tests.training_builders import make_bench
-
-def tell(rows):
-    print(rows[-1]["step"], flush=True)
-
-bench = make_bench(Path({directory!r}), Path({model!r}))
-train(bench.request(**DROPPED, zero_stage=2), bench.place(dict(os.environ)), on_rows=tell)
 """
 
 
@@ -162,38 +146,12 @@ def adapters_of(weights: Weights) -> Weights:
 
 
 def train_all(bench: Bench, directory: Path) -> dict[tuple[str, int], TrainingResult]:
-    """In one gang; stage 3 last, since what it leaves behind in its process must not help the others."""
-    runs = directory / "runs"
-    runs.mkdir()
-    order = sorted(CASES, key=lambda case: (case[1], list(CASES).index(case)))
-    for number, case in enumerate(order):
-        config = make_run_config(
-            directory / f"work-{number:02d}",
-            training_id=f"{number:032x}",
-            attempt=0,
-            recipe=recipe_of(*case),
-            base_weights_digest=bench.base_digest,
-            store_url=bench.store.url,
-            inputs=bench.inputs,
-            world_size=WORLD_SIZE,
-        )
-        config.write(runs / f"{number:02d}.json")
-        if case[0] == "resumed":
-            (runs / f"{number:02d}.resumes").write_text(f"{order.index(('dropout', case[1])):032x}")
-    plan = plan_launch(
-        run_json=runs,
-        world_size=WORLD_SIZE,
-        device="cpu",
-        work_directory=directory / "gang",
-        marker=str(directory),
-        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    torchrun = plan.argv[: plan.argv.index("headrace.training.train") - 1]
-    script = str(Path(__file__).with_name("training_rank.py"))
-    gang = make_run_config(directory / "gang", recipe=make_recipe(start_timeout_seconds=1700))
-    run_gang(replace(plan, argv=(*torchrun, script, str(runs))), gang)
-    results = {case: find_result(bench.store, f"{number:032x}") for number, case in enumerate(order)}
-    return {case: result for case, result in results.items() if result}
+    trainings = [
+        (recipe_of(*case), bench.base_digest, ORDER.index(("dropout", case[1])) if case[0] == "resumed" else None)
+        for case in ORDER
+    ]
+    results = zip(ORDER, train_in_one_gang(bench, directory, trainings), strict=True)
+    return {case: result for case, result in results if result}
 
 
 @pytest.mark.parametrize(("case", "stage"), [case for case in CASES if case[0] in BOUNDS])
@@ -222,11 +180,16 @@ def test_a_resumed_training_ends_bit_for_bit_like_one_that_was_not(trained: Trai
     assert straight.weights_digest != trained.results["fp32", stage].weights_digest, "nothing was dropped"
 
 
+def train_dropped(directory: str, base: str) -> Outcome:
+    bench = make_bench(Path(directory), Path(base))
+    request = bench.request(**DROPPED, zero_stage=2)
+    return train(request, bench.place(dict(os.environ)), on_rows=lambda rows: print(rows[-1]["step"], flush=True))
+
+
 def test_a_training_that_is_killed_ends_bit_for_bit_like_one_that_was_not(trained: Trained, tmp_path: Path) -> None:
-    script = WORKER.format(checkout=str(Path(__file__).parents[2]), directory=str(tmp_path), model=str(trained.base))
-    run_until_step(script, CHECKPOINT_EVERY)
-    bench = make_bench(tmp_path, trained.base)
-    outcome = train(bench.request(**DROPPED, zero_stage=2), bench.place(dict(os.environ)))
+    work = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from {__name__} import train_dropped"
+    run_until_step(f"{work}; train_dropped({str(tmp_path)!r}, {str(trained.base)!r})", CHECKPOINT_EVERY)
+    outcome = train_dropped(str(tmp_path), str(trained.base))
     assert outcome.result.resumed_from_step >= CHECKPOINT_EVERY
     assert outcome.result.state_digest == trained.results["dropout", 2].state_digest
     assert outcome.result.weights_digest == trained.results["dropout", 2].weights_digest
@@ -235,8 +198,7 @@ def test_a_training_that_is_killed_ends_bit_for_bit_like_one_that_was_not(traine
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_checkpoint_has_no_base_in_it(trained: Trained, stage: int) -> None:
     store = trained.bench.store
-    order = sorted(CASES, key=lambda case: (case[1], list(CASES).index(case)))
-    key = f"training/{order.index(('dropout', stage)):032x}/parts"
+    key = f"training/{training_id(ORDER.index(('dropout', stage)))}/parts"
     num_bytes = sum(entry.num_bytes for entry in store.entries(key))
     adapters = (trained.directory("dropout", stage) / "adapter_model.safetensors").stat().st_size
     base = (trained.base / "model.safetensors").stat().st_size

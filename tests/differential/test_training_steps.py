@@ -3,7 +3,6 @@
 One gang start for all of them. `pytest -s` shows the distances.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +15,18 @@ from transformers import AutoModelForCausalLM
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory, seal_directory
-from headrace.training.attempts import TrainingResult, find_result, read_curve
+from headrace.training.attempts import TrainingResult, read_curve
 from headrace.training.examples import open_examples
-from headrace.training.gang import run_gang
-from headrace.training.launch_plan import plan_launch
 from headrace.training.recipe import Recipe
 from simulation.tiny_model import build_tiny_model
+from tests.differential.one_gang import WORLD_SIZE, train_in_one_gang
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
-from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
+from tests.training_builders import Bench, make_bench, make_recipe
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 STAGES = (0, 1, 2, 3)
 BASES = ("tied", "untied")
-WORLD_SIZE = 2
 # Decay strong enough, and clipping low enough, to be much of what happens to a weight.
 TEN_STEPS = {
     "steps": 10,
@@ -98,37 +95,14 @@ def recipe_of(case: str, stage: int = 0) -> Recipe:
 
 
 def train_all(bench: Bench, directory: Path, digests: dict[str, str]) -> dict[tuple[str, int], TrainingResult]:
-    """In one gang; stage 3 last, since what it leaves behind in its process must not help the others."""
-    runs = directory / "runs"
-    runs.mkdir()
+    """In one gang; stage 3 last."""
     order = [(case, stage) for stage in STAGES for case in CASES]
-    for number, (case, stage) in enumerate(order):
-        config = make_run_config(
-            directory / f"work-{number:02d}",
-            training_id=f"{number:032x}",
-            attempt=0,
-            recipe=recipe_of(case, stage),
-            base_weights_digest=digests["untied" if case.endswith("untied") else "tied"],
-            store_url=bench.store.url,
-            inputs=bench.inputs,
-            world_size=WORLD_SIZE,
-        )
-        config.write(runs / f"{number:02d}.json")
-    plan = plan_launch(
-        run_json=runs,
-        world_size=WORLD_SIZE,
-        device="cpu",
-        work_directory=directory / "gang",
-        marker=str(directory),
-        environment={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    torchrun = plan.argv[: plan.argv.index("headrace.training.train") - 1]
-    script = str(Path(__file__).with_name("training_rank.py"))
-    # Nothing tells how far the sixteen are: all of them are the gang's start.
-    gang = make_run_config(directory / "gang", recipe=make_recipe(start_timeout_seconds=1700))
-    run_gang(replace(plan, argv=(*torchrun, script, str(runs))), gang)
-    results = {case: find_result(bench.store, f"{number:032x}") for number, case in enumerate(order)}
-    return {case: result for case, result in results.items() if result}
+    trainings = [
+        (recipe_of(case, stage), digests["untied" if case.endswith("untied") else "tied"], None)
+        for case, stage in order
+    ]
+    results = zip(order, train_in_one_gang(bench, directory, trainings), strict=True)
+    return {case: result for case, result in results if result}
 
 
 def read_weights(directory: Path) -> Weights:

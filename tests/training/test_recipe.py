@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,18 +68,7 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (PAINTER + "freeze: [blocks.]\n", "freeze must be empty with objective: flow_matching"),
         (PAINTER + "precision: fp16\n", "wants precision bf16 or fp32, got 'fp16'"),
         (PAINTER + "flow_matching: {heads: 7}\n", "hidden_size must be heads=7 times a multiple of 4"),
-        (
-            PAINTER + "lora: {rank: 4}\n",
-            "lora is for a language model on its base, got it with objective: flow_matching",
-        ),
-        (MINIMAL + "lora: {rank: 4}\nfreeze: [model.]\n", "freeze must be empty with lora, which trains nothing of"),
-        (MINIMAL + "lora: {rank: 0}\n", "lora: rank must be between 1 and 1,024, got 0"),
-        (MINIMAL + "lora: {r: 4}\n", "unknown key 'r'"),
-        (MINIMAL + "lora: {dropout: 1}\n", "dropout must be at least 0 and below 1, got 1"),
-        (MINIMAL + "lora: {targets: [q_proj, lm_head]}\n", "between the embedding and the output layer, got 'lm_head'"),
-        (MINIMAL + "lora: {targets: [q_proj, q_proj]}\n", "targets must list names of layers, each once"),
-        (MINIMAL + "lora: {quantize: int8}\n", "quantize must be one of nf4, fp4"),
-        (MINIMAL + "lora: {quantize: nf4}\nzero_stage: 3\n", "lora.quantize='nf4' needs zero_stage 0 to 2"),
+        ("lora is for a language model on its base, got it with objective: flow_matching",),
         (PAINTER + "flow_matching: {ema_decay: 1}\n", "flow_matching: ema_decay must be at least 0 and below 1, got 1"),
     ],
 )
@@ -96,6 +86,27 @@ def test_a_broken_recipe_is_told_to_who_asks_for_its_key(tmp_path: Path) -> None
     write(tmp_path, "a.yaml", MINIMAL.replace("steps: 10", "steps: ten"))
     with pytest.raises(InvalidTrainingRun, match=r"a.yaml:3:8: steps must be a whole number, got 'ten'"):
         load_recipes(tmp_path).find("tiny.define")
+
+
+LORA = {
+    "{rank: 0}": "lora: rank must be between 1 and 1,024, got 0",
+    "{r: 4}": "unknown key 'r'",
+    "{dropout: 1}": "dropout must be at least 0 and below 1, got 1",
+    "{targets: [q_proj, lm_head]}": "between the embedding and the output layer, got 'lm_head'",
+    "{targets: [q_proj, q_proj]}": "targets must list names of layers, each once",
+    "{quantize: int8}": "quantize must be one of nf4, fp4",
+    "{quantize: nf4}\nzero_stage: 3": "lora.quantize='nf4' needs zero_stage 0 to 2",
+    "{quantize: nf4}\nprecision: fp32": "and precision bf16 or fp16, got zero_stage=2 and fp32",
+    "{}\nfreeze: [model.]": "freeze must be empty with lora, which trains nothing of the base",
+    "{}\nobjective: flow_matching\nbase_model: encoder": "lora is for a language model on its base, got it with",
+}
+
+
+@pytest.mark.parametrize("lora", LORA)
+def test_adapters_that_cannot_be_trained_are_refused(tmp_path: Path, lora: str) -> None:
+    write(tmp_path, "a.yaml", f"{MINIMAL}lora: {lora}\n")
+    with pytest.raises(InvalidTrainingRun, match=re.escape(LORA[lora])):
+        load_recipe(tmp_path / "a.yaml")
 
 
 def test_adapters_are_spelt_where_they_are_and_count_as_trained() -> None:
