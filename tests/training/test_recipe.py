@@ -68,7 +68,6 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (PAINTER + "freeze: [blocks.]\n", "freeze must be empty with objective: flow_matching"),
         (PAINTER + "precision: fp16\n", "wants precision bf16 or fp32, got 'fp16'"),
         (PAINTER + "flow_matching: {heads: 7}\n", "hidden_size must be heads=7 times a multiple of 4"),
-        ("lora is for a language model on its base, got it with objective: flow_matching",),
         (PAINTER + "flow_matching: {ema_decay: 1}\n", "flow_matching: ema_decay must be at least 0 and below 1, got 1"),
     ],
 )
