@@ -5,6 +5,7 @@ One gang start for all of them, and two for a training that is killed.
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -35,8 +36,10 @@ from headrace.store.sealed_directory import find_directory, open_directory, seal
 from headrace.training.attempts import TrainingResult, read_curve
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
+from headrace.training.heldout import choose_sequences
 from headrace.training.lora_settings import Lora, num_adapter_params
-from headrace.training.recipe import Recipe
+from headrace.training.preference_settings import Preference
+from headrace.training.recipe import PREFERENCE, Recipe
 from headrace.training.session import Outcome, train
 from headrace.training.zero import read_model_shape
 from headrace.version_sets.sets import EngineSpec
@@ -45,6 +48,7 @@ from simulation.tiny_model import build_tiny_model
 from tests.command_line.builders import checked_json, run
 from tests.differential.one_gang import WORLD_SIZE, gang_config, train_in_one_gang, training_id
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
+from tests.pair_builders import make_pair_bench
 from tests.processes.killed_training import run_until_step
 from tests.rollout.builders import make_member
 from tests.serving.engines.turns import make_turn
@@ -72,6 +76,9 @@ CASES: dict[tuple[str, int], dict[str, Any]] = {
     **{("dropout", stage): DROPPED for stage in STAGES},
     **{("resumed", stage): DROPPED for stage in STAGES},
     ("bf16", 2): RECIPE | {"precision": "bf16"},
+    # At a rate that soon overshoots: the best adapters are not the last ones.
+    ("best", 2): RECIPE | {"learning_rate": 0.3, "evaluate_every": 1, "keep": "best", "heldout_tokens_min": 100},
+    ("preferred", 2): RECIPE | {"objective": PREFERENCE, "preference": Preference(beta=0.5)},
     ("merged", 3): RECIPE | {"lora": Lora(rank=4, alpha=8, merge=True)},
 }
 # Stage 3 last.
@@ -97,6 +104,7 @@ assert not any(name.split(".")[0] == "headrace" for name in sys.modules)
 @dataclass(frozen=True)
 class Trained:
     bench: Bench
+    pairs: Bench
     base: Path
     results: dict[tuple[str, int], TrainingResult]
     references: dict[str, PlainTraining]
@@ -117,7 +125,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     directory = tmp_path_factory.mktemp("lora")
     base = build_tiny_model(directory / "base")
     bench = make_bench(directory, base)
-    results = train_all(bench, directory)
+    pairs = make_pair_bench(directory / "pairs", base)
+    results = train_all(bench, pairs, directory)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a rank has
     examples = open_examples(HandoffStore(bench.store), bench.inputs, "train")
@@ -126,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         for case, stage in (("fp32", 0), ("bf16", 2))
     }
     fresh = with_peft(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
-    yield Trained(bench, base, results, references, adapters_of(dict(fresh.named_parameters())))
+    yield Trained(bench, pairs, base, results, references, adapters_of(dict(fresh.named_parameters())))
     torch.set_num_threads(num_threads)
 
 
@@ -145,8 +154,11 @@ def adapters_of(weights: Weights) -> Weights:
     return {name.replace(".default", ""): one.detach().clone() for name, one in weights.items() if ".lora_" in name}
 
 
-def train_all(bench: Bench, directory: Path) -> dict[tuple[str, int], TrainingResult]:
-    configs = [gang_config(directory, number, bench, recipe_of(*case)) for number, case in enumerate(ORDER)]
+def train_all(bench: Bench, pairs: Bench, directory: Path) -> dict[tuple[str, int], TrainingResult]:
+    configs = [
+        gang_config(directory, number, pairs if case == "preferred" else bench, recipe_of(case, stage))
+        for number, (case, stage) in enumerate(ORDER)
+    ]
     resuming = {
         number: ORDER.index(("dropout", stage)) for number, (case, stage) in enumerate(ORDER) if case == "resumed"
     }
@@ -255,6 +267,28 @@ def test_an_adapter_is_measured_on_its_base(trained: Trained) -> None:
     }
     assert losses["adapter"] < losses["base"] * 0.98
     assert losses["adapter"] == pytest.approx(losses["merged"], rel=1e-3)
+
+
+def test_the_best_adapters_are_sealed_and_not_the_last(trained: Trained) -> None:
+    store, result = trained.bench.store, trained.results["best", 2]
+    assert result.exported_step == result.best_step
+    assert result.best_step
+    assert result.best_step < STEPS, "or this proves nothing"
+    examples = open_examples(HandoffStore(store), trained.bench.inputs, "heldout")
+    chosen = choose_sequences(examples, 100)
+    measured = Measure(open_weights(store, result.weights_digest), examples, "cpu").loss(chosen)
+    assert measured / examples.num_loss_tokens(chosen) == pytest.approx(result.heldout_loss_best, rel=1e-5)
+
+
+def test_preferences_move_adapters_away_from_their_base(trained: Trained) -> None:
+    store, result = trained.pairs.store, trained.results["preferred", 2]
+    losses = [row["loss"] for row in read_curve(store, result)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6), "before the first step they are their base"
+    assert losses[-1] < losses[0] - 0.05
+    sealed = find_directory(store, result.weights_digest)
+    assert sealed
+    assert sealed.attributes["needs_weights"] == trained.pairs.base_digest
+    assert open_weights(store, result.weights_digest).base == open_directory(store, trained.pairs.base_digest)
 
 
 def test_what_the_planner_counts_is_what_peft_makes(trained: Trained) -> None:

@@ -99,6 +99,7 @@ LORA = {
     "{quantize: int8}": "quantize must be one of nf4, fp4",
     "{quantize: nf4}\nzero_stage: 3": "lora.quantize='nf4' needs zero_stage 0 to 2",
     "{quantize: nf4}\nprecision: fp32": "and precision bf16 or fp16, got zero_stage=2 and fp32",
+    "{dropout: 0.1}\nobjective: preference": "lora.dropout does nothing with objective: preference",
     "{}\nfreeze: [model.]": "freeze must be empty with lora, which trains nothing of the base",
     "{}\nobjective: flow_matching\nbase_model: encoder": "lora is for a language model on its base, got it with",
 }

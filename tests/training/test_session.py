@@ -1,5 +1,6 @@
 """Refusals before any process starts, and what a machine offers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from headrace.adapters.sealed import Opened
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
@@ -126,6 +128,16 @@ def test_a_model_in_bf16_is_measured_in_fp32_where_bf16_is_emulated(
     measure = Measure(Opened(directory=tiny_model), examples, "cpu", computes_bf16=computes)
     assert measure.dtype == dtype
     assert measure.loss(np.array([0])) > 0
+
+
+@pytest.mark.parametrize("lora", [None, Lora()])
+def test_an_adapter_is_no_base(bench: Bench, tmp_path: Path, lora: Lora | None) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    digest = seal_directory(bench.store, tmp_path).digest
+    request = replace(bench.request(lora=lora), base_weights_digest=digest)
+    with pytest.raises(InvalidTrainingRun, match=r"Recipe tiny\.test needs a whole base model, got .*Merge it first"):
+        check(request, bench.place({}))
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
