@@ -55,7 +55,7 @@ def main() -> int:
             consolidate(checkpoint, task["world_size"], out, max_shard_bytes=SHARD_BYTES)
         else:
             zero_to_fp32.convert_zero_checkpoint_to_fp32_state_dict(
-                str(checkpoint), str(out), max_shard_size=SHARD_BYTES, safe_serialization=True, tag="state"
+                str(checkpoint), str(out), max_shard_size=f"{SHARD_BYTES // MB}MB", safe_serialization=True, tag="state"
             )
         seconds = time.perf_counter() - started
     print(json.dumps({"anonymous_mb": (memory.most - memory.before) / MB, "seconds": seconds}))

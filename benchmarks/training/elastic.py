@@ -17,7 +17,7 @@ from simulation.forked_gangs import ENVIRONMENT
 
 STAGES = (0, 1, 2, 3)
 # What is told of weights that are not equal.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-6
 
 
 def run(given: Given, directory: Path) -> Outcome:

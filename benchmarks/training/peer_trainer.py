@@ -12,7 +12,7 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.training.forks import Kill, answer, drawn
 from benchmarks.training.site import Site, make_site
@@ -148,7 +148,7 @@ class Peer:
         trainer = Trainer(
             model=AutoModelForCausalLM.from_pretrained(base),
             args=arguments,
-            train_dataset=self._rows(),
+            train_dataset=cast(Any, self._rows()),
             callbacks=[Tell()],
         )
         directory = self._directory / "checkpoints"

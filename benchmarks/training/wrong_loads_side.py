@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ import xxhash
 
 from benchmarks.training.forks import Kill, Trainings, answer
 from benchmarks.training.resume_side import recipe_of, site_of
+from headrace.clock import SystemClock
 from headrace.store.local import LocalStore
 from headrace.training import checkpoints, universal
-from headrace.training.attempts import training_key
+from headrace.training.attempts import open_attempt, training_key
 from headrace.training.checkpoints import Checkpoint, CheckpointFile, newest_whole, write_file
+from headrace.training.guard import Worker
 from simulation.forked_gangs import fork
 
 _KILLED, _FULL = 9, 7
+# Of the attempts of this process and of its children alike.
+_WORKER = Worker.this_process()
 Damage = Callable[[Path, random.Random], None]
 
 
@@ -125,7 +130,7 @@ def _ended(site: Site, what: str, how: int, draw: random.Random, repeats: int) -
             try:
                 _save(store, site.newest) if what == "save" else _convert(store, site.newest)
             except Exception as error:  # noqa: BLE001 (the child's verdict is its status)
-                return _FULL if "too large" in str(error) else 1
+                return _FULL if "file size limit" in str(error) else 1
             return 0
 
         pid = fork(body, {}, site.directory / "child.log")
@@ -151,18 +156,20 @@ def _save(store: LocalStore, source: Checkpoint) -> None:
     for file in source.files:
         with checkpoints.write_file(store, prefix, file.name, files.append) as written:
             written.write((source.directory(store) / file.name).read_bytes())
-    again = {"step": source.step + 1, "attempt": source.attempt, "world_size": source.world_size}
-    checkpoint = Checkpoint(training_id=source.training_id, prefix=prefix, files=tuple(files), **again)
-    checkpoints.publish(store, checkpoint, kept=2)
+    checkpoints.publish(store, replace(source, step=source.step + 1, prefix=prefix, files=tuple(files)), kept=2)
 
 
 def _convert(store: LocalStore, source: Checkpoint) -> None:
-    universal.convert(store, source, attempt=source.attempt)
+    universal.convert(store, source, attempt=_next_attempt(store, source))
+
+
+def _next_attempt(store: LocalStore, source: Checkpoint) -> int:
+    return open_attempt(store, source.training_id, worker=_WORKER, run_id="benchmark", clock=SystemClock())
 
 
 def _files_of_a_conversion(site: Site) -> int:
     store = site.copy()
-    return len(universal.convert(store, site.newest, attempt=site.newest.attempt).files)
+    return len(universal.convert(store, site.newest, attempt=_next_attempt(store, site.newest)).files)
 
 
 def _end_before_file(place: int) -> None:

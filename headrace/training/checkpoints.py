@@ -101,11 +101,16 @@ class DigestingFile:
         self._part = part
         self._digest = xxhash.xxh3_128()
         self.num_bytes = 0
+        self.failure: Exception | None = None
 
     def write(self, body: bytes | bytearray | memoryview, /) -> int:
         self._digest.update(body)
         self.num_bytes += len(body) if isinstance(body, bytes | bytearray) else body.nbytes
-        self._part.write(body)
+        try:
+            self._part.write(body)
+        except Exception as error:
+            self.failure = error
+            raise
         return len(body)
 
     def flush(self) -> None:
@@ -122,7 +127,13 @@ def write_file(
     """Streams one file of a checkpoint; calls `done` when it is durable."""
     with store.write_part(f"{prefix}/{name}") as part:
         file = DigestingFile(part)
-        yield file
+        try:
+            yield file
+        except Exception as error:
+            if file.failure and file.failure is not error:
+                # torch tells of a full disk that it could not write, and not why.
+                raise file.failure from error
+            raise
     done(CheckpointFile(name=name, num_bytes=file.num_bytes, xxh3_128=file.hexdigest()))
 
 

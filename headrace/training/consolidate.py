@@ -85,7 +85,7 @@ def _weights(directory: Path, world_size: int, key: str) -> Mapping[str, tuple[A
         name: (torch.empty(shape, device="meta"), lambda name=name: shards.whole(name, key))
         for name, shape in shards.shapes.items()
     }
-    made |= {name: (whole().to("meta"), whole) for name, _, whole in shards.frozen()}
+    made |= {name: (empty, whole) for name, empty, whole in shards.frozen()}
     return made | {name: (value.to("meta"), lambda value=value: value) for name, value in shards.buffers.items()}
 
 

@@ -30,7 +30,8 @@ def describe_resume(resume: Checkpoint, world_size: int) -> str | None:
     return (
         f"{_ranks(world_size).capitalize()} {'goes' if world_size == 1 else 'go'} on from a checkpoint of "
         f"{_ranks(resume.world_size)}: weights, moments and the order of examples are its own bit for bit; from here "
-        "on sums over ranks may round in another order, and dropout draws other numbers."
+        "on sums over ranks may round in another order (about 1e-7 of the distance that the weights move), and dropout "
+        "draws other numbers."
     )
 
 

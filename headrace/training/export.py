@@ -139,4 +139,5 @@ def _names_in_files(model: Any, described: Mapping[str, Any]) -> list[str] | Non
     written = revert_weight_conversion(model, dict(untied))
     if written.keys() != untied.keys() or any(written[name] is not untied[name] for name in untied):
         return None
-    return list(untied)
+    # In its order, by which the weights are divided into files.
+    return list(written)

@@ -6,7 +6,7 @@ own tools (`zero_to_fp32`, `ds_to_universal`) read whole files, and `tests/train
 Of ZeRO stages 1 to 3, data parallel alone. Only ranks import this.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,8 @@ class Shards:
         names = self.model_states["buffer_names"]
         return {name: self.model_states["module"][name] for name in names if name in self.model_states["module"]}
 
-    def frozen(self) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-        """Name, shape and a function that makes the tensor, of each parameter that is not trained."""
+    def frozen(self) -> Iterator[tuple[str, Any, Callable[[], Any]]]:
+        """Of each parameter that is not trained its name, a tensor without content, and what makes the tensor."""
         import torch
 
         shapes = self.model_states.get("frozen_param_shapes") or {}
@@ -115,7 +115,9 @@ class Shards:
             names = [name for name in module if name not in self.shapes and name not in self.buffers]
             shared = self.model_states["shared_params"]
             for name in (name for name in names if name not in shared):
-                yield name, tuple(module[name].shape), lambda name=name: module[name]
+                yield name, module[name].to("meta"), lambda name=name: module[name]
+            return
+        if not shapes:
             return
         ranks = [mapped(self._model_file(rank))["frozen_param_fragments"] for rank in range(len(self._ranks))]
         for name, shape in shapes.items():
@@ -123,7 +125,7 @@ class Shards:
             def whole(name: str = name, shape: Any = shape) -> Any:
                 return torch.cat([rank[name].flatten() for rank in ranks])[: shape.numel()].view(shape)
 
-            yield name, tuple(shape), whole
+            yield name, torch.empty(shape, dtype=ranks[0][name].dtype, device="meta"), whole
 
     def _rank(self, directory: Path, rank: int, world_size: int) -> _Rank:
         [path] = self._state.glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")

@@ -91,7 +91,7 @@ def _die_behind(step: int) -> None:
         if row["step"] == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    ProgressLog.append = append_and_die
+    setattr(ProgressLog, "append", append_and_die)  # noqa: B010 (for the type checker)
 
 
 def main() -> int:

@@ -1,8 +1,12 @@
+import os
 import re
+import resource
+import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -141,6 +145,29 @@ def test_a_checkpoint_of_another_number_of_ranks_is_resumed_unless_something_for
     assert not newest_whole(store, TRAINING, world_size=2, fixed_because=because, passed_over=reasons.__setitem__)
     assert reasons == {20: f"it was made by 4 ranks, this gang has 2, and {because}"}
     assert newest_whole(store, TRAINING, world_size=4, fixed_because=because)
+
+
+def test_a_full_disk_is_told_although_torch_says_only_that_it_could_not_write(store: LocalStore) -> None:
+    pid = os.fork()
+    if not pid:
+        told = ""
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            with write_file(store, training_key(TRAINING, "parts", "n"), "rank-0.pt", print) as file:
+                write_as_torch(file)
+        except Exception as error:  # noqa: BLE001 (the child's verdict is its status)
+            told = str(error)
+        finally:
+            os._exit(7 if "file size limit" in told else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def write_as_torch(file: Any) -> None:
+    try:
+        file.write(b"x" * 2_000_000)
+    except Exception as error:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0") from error
 
 
 def make_universal(store: LocalStore, source: Checkpoint, attempt: int) -> Checkpoint:
