@@ -62,18 +62,22 @@ def ls(
 @examples("headrace model show smollm2-135m:2")
 def show(context: typer.Context, version: Version, store: Store = None, as_json: AsJson = False) -> None:
     """Show where a version's files are, and the line of Python that loads them."""
+    from headrace.adapters.sealed import open_weights
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import aligned, print_json, print_lines
-    from headrace.store.sealed_directory import open_directory
 
     objects = open_objects(context, store)
     found = _find(objects, version)
-    directory = open_directory(objects, found.weights_digest)
+    opened = open_weights(objects, found.weights_digest)
+    directory = opened.directory
     is_pipeline = (directory / "model_index.json").is_file()
     opener = "diffusers.DiffusionPipeline" if is_pipeline else "transformers.AutoModelForCausalLM"
-    line = f"{opener}.from_pretrained({str(directory)!r})"
+    line = f"{opener}.from_pretrained({str(opened.model)!r})"
+    if opened.base:
+        line = f"peft.PeftModel.from_pretrained({line}, {str(directory)!r})"
     if as_json:
-        print_json(ShownModelBody(model=found, directory=str(directory), load=line))
+        base = str(opened.base) if opened.base else None
+        print_json(ShownModelBody(model=found, directory=str(directory), load=line, base=base))
         return
     say(f"{found.model_name}:{found.version}", bold=True)
     facts = [
@@ -81,38 +85,55 @@ def show(context: typer.Context, version: Version, store: Store = None, as_json:
         *([["recipe", found.recipe]] if found.recipe else []),
         ["weights", found.weights_digest],
         ["files", str(directory)],
+        *([["adapter on", str(opened.base)]] if opened.base else []),
         ["MLflow run", found.mlflow_run_id],
         ["load it with", line],
     ]
     print_lines(aligned(facts))
 
 
-@examples("headrace model export smollm2-135m:2 my-model")
+@examples("headrace model export smollm2-135m:2 my-model", "headrace model export smollm2-135m:3 whole --merged")
 def export(
     context: typer.Context,
     version: Version,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory to make.")],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Add an adapter to its base's weights: a whole model, opened without peft.")
+    ] = False,
     store: Store = None,
 ) -> None:
     """Copy a version's files, verified, into a directory that transformers, vLLM and others open."""
+    from headrace.adapters.sealed import open_weights
     from headrace.command_line.handoff.exporting import refuse_stdout
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import bytes_text
-    from headrace.store.sealed_directory import open_directory
     from headrace.store.whole_files import made_when_whole
 
     refuse_stdout(directory, "A model")
     objects = open_objects(context, store)
     found = _find(objects, version)
+    opened = open_weights(objects, found.weights_digest)
+    if merged and not opened.base:
+        raise InvalidInput(
+            f"--merged is for adapters, and {found.model_name}:{found.version} is a whole model. Leave it out."
+        )
     with made_when_whole(directory) as partial:
-        source = open_directory(objects, found.weights_digest)
-        for file in (one for one in source.rglob("*") if one.is_file()):
-            copied = partial / file.relative_to(source)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            # Not its mode: sealed files are read-only, and a copy is its owner's.
-            shutil.copyfile(file, copied)
+        if merged:
+            from headrace.training.lora_export import merge_adapters
+
+            merge_adapters(opened, partial)
+        else:
+            _copy(opened.directory, partial)
     num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     say(f"{directory}: {bytes_text(num_bytes)} of {found.model_name}:{found.version}.", error=True)
+
+
+def _copy(source: Path, directory: Path) -> None:
+    for file in (one for one in source.rglob("*") if one.is_file()):
+        copied = directory / file.relative_to(source)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        # Not its mode: sealed files are read-only, and a copy is its owner's.
+        shutil.copyfile(file, copied)
 
 
 @examples("headrace model index --all", "headrace model index smollm2-135m:2")

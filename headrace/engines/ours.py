@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
+from headrace.adapters.sealed import with_base
 from headrace.chat.template import checked_date
 from headrace.engines.base import Engine, LoadedModel
 from headrace.engines.comfyui.graph import ComfyOptions, check_comfy_role
@@ -43,6 +44,9 @@ class Options:
     """For openai_http: the server's URL up to and including /v1."""
     model: str | None = None
     """For openai_http: the server's name for the model."""
+    merge_adapter: bool = False
+    """For transformers: an adapter is added to its base's weights when it is loaded: a token costs what the base's
+    does, and sums are others in their last bits. Whole weights stay as they are."""
     template_date: str | None = None
     """For transformers: the date that a chat template gets when it asks for today's."""
     special_tokens: tuple[str, ...] = ()
@@ -74,6 +78,10 @@ class Options:
                 "Leave it out."
             )
 
+    def _check_no_adapter(self, name: str) -> None:
+        if self.merge_adapter:
+            raise InvalidInput(f"merge_adapter is for the engine transformers, and {name!r} loads none. Leave it out.")
+
     def _check_no_server(self, name: str) -> None:
         for option in ("request", "allow_url_hosts"):
             if getattr(self, option):
@@ -95,6 +103,7 @@ class PicturesOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_no_special_tokens("diffusers")
+        self._check_no_adapter("diffusers")
         self._check_no_server("diffusers")
 
 
@@ -111,6 +120,7 @@ class ServerOptions(Options):
             raise InvalidInput(
                 f"engine 'openai_http' needs base_url and model, got base_url={shown!r}, model={self.model!r}."
             )
+        self._check_no_adapter("openai_http")
         super().__post_init__()
 
 
@@ -176,7 +186,8 @@ def _open_local(opening: Opening) -> Engine:
     # Imported here: it costs seconds of CPU, which the other engines do not need.
     from headrace.engines.local.engine import LocalEngine
 
-    return LocalEngine(opening.weights(), opening.member, opening.spec)
+    weights = with_base(opening.objects, opening.weights())
+    return LocalEngine(weights.directory, opening.member, opening.spec, base=weights.base)
 
 
 def _check_writer(member: Member, directory: Path | None) -> str:

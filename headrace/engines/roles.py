@@ -150,7 +150,7 @@ class EngineSettings:
         return f"EngineSettings({self.name!r}, {self.options!r})"
 
 
-_OF_ONE_ENGINE = frozenset({"template_date", "special_tokens", "request", "allow_url_hosts"})
+_OF_ONE_ENGINE = frozenset({"merge_adapter", "template_date", "special_tokens", "request", "allow_url_hosts"})
 
 
 class RegisteredModel(Protocol):

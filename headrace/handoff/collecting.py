@@ -33,7 +33,7 @@ from headrace.handoff.retention import (
 )
 from headrace.handoff.survey import Survey, names_nonce, survey
 from headrace.store.objects import ObjectStore
-from headrace.store.protection import Asked, Leaving, Protections, Protector, installed
+from headrace.store.protection import Asked, Leaving, Named, Protections, Protector, installed
 from headrace.store.sealed_collecting import sealed_leavings
 from headrace.store.sealed_directory import WEIGHTS
 from headrace.store.small_objects import PassedOver
@@ -168,6 +168,8 @@ def plan_collection(
         named += weights_handed_on(objects, found.snapshot.versions, damaged=damaged)
     protections = Protections(named)
     others = [_judged(one, protections, found) for one in others]
+    needed = [Named(key=one.needs, reason=f"{one.label} needs it") for one in others if one.is_kept and one.needs]
+    others = [_judged(one, Protections(needed), found) for one in others]
     versions = decide_versions(
         found.snapshot,
         protections,

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from headrace.adapters.sealed import is_adapter
 from headrace.store.objects import canonical_json
 
 FILE_NAME = "MLmodel"
@@ -20,8 +21,8 @@ def mlmodel_text(weights_uri: str, weights_digest: str) -> str | None:
     if not weights_uri.startswith("file:"):
         return None
     directory = str(Path(url2pathname(urlsplit(weights_uri).path)))
-    # A pipeline of diffusers, of which MLflow has no flavor.
-    if Path(directory, "model_index.json").is_file():
+    # A pipeline of diffusers, of which MLflow has no flavor; an adapter, whose base the flavor would look for on a hub.
+    if Path(directory, "model_index.json").is_file() or is_adapter(Path(directory)):
         return None
     flavor = {
         "task": "text-generation",

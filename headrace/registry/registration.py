@@ -78,6 +78,9 @@ def register_model(
                 "headrace.config": canonical_json(dict(config)).decode(),
                 "headrace.input_versions": canonical_json(dict(input_versions)).decode(),
             }
+            if base is not None and config.get("lora"):
+                # The trained digest covers it; as a tag, it is found by.
+                tags |= {"headrace.base_weights_digest": str(base["weights_digest"])}
         uri = str(model["weights_uri"])
         registered = registry.register(model_name, figures.weights_digest, uri, run_id, tags)
         rows.append(

@@ -80,6 +80,7 @@ class Leaving:
         nonce: the nonce under which its readers and writers hold leases; None: it has no readers any more.
         also_leased: further nonces whose leases protect it.
         is_needed: asked again once no reader can begin; None: nothing can have changed in between.
+        needs: the key of another object that stays while this one does.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class Leaving:
     nonce: str | None = None
     also_leased: tuple[str, ...] = ()
     is_needed: Callable[[], bool] | None = None
+    needs: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 Weights state their model and recipe in their attributes. The newest of each recipe stay, as the newest versions of a
 partition do. Older ones stay if a room names them (`headrace.store.protection`) or a lease holds them
-(`headrace.store.leases`). Weights without these attributes (a base model's) stay while they are named. A damaged
-manifest may name any files: then orphans stay too.
+(`headrace.store.leases`). Weights without these attributes (a base model's) stay while they are named, or while an
+adapter stays that needs them. A damaged manifest may name any files, and need any weights: then orphans stay too, and
+weights of no recipe.
 
 Whole files go once their tensors are in segments, all of which are there, and nobody has opened them for a day. A
 segment goes when no index names it; while an index cannot be read, all segments stay.
@@ -24,6 +25,7 @@ from headrace.store.listings import by_prefix, size_and_time
 from headrace.store.objects import Entry, ObjectStore
 from headrace.store.protection import Asked, Leaving
 from headrace.store.sealed_directory import (
+    NEEDS,
     WEIGHTS,
     SealedDirectory,
     collected_key,
@@ -66,8 +68,11 @@ def sealed_leavings(asked: Asked, *, keep_versions: int) -> Iterator[Leaving]:
         digests = [*dict.fromkeys(sealed.digest for _, sealed in members)]
         for _, sealed in members:
             is_newest = bool(group) and digests.index(sealed.digest) < keep_versions
+            may_be_needed = not group and len(found) < len(live)
             reason = _reason(group, keep_versions, is_newest=is_newest)
-            yield _leaving(asked, sealed, parts.pop(sealed.key, []), reason, is_kept=is_newest)
+            if may_be_needed:
+                reason = "a damaged manifest may be an adapter's that needs them"
+            yield _leaving(asked, sealed, parts.pop(sealed.key, []), reason, is_kept=is_newest or may_be_needed)
     # A collector was killed, or a power failure undid its deletions.
     dead = [entry for entry in manifests if collected_key(entry.key) in notes] if parts else []
     for _, sealed in _sealings(asked, dead):
@@ -176,6 +181,7 @@ def _leaving(asked: Asked, sealed: SealedDirectory, parts: Sequence[Entry], reas
         reason=reason,
         is_kept=is_kept,
         nonce=sealed.nonce,
+        needs=directory_key(sealed.attributes[NEEDS]) if NEEDS in sealed.attributes else None,
         condemned=Condemned(prefix=sealed.key, clears=True, note_key=collected_key(sealed.manifest_key), note=note),
     )
 

@@ -48,6 +48,8 @@ from headrace.store.tombstones import NOTE
 from headrace.store.verified import verified_once
 
 WEIGHTS = "weights"
+# The attribute of a directory that is of use beside another one alone: that one's digest.
+NEEDS = "needs_weights"
 _MANIFEST_NAME = re.compile(r"manifest(?:-(\d{6,}))?\.json")
 _CHUNK_BYTES = 4 * 1024 * 1024
 

@@ -14,7 +14,8 @@ from headrace.errors import InvalidInput
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace.training.checkpoints import OF_RANKS, Checkpoint, checkpoints_of, damaged_files
-from headrace.training.export import Each, copy_tokenizer, drop_library_versions
+from headrace.training.export import Each, copy_beside
+from headrace.training.lora import has_adapters
 from headrace.training.safetensors_stream import DIFFUSERS, MAX_SHARD_BYTES, TRANSFORMERS, SafetensorsStream
 from headrace.training.shards import MASTER, TAG, Shards, mapped
 
@@ -41,9 +42,17 @@ def consolidate(
         dtype: of `DTYPES`, for weights of floating point; None: fp32 for what was trained, as it is for all else.
         key: what is written of a trained parameter: `MASTER`, or what an objective keeps (`moving_average`).
         each: called once for each weight: merges an adapter into it.
+
+    Raises:
+        InvalidInput: the checkpoint has no such `key`, or holds adapters without their base.
     """
-    out.mkdir(parents=True, exist_ok=True)
     made = _weights(directory, world_size, key)
+    if has_adapters(made):
+        raise InvalidInput(
+            "The checkpoint holds adapters without their base, which make no model. Let its training end: what that "
+            "seals names its base, and `headrace model export --merged` makes a whole model of both."
+        )
+    out.mkdir(parents=True, exist_ok=True)
     dtypes = _torch_dtypes()
     described = {name: _of_dtype(empty, dtypes[dtype] if dtype else None) for name, (empty, _) in made.items()}
     with SafetensorsStream(out, described, max_shard_bytes=max_shard_bytes, stem=stem) as stream:
@@ -140,8 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("config.json", "generation_config.json"):
             if (given.base / name).is_file():
                 (given.out / name).write_bytes((given.base / name).read_bytes())
-        copy_tokenizer(given.base, given.out)
-        drop_library_versions(given.out)
+        copy_beside(given.base, given.out)
     print(f"wrote step {checkpoint.step} of training {given.training_id} to {given.out}")
     return 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.lora import packed_weights, with_adapters
 from headrace.training.model_settings import apply_settings
 from headrace.training.optimizer import forget_steps, make_optimizer, steps_unwrapped
 from headrace.training.recipe import Recipe
@@ -130,7 +131,10 @@ def load_model(weights: Path, config: RunConfig) -> Any:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.recipe.precision]
     # None: transformers chooses.
     attention = {"attn_implementation": config.recipe.attention} if config.recipe.attention else {}
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False, **attention)
+    packing = packed_weights(config.recipe, dtype)
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, trust_remote_code=False, **attention, **packing)
+    if config.recipe.lora:
+        return with_adapters(model, config.recipe)
     freeze = config.recipe.freeze
     for prefix in freeze:
         if not any(name.startswith(prefix) for name, _ in model.named_parameters()):

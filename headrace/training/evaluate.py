@@ -12,10 +12,10 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from headrace.adapters.sealed import Opened, open_weights
 from headrace.cycles import look_for_cycles_rarely
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.examples import NO_LOSS, PackedExamples, open_examples
@@ -35,7 +35,6 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
 
     from headrace.handoff.versions import HandoffStore
     from headrace.store.opening import open_store
-    from headrace.store.sealed_directory import open_directory
 
     if config.device == "cpu":
         torch.set_num_threads(1)
@@ -45,7 +44,7 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
     evaluations = []
     for digest in config.weights:
         started = time.monotonic()
-        measure = Measure(open_directory(store, digest), examples, config.device, computes_bf16=cpu_computes_bf16())
+        measure = Measure(open_weights(store, digest), examples, config.device, computes_bf16=cpu_computes_bf16())
         size = SEQUENCES_A_PASS[config.device]
         with spread(measure, config.device) as mapped:
             losses = mapped("loss", [chosen[start : start + size] for start in range(0, len(chosen), size)])
@@ -71,7 +70,7 @@ def evaluate_all(config: EvaluationConfig) -> list[Evaluation]:
 class Measure:
     """One model on the held-out sequences."""
 
-    def __init__(self, weights: Path, examples: PackedExamples, device: str, *, computes_bf16: bool = True) -> None:
+    def __init__(self, weights: Opened, examples: PackedExamples, device: str, *, computes_bf16: bool = True) -> None:
         self._loaded = Loaded(weights, device, computes_bf16=computes_bf16)
         self.dtype = self._loaded.dtype
         self._examples = examples

@@ -50,8 +50,19 @@ def export_model(gang: Gang, engine: Any, base: Path, out: Path, *, each: Each =
     else:
         _stream(gang, model, held, {name: described[name] for name in names}, out, each)
     if gang.rank == 0:
-        copy_tokenizer(base, out)
-        drop_library_versions(out)
+        copy_beside(base, out)
+
+
+def trained_weights(gang: Gang, model: Any) -> dict[str, Any]:
+    """On rank 0 copies of the trained parameters by name, on other ranks nothing; every rank must call it."""
+    held = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: weight.cpu().clone() for name, weight in _gathered(gang, held, held) if gang.rank == 0}
+
+
+def copy_beside(base: Path, out: Path) -> None:
+    """What a written model has besides its weights and its config: the base's tokenizer."""
+    copy_tokenizer(base, out)
+    drop_library_versions(out)
 
 
 def copy_tokenizer(base: Path, out: Path) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headrace.adapters.loading import load_causal_model
+from headrace.adapters.sealed import Opened
 from headrace.training.guard import die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW
 
@@ -27,20 +28,20 @@ Mapper = Callable[[str, Sequence[Any]], list[Any]]
 
 
 class Loaded:
-    """A model with its tokenizer, as it is measured."""
+    """A model, or an adapter on its base, with its tokenizer, as it is measured."""
 
-    def __init__(self, weights: Path, device: str, *, computes_bf16: bool) -> None:
+    def __init__(self, weights: Opened, device: str, *, computes_bf16: bool) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         # In the precision in which it was saved. Some CPUs only emulate that; the same numbers are five times as fast
         # in fp32 there.
-        model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype="auto", trust_remote_code=False)
+        model = load_causal_model(weights, dtype="auto")
         if device == "cpu" and model.dtype == torch.bfloat16 and not computes_bf16:
             model = model.float()
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.model = model.to(device).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(weights, trust_remote_code=False)
+        self._tokenizer = AutoTokenizer.from_pretrained(weights.model, trust_remote_code=False)
         self._device = device
 
     def answer(self, prompt: np.ndarray) -> str:

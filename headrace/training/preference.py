@@ -21,8 +21,8 @@ from headrace.store.objects import ObjectStore
 from headrace.training.bad_rows import refuse_bad_rows
 from headrace.training.engine import Gang, load_model
 from headrace.training.examples import NO_LOSS, Pass
-from headrace.training.export import export_model
 from headrace.training.feeding import ALONE, logits_at
+from headrace.training.lora_export import export_trained
 from headrace.training.preference_examples import Split, open_pairs
 from headrace.training.preference_settings import Preference
 from headrace.training.reference import reference_for
@@ -114,7 +114,7 @@ class PreferenceObjective:
         return passed
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
-        export_model(gang, engine, base, out)
+        export_trained(gang, engine, base, out, self._config)
 
 
 def without_dropout(model: Any) -> None:

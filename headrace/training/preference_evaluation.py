@@ -8,15 +8,14 @@ comparison is told beside it, since longer answers are less likely in any model.
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headrace.adapters.sealed import Opened, open_weights
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import PREFERENCE_LOSS
 from headrace.store.opening import open_store
-from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import cpu_computes_bf16
 from headrace.training.heldout import Evaluation, EvaluationConfig, chosen_numbers, publish_evaluation
 from headrace.training.measured_model import NUM_SAMPLES, SEQUENCES_A_PASS, Loaded, spread
@@ -40,7 +39,7 @@ def evaluate_preferences(config: EvaluationConfig) -> list[Evaluation]:
     # The reference first: all others are compared with it.
     for digest in dict.fromkeys([config.pairs.reference, *config.weights]):
         started = time.monotonic()
-        measure = PairMeasure(open_directory(store, digest), pairs, config.device)
+        measure = PairMeasure(open_weights(store, digest), pairs, config.device)
         logprobs_N2 = measure.logprobs_of(chosen)  # noqa: N806
         reference_N2 = logprobs_N2 if reference_N2 is None else reference_N2  # noqa: N806
         if digest not in config.weights:
@@ -97,7 +96,7 @@ def measured(
 class PairMeasure:
     """One model on held-out pairs."""
 
-    def __init__(self, weights: Path, pairs: PreferencePairs, device: str) -> None:
+    def __init__(self, weights: Opened, pairs: PreferencePairs, device: str) -> None:
         self._loaded = Loaded(weights, device, computes_bf16=cpu_computes_bf16())
         self._pairs = pairs
         self._device = device

@@ -16,6 +16,7 @@ from headrace.errors import InvalidTrainingRun
 from headrace.keys import check_name, digest_text, model_recipe
 from headrace.store.objects import canonical_json
 from headrace.training.flow_matching_settings import FlowMatching
+from headrace.training.lora_settings import Lora
 from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_checks import check_settings
 from headrace.training.recipe_parts import (
@@ -29,7 +30,7 @@ from headrace.training.recipe_parts import (
     ScheduleName,
     ScheduleShape,
     ZeroPlusPlus,
-    section_body,
+    spelt,
 )
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import Because, check_ranges
@@ -70,6 +71,7 @@ _NOT_TRAINED = {
 _ADDED = (
     *("epochs", "optimizer", "schedule_shape", "neftune_noise_alpha", "attention", "gradient_checkpointing"),
     *("offload", "zero_plus_plus", "heldout_shards", "evaluate_every", "keep", "early_stop", "guards", "base_recipe"),
+    "lora",
 )
 
 
@@ -131,6 +133,9 @@ class Recipe:
     """Gradients with a larger global norm are scaled down; 0: never."""
     freeze: tuple[str, ...] = ()
     """Prefixes of parameter names that are not trained; they need neither gradients nor optimizer state."""
+    lora: Lora | None = None
+    """Adapters are trained beside the base, which stays as it is; of language models. null: the base's own weights are.
+    """
     neftune_noise_alpha: Annotated[float, Gt(0)] | None = None
     """NEFTune: uniform noise on the embeddings while training, of this strength, mostly 5 to 15; null: none."""
     attention: Attention | None = None
@@ -302,7 +307,7 @@ class Recipe:
         """Without what older recipes did not have, where it says nothing new: their bodies and training ids stay."""
         body = dataclasses.asdict(self) | {"freeze": list(self.freeze)}
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
-        told = {name: _spelt(values[name][0]) for name in _ADDED if values[name][0] != values[name][1]}
+        told = {name: spelt(values[name][0]) for name in _ADDED if values[name][0] != values[name][1]}
         body = {key: value for key, value in body.items() if key not in _ADDED} | told
         settings = {
             FLOW_MATCHING: lambda: dataclasses.asdict(self.picture_model),
@@ -344,12 +349,6 @@ class Recipe:
         if "guards" in body:
             body["guards"] = {"loss_spike": body["guards"]["loss_spike"]}
         return body
-
-
-def _spelt(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return section_body(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def load_recipes(directory: Path) -> Described[Recipe]:

@@ -11,6 +11,7 @@ from headrace.training.recipe_parts import WHOLE_MATRICES, WITH_BETAS, check_sha
 if TYPE_CHECKING:
     from headrace.training.recipe import Recipe
 
+PACKER = "bitsandbytes"
 _BETAS = {"beta1": 0.9, "beta2": 0.95}
 
 
@@ -21,6 +22,7 @@ def check_settings(recipe: "Recipe") -> None:
     check_shape(recipe.schedule, recipe.schedule_shape, recipe.learning_rate_end)
     _check_stage(recipe)
     _check_evaluations(recipe)
+    _check_lora(recipe)
     if recipe.row_pairs and recipe.heldout_shards:
         raise InvalidTrainingRun(
             f"heldout_shards is of training_examples, got {list(recipe.heldout_shards)!r} with preference.rows, which "
@@ -48,6 +50,17 @@ def _impossible(recipe: "Recipe", devices: Devices, num_ranks: int) -> Iterator[
                 "attention",
                 "attention='flash_attention_2' needs the package flash-attn, which is not installed; install it, or "
                 "take sdpa.",
+            )
+    if lora := recipe.lora:
+        for package in ("peft", *([PACKER] if lora.quantize and devices.num_gpus else [])):
+            if importlib.util.find_spec(package) is None:
+                key = "lora.quantize" if package == PACKER else "lora"
+                yield "lora", f"{key} needs {package}, which is not installed. Run pip install {package}."
+        if lora.quantize and not devices.num_gpus:
+            yield (
+                "lora",
+                f"lora.quantize={lora.quantize!r} holds the base in 4 bits by {PACKER}, whose training needs a GPU, "
+                "and this run sees none. Take quantize out, or give the run a GPU.",
             )
     for name in ("offload", "zero_plus_plus"):
         if getattr(recipe, name) and not devices.num_gpus:
@@ -122,6 +135,32 @@ def _check_stage(recipe: "Recipe") -> None:
         raise InvalidTrainingRun(
             f"zero_plus_plus would do nothing at zero_stage={stage}: it changes how stage 3 sends parameters and "
             "gradients. Leave it out, or set zero_stage: 3."
+        )
+
+
+def _check_lora(recipe: "Recipe") -> None:
+    lora = recipe.lora
+    if lora is None:
+        return
+    if recipe.objective == "flow_matching":
+        raise InvalidTrainingRun(
+            "lora is for a language model on its base, got it with objective: flow_matching, whose weights start at "
+            "random. Leave it out."
+        )
+    if recipe.freeze:
+        raise InvalidTrainingRun(
+            f"freeze must be empty with lora, which trains nothing of the base, got {list(recipe.freeze)!r}: name in "
+            "lora.targets which layers get an adapter."
+        )
+    if lora.dropout and recipe.objective == "preference":
+        raise InvalidTrainingRun(
+            f"lora.dropout does nothing with objective: preference, which trains without any, got {lora.dropout:g}; "
+            "leave it out."
+        )
+    if lora.quantize and (recipe.zero_stage == 3 or recipe.precision == "fp32"):
+        raise InvalidTrainingRun(
+            f"lora.quantize={lora.quantize!r} needs zero_stage 0 to 2, since stage 3 would divide the packed weights, "
+            f"and precision bf16 or fp16, got zero_stage={recipe.zero_stage} and {recipe.precision}."
         )
 
 

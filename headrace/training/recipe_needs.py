@@ -11,8 +11,10 @@ from headrace.errors import HeadraceError, InvalidTrainingRun
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.store.objects import ObjectStore
 from headrace.training.devices import SLOW_BF16, Devices
+from headrace.training.lora import check_base
+from headrace.training.lora_settings import adapted
 from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
-from headrace.training.model_widths import read_widths
+from headrace.training.model_widths import read_widths, tensor_shapes
 from headrace.training.picture_examples import PictureShape
 from headrace.training.picture_widths import painter_shape, painter_widths, patches_of
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
@@ -34,18 +36,6 @@ class ExamplesShape:
 
     sequence_length: int
     loss_tokens: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapters:
-    """Low-rank adapters beside a base that is not trained.
-
-    `num_params`: all that is trained. `inputs_a_layer`: widths of what adapters of one layer read, added up.
-    """
-
-    num_params: int
-    inputs_a_layer: int
-    have_dropout: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +61,6 @@ def needs_of(
     devices: Devices,
     *,
     corpus: Path,
-    adapters: Adapters | None = None,
 ) -> RecipeNeeds:
     """Of a recipe of a language model.
 
@@ -79,25 +68,24 @@ def needs_of(
         directory: the base model's.
         objects: where examples are sealed, if there is a store.
         devices: those that the run would get.
-        adapters: None: the base's own weights are trained.
 
     Raises:
-        InvalidTrainingRun: the model's files tell nothing, or the recipe cannot be on these devices.
+        InvalidTrainingRun: the model's files tell nothing, or are an adapter's; the recipe cannot be on these devices.
         HandoffCorrupt: the examples are damaged.
     """
     num_ranks = refuse_conflicts(recipe, devices)
     device: Literal["cpu", "cuda"] = "cuda" if devices.num_gpus else "cpu"
-    shape, widths = read_model_shape(directory, recipe.freeze), read_widths(directory, recipe.freeze)
+    check_base(recipe, directory)
+    shape = read_model_shape(directory, recipe.freeze, recipe.lora)
+    widths = read_widths(directory, recipe.freeze)
     examples = _sealed(recipe, objects) if objects is not None else None
     planned = recipe.row_pairs.sequence_length if recipe.row_pairs else sequence_length_of(corpus)
     length = examples.sequence_length if examples else planned
     known = ExamplesShape(sequence_length=length, loss_tokens=examples.loss_tokens if examples else None)
     load = load_of(recipe, known, world_size=num_ranks, device=device)
-    if adapters:
-        num = shape.num_params + adapters.num_params
-        shape = replace(shape, num_params=num, num_params_trained=adapters.num_params)
-        load = replace(load, base_is_trained=False, adapted_inputs=adapters.inputs_a_layer)
-        load = replace(load, adapters_drop=adapters.have_dropout)
+    if recipe.lora and widths:
+        read = sum(width for _, width in adapted(recipe.lora, tensor_shapes(directory)).values())
+        load = replace(load, adapted_inputs=-(-read // widths.layers))
     return RecipeNeeds(
         num_ranks=num_ranks,
         shape=shape,
@@ -165,6 +153,8 @@ def load_of(recipe: Recipe, examples: ExamplesShape, *, world_size: int, device:
         offloads_optimizer=bool(offload and offload.optimizer),
         offloads_parameters=bool(offload and offload.parameters),
         keeps_best=recipe.keep == "best",
+        base_is_trained=recipe.lora is None,
+        adapters_drop=bool(recipe.lora and recipe.lora.dropout),
     )
 
 
@@ -177,10 +167,12 @@ def _state_bytes(optimizer: Optimizer) -> int:
 
 
 def checkpoint_bytes(shape: ModelShape, load: Load) -> int:
-    """Of all files of one checkpoint: weights as they are trained, their fp32 copy, and the optimizer's state."""
+    """Of all files of one checkpoint: weights as they are trained, their fp32 copy, and the optimizer's state; of
+    adapters without their base."""
     state = model_state(shape, None, load)
     ranks = load.world_size if load.zero_stage else 1
-    weights = load.element_bytes * (shape.num_params if load.zero_stage < 3 else 0)
+    held = shape.num_params if load.base_is_trained else shape.num_params_trained
+    weights = load.element_bytes * (held if load.zero_stage < 3 else 0)
     return round(weights + (state.optimizer + state.host) * ranks)
 
 

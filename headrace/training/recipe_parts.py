@@ -1,6 +1,6 @@
 """Sections of a recipe: optimizer, schedule, offload, what is watched meanwhile. Imports no library of training."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -51,11 +51,14 @@ _SHAPES: dict[ScheduleName, tuple[str, ...]] = {
 def section_body(section: Any) -> dict[str, Any]:
     """What a section says, without the keys that say nothing: added keys leave older bodies as they are."""
     told = {field.name: getattr(section, field.name) for field in fields(section)}
-    return {
-        name: section_body(value) if hasattr(value, "__dataclass_fields__") else value
-        for name, value in told.items()
-        if value is not None
-    }
+    return {name: spelt(value) for name, value in told.items() if value is not None}
+
+
+def spelt(value: Any) -> Any:
+    """A value of a recipe as JSON has it."""
+    if is_dataclass(value):
+        return section_body(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True)

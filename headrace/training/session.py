@@ -26,6 +26,7 @@ from headrace.training.gang import Rows, run_gang
 from headrace.training.gang_runner import GangRunner, LocalRunner
 from headrace.training.guard import Worker
 from headrace.training.heldout import PairMeasure
+from headrace.training.lora import check_base
 from headrace.training.preference_examples import check_pairs
 from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
 from headrace.training.recipe_checks import check_heldout_shards
@@ -73,7 +74,8 @@ def request_for(
     """
     check_heldout_shards(recipe, examples)
     base_weights_digest = base_model.column("weights_digest")[0].as_py()
-    is_rounded = recipe.precision != "fp32" and recipe.objective != FLOW_MATCHING
+    # Adapters begin in the recipe's precision, and the base beside them has no masters.
+    is_rounded = recipe.precision != "fp32" and recipe.objective != FLOW_MATCHING and not recipe.lora
     return TrainingRequest(
         recipe=recipe,
         base_weights_digest=base_weights_digest,
@@ -210,7 +212,8 @@ def _with_steps(request: TrainingRequest, place: Workplace) -> Recipe:
 
 def _language_model(request: TrainingRequest, place: Workplace) -> ModelShape:
     base = open_directory(place.store, request.base_weights_digest)
-    shape = read_model_shape(base, request.recipe.freeze)
+    check_base(request.recipe, base)
+    shape = read_model_shape(base, request.recipe.freeze, request.recipe.lora)
     check_sequence_length(request.recipe, shape, _length_of_texts(request, HandoffStore(place.store), base))
     check_architecture(base)
     return shape

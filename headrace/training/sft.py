@@ -14,8 +14,8 @@ from headrace.store.objects import ObjectStore
 from headrace.training.bad_rows import refuse_bad_rows
 from headrace.training.engine import Gang, load_model
 from headrace.training.examples import open_examples
-from headrace.training.export import export_model
 from headrace.training.feeding import PACKED, Feeding, choose_feeding, summed_loss
+from headrace.training.lora_export import export_trained
 from headrace.training.run_config import RunConfig
 
 
@@ -80,4 +80,4 @@ class SftObjective:
         return other
 
     def export(self, gang: Gang, engine: Any, base: Path, out: Path) -> None:
-        export_model(gang, engine, base, out)
+        export_trained(gang, engine, base, out, self._config)

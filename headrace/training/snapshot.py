@@ -15,6 +15,7 @@ from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
 from headrace.training.checkpoints import CURVE, UNIVERSAL, Checkpoint, CheckpointFile, publish, write_file
 from headrace.training.engine import Gang
+from headrace.training.lora import untrained
 from headrace.training.objective import Kept
 from headrace.training.optimizer import base_optimizer, master_parameters
 from headrace.training.run_config import RunConfig
@@ -46,9 +47,11 @@ def save_snapshot(
     scratch = config.work / "checkpoint"
     # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
     # ours.
-    stock, engine.checkpoint_engine = engine.checkpoint_engine, _store_checkpoint_engine(store, prefix, files, config)
+    left_out = untrained(engine) if config.recipe.lora else frozenset()
+    ours = _store_checkpoint_engine(store, prefix, files, left_out)
+    stock, engine.checkpoint_engine = engine.checkpoint_engine, ours
     try:
-        engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False)
+        engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False, exclude_frozen_parameters=bool(left_out))
     finally:
         engine.checkpoint_engine = stock
     with write_file(store, prefix, rank_file(gang.rank), files.append) as file:
@@ -88,7 +91,8 @@ def restore_snapshot(gang: Gang, engine: Any, objective: Kept, store: ObjectStor
         load(gang, engine, objective, directory)
         assert engine.global_steps == checkpoint.step
         return (directory / CURVE).read_bytes()
-    path, _ = engine.load_checkpoint(str(directory), tag=TAG)
+    # Adapters' checkpoints have no base, which was loaded already.
+    path, _ = engine.load_checkpoint(str(directory), tag=TAG, load_module_strict=not untrained(engine))
     assert path is not None, "DeepSpeed found no checkpoint where the manifest has one"
     assert engine.global_steps == checkpoint.step
     own = checkpoint.is_made_by(gang.world_size)
@@ -123,13 +127,17 @@ def state_digest(gang: Gang, engine: Any, objective: Kept) -> str:
     return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
 
 
-def _store_checkpoint_engine(store: ObjectStore, prefix: str, files: list[CheckpointFile], config: RunConfig) -> Any:
+def _store_checkpoint_engine(
+    store: ObjectStore, prefix: str, files: list[CheckpointFile], left_out: frozenset[str]
+) -> Any:
     import torch
     from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
     class StoreCheckpointEngine(TorchCheckpointEngine):
         def save(self, state_dict: Any, path: str) -> None:
             name = f"{TAG}/{Path(path).name}"
+            for tensor in left_out & (state_dict.get("module") or {}).keys():
+                del state_dict["module"][tensor]
             with write_file(store, prefix, name, files.append) as file:
                 torch.save(state_dict, cast(IO[bytes], file))
 

@@ -47,6 +47,7 @@ _STEP_SEEDS = 7_368_787
 
 def train(config: RunConfig, rank: int, log: RunLog) -> None:
     report_phase(config.work, rank, "importing libraries")
+    from headrace.adapters.sealed import attributes_of, is_adapter
     from headrace.store.opening import open_store
     from headrace.store.sealed_directory import open_directory, seal_directory
     from headrace.training.best_weights import BestWeights
@@ -130,6 +131,8 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     objective.export(gang, engine, base, export)
     if progress:
         attributes = {"training_id": config.training_id, "model": recipe.model, "recipe": recipe.name}
+        if is_adapter(export):
+            attributes |= attributes_of(config.base_weights_digest)
         weights = seal_directory(store, export, attributes=attributes)
         shutil.rmtree(export)
         rows = curve_rows(progress.read())

@@ -13,28 +13,35 @@ from pathlib import Path
 from headrace.errors import InvalidTrainingRun
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import find_directory
+from headrace.training.lora_settings import Lora, adapted, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
 from headrace.training.recipe import Precision, Recipe
 
 _MIB = 1024 * 1024
+# Of 16 bits: 4, and the scale of each block of 64 (Dettmers et al. 2023, section 3).
+_PACKED_SHARE = 4.127 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What the planner knows of a model without loading it."""
+    """What the planner knows of a model without loading it.
+
+    `num_params`: held by a training; those in 4 bits count as the quarter that they take.
+    """
 
     num_params: int
     num_params_trained: int
     positions_max: int | None
 
 
-def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShape:
+def read_model_shape(directory: Path, freeze: tuple[str, ...] = (), lora: Lora | None = None) -> ModelShape:
     """Reads the headers of the safetensors files and config.json; no weights, no torch.
 
     Raises:
-        InvalidTrainingRun: no safetensors, or a `freeze` prefix that matches no parameter.
+        InvalidTrainingRun: no safetensors, or a `freeze` prefix or a target of `lora` that matches nothing.
     """
-    sizes = {name: prod(shape) for name, shape in tensor_shapes(directory).items()}
+    shapes = tensor_shapes(directory)
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
     if not sizes:
         raise InvalidTrainingRun(f"{directory} holds no *.safetensors; save the base model with safe serialization.")
     for prefix in freeze:
@@ -42,11 +49,17 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = ()) -> ModelShap
             raise InvalidTrainingRun(
                 f"freeze={prefix!r} matches no parameter of {directory}; there are {', '.join(sorted(sizes)[:3])}, …"
             )
-    config = json.loads((directory / "config.json").read_text())
+    positions_max = json.loads((directory / "config.json").read_text()).get("max_position_embeddings")
+    num_params = sum(sizes.values())
+    if lora:
+        num_trained = num_adapter_params(lora, shapes)
+        packed = sum(prod(shape) for shape in adapted(Lora(), shapes).values()) if lora.quantize else 0
+        held = num_params - packed + round(packed * _PACKED_SHARE)
+        return ModelShape(num_params=held + num_trained, num_params_trained=num_trained, positions_max=positions_max)
     return ModelShape(
-        num_params=sum(sizes.values()),
+        num_params=num_params,
         num_params_trained=sum(size for name, size in sizes.items() if not name.startswith(freeze or ("\0",))),
-        positions_max=config.get("max_position_embeddings"),
+        positions_max=positions_max,
     )
 
 

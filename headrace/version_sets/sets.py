@@ -64,6 +64,7 @@ class EngineSpec:
             last bits of every sum.
         request: what a server's dialect of OpenAI's protocol has beside our own keys, as canonical JSON.
         allow_url_hosts: other hosts from which a server's pictures may be fetched.
+        merge_adapter: whether an adapter is added to its base's weights when it is loaded.
         options: those of another package's engine, as canonical JSON.
         cpu: the kind of CPU of the machine that made the set, for engines that compute here. An engine on another kind
             is another build. Not part of the id: a daemon that moves to another machine would start a rollout.
@@ -82,6 +83,7 @@ class EngineSpec:
     allow_url_hosts: tuple[str, ...] = ()
     options: str = ""
     cpu: str = ""
+    merge_adapter: bool = False
 
     def __post_init__(self) -> None:
         # JSON has lists.
@@ -326,7 +328,15 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
             if member[name] is None:
                 del member[name]
     for engine in _engines(body):
-        for name in ("template_date", "special_tokens", "request", "allow_url_hosts", "options", "cpu"):
+        for name in (
+            "template_date",
+            "special_tokens",
+            "request",
+            "allow_url_hosts",
+            "options",
+            "cpu",
+            "merge_adapter",
+        ):
             if not engine[name]:
                 del engine[name]
         if engine["batch_rows"] == EngineSpec.batch_rows:

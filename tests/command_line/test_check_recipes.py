@@ -17,6 +17,8 @@ from headrace.prep.corpus import Corpus
 from headrace.settings import Settings, settings_of
 from headrace.store.local import LocalStore
 from headrace.training.devices import Devices
+from headrace.training.lora_settings import Lora, num_adapter_params
+from headrace.training.model_widths import tensor_shapes
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
@@ -142,6 +144,17 @@ def test_a_runs_demand_is_what_its_recipe_needs(settings: Settings, store: Local
     tags = demand_tags(on_gpus.estimate, num_ranks=2, has_gpus=True)
     assert tags[GPUS] == "2"
     assert int(tags[GPU_MEMORY_MIB]) > on_gpus.estimate.mib
+
+
+def test_adapters_need_less_than_whole_weights(settings: Settings, store: LocalStore, tiny_model: Path) -> None:
+    whole, adapters = (
+        needs_of(make_recipe(lora=lora, precision="fp32"), tiny_model, store, CPU, corpus=settings.corpus)
+        for lora in (None, Lora(rank=4))
+    )
+    assert adapters.shape.num_params_trained == num_adapter_params(Lora(rank=4), tensor_shapes(tiny_model))
+    assert adapters.checkpoint_bytes == 16 * adapters.shape.num_params_trained
+    assert adapters.checkpoint_bytes < whole.checkpoint_bytes / 5
+    assert adapters.estimate.mib < whole.estimate.mib
 
 
 def test_a_recipe_is_checked_without_torch(checked_project: CheckedProject) -> None:

@@ -4,7 +4,7 @@ Written from the meaning of the recipe's fields; shares with the library the dat
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,20 @@ def train_plainly(
     optimizer_class: Any = torch.optim.AdamW,
     options: Mapping[str, Any] | None = None,
     rates: Sequence[float] = (),
+    prepared: Callable[[Any], Any] = lambda model: model,
 ) -> PlainTraining:
     """On fp32 master weights; the model itself runs in the recipe's precision.
 
     Args:
         options: of the optimizer; without them the recipe's betas.
         rates: one a step; without them the recipe's cosine.
+        prepared: lays something onto the loaded model.
     """
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[recipe.precision]
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).train()
-    trained = [p for name, p in model.named_parameters() if not name.startswith(recipe.freeze or ("\0",))]
+    model: Any = prepared(AutoModelForCausalLM.from_pretrained(base, dtype=dtype)).train()
+    trained = [
+        p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(recipe.freeze or ("\0",))
+    ]
     masters = [p.detach().float().clone().requires_grad_() for p in trained]
     optimizer = optimizer_class(
         [

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory, seal_directory
-from headrace.training.attempts import TrainingResult, find_result
+from headrace.training.attempts import TrainingResult
 from headrace.training.checkpoints import newest_whole
 from headrace.training.devices import Devices
 from headrace.training.examples import ExamplesInput, num_train_rows, open_examples
@@ -42,11 +42,11 @@ from headrace.training.schedule import learning_rate_at
 from headrace.training.session import request_for
 from headrace.training.train import seed_everything
 from headrace.training.zero import keeps_fp32
-from tests.differential.one_gang import train_in_one_gang
+from tests.differential.one_gang import gang_config, train_in_one_gang
 from tests.differential.plain_training import Weights, cosine_with_warmup, distance_share, mean_loss, train_plainly
 from tests.pair_builders import make_pair_bench
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench
-from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
+from tests.training_builders import Bench, make_bench, make_recipe
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
@@ -201,29 +201,26 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     others = {FLOW_MATCHING: painters, PREFERENCE: make_pair_bench(directory / "pairs", base)}
     recipes = METHODS | {f"example {name}": example_recipe(name) for name in EXAMPLES}
     tasks = {name: (others.get(recipe.objective, bench), recipe) for name, recipe in recipes.items()}
-    names, work = list(tasks), {}
-    configs = []
+    names, configs = list(tasks), []
     for number, (name, (of, recipe)) in enumerate(tasks.items()):
-        work[name] = directory / f"work-{number:02d}"
         inputs = inputs_of(of, recipe)
-        config = make_run_config(
-            work[name],
-            training_id=f"{number:032x}",
-            attempt=0,
-            recipe=recipe.with_steps(num_examples(of, recipe, inputs)),
+        config = gang_config(
+            directory,
+            number,
+            of,
+            recipe.with_steps(num_examples(of, recipe, inputs)),
             base_weights_digest=with_dropout if name in (RESUMED, AGAIN) else of.base_digest,
-            store_url=of.store.url,
             inputs=inputs,
             exact_masters=recipe.precision != "fp32" and keeps_fp32(of.store, of.base_digest),
         )
         configs.append(config)
     resumed = {AGAIN: RESUMED, PREFERRED_AGAIN: PREFERRED}
-    resuming = {names.index(name): f"{names.index(of):032x}" for name, of in resumed.items()}
-    train_in_one_gang(directory, configs, resuming=resuming)
-    results = {name: find_result(of.store, f"{number:032x}") for number, (name, (of, _)) in enumerate(tasks.items())}
+    resuming = {names.index(name): names.index(of) for name, of in resumed.items()}
+    results = dict(zip(names, train_in_one_gang(directory, configs, resuming=resuming), strict=True))
+    work = {name: config.work for name, config in zip(names, configs, strict=True)}
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a rank has
-    yield Made(bench, base, work, {name: result for name, result in results.items() if result})
+    yield Made(bench, base, work, results)
     torch.set_num_threads(num_threads)
 
 

@@ -15,19 +15,18 @@ from transformers import AutoModelForCausalLM
 
 from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory, seal_directory
-from headrace.training.attempts import TrainingResult, find_result, read_curve
+from headrace.training.attempts import TrainingResult, read_curve
 from headrace.training.examples import open_examples
 from headrace.training.recipe import Recipe
 from simulation.tiny_model import build_tiny_model
-from tests.differential.one_gang import train_in_one_gang
+from tests.differential.one_gang import WORLD_SIZE, gang_config, train_in_one_gang
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
-from tests.training_builders import Bench, make_bench, make_recipe, make_run_config
+from tests.training_builders import Bench, make_bench, make_recipe
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 STAGES = (0, 1, 2, 3)
 BASES = ("tied", "untied")
-WORLD_SIZE = 2
 # Decay strong enough, and clipping low enough, to be much of what happens to a weight.
 TEN_STEPS = {
     "steps": 10,
@@ -96,24 +95,19 @@ def recipe_of(case: str, stage: int = 0) -> Recipe:
 
 
 def train_all(bench: Bench, directory: Path, digests: dict[str, str]) -> dict[tuple[str, int], TrainingResult]:
-    """In one gang; stage 3 last, since what it leaves behind in its process must not help the others."""
+    """In one gang; stage 3 last."""
     order = [(case, stage) for stage in STAGES for case in CASES]
     configs = [
-        make_run_config(
-            directory / f"work-{number:02d}",
-            training_id=f"{number:032x}",
-            attempt=0,
-            recipe=recipe_of(case, stage),
+        gang_config(
+            directory,
+            number,
+            bench,
+            recipe_of(case, stage),
             base_weights_digest=digests["untied" if case.endswith("untied") else "tied"],
-            store_url=bench.store.url,
-            inputs=bench.inputs,
-            world_size=WORLD_SIZE,
         )
         for number, (case, stage) in enumerate(order)
     ]
-    train_in_one_gang(directory, configs)
-    results = {case: find_result(bench.store, f"{number:032x}") for number, case in enumerate(order)}
-    return {case: result for case, result in results.items() if result}
+    return dict(zip(order, train_in_one_gang(directory, configs), strict=True))
 
 
 def read_weights(directory: Path) -> Weights:

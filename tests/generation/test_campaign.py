@@ -182,6 +182,10 @@ def test_the_demos_campaigns_ask_as_their_training_did(name: str) -> None:
             {"engine": {"name": "openai_http", "base_url": "http://a/v1", "model": "m", "template_date": "2026-01-01"}},
             "template_date is for the engine transformers, got '2026-01-01' for 'openai_http'",
         ),
+        "a merge for a server": (
+            {"engine": {"name": "openai_http", "base_url": "http://a/v1", "model": "m", "merge_adapter": True}},
+            "merge_adapter is for the engine transformers, and 'openai_http' loads none. Leave it out",
+        ),
         "special tokens of a model that knows them": (
             {"engine": {"special_tokens": ["<s>"]}},
             "special_tokens is for the engine openai_http",

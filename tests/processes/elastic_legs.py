@@ -1,6 +1,6 @@
 """Trainings that change their number of ranks: what `test_elastic_training.py` runs as a module, once.
 
-One process imports the libraries and forks every gang. For each stage one training of two ranks that nothing disturbs,
+One process imports the libraries and forks every gang. For each case one training of two ranks that nothing disturbs,
 and one that goes from two ranks to one and back, each time after its gang was killed. The last line is JSON.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 from headrace.errors import TrainingFailed
 from headrace.training.checkpoints import checkpoints_of
 from headrace.training.devices import Devices
+from headrace.training.lora_settings import Lora
 from headrace.training.progress import ProgressLog
 from headrace.training.session import Outcome, train
 from headrace.training.train import import_libraries
@@ -35,6 +36,10 @@ RECIPE = {
 }
 # Stage 2 goes stage 1's way, stage 0 converts nothing; `python -m benchmarks.training --only elastic` has them.
 STAGES = (1, 3)
+CASES: dict[str, dict[str, Any]] = {
+    **{str(stage): {"zero_stage": stage} for stage in STAGES},
+    **{f"adapters-{stage}": {"zero_stage": stage, "lora": Lora(rank=4)} for stage in STAGES},
+}
 _DEVICES = Devices(num_gpus=0, memory_mib=None)
 
 
@@ -43,17 +48,17 @@ class Legs:
         self._directory, self._model = directory, model
         self.said: list[str] = []
 
-    def run(self, stage: int) -> dict[str, Any]:
-        straight = self._train(self._bench(f"{stage}-straight"), stage, ranks=2)
-        bench = self._bench(f"{stage}-elastic")
-        self._train(bench, stage, ranks=2, killed_at=3)
+    def run(self, case: str) -> dict[str, Any]:
+        straight = self._train(self._bench(f"{case}-straight"), case, ranks=2)
+        bench = self._bench(f"{case}-elastic")
+        self._train(bench, case, ranks=2, killed_at=3)
         # As it is before anything is converted.
-        shutil.copytree(bench.store.directory, self._directory / f"{stage}-two-ranks")
-        self._train(bench, stage, ranks=1, killed_at=7)
-        training_id = bench.request(**RECIPE, zero_stage=stage).training_id
+        shutil.copytree(bench.store.directory, self._directory / f"{case}-two-ranks")
+        self._train(bench, case, ranks=1, killed_at=7)
+        training_id = bench.request(**RECIPE, **CASES[case]).training_id
         forms = [one.form for one in checkpoints_of(bench.store, training_id, damaged=print)]
         self.said.clear()
-        elastic = self._train(bench, stage, ranks=2)
+        elastic = self._train(bench, case, ranks=2)
         assert straight
         assert elastic
         return {
@@ -66,11 +71,11 @@ class Legs:
     def _bench(self, name: str) -> Bench:
         return make_bench(self._directory / name, self._model)
 
-    def _train(self, bench: Bench, stage: int, *, ranks: int, killed_at: int | None = None) -> Outcome | None:
+    def _train(self, bench: Bench, case: str, *, ranks: int, killed_at: int | None = None) -> Outcome | None:
         HOOKS.in_rank = lambda config, rank: None if killed_at is None else _die_behind(killed_at)
         place = replace(bench.place(dict(os.environ), devices=_DEVICES), runner=ForkedRunner.of)
         try:
-            return train(bench.request(**RECIPE, zero_stage=stage, ranks=ranks), place, say=self.said.append)
+            return train(bench.request(**RECIPE, **CASES[case], ranks=ranks), place, say=self.said.append)
         except TrainingFailed:
             if killed_at is None:
                 raise
@@ -90,10 +95,10 @@ def _die_behind(step: int) -> None:
 
 
 def main() -> int:
-    directory, model, *stages = sys.argv[1:]
+    directory, model, *cases = sys.argv[1:]
     import_libraries()
     legs = Legs(Path(directory), Path(model))
-    print(json.dumps({stage: legs.run(int(stage)) for stage in stages}))
+    print(json.dumps({case: legs.run(case) for case in cases}))
     return 0
 
 

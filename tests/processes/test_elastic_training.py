@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from headrace.clock import FixedClock
+from headrace.errors import InvalidInput
 from headrace.store.local import LocalStore
 from headrace.training.attempts import open_attempt, training_key
 from headrace.training.checkpoints import UNIVERSAL, Checkpoint, damaged_files, drop_unnamed, newest_whole
 from headrace.training.guard import Worker
 from simulation.forked_gangs import ENVIRONMENT
-from tests.processes.elastic_legs import RECIPE, STAGES
+from tests.processes.elastic_legs import CASES, RECIPE, STAGES
 
 DEAD = Worker(pid=2**22 - 1, started=1)
 
@@ -36,7 +37,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def legs(directory: Path, tiny_model: Path) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.processes.elastic_legs", directory, tiny_model, *map(str, STAGES)],
+        [sys.executable, "-m", "tests.processes.elastic_legs", directory, tiny_model, *CASES],
         cwd=Path(__file__).parents[2],
         env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
@@ -46,11 +47,11 @@ def legs(directory: Path, tiny_model: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("case", CASES)
 def test_a_training_that_goes_from_two_ranks_to_one_and_back_ends_as_if_nothing_had_happened(
-    legs: dict[str, Any], stage: int
+    legs: dict[str, Any], case: str
 ) -> None:
-    straight, elastic = legs[str(stage)]["straight"], legs[str(stage)]["elastic"]
+    straight, elastic = legs[case]["straight"], legs[case]["elastic"]
     assert elastic["attempt"] == 3
     assert elastic["state_digest"] == straight["state_digest"]
     assert elastic["weights_digest"] == straight["weights_digest"]
@@ -67,14 +68,14 @@ def test_the_log_and_the_metadata_say_which_ranks_took_which_steps(legs: dict[st
     assert ran["elastic"]["ranks"].endswith(f", 2 ranks to step {RECIPE['steps']}")
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_conversion_goes_when_the_new_ranks_have_checkpoints_of_their_own(legs: dict[str, Any], stage: int) -> None:
-    assert legs[str(stage)]["forms"] == ["ranks", "ranks"], "one of each number of ranks, and nothing else"
+@pytest.mark.parametrize("case", CASES)
+def test_a_conversion_goes_when_the_new_ranks_have_checkpoints_of_their_own(legs: dict[str, Any], case: str) -> None:
+    assert legs[case]["forms"] == ["ranks", "ranks"], "one of each number of ranks, and nothing else"
 
 
-def two_ranks(legs: dict[str, Any], directory: Path, stage: int, copy: Path) -> tuple[LocalStore, Checkpoint, int]:
+def two_ranks(legs: dict[str, Any], directory: Path, case: object, copy: Path) -> tuple[LocalStore, Checkpoint, int]:
     """The checkpoint of two ranks, in a store of its own, and a new attempt."""
-    store = LocalStore(shutil.copytree(directory / f"{stage}-two-ranks", copy))
+    store = LocalStore(shutil.copytree(directory / f"{case}-two-ranks", copy))
     [training_id] = store.children("training")
     found = newest_whole(store, training_id, world_size=2)
     assert found
@@ -138,6 +139,15 @@ def test_weights_out_of_a_checkpoint_are_those_of_deepspeeds_own_tool(
     assert theirs
     for name, weight in loaded.named_parameters():
         assert torch.equal(weight, theirs[name]), name
+
+
+def test_adapters_without_their_base_are_no_weights(legs: dict[str, Any], directory: Path, tmp_path: Path) -> None:
+    from headrace.training.consolidate import consolidate
+
+    store, source, _ = two_ranks(legs, directory, "adapters-3", tmp_path / "store")
+    with pytest.raises(InvalidInput, match="holds adapters without their base, which make no model"):
+        consolidate(source.directory(store), source.world_size, tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
 
 
 def killed_at(file: int, store: LocalStore, source: Checkpoint, attempt: int) -> None:

@@ -131,3 +131,35 @@ def test_a_base_that_another_recipe_trained_stays_the_version_that_it_is(
     assert [row.kind for row in rows] == kinds
     assert [row.recipe for row in rows] == ["define" if base_recipe else "", "prefer"]
     assert [row.version for row in rows] == ["1", "2"]
+
+
+def test_adapters_are_registered_with_the_digest_of_their_base(tmp_path: Path, mlflow_directory: Path) -> None:
+    empty = dict.fromkeys(TRAINED_MODEL.names, "")
+    base = empty | {"weights_digest": "b" * 64, "weights_uri": "headrace://b"}
+    trained = empty | {"weights_digest": "a" * 64, "weights_uri": "headrace://a", "training_id": "u" * 32}
+    measured = {
+        name: Evaluation(
+            weights_digest=str(one["weights_digest"]),
+            heldout_digest="h",
+            heldout_loss=1.0,
+            heldout_tokens=9,
+            samples=(),
+            seconds=1.0,
+        )
+        for name, one in (("base", base), ("trained", trained))
+    }
+    registry = make_registry(mlflow_directory)
+    register_model(
+        registry,
+        model_name="with-adapter",
+        recipe="lora",
+        base=base,
+        trained=trained | {"zero_stage": 2},
+        evaluation=evaluation_table(measured),
+        config={"lora": {"rank": 4}},
+        input_versions={},
+    )
+    tags = [registry.connection.client().get_model_version("with-adapter", number).tags for number in ("1", "2")]
+    assert "headrace.base_weights_digest" not in tags[0]
+    assert tags[1]["headrace.base_weights_digest"] == "b" * 64
+    assert tags[1]["headrace.weights_digest"] == "a" * 64

@@ -118,6 +118,29 @@ def test_weights_of_no_recipe_stay_while_they_are_named(site: Site) -> None:
     assert digests(site.collect()) == [base.digest]
 
 
+def test_the_base_of_an_adapter_stays_while_the_adapter_does(site: Site) -> None:
+    base, other = site.seal("base"), site.seal("other")
+    old, newest = (site.seal(name, **RECIPE, needs_weights=base.digest) for name in ("a", "b"))
+    site.days_pass()
+    assert set(digests(site.collect())) == {old.digest, other.digest}
+    [kept] = [one for one in site.plan().others if one.key == directory_key(base.digest)]
+    assert kept.reason == f"weights {newest.digest[:12]} of tiny.flash needs it"
+    site.seal("c", **RECIPE)
+    site.days_pass()
+    assert set(digests(site.collect())) == {newest.digest, base.digest}
+
+
+def test_a_damaged_manifest_may_be_an_adapters_that_needs_a_base(site: Site) -> None:
+    base = site.seal("base")
+    adapter = site.seal("a", **RECIPE, needs_weights=base.digest)
+    path = site.store.local_path(adapter.manifest_key)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-3])
+    site.days_pass()
+    assert site.collect().gone == ()
+    assert site.is_whole(base, "base")
+
+
 def test_a_dry_run_gives_each_reason(site: Site) -> None:
     old, named, newest = (site.seal(name, **RECIPE) for name in ("a", "b", "c"))
     base = site.seal("base")

@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from headrace.errors import InvalidTrainingRun
+from headrace.training.lora import with_adapters
+from headrace.training.lora_settings import Lora
 from headrace.training.memory_estimate import (
     BACKWARD,
     MIB,
@@ -20,6 +22,7 @@ from headrace.training.memory_estimate import (
 )
 from headrace.training.model_widths import ModelWidths, widths_of
 from headrace.training.zero import ModelShape, zero_bytes_per_rank
+from tests.training_builders import make_recipe
 
 BILLION = 10**9
 TOKENS = 24
@@ -113,6 +116,22 @@ def test_a_frozen_layer_keeps_less_as_autograd_does() -> None:
     measured = (kept_bytes(more) - kept_bytes(few)) / 2 / TOKENS
     load = replace(LOAD, precision="fp32", row_tokens=TOKENS, base_is_trained=False)
     assert layer_bytes(widths_of_model(few), load) == pytest.approx(measured, rel=0.06)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_layer_under_adapters_keeps_what_autograd_keeps_of_it(dropout: float) -> None:
+    few, more = llama(1), llama(3)
+    widths = widths_of_model(few)
+    for model in (few, more):
+        with torch.random.fork_rng():
+            with_adapters(model.train(), make_recipe(lora=Lora(rank=2, dropout=dropout)))
+        # As behind an adapter of a layer below: gradients run through all of them.
+        model.model.embed_tokens.requires_grad_(True)
+    measured = (kept_bytes(more) - kept_bytes(few)) / 2 / TOKENS
+    load = replace(LOAD, precision="fp32", device="cpu", row_tokens=TOKENS, base_is_trained=False)
+    inputs = 6 * widths.hidden + widths.inner
+    load = replace(load, adapted_inputs=inputs, adapters_drop=dropout > 0)
+    assert layer_bytes(widths, load) == pytest.approx(measured, rel=0.06)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 
 from headrace.errors import InvalidTrainingRun
 from headrace.training.flow_matching_settings import FlowMatching
-from headrace.training.recipe import load_recipes
+from headrace.training.lora_settings import Lora
+from headrace.training.recipe import load_recipe, load_recipes
 from tests.training_builders import make_recipe
 
 RECIPES = Path(__file__).parents[2] / "resources/recipes"
@@ -16,6 +18,7 @@ def write(directory: Path, name: str, text: str) -> None:
 
 
 MINIMAL = "name: define\nmodel: tiny\nsteps: 10\nbatch: 4\nlearning_rate: 1.0e-3\n"
+BEFORE_ADAPTERS = "d4a88134a31705b5dd1022186bfc46e6"
 PAINTER = MINIMAL + "objective: flow_matching\nbase_model: encoder\n"
 
 
@@ -85,6 +88,43 @@ def test_a_broken_recipe_is_told_to_who_asks_for_its_key(tmp_path: Path) -> None
     write(tmp_path, "a.yaml", MINIMAL.replace("steps: 10", "steps: ten"))
     with pytest.raises(InvalidTrainingRun, match=r"a.yaml:3:8: steps must be a whole number, got 'ten'"):
         load_recipes(tmp_path).find("tiny.define")
+
+
+LORA = {
+    "{rank: 0}": "lora: rank must be between 1 and 1,024, got 0",
+    "{r: 4}": "unknown key 'r'",
+    "{dropout: 1}": "dropout must be at least 0 and below 1, got 1",
+    "{targets: [q_proj, lm_head]}": "between the embedding and the output layer, got 'lm_head'",
+    "{targets: [q_proj, q_proj]}": "targets must list names of layers, each once",
+    "{quantize: int8}": "quantize must be one of nf4, fp4",
+    "{quantize: nf4}\nzero_stage: 3": "lora.quantize='nf4' needs zero_stage 0 to 2",
+    "{quantize: nf4}\nprecision: fp32": "and precision bf16 or fp16, got zero_stage=2 and fp32",
+    "{dropout: 0.1}\nobjective: preference": "lora.dropout does nothing with objective: preference",
+    "{}\nfreeze: [model.]": "freeze must be empty with lora, which trains nothing of the base",
+    "{}\nobjective: flow_matching\nbase_model: encoder": "lora is for a language model on its base, got it with",
+}
+
+
+@pytest.mark.parametrize("lora", LORA)
+def test_adapters_that_cannot_be_trained_are_refused(tmp_path: Path, lora: str) -> None:
+    write(tmp_path, "a.yaml", f"{MINIMAL}lora: {lora}\n")
+    with pytest.raises(InvalidTrainingRun, match=re.escape(LORA[lora])):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_adapters_are_spelt_where_they_are_and_count_as_trained() -> None:
+    whole, adapters = make_recipe(), make_recipe(lora=Lora())
+    assert "lora" not in whole.to_body()
+    assert adapters.to_body()["lora"]["targets"] == []
+    ids = {one.training_id("base", {}) for one in (whole, adapters, make_recipe(lora=Lora(merge=True)))}
+    assert len(ids) == 3
+    # As earlier releases made it.
+    assert whole.training_id("base", {"shard-00": "a"}) == BEFORE_ADAPTERS
+
+
+def test_the_example_of_adapters_is_a_recipe() -> None:
+    recipe = load_recipe(RECIPES / "examples/smollm2-135m.define-lora.yaml")
+    assert recipe.lora == Lora(rank=16, alpha=32, dropout=0.05)
 
 
 def test_two_files_with_one_key_break_each_other(tmp_path: Path) -> None:

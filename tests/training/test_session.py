@@ -1,15 +1,19 @@
 """Refusals before any process starts, and what a machine offers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from headrace.adapters.sealed import Opened
 from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.devices import Devices, cpu_computes_bf16, detect_devices
 from headrace.training.evaluate import Measure
 from headrace.training.examples import open_examples
+from headrace.training.lora_settings import Lora
 from headrace.training.recipe import Recipe
 from headrace.training.recipe_needs import slow_precision
 from headrace.training.session import check
@@ -34,6 +38,16 @@ REFUSALS = {
     "a machine that is too small": ({}, Devices(num_gpus=0, memory_mib=8), "a rank has 4 MiB"),
     "more ranks than GPUs": ({"ranks": 4, "batch": 4}, Devices(num_gpus=2, memory_mib=None), "and 2 GPUs are visible"),
     "half precision without a GPU": ({"precision": "fp16"}, CPU, "precision='fp16' needs a GPU"),
+    "a target that matches nothing": (
+        {"lora": Lora(targets=("query",))},
+        CPU,
+        "lora.targets='query' matches no layer of the base model; there are down_proj, gate_proj, k_proj",
+    ),
+    "four bits without a GPU": (
+        {"lora": Lora(quantize="nf4"), "precision": "bf16"},
+        CPU,
+        "lora.quantize='nf4' holds the base in 4 bits by bitsandbytes, whose training needs a GPU",
+    ),
     "a frozen prefix that matches nothing": ({"freeze": ("encoder.",)}, CPU, "freeze='encoder.' matches no parameter"),
 }
 
@@ -111,9 +125,19 @@ def test_a_model_in_bf16_is_measured_in_fp32_where_bf16_is_emulated(
     bench: Bench, tiny_model: Path, computes: bool, dtype: str
 ) -> None:
     examples = open_examples(HandoffStore(bench.store), bench.inputs, "heldout")
-    measure = Measure(tiny_model, examples, "cpu", computes_bf16=computes)
+    measure = Measure(Opened(directory=tiny_model), examples, "cpu", computes_bf16=computes)
     assert measure.dtype == dtype
     assert measure.loss(np.array([0])) > 0
+
+
+@pytest.mark.parametrize("lora", [None, Lora()])
+def test_an_adapter_is_no_base(bench: Bench, tmp_path: Path, lora: Lora | None) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    digest = seal_directory(bench.store, tmp_path).digest
+    request = replace(bench.request(lora=lora), base_weights_digest=digest)
+    with pytest.raises(InvalidTrainingRun, match=r"Recipe tiny\.test needs a whole base model, got .*Merge it first"):
+        check(request, bench.place({}))
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

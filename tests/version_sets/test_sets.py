@@ -72,6 +72,7 @@ def test_the_kind_of_cpu_is_kept_and_is_no_part_of_the_id(tmp_path: Path) -> Non
         make_set(code_version="2"),
         make_set(template_date="2026-03-09"),
         make_set(special_tokens=("<|im_start|>",)),
+        make_set(merge_adapter=True),
     ],
 )
 def test_every_setting_that_can_change_an_output_changes_the_id(other: VersionSet) -> None:
@@ -84,13 +85,15 @@ def test_the_id_of_a_set_never_changes_between_releases() -> None:
 
 
 def test_what_later_releases_added_comes_back_from_json_too() -> None:
-    dated = EngineSpec(name="transformers", template_date="2026-03-09", special_tokens=("<s>", "</s>"))
+    dated = EngineSpec(
+        name="transformers", template_date="2026-03-09", special_tokens=("<s>", "</s>"), merge_adapter=True
+    )
     version_set = VersionSet(members=(make_member(engine=dated),), engine=dated, code_version="1")
 
     back = VERSION_SET.checked(canonical_json(version_set.to_json()))
 
     assert back == version_set
-    assert make_set().to_json()["engine"].keys().isdisjoint({"template_date", "special_tokens"})
+    assert make_set().to_json()["engine"].keys().isdisjoint({"template_date", "special_tokens", "merge_adapter"})
 
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)

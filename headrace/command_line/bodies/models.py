@@ -43,3 +43,5 @@ class ShownModelBody:
     """Where the files are."""
     load: str
     """The line of Python that loads them."""
+    base: str | None = None
+    """Where the base's files are, of an adapter."""

@@ -91,14 +91,17 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
     # For batches, on one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
 
-    def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
+    def __init__(self, directory: Path, member: Member, spec: EngineSpec, *, base: Path | None = None) -> None:
         """Loads weights and tokenizer from `directory`; seconds to minutes.
 
+        Args: base: the base's directory, of weights that are an adapter.
+
         Raises:
-            InvalidInput: the directory has no causal language model with a usable chat template.
+            InvalidInput: the directory has no causal language model with a usable chat template, or an adapter does not
+                fit its base.
             EngineUnavailable: there is not enough memory.
         """
-        super().__init__(load(directory, member, spec), member, spec, doing="decoding")
+        super().__init__(load(directory, member, spec, base), member, spec, doing="decoding")
 
     async def answer(self, turn: Turn) -> Answer:
         text: list[str] = []

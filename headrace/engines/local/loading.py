@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.adapters.sealed import Opened
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines.base import Message
 from headrace.engines.local.devices import prepared_device
@@ -42,26 +43,30 @@ class LocalModel:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
 
-def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
+def load(directory: Path, member: Member, spec: EngineSpec, base: Path | None = None) -> LocalModel:
     """Loads weights and tokenizer; seconds to minutes.
 
+    Args: base: the base's directory, of weights that are an adapter.
+
     Raises:
-        InvalidInput: the directory has no causal language model with a usable chat template.
+        InvalidInput: the directory has no causal language model with a usable chat template, or an adapter does not fit
+            its base.
         EngineUnavailable: there is not enough memory.
     """
     # A sealed directory is complete: transformers must not ask a hub, or wait for one.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from headrace.adapters.loading import load_causal_model
+
     logging.disable_progress_bar()
+    opened = Opened(directory=directory, base=base)
     device = prepared_device(spec.num_threads)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, spec.dtype), trust_remote_code=False
-        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(opened.model, trust_remote_code=False)
+        model = load_causal_model(opened, dtype=getattr(torch, spec.dtype), merge=spec.merge_adapter)
         model.eval().to(device)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"Weights {member.weights_digest[:12]} in {directory} cannot be loaded: {error}") from error
@@ -73,7 +78,7 @@ def load(directory: Path, member: Member, spec: EngineSpec) -> LocalModel:
     loaded = LocalModel(
         model=model,
         tokenizer=tokenizer,
-        chat=ChatTokenizer(directory, date=spec.template_date),
+        chat=ChatTokenizer(opened.model, date=spec.template_date),
         device=device,
         stop_ids=_stop_ids(tokenizer, model),
         num_positions=int(getattr(model.config, "max_position_embeddings", 0)) or None,
