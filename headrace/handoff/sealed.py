@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import pyarrow as pa
 
@@ -44,6 +44,16 @@ _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
+class _OfManifest(Generic[_Made]):
+    """A property of a `Handoff` that its manifest has too."""
+
+    def __init__(self, told: Callable[[Manifest], _Made]) -> None:
+        self._told = told
+
+    def __get__(self, handoff: "Handoff", kind: type["Handoff"]) -> _Made:
+        return self._told(handoff.manifest)
+
+
 @dataclass(frozen=True)
 class Handoff:
     """Creating one reads only the manifest. The first access to data takes a lease, which lives as long as this object
@@ -63,37 +73,14 @@ class Handoff:
     leases: Leases | None = field(default=None, repr=False, compare=False)
     _state: "_State" = field(default_factory=lambda: _State(), repr=False, compare=False)
 
-    @property
-    def asset(self) -> str:
-        return self.manifest.asset
-
-    @property
-    def partition(self) -> str:
-        return self.manifest.partition
-
-    @property
-    def version(self) -> int:
-        return self.manifest.version
-
-    @property
-    def label(self) -> str:
-        return self.manifest.label
-
-    @property
-    def content_digest(self) -> str:
-        return self.manifest.content_digest
-
-    @property
-    def num_rows(self) -> int:
-        return self.manifest.num_rows
-
-    @property
-    def num_bytes(self) -> int:
-        return self.manifest.num_bytes
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        return self.manifest.attributes
+    asset = _OfManifest(lambda manifest: manifest.asset)
+    partition = _OfManifest(lambda manifest: manifest.partition)
+    version = _OfManifest(lambda manifest: manifest.version)
+    label = _OfManifest(lambda manifest: manifest.label)
+    content_digest = _OfManifest(lambda manifest: manifest.content_digest)
+    num_rows = _OfManifest(lambda manifest: manifest.num_rows)
+    num_bytes = _OfManifest(lambda manifest: manifest.num_bytes)
+    attributes = _OfManifest(lambda manifest: manifest.attributes)
 
     @property
     def schema(self) -> pa.Schema:
