@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import pyarrow as pa
 
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.layout import manifest_key
-from headrace.handoff.manifest import Manifest, Part
+from headrace.handoff.manifest import Part
 from headrace.handoff.parts import Pages, SealedSchema, batch_of, check_segments, mismatch, open_pages
 from headrace.handoff.schemas import schema_differences
+from headrace.handoff.sealed_rows import SealedRows
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore
@@ -44,18 +45,8 @@ _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
-class _OfManifest(Generic[_Made]):
-    """A property of a `Handoff` that its manifest has too."""
-
-    def __init__(self, told: Callable[[Manifest], _Made]) -> None:
-        self._told = told
-
-    def __get__(self, handoff: "Handoff", kind: type["Handoff"]) -> _Made:
-        return self._told(handoff.manifest)
-
-
 @dataclass(frozen=True)
-class Handoff:
+class Handoff(SealedRows):
     """Creating one reads only the manifest. The first access to data takes a lease, which lives as long as this object
     or any buffer from it.
 
@@ -67,20 +58,10 @@ class Handoff:
     """
 
     objects: ObjectStore = field(repr=False, compare=False)
-    manifest: Manifest
     reused: bool = False
     verification: Verification = "once"
     leases: Leases | None = field(default=None, repr=False, compare=False)
     _state: "_State" = field(default_factory=lambda: _State(), repr=False, compare=False)
-
-    asset = _OfManifest(lambda manifest: manifest.asset)
-    partition = _OfManifest(lambda manifest: manifest.partition)
-    version = _OfManifest(lambda manifest: manifest.version)
-    label = _OfManifest(lambda manifest: manifest.label)
-    content_digest = _OfManifest(lambda manifest: manifest.content_digest)
-    num_rows = _OfManifest(lambda manifest: manifest.num_rows)
-    num_bytes = _OfManifest(lambda manifest: manifest.num_bytes)
-    attributes = _OfManifest(lambda manifest: manifest.attributes)
 
     @property
     def schema(self) -> pa.Schema:
