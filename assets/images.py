@@ -85,13 +85,15 @@ def read_image_shard(
                 attributes={"encoder": corpus.resize.encoder_version()},
             )
         except QuarantineExceeded:
-            yield dg.Output(reading.read().quarantine, "image_quarantine", metadata=reading.counts())
+            read = reading.read()
+            yield dg.Output(read.quarantine, "image_quarantine", metadata=read.counts())
             raise
-        yield dg.Output(reading.read().quarantine, "image_quarantine", metadata=reading.counts())
-        yield dg.Output(raw, "raw_images", metadata=reading.counts() | media_metadata(MediaSet.open(raw)))
+        read = reading.read()
+        yield dg.Output(read.quarantine, "image_quarantine", metadata=read.counts())
+        yield dg.Output(raw, "raw_images", metadata=read.counts() | media_metadata(MediaSet.open(raw)))
         # A run that is killed before this leaves signatures of other pictures, which clean_images refuses.
         read_with = {RAW_IMAGES: raw.content_digest}
-        yield dg.Output(reading.read().documents, "image_signatures", metadata=reading.counts() | read_with)
+        yield dg.Output(read.documents, "image_signatures", metadata=read.counts() | read_with)
 
 
 @_STAGE.asset(

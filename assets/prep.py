@@ -62,14 +62,7 @@ def read_corpus_shard(context: dg.AssetExecutionContext, corpus: CorpusResource)
     """Reads the files of one shard."""
     with translated_errors():
         shard = read_shard(corpus.corpus(), context.partition_key, corpus.home_directory())
-        metadata = {
-            "num_rows_in": shard.num_records,
-            "num_rows_quarantined": shard.quarantine.num_rows,
-            "num_files": shard.num_files,
-            "num_files_lost": shard.num_files_lost,
-            "num_files_empty": shard.num_files_empty,
-            "quarantine_share": round(shard.quarantine_share, 6),
-        }
+        metadata = shard.counts()
         if "quarantine" in context.selected_output_names:
             yield dg.Output(shard.quarantine, "quarantine", metadata=metadata)
         if "raw_documents" in context.selected_output_names:

@@ -227,13 +227,7 @@ def _with_a_bad_row(site: Site, recipe: Recipe) -> tuple[ExamplesInput, ...]:
     table = handoffs.open("training_examples", given.partition, given.version).table()
     rows = table.to_pylist()
     trained = [number for number, row in enumerate(rows) if row["split"] == "train"]
-    order = SampleOrder(
-        seed=recipe.seed,
-        num_sequences=len(trained),
-        batch=recipe.batch,
-        world_size=_RANKS,
-        micro_batch=recipe.micro_batch,
-    )
+    order = SampleOrder.of(recipe, num_sequences=len(trained), world_size=_RANKS)
     [numbers] = order.micro_batches(1, _FAILING)
     rows[trained[int(numbers[0])]]["input_ids"][_TOKENS // 2 - 1] = 1_000_000
     changed = handoffs.publish(

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training.forks import Kill, Training, Trainings, answer
+from benchmarks.training.forks import Kill, Training, Trainings, answer, small_recipe
 from benchmarks.training.site import Site, make_site
 from headrace.store.sealed_directory import open_directory
 from headrace.training.recipe import Recipe
 from headrace.training.session import Outcome
 
-_STEPS, _CHECKPOINT_EVERY = 30, 3
+_STEPS = 30
 # Far enough from the end that a gang is there to be killed.
 _KILLS = (7, 16)
 _CHAINS = ((2, 1, 2), (1, 2, 1))
@@ -23,7 +23,7 @@ def main() -> int:
     trainings = Trainings(site)
     cases = []
     for stage in task["stages"]:
-        recipe = recipe_of(stage)
+        recipe = small_recipe("elastic", stage, steps=_STEPS, batch=2, checkpoint_every=3, micro_batch=1, clip_norm=1.0)
         straight = {}
         for ranks in (1, 2):
             training = trainings.begin(f"{stage}-straight-{ranks}")
@@ -32,24 +32,6 @@ def main() -> int:
             training = trainings.begin(f"{stage}-{'-'.join(map(str, chain))}")
             cases.append(_case(site, training, recipe, chain, *straight[chain[0]]))
     return answer({"cases": cases})
-
-
-def recipe_of(stage: int) -> Recipe:
-    return Recipe(
-        name="elastic",
-        model="small",
-        steps=_STEPS,
-        batch=2,
-        micro_batch=1,
-        learning_rate=3e-3,
-        warmup_steps=3,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        zero_stage=stage,
-        precision="fp32",
-        checkpoint_every=_CHECKPOINT_EVERY,
-        step_timeout_seconds=120,
-    )
 
 
 def _case(

@@ -37,6 +37,24 @@ def drawn(draw: random.Random, *, steps: int, ranks: int, step_seconds: float) -
     return Kill(draw.randrange(1, steps), draw.randrange(ranks), draw.uniform(0, step_seconds))
 
 
+def small_recipe(name: str, stage: int, *, steps: int, batch: int, checkpoint_every: int, **changes: Any) -> Recipe:
+    """In fp32, since states are compared bit by bit; a rank that hangs is found within two minutes."""
+    return Recipe(
+        name=name,
+        model="small",
+        steps=steps,
+        batch=batch,
+        learning_rate=3e-3,
+        warmup_steps=3,
+        weight_decay=0.1,
+        zero_stage=stage,
+        precision="fp32",
+        checkpoint_every=checkpoint_every,
+        step_timeout_seconds=120,
+        **changes,
+    )
+
+
 class Trainings:
     """Trainings of one site, each in a copy of its store."""
 

@@ -114,13 +114,7 @@ class _Tensors:
 
     def __init__(self, config: RunConfig, objective: Any) -> None:
         self._examples = objective._examples  # its own rows; a bare loop would have them from elsewhere
-        self._order = SampleOrder(
-            seed=config.recipe.seed,
-            num_sequences=len(objective),
-            batch=config.recipe.batch,
-            world_size=config.world_size,
-            micro_batch=config.recipe.micro_batch,
-        )
+        self._order = SampleOrder.of(config.recipe, num_sequences=len(objective), world_size=config.world_size)
         self._made: dict[int, Any] = {}
 
     def of(self, begin: int, steps: int, rank: int) -> list[Any]:

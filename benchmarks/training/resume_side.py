@@ -5,11 +5,10 @@ import random
 import sys
 from pathlib import Path
 
-from benchmarks.training.forks import Trainings, answer, drawn
+from benchmarks.training.forks import Trainings, answer, drawn, small_recipe
 from benchmarks.training.site import Site, make_site
-from headrace.training.recipe import Recipe
 
-_STEPS, _CHECKPOINT_EVERY = 24, 4
+_STEPS = 24
 
 
 def main() -> int:
@@ -18,7 +17,7 @@ def main() -> int:
     draw = random.Random(task["seed"])
     runs = []
     for stage in task["stages"]:
-        recipe = recipe_of(stage)
+        recipe = small_recipe("resume", stage, steps=_STEPS, batch=4, checkpoint_every=4)
         straight = trainings.begin(f"{stage}-straight").run(recipe, 2)
         assert straight
         while sum(run["stage"] == stage for run in runs) < task["kills"]:
@@ -41,22 +40,6 @@ def main() -> int:
 def site_of(directory: Path) -> Site:
     """Two examples a row, and dropout: what forgets a random state or a place in the data ends elsewhere."""
     return make_site(directory, hidden=64, layers=2, sequence_length=64, num_sequences=60, dropout=0.1)
-
-
-def recipe_of(stage: int) -> Recipe:
-    return Recipe(
-        name="resume",
-        model="small",
-        steps=_STEPS,
-        batch=4,
-        learning_rate=3e-3,
-        warmup_steps=3,
-        weight_decay=0.1,
-        zero_stage=stage,
-        precision="fp32",
-        checkpoint_every=_CHECKPOINT_EVERY,
-        step_timeout_seconds=120,
-    )
 
 
 if __name__ == "__main__":

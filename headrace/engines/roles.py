@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from headrace.engines.registry import EngineKind, engine_kind, engine_names
 from headrace.errors import InvalidInput
@@ -153,20 +153,14 @@ class EngineSettings:
 _OF_ONE_ENGINE = frozenset({"merge_adapter", "template_date", "special_tokens", "request", "allow_url_hosts"})
 
 
-class RegisteredModel(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class RegisteredModel:
     """The facts about a registered version that a role needs."""
 
-    @property
-    def model_name(self) -> str: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def weights_digest(self) -> str: ...
-
-    @property
-    def weights_uri(self) -> str: ...
+    model_name: str
+    version: str
+    weights_digest: str
+    weights_uri: str
 
 
 M = TypeVar("M", bound=RegisteredModel)

@@ -1,9 +1,9 @@
 """A campaign as the subject of its rollout: its models, reviewed rows, mirrored rows, and bad sets' rows."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.engines.roles import Role, newest_versions
+from headrace.engines.roles import newest_versions
 from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.campaign import WRITER, Campaign
 from headrace.generation.claims import Claims
@@ -16,31 +16,30 @@ from headrace.rollout.candidates import Candidates, ModelCandidates, NewestCandi
 from headrace.rollout.evidence import evidence_for, review_metrics
 from headrace.rollout.gates import MIRRORED_PASS_RATE, Evidence
 from headrace.rollout.journal import Journal
-from headrace.rollout.plan import Plan
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
+from headrace.rollout.subject import Subject
 from headrace.store.small_objects import Damaged
 from headrace.version_sets.sets import VersionSets
 
 
 @dataclass(frozen=True, kw_only=True)
-class CampaignSubject:
+class CampaignSubject(Subject):
     campaign: Campaign
     handoffs: HandoffStore
-    # Only the run that ticks prepares a set.
-    is_prepared_here: bool = True
 
-    @property
-    def name(self) -> str:
-        return self.campaign.name
-
-    @property
-    def plan(self) -> Plan:
-        return self.campaign.plan
-
-    @property
-    def replicas(self) -> Mapping[str, tuple[str, ...]]:
-        return self.campaign.replicas
+    @classmethod
+    def of(cls, campaign: Campaign, handoffs: HandoffStore) -> "CampaignSubject":
+        return cls(
+            name=campaign.name,
+            plan=campaign.plan,
+            # Only the run that ticks prepares a set.
+            is_prepared_here=True,
+            replicas=campaign.replicas,
+            roles=campaign.parts,
+            campaign=campaign,
+            handoffs=handoffs,
+        )
 
     def candidates(self, models: Sequence[ModelVersion]) -> Candidates:
         """The versions of one writer's model one by one, or the file's wish as a whole (`Campaign.follows_model`)."""
@@ -50,11 +49,11 @@ class CampaignSubject:
                 model_name=campaign.model, models=models, desired=lambda model: campaign.version_set({WRITER: model})
             )
         whose = f"Campaign {campaign.name!r}"
-        bases = registered_bases(self.handoffs, campaign.name, campaign.parts)
+        bases = registered_bases(self.handoffs, campaign.name, self.roles)
         return NewestCandidates(
             name=campaign.name,
             whose="campaign",
-            desired=lambda: campaign.version_set(newest_versions(campaign.parts, models, whose=whose, bases=bases)),
+            desired=lambda: campaign.version_set(newest_versions(self.roles, models, whose=whose, bases=bases)),
         )
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
@@ -97,10 +96,6 @@ class CampaignSubject:
 
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
         return bad_rows_of(self.handoffs, self.name, version_sets, damaged=damaged)
-
-    @property
-    def roles(self) -> Mapping[str, Role]:
-        return self.campaign.parts
 
 
 def end_under_way(handoffs: HandoffStore, name: str, candidate: str, *, damaged: Damaged) -> None:

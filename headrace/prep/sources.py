@@ -58,6 +58,17 @@ class ShardRead:
             self.num_files_lost / max(1, self.num_files),
         )
 
+    def counts(self) -> dict[str, int | float]:
+        """What became of the shard's records and files."""
+        return {
+            "num_rows_in": self.num_records,
+            "num_rows_quarantined": self.quarantine.num_rows,
+            "num_files": self.num_files,
+            "num_files_lost": self.num_files_lost,
+            "num_files_empty": self.num_files_empty,
+            "quarantine_share": round(self.quarantine_share, 6),
+        }
+
     def refuse_if_exceeded(self) -> None:
         """Raises: QuarantineExceeded: the share is above the corpus's limit; the text names the worst file."""
         if self.quarantine_share <= self.quarantine_share_max:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from headrace.engines.roles import RegisteredModel
 from headrace.keys import HELDOUT_LOSS
 
 if TYPE_CHECKING:
@@ -14,14 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelVersion:
+class ModelVersion(RegisteredModel):
     """One row of MODEL_VERSIONS. `kind` is "base" or "trained"; losses are nats per token, or what `measure` names."""
 
-    model_name: str
-    version: str
     kind: str
-    weights_digest: str
-    weights_uri: str
     heldout_loss: float | None
     heldout_tokens: int
     heldout_digest: str

@@ -3,39 +3,38 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.engines.roles import Role, newest_versions
+from headrace.engines.roles import newest_versions
 from headrace.registry.model_versions import ModelVersion
 from headrace.rollout.candidates import NewestCandidates
 from headrace.rollout.gates import METRICS, Evidence
 from headrace.rollout.live_evidence import read_drawn, totals
-from headrace.rollout.plan import Plan
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.sequential.strata import ClientUnits, Stratum
 from headrace.rollout.states import RolloutState
 from headrace.rollout.status import BadRows
+from headrace.rollout.subject import Subject
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Damaged
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceSubject:
+class ServiceSubject(Subject):
     service: Service
     store: ObjectStore
-    # Gateways prepare proposals themselves.
-    is_prepared_here: bool = False
 
-    @property
-    def name(self) -> str:
-        return self.service.name
-
-    @property
-    def plan(self) -> Plan:
-        return self.service.plan
-
-    @property
-    def replicas(self) -> Mapping[str, tuple[str, ...]]:
-        return self.service.replicas
+    @classmethod
+    def of(cls, service: Service, store: ObjectStore) -> "ServiceSubject":
+        return cls(
+            name=service.name,
+            plan=service.plan,
+            # Gateways prepare proposals themselves.
+            is_prepared_here=False,
+            replicas=service.replicas,
+            roles=service.roles,
+            service=service,
+            store=store,
+        )
 
     def candidates(self, models: Sequence[ModelVersion]) -> NewestCandidates:
         service, whose = self.service, f"Service {self.service.name!r}"
@@ -64,10 +63,6 @@ class ServiceSubject:
     def bad_rows(self, version_sets: Collection[str], *, damaged: Damaged) -> list[BadRows]:
         """Returns nothing: the store does not keep answers."""
         return []
-
-    @property
-    def roles(self) -> Mapping[str, Role]:
-        return self.service.roles
 
 
 def live_evidence(store: ObjectStore, name: str, state: RolloutState, *, damaged: Damaged | None = None) -> Evidence:

@@ -16,7 +16,7 @@ from typing import Any
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput
-from headrace.store.objects import ObjectStore
+from headrace.store.objects import Entry, ObjectStore
 from headrace.store.sealed_directory import WEIGHTS
 from headrace.store.small_objects import Damaged
 from headrace.store.tombstones import Condemned
@@ -94,6 +94,12 @@ class Leaving:
     also_leased: tuple[str, ...] = ()
     is_needed: Callable[[], bool] | None = None
     needs: str | None = None
+
+    @classmethod
+    def of_object(cls, entry: Entry, *, kind: str, label: str, reason: str) -> "Leaving":
+        """One object that goes by itself."""
+        condemned = Condemned(prefix=entry.key, clears=True, manifest_key=entry.key)
+        return cls(kind=kind, label=label, key=entry.key, num_bytes=entry.num_bytes, reason=reason, condemned=condemned)
 
 
 @dataclass(frozen=True, kw_only=True)

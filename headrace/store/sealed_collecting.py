@@ -93,14 +93,8 @@ def _old_offers(asked: Asked) -> Iterator[Leaving]:
     for entry in asked.objects.entries(NEIGHBOURS):
         age = asked.now - entry.modified_at
         if age > max(asked.grace_seconds, _OFFER_SECONDS):
-            yield Leaving(
-                kind="neighbour",
-                label=f"offer {entry.key}",
-                key=entry.key,
-                num_bytes=entry.num_bytes,
-                reason=f"made {age / 3600:.1f} h ago",
-                condemned=Condemned(prefix=entry.key, clears=True, manifest_key=entry.key),
-            )
+            reason = f"made {age / 3600:.1f} h ago"
+            yield Leaving.of_object(entry, kind="neighbour", label=f"offer {entry.key}", reason=reason)
 
 
 def _named_segments(asked: Asked, sealings: Iterable[SealedDirectory]) -> dict[str, set[str]] | None:

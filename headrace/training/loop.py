@@ -50,13 +50,7 @@ def train_steps(
     Raises:
         InvalidTrainingRun: the gradients of many steps in a row are not finite.
     """
-    order = SampleOrder(
-        seed=recipe.seed,
-        num_sequences=len(objective),
-        batch=recipe.batch,
-        world_size=gang.world_size,
-        micro_batch=recipe.micro_batch,
-    )
+    order = SampleOrder.of(recipe, num_sequences=len(objective), world_size=gang.world_size)
     skipped_in_a_row = 0
     tokens = tokens_before
     for step in range(begin, recipe.steps):

@@ -8,6 +8,8 @@ It shuffles by sorting a mixed counter, not by numpy's generators, whose streams
 
 import numpy as np
 
+from headrace.training.recipe import Recipe
+
 
 class SampleOrder:
     """A range that is shuffled again for each epoch; every sequence occurs once in an epoch."""
@@ -21,6 +23,16 @@ class SampleOrder:
         self._world_size = world_size
         self._micro_batch = micro_batch
         self._epochs: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, num_sequences: int, world_size: int) -> "SampleOrder":
+        return cls(
+            seed=recipe.seed,
+            num_sequences=num_sequences,
+            batch=recipe.batch,
+            world_size=world_size,
+            micro_batch=recipe.micro_batch,
+        )
 
     def batch(self, step: int) -> np.ndarray:
         """Sequence numbers of optimizer step `step` (0, 1, …) over all ranks."""

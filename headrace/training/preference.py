@@ -27,12 +27,13 @@ from headrace.training.preference_examples import Split, open_pairs
 from headrace.training.preference_settings import Preference
 from headrace.training.reference import reference_for
 from headrace.training.run_config import RunConfig
+from headrace.training.without_state import WithoutState
 
 # How pairs reach the model.
 FEEDING = "one answer a row"
 
 
-class PreferenceObjective:
+class PreferenceObjective(WithoutState):
     """Every pair has the same weight: losses are in nats a pair."""
 
     feeding = FEEDING
@@ -88,15 +89,6 @@ class PreferenceObjective:
         logprobs_2B = answer_logprobs(model, self._taken(numbers), device)  # noqa: N806 (shape letters)
         reference_2B = torch.from_numpy(self._reference_N2[numbers].reshape(-1)).to(device)  # noqa: N806
         return pair_losses(margins(logprobs_2B, reference_2B, preference), preference).sum()
-
-    def after_step(self, engine: Any, *, applied: bool) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        pass
 
     def _taken(self, numbers: np.ndarray) -> Pass:
         """Raises: InvalidTrainingRun: a pair has ids that the model does not know."""

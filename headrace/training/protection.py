@@ -120,14 +120,8 @@ def _parts(asked: Asked, training: _Training, entries: Sequence[Entry]) -> Itera
 def _curves(asked: Asked, training: _Training, entries: Sequence[Entry]) -> Iterator[Leaving]:
     for entry in entries:
         if _CURVE.fullmatch(entry.key) and asked.now - entry.modified_at > asked.grace_seconds:
-            yield Leaving(
-                kind="evidence",
-                label=f"curve of training {training.id[:12]}",
-                key=entry.key,
-                num_bytes=entry.num_bytes,
-                reason="its weights were collected",
-                condemned=Condemned(prefix=entry.key, clears=True, manifest_key=entry.key),
-            )
+            label = f"curve of training {training.id[:12]}"
+            yield Leaving.of_object(entry, kind="evidence", label=label, reason="its weights were collected")
 
 
 def _newest_attempt(asked: Asked, training_id: str) -> Attempt | None:

@@ -91,13 +91,7 @@ def reference_key(training_id: str, split: Split) -> str:
 def drawn_numbers(config: RunConfig, num_pairs: int) -> np.ndarray:
     """The pairs that any step takes, in order."""
     recipe = config.recipe
-    order = SampleOrder(
-        seed=recipe.seed,
-        num_sequences=num_pairs,
-        batch=recipe.batch,
-        world_size=config.world_size,
-        micro_batch=recipe.micro_batch,
-    )
+    order = SampleOrder.of(recipe, num_sequences=num_pairs, world_size=config.world_size)
     if recipe.steps * recipe.batch >= num_pairs:
         return np.arange(num_pairs)
     return np.unique(np.concatenate([order.batch(step) for step in range(recipe.steps)]))

@@ -17,9 +17,10 @@ from headrace.training.examples import open_examples
 from headrace.training.feeding import PACKED, Feeding, choose_feeding, summed_loss
 from headrace.training.lora_export import export_trained
 from headrace.training.run_config import RunConfig
+from headrace.training.without_state import WithoutState
 
 
-class SftObjective:
+class SftObjective(WithoutState):
     """Every completion token has the same weight: losses are in nats a completion token."""
 
     def __init__(self, config: RunConfig, store: ObjectStore) -> None:
@@ -63,15 +64,6 @@ class SftObjective:
             split=self._split,
         )
         return summed_loss(model, passed, device, self.feeding)[0]
-
-    def after_step(self, engine: Any, *, applied: bool) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        pass
 
     def heldout(self) -> "SftObjective":
         other = copy(self)

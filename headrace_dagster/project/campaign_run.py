@@ -338,16 +338,14 @@ class CampaignRun:
         return self.report.is_file() and not is_report_older(self.report, (one.manifest for one in sealed if one))
 
     def _needs_model(self) -> bool:
-        subject = CampaignSubject(campaign=self.campaign, handoffs=self.handoffs)
+        subject = CampaignSubject.of(self.campaign, self.handoffs)
         if has_unregistered_bases(self.handoffs, subject.name, subject.roles, self.home):
             return True
         rollout = self._rollout()
         return next_action(rollout.state(), subject.plan, rollout.facts(subject, self._models())).kind != "none"
 
     def _why_no_set(self) -> str | None:
-        return self._rollout().why_no_set(
-            CampaignSubject(campaign=self.campaign, handoffs=self.handoffs), self._models()
-        )
+        return self._rollout().why_no_set(CampaignSubject.of(self.campaign, self.handoffs), self._models())
 
     def _rollout(self) -> Rollout:
         return Rollout(self.handoffs.objects, self.campaign.name, SystemClock())

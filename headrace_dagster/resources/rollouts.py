@@ -99,10 +99,10 @@ class RolloutsResource(dg.ConfigurableResource):
         """All readable subjects: a broken file stops its own rollout alone."""
         described, served = self.campaigns.campaigns(), self.served()
         campaigns: dict[str, Subject] = {
-            name: CampaignSubject(campaign=one, handoffs=handoffs) for name, one in described.by_name.items()
+            name: CampaignSubject.of(one, handoffs) for name, one in described.by_name.items()
         }
         services: dict[str, Subject] = {
-            name: ServiceSubject(service=one, store=handoffs.objects) for name, one in served.by_name.items()
+            name: ServiceSubject.of(one, handoffs.objects) for name, one in served.by_name.items()
         }
         problems = [*described.problems, *served.problems]
         # They would share a journal.

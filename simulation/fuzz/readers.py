@@ -151,8 +151,8 @@ def _status(world: World, name: str) -> None:
 
 def _subject(world: World, name: str) -> Subject:
     if name == world.service.name:
-        return ServiceSubject(service=world.service, store=world.store)
-    return CampaignSubject(campaign=world.campaign, handoffs=world.handoffs)
+        return ServiceSubject.of(world.service, world.store)
+    return CampaignSubject.of(world.campaign, world.handoffs)
 
 
 def _tick(truth: Truth, name: str, world: World) -> None:

@@ -158,6 +158,14 @@ class Site:
         gateway.wait_for(wait, seconds=seconds)
         return gateway
 
+    @contextmanager
+    def started(self, *options: str) -> Iterator[GatewayProcess]:
+        """A gateway; it ends with the block, as all others of this site do."""
+        try:
+            yield self.start(*options)
+        finally:
+            self.close()
+
     def close(self) -> None:
         for gateway in self.gateways:
             if gateway.process.poll() is None:
@@ -168,13 +176,11 @@ class Site:
 @contextmanager
 def running(site: Site) -> Iterator[GatewayProcess]:
     """A gateway with a candidate on trial; it ends with the block."""
-    try:
-        site.initialize()
-        changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
-        site.start_candidate(site.version_set(writer=changed), weight=0.5)
-        yield site.start()
-    finally:
-        site.close()
+    site.initialize()
+    changed = {"prompt_template": {"system": "Answer in plain words.", "user": "{text}"}}
+    site.start_candidate(site.version_set(writer=changed), weight=0.5)
+    with site.started() as gateway:
+        yield gateway
 
 
 def role(**changes: Any) -> dict[str, Any]:

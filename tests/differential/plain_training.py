@@ -60,13 +60,7 @@ def train_plainly(
         lr=0.0,
         **({"betas": (recipe.beta1, recipe.beta2)} if options is None else options),
     )
-    order = SampleOrder(
-        seed=recipe.seed,
-        num_sequences=len(examples),
-        batch=recipe.batch,
-        world_size=world_size,
-        micro_batch=recipe.micro_batch,
-    )
+    order = SampleOrder.of(recipe, num_sequences=len(examples), world_size=world_size)
     losses, norms = [], []
     for step in range(recipe.steps):
         numbers = order.batch(step)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, Regenerate
 from headrace.generation.mirroring import Mirror, mirror_partition
 from headrace.generation.requests import prompts_for
+from headrace.generation.subject import end_under_way
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
+from headrace.rollout import interventions
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED, STARTED, RolloutState
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import PassedOver
 from headrace.version_sets.sets import Member, VersionSet, VersionSets
 from simulation.campaign_site import DAY, make_campaign, make_prompts
 from simulation.models import model_of
@@ -84,6 +88,17 @@ class Site:
 
     def abort(self, model_version: int) -> str:
         return self.roll_out(ABORTED, model_version)
+
+    def abort_by_hand(self) -> PassedOver:
+        """As `headrace rollout abort` does. Returns the damaged objects that it passed over."""
+        damaged = PassedOver()
+        interventions.abort(
+            self.journal,
+            by="ana",
+            reason="worse",
+            before=partial(end_under_way, self.handoffs, self.campaign.name, damaged=damaged),
+        )
+        return damaged
 
     def promote(self, model_version: int) -> str:
         return self.roll_out(PROMOTED, model_version)

@@ -9,10 +9,8 @@ from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import bad_versions, seal_rolled_back_rows, void_unsealed
-from headrace.generation.subject import end_under_way
 from headrace.handoff.collecting import plan_collection
 from headrace.keys import ContentPartition
-from headrace.rollout import interventions
 from headrace.store.leases import is_leased
 from headrace.store.small_objects import PassedOver
 from headrace.store.tombstones import standing, tombstones
@@ -42,17 +40,6 @@ def begin(site: Site) -> None:
         site.generate(engine=engine)
 
 
-def abort(site: Site) -> PassedOver:
-    damaged = PassedOver()
-    interventions.abort(
-        site.journal,
-        by="ana",
-        reason="worse",
-        before=lambda candidate: end_under_way(site.handoffs, site.campaign.name, candidate, damaged=damaged),
-    )
-    return damaged
-
-
 def test_an_abort_reads_no_other_campaigns_claims(site: Site) -> None:
     site.open_claim()
     other = Site(
@@ -63,7 +50,7 @@ def test_an_abort_reads_no_other_campaigns_claims(site: Site) -> None:
     other.initialize()
     other.start(2)
     damage(site, claim_key(site))
-    assert abort(other).sentences == []
+    assert other.abort_by_hand().sentences == []
     assert other.state.aborted
     assert unsettled(site.objects, "tales") == []
     with pytest.raises(HandoffCorrupt, match="Claim .*is damaged.*regenerate: current_set"):
@@ -74,7 +61,7 @@ def test_an_abort_ends_the_attempt_whose_claim_cannot_be_read_and_names_it(site:
     site.start(2)
     claim = site.open_claim()
     damage(site, claim_key(site))
-    assert abort(site).keys == [claim_key(site)]
+    assert site.abort_by_hand().keys == [claim_key(site)]
     assert site.state.aborted == {claim.version_set}
     settlement = site.claims.settlement(claim)
     assert settlement is not None

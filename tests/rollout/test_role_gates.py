@@ -131,7 +131,7 @@ def test_a_worse_painter_is_named_as_such(tmp_path: Path) -> None:
     start(site, candidate)
     seal(site.handoffs, [painted(n, stable.id, agrees=n < 88) for n in range(100)])
     seal(site.handoffs, [painted(n, candidate.id, agrees=n < 31) for n in range(100)], "2026-11-01|glossary-01")
-    subject = CampaignSubject(campaign=site.campaign, handoffs=site.handoffs)
+    subject = CampaignSubject.of(site.campaign, site.handoffs)
     evidence = subject.evidence([], site.state, damaged=lambda error: pytest.fail(str(error)))
     assert evidence.arms("writer.pass_rate") == (Sample.of_counts(100, 100),) * 2
     verdict = decide(evidence, GATE)
@@ -145,7 +145,7 @@ def test_a_worse_painter_is_named_as_such(tmp_path: Path) -> None:
 def test_a_painter_that_knows_less_of_what_it_was_taught_goes_back_before_it_paints_a_row(tmp_path: Path) -> None:
     site = make_media_site(tmp_path)
     start(site, site.make_set(painter=2))
-    subject = CampaignSubject(campaign=site.campaign, handoffs=site.handoffs)
+    subject = CampaignSubject.of(site.campaign, site.handoffs)
 
     def verdict(errors: dict[int, float]) -> Verdict:
         models = [

@@ -44,7 +44,7 @@ class Site:
         journal.append(event, said | {"reason": event, **fields}, expected=journal.head())
 
     def tick(self, rollout: Rollout) -> list[Action]:
-        return rollout.tick(ServiceSubject(service=self.service, store=self.store), ())
+        return rollout.tick(ServiceSubject.of(self.service, self.store), ())
 
     def _other(self) -> VersionSet:
         role = self.service.roles["writer"]
@@ -69,7 +69,7 @@ def test_a_tick_and_its_page_read_each_entry_once_and_little_beside(site: Site) 
 
     def act() -> None:
         assert site.tick(fresh)[-1].kind == "none"
-        assert fresh.status(ServiceSubject(service=site.service, store=site.store)).state
+        assert fresh.status(ServiceSubject.of(site.service, site.store)).state
 
     assert asked_for(site, act) <= site.rollout.journal.head() + 1 + 6
 

@@ -11,9 +11,7 @@ import pytest
 
 from headrace.clock import FixedClock
 from headrace.errors import RepinRequired
-from headrace.generation.subject import end_under_way
 from headrace.handoff.collecting import plan_collection
-from headrace.rollout import interventions
 from headrace.rollout.gates import GateSettings
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.rollout.plan import Plan
@@ -59,7 +57,7 @@ def test_damage_in_the_night_holds_no_rollback_up(tmp_path: Path) -> None:
 
     # The service: its gate decides on what the other two gateways saw, and says what it left out.
     damaged = PassedOver()
-    actions = Rollout(store, SERVICE, clock).tick(ServiceSubject(service=service, store=store), (), damaged=damaged)
+    actions = Rollout(store, SERVICE, clock).tick(ServiceSubject.of(service, store), (), damaged=damaged)
     assert actions[0].kind == "abort"
     assert live.state.aborted == {CANDIDATE}
     assert damaged.keys == [evidence_key]
@@ -69,13 +67,7 @@ def test_damage_in_the_night_holds_no_rollback_up(tmp_path: Path) -> None:
     )
     assert (held.record.version_set, held.record.reason) == (STABLE, "repinned")
     # The campaign: somebody rolls its candidate back; the worker that holds the claim publishes nothing.
-    damaged = PassedOver()
-    interventions.abort(
-        campaign.journal,
-        by="ana",
-        reason="worse",
-        before=lambda set_id: end_under_way(campaign.handoffs, campaign.campaign.name, set_id, damaged=damaged),
-    )
+    damaged = campaign.abort_by_hand()
     assert campaign.state.aborted == {candidate}
     assert damaged.keys == [claim_key]
     with pytest.raises(RepinRequired):

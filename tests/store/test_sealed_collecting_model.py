@@ -1,17 +1,13 @@
 """Sealers, readers and collectors of weights in any order of single store operations, stopped or killed anywhere."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected
-from headrace.handoff.collecting import collect, plan_collection
+from headrace.handoff.collecting import collect
 from headrace.store.leases import HELD_SECONDS
-from headrace.store.protection import Answer, Named
 from headrace.store.sealed_directory import (
     collected_key,
     directory_key,
@@ -19,13 +15,8 @@ from headrace.store.sealed_directory import (
     open_directory,
     seal_directory,
 )
-from simulation.disk import Disk
-from simulation.stores import MemoryStore
-from tests.handoff.simulated_store import Actors
+from tests.store.collecting_model import CONTENTS, HOURS, SealedBesideCollectors
 
-GRACE = 6 * 3600.0
-HOURS = 3600.0
-CONTENTS = ("named", "other")
 # Where what one of them does, or sees, next decides what the others may do.
 STOPS = (
     "create condemned/[^.]*.json",
@@ -45,27 +36,18 @@ STOPS = (
 )
 
 
-class WeightsBesideCollectors(Actors):
+class WeightsBesideCollectors(SealedBesideCollectors):
     stops = STOPS
 
     @initialize()
     def start(self) -> None:
-        self.directory = tempfile.TemporaryDirectory()
-        root = Path(self.directory.name)
-        self.sources: dict[str, Path] = {}
-        for content in CONTENTS:
-            self.sources[content] = root / content
-            self.sources[content].mkdir()
-            (self.sources[content] / "model.safetensors").write_text(content * 5)
-        self.clock = FixedClock()
-        self.store: Any = MemoryStore(self.clock, Disk(root / "files"))
+        sources = {content: self.root / content for content in CONTENTS}
+        for content, source in sources.items():
+            source.mkdir()
+            (source / "model.safetensors").write_text(content * 5)
         # Until when the files below a prefix must be there, for what was sealed or opened.
         self.held: list[tuple[float, str, str]] = []
-        self.digests = {
-            content: seal_directory(self.store, source, clock=self.clock).digest
-            for content, source in self.sources.items()
-        }
-        self.clock.advance(30 * HOURS)
+        self.seal_sources(sources)
 
     def hold(self, began: float, key: str, content: str) -> None:
         self.held.append((began + HELD_SECONDS / 2, key, content))
@@ -93,17 +75,6 @@ class WeightsBesideCollectors(Actors):
 
         self.act(read)
 
-    @rule()
-    def start_collector(self) -> None:
-        def collect_once(store: Any) -> None:
-            collect(store, self.clock, self.plan(store))
-
-        self.act(collect_once)
-
-    def plan(self, store: Any) -> Any:
-        named = Answer(named=[Named(key=directory_key(self.digests["named"]), reason="somebody names them")])
-        return plan_collection(store, self.clock, grace_seconds=GRACE, protectors={"somebody": lambda asked: named})
-
     @rule(
         collector_at=st.sampled_from(STOPS),
         other_at=st.sampled_from(STOPS),
@@ -114,16 +85,8 @@ class WeightsBesideCollectors(Actors):
     def race_for_what_nobody_names(
         self, collector_at: str, other_at: str, collector_then_at: str, is_sealer: bool, hours: float
     ) -> None:
-        self.clock.advance(30 * HOURS)
-        self.start_collector()
-        self.start_sealer("other") if is_sealer else self.start_reader("other")
-        collector, other = self.actors[-2:]
-        collector.run_until(collector_at)
-        other.run_until(other_at)
-        self.clock.advance(hours * HOURS)
-        collector.run_until(collector_then_at)
-        other.run_until("never")
-        self.go_on([])
+        start = self.start_sealer if is_sealer else self.start_reader
+        self.race_with(lambda: start("other"), collector_at, other_at, collector_then_at, hours)
 
     @rule(
         sealer_at=st.sampled_from(["part weights/", "create weights/.*/manifest", "create leases/"]),
@@ -145,10 +108,6 @@ class WeightsBesideCollectors(Actors):
         collector.run_until("never")
         self.go_on([])
 
-    @rule(hours=st.sampled_from([0.1, 2, 7, 13, 30]))
-    def time_passes(self, hours: float) -> None:
-        self.clock.advance(hours * HOURS)
-
     @invariant()
     def what_is_held_or_named_is_whole(self) -> None:
         if not hasattr(self, "held"):
@@ -161,13 +120,8 @@ class WeightsBesideCollectors(Actors):
         assert named
         assert quiet.exists(f"{named.key}/model.safetensors")
 
-    def teardown(self) -> None:
-        if not hasattr(self, "store"):
-            return
-        self.bury_all()
-        for _ in range(3):
-            self.clock.advance(40 * 24 * HOURS)
-            collect(self.store, self.clock, self.plan(self.store))
+    def check_the_end(self) -> None:
+        self.collect_for_months(3)
         self.what_is_held_or_named_is_whole()
         assert find_directory(self.store, self.digests["other"]) is None
         parts = self.store.children("weights/parts")
@@ -179,7 +133,6 @@ class WeightsBesideCollectors(Actors):
         assert set(self.store.children("condemned")) <= set(parts)
         sealed = seal_directory(self.store, self.sources["other"], clock=self.clock)
         assert (open_directory(self.store, sealed.digest, clock=self.clock) / "model.safetensors").is_file()
-        self.directory.cleanup()
 
 
 TestWeightsBesideCollectors = WeightsBesideCollectors.TestCase

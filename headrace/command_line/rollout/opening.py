@@ -88,12 +88,12 @@ def read_subject(file: Path, name: str, objects: ObjectStore) -> "Subject":
         from headrace.generation.subject import CampaignSubject
         from headrace.handoff.versions import HandoffStore
 
-        subject: Subject = CampaignSubject(campaign=load_campaign(file), handoffs=HandoffStore(objects))
+        subject: Subject = CampaignSubject.of(load_campaign(file), HandoffStore(objects))
     else:
         from headrace.serving.service import load_service
         from headrace.serving.subject import ServiceSubject
 
-        subject = ServiceSubject(service=load_service(file), store=objects)
+        subject = ServiceSubject.of(load_service(file), objects)
     if subject.name != name:
         raise InvalidInput(f"--plan {file} describes {subject.name!r}, the rollout is {name!r}.")
     return subject

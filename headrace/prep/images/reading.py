@@ -82,18 +82,6 @@ class ImageReading:
             quarantine_share_max=self._corpus.quarantine_share_max,
         )
 
-    def counts(self) -> dict[str, int | float]:
-        """What became of the shard's pictures and files."""
-        read = self.read()
-        return {
-            "num_rows_in": read.num_records,
-            "num_rows_quarantined": read.quarantine.num_rows,
-            "num_files": read.num_files,
-            "num_files_lost": read.num_files_lost,
-            "num_files_empty": read.num_files_empty,
-            "quarantine_share": round(read.quarantine_share, 6),
-        }
-
     def _item(self, found: FoundImage, made: Prepared) -> MediaItem:
         image_id = digest_text("image", found.file, str(found.line), found.member or "")[:32]
         place = {"source_file": found.file, "source_line": found.line, "member": found.member}

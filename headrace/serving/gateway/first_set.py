@@ -28,7 +28,7 @@ def initialize(service: Service, store: ObjectStore, clock: Clock) -> bool:
     journal = Journal(store, service.name, clock)
     if journal.head():
         return False
-    wanted = ServiceSubject(service=service, store=store).candidates(()).first()
+    wanted = ServiceSubject.of(service, store).candidates(()).first()
     assert wanted is not None
     VersionSets(store).put(wanted.version_set)
     event = initialized(wanted.version_set)

@@ -83,8 +83,7 @@ def num_connections_for(limits: Limits) -> int:
 
 
 def _listen_on_port(host: str, port: int, *, reuse_port: bool) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
+    with _listening(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -92,13 +91,6 @@ def _listen_on_port(host: str, port: int, *, reuse_port: bool) -> socket.socket:
             # Every connection inherits it.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
         listener.bind((host, port))
-        # At once: the log names the address before the server takes it over, and if two gateways only bind to one port,
-        # the second learns of the conflict late, inside the server.
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    listener.setblocking(False)
     return listener
 
 
@@ -116,16 +108,27 @@ def _listen_on_file(file: Path) -> socket.socket:
                     "or choose another path."
                 )
             file.unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        # While the directory is locked: between `bind` and `listen` a socket looks dead.
+        with _listening(socket.AF_UNIX) as listener:
             listener.bind(str(file))
-            # While the directory is locked: between `bind` and `listen` a socket looks dead.
-            listener.listen(BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-    listener.setblocking(False)
     return listener
+
+
+@contextmanager
+def _listening(family: socket.AddressFamily) -> Iterator[socket.socket]:
+    """A socket that listens once the block has bound it.
+
+    At once: the log names the address before the server takes it over, and if two gateways only bind to one port, the
+    second learns of the conflict late, inside the server.
+    """
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        yield listener
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
 
 
 def _mode(file: Path) -> int | None:

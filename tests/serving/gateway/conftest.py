@@ -29,11 +29,8 @@ def echo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site with its first set and one gateway, for tests that leave both as they are."""
     site = Site.make(tmp_path_factory.mktemp("gateway") / "site", {"limits": {"request_bytes_max": 20_000}})
     site.initialize()
-    try:
-        site.start()
+    with site.started():
         yield site
-    finally:
-        site.close()
 
 
 @pytest.fixture

@@ -49,12 +49,9 @@ def a_trial(directory: Path, engine: str) -> Iterator[tuple[Site, GatewayProcess
     site = Site.make(directory / "site", service)
     site.initialize()
     site.start_candidate(site.version_set(writer={"version": "2"}), weight=0.5)
-    gateway = site.start()
-    try:
+    with site.started() as gateway:
         _until(lambda: _draws(gateway), "Sets are drawn")
         yield site, gateway
-    finally:
-        site.close()
 
 
 def _draws(gateway: GatewayProcess) -> bool:

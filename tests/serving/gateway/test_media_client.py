@@ -38,12 +38,9 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site.make(tmp_path_factory.mktemp("painting") / "site", service)
     site.initialize()
     site.start_candidate(site.version_set(painter=LARGER), weight=0.5)
-    try:
-        gateway = site.start()
+    with site.started() as gateway:
         eventually(lambda: _draws(gateway), "both sets are drawn")
         yield site
-    finally:
-        site.close()
 
 
 def _draws(gateway: GatewayProcess) -> bool:
@@ -57,11 +54,8 @@ def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     service = {"roles": {"speaker": SPEAKER}, "chain": ["speaker"], "limits": limits}
     site = Site.make(tmp_path_factory.mktemp("speaking") / "site", service)
     site.initialize()
-    try:
-        site.start("--log-content")
+    with site.started("--log-content"):
         yield site
-    finally:
-        site.close()
 
 
 def generate(client: openai.OpenAI, **wish: Any) -> Any:

@@ -37,11 +37,8 @@ def site(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     service = {"roles": {"painter": painter}, "chain": ["painter"], "limits": limits}
     made = Site.make(tmp_path_factory.mktemp("server") / "site", service)
     made.initialize()
-    try:
-        made.start()
+    with made.started():
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(autouse=True)

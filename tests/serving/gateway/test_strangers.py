@@ -43,10 +43,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
             {"roles": {"writer": http_role(base_url, decoding=_decoding(4000))}, "limits": LIMITS},
         )
         site.initialize()
-        try:
-            yield site.start()
-        finally:
-            site.close()
+        with site.started() as running:
+            yield running
 
 
 @pytest.fixture(autouse=True)

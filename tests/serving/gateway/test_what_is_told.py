@@ -40,11 +40,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.initialize()
         nowhere = {"engine": {"name": "openai_http", "base_url": "http://127.0.0.1:9/v1", "model": "slow"}}
         site.start_candidate(site.version_set(writer=nowhere), weight=0.5)
-        try:
-            site.start()
+        with site.started():
             yield site
-        finally:
-            site.close()
 
 
 @pytest.fixture

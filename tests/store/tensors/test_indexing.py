@@ -18,6 +18,7 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.store.protection import Answer, Named
 from headrace.store.sealed_directory import (
+    SealedDirectory,
     directory_key,
     find_directory,
     find_index,
@@ -68,6 +69,14 @@ class Site:
         self.clock.advance(2 * DAYS)
         gone = collect(self.store, self.clock, self.plan(*named)).leavings
         return {kind: sum(one.kind == kind for one in gone) for kind in {one.kind for one in gone}}
+
+    def without_whole_files(self) -> SealedDirectory:
+        """The first's index, once there is nothing of both but segments."""
+        self.index()
+        self.collect(*self.digests)
+        sealed = find_index(self.store, self.digests[0])
+        assert sealed
+        return sealed
 
     def opened(self, number: int) -> Path:
         return open_directory(self.store, self.digests[number], clock=self.clock)
@@ -163,10 +172,7 @@ def test_segments_go_when_no_index_names_them(site: Site) -> None:
 
 
 def test_while_an_index_cannot_be_read_all_segments_stay(site: Site) -> None:
-    site.index()
-    site.collect(*site.digests)
-    sealed = find_index(site.store, site.digests[0])
-    assert sealed
+    sealed = site.without_whole_files()
     site.store.delete(f"{sealed.key}/tensors.json")
     site.collect(site.digests[1])
     assert site.collect(site.digests[1]) == {}
@@ -174,10 +180,7 @@ def test_while_an_index_cannot_be_read_all_segments_stay(site: Site) -> None:
 
 
 def test_a_damaged_segment_is_named_and_sealing_the_files_again_repairs_it(site: Site) -> None:
-    site.index()
-    site.collect(*site.digests)
-    sealed = find_index(site.store, site.digests[0])
-    assert sealed
+    sealed = site.without_whole_files()
     (nonce,) = {one.nonce for one in read_index(site.store, sealed).segments}
     key = segment_key("weights", nonce)
     body = bytearray(site.store.read(key))

@@ -2,22 +2,17 @@
 byte is lost or mixed."""
 
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from headrace.clock import FixedClock
 from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing
-from headrace.handoff.collecting import collect, plan_collection
+from headrace.handoff.collecting import collect
 from headrace.store.indexing import index_directory
 from headrace.store.leases import HELD_SECONDS
-from headrace.store.protection import Answer, Named
 from headrace.store.sealed_directory import (
     SealedDirectory,
-    directory_key,
     find_directory,
     find_index,
     open_directory,
@@ -25,15 +20,9 @@ from headrace.store.sealed_directory import (
     seal_directory,
 )
 from headrace.store.tensors.index import segment_key
-from simulation.disk import Disk
-from simulation.stores import MemoryStore
-from tests.handoff.simulated_store import Actors
+from tests.store.collecting_model import CONTENTS, HOURS, SealedBesideCollectors
 from tests.store.tensors.weights_builder import make_tensors, sha256_of_files, sibling_of, write_weights
 
-GRACE = 6 * 3600.0
-HOURS = 3600.0
-# The second shares all but one tensor with the first.
-CONTENTS = ("named", "other")
 # Where what one of them does, or sees, next decides what the others may do.
 STOPS = (
     "create condemned/[^.]*.json",
@@ -54,27 +43,21 @@ STOPS = (
 )
 
 
-class TensorsBesideCollectors(Actors):
+class TensorsBesideCollectors(SealedBesideCollectors):
     stops = STOPS
 
     @initialize()
     def start(self) -> None:
-        self.directory = tempfile.TemporaryDirectory()
-        root = Path(self.directory.name)
         tensors = make_tensors(layers=2, rows=4)
-        self.sources = {
-            "named": write_weights(root / "named", tensors),
-            "other": write_weights(root / "other", sibling_of(tensors, "lm_head")),
-        }
+        self.seal_sources(
+            {
+                # The second shares all but one tensor with the first.
+                "named": write_weights(self.root / "named", tensors),
+                "other": write_weights(self.root / "other", sibling_of(tensors, "lm_head")),
+            }
+        )
         self.sha256 = {content: sha256_of_files(source) for content, source in self.sources.items()}
-        self.clock = FixedClock()
-        self.node = root / "files/node"
-        self.store: Any = MemoryStore(self.clock, Disk(root / "files"))
-        self.digests = {
-            content: seal_directory(self.store, source, clock=self.clock).digest
-            for content, source in self.sources.items()
-        }
-        self.clock.advance(30 * HOURS)
+        self.node = self.root / "files/node"
 
     def act_in_whole_reads(self, program: Any) -> None:
         """A node puts files together under a lock, which a real kill releases: there nobody is stopped here."""
@@ -123,17 +106,6 @@ class TensorsBesideCollectors(Actors):
 
         self.act_in_whole_reads(read)
 
-    @rule()
-    def start_collector(self) -> None:
-        def collect_once(store: Any) -> None:
-            collect(store, self.clock, self.plan(store))
-
-        self.act(collect_once)
-
-    def plan(self, store: Any) -> Any:
-        named = Answer(named=[Named(key=directory_key(self.digests["named"]), reason="somebody names them")])
-        return plan_collection(store, self.clock, grace_seconds=GRACE, protectors={"somebody": lambda asked: named})
-
     @rule(
         collector_at=st.sampled_from(STOPS),
         other_at=st.sampled_from(STOPS),
@@ -145,16 +117,8 @@ class TensorsBesideCollectors(Actors):
     def race(
         self, collector_at: str, other_at: str, collector_then_at: str, who: str, content: str, hours: float
     ) -> None:
-        self.clock.advance(30 * HOURS)
-        self.start_collector()
-        {"indexer": self.start_indexer, "sealer": self.start_sealer, "reader": self.start_reader}[who](content)
-        collector, other = self.actors[-2:]
-        collector.run_until(collector_at)
-        other.run_until(other_at)
-        self.clock.advance(hours * HOURS)
-        collector.run_until(collector_then_at)
-        other.run_until("never", steps_max=500)
-        self.go_on([])
+        start = {"indexer": self.start_indexer, "sealer": self.start_sealer, "reader": self.start_reader}[who]
+        self.race_with(lambda: start(content), collector_at, other_at, collector_then_at, hours)
 
     @rule(content=st.sampled_from(CONTENTS))
     def index_at_once_and_collect(self, content: str) -> None:
@@ -168,10 +132,6 @@ class TensorsBesideCollectors(Actors):
     @rule()
     def the_node_loses_its_cache(self) -> None:
         shutil.rmtree(self.node, ignore_errors=True)
-
-    @rule(hours=st.sampled_from([0.1, 2, 7, 13, 30]))
-    def time_passes(self, hours: float) -> None:
-        self.clock.advance(hours * HOURS)
 
     @invariant()
     def what_is_named_is_whole_in_the_store(self) -> None:
@@ -196,13 +156,8 @@ class TensorsBesideCollectors(Actors):
         wanted = [(self.sources["named"] / file.name).read_bytes() for file in index.files]
         return files == wanted
 
-    def teardown(self) -> None:
-        if not hasattr(self, "sha256"):
-            return
-        self.bury_all()
-        for _ in range(4):
-            self.clock.advance(40 * 24 * HOURS)
-            collect(self.store, self.clock, self.plan(self.store))
+    def check_the_end(self) -> None:
+        self.collect_for_months(4)
         self.what_is_named_is_whole_in_the_store()
         assert (
             sha256_of_files(open_directory(self.store, self.digests["named"], clock=self.clock)) == self.sha256["named"]
@@ -219,7 +174,6 @@ class TensorsBesideCollectors(Actors):
         assert (
             sha256_of_files(open_directory(self.store, self.digests["other"], clock=self.clock)) == self.sha256["other"]
         )
-        self.directory.cleanup()
 
 
 TestTensorsBesideCollectors = TensorsBesideCollectors.TestCase
