@@ -21,7 +21,7 @@ import pyarrow as pa
 from benchmarks.measuring import at_least, print_table, progress
 from benchmarks.parts import Outcome
 from benchmarks.training.parts import Given
-from benchmarks.training.site import Site, make_site
+from benchmarks.training.training_site import Site, make_site
 from headrace.errors import HeadraceError
 from headrace.handoff.versions import HandoffStore
 from headrace.store.objects import canonical_json

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.forks import Kill, Training, Trainings, answer, small_recipe
-from benchmarks.training.site import Site, make_site
+from benchmarks.training.training_site import Site, make_site
 from headrace.store.sealed_directory import open_directory
 from headrace.training.recipe import Recipe
 from headrace.training.session import Outcome

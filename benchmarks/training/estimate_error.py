@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.measuring import at_least, at_most, print_table, progress, rounded
 from benchmarks.parts import Outcome
 from benchmarks.training.parts import Given
-from benchmarks.training.site import Site, make_site, run_ranks
+from benchmarks.training.training_site import Site, make_site, run_ranks
 from headrace.store.sealed_directory import open_directory
 from headrace.training.attempts import find_result
 from headrace.training.devices import Devices

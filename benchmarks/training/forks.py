@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training.site import Site
+from benchmarks.training.training_site import Site
 from headrace.clock import SystemClock
 from headrace.errors import TrainingFailed
 from headrace.store.local import LocalStore

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.measuring import at_most, median, print_table, rounded
 from benchmarks.parts import Outcome
 from benchmarks.training.parts import Given
-from benchmarks.training.site import make_site, run_ranks
+from benchmarks.training.training_site import make_site, run_ranks
 from headrace.training.recipe import Recipe
 
 _STEPS = 8

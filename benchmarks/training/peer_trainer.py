@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.training.forks import Kill, answer, drawn
-from benchmarks.training.site import Site, make_site
+from benchmarks.training.training_site import Site, make_site
 from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory
 from headrace.training.recipe import Recipe

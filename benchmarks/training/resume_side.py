@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.training.forks import Trainings, answer, drawn, small_recipe
-from benchmarks.training.site import Site, make_site
+from benchmarks.training.training_site import Site, make_site
 
 _STEPS = 24
 
