@@ -261,16 +261,18 @@ def layer_bytes(widths: ModelWidths, load: Load) -> float:
         attention += (0 if width == 4 else 6 * widths.query) + entry * widths.heads * load.row_tokens
     # The activation's input and output, the gate's factor, and what the last layer reads.
     kept = 2 + (1 if widths.is_gated else 0) + (3 if widths.is_composed else 0)
-    kept += 1 if trained and widths.is_gated else 0
+    # What the last layer reads is kept if it is learnt, or if its adapter reads it as it is.
+    is_read = trained or (load.adapted_inputs and not load.adapters_drop)
+    kept += 1 if is_read and widths.is_gated else 0
     kept -= 0 if trained or widths.is_gated else 1
     return norms + attention + width * kept * widths.inner + _adapter_bytes(load)
 
 
 def _adapter_bytes(load: Load) -> float:
-    """Bytes a token that a layer's adapters keep: copies of what they read, in fp32, and what dropout drew."""
-    copies = 4 if load.adapters_drop or load.precision != "fp32" else 0
-    drawn = (4 if load.device == "cpu" else 1) if load.adapters_drop else 0
-    return load.adapted_inputs * (copies + drawn)
+    """Bytes a token that a layer's adapters keep, which have the model's precision: with dropout what it left of what
+    they read, and what it drew."""
+    drawn = load.element_bytes if load.device == "cpu" else 1
+    return load.adapted_inputs * (load.element_bytes + drawn) if load.adapters_drop else 0
 
 
 def _norm_bytes(widths: ModelWidths, load: Load) -> float:

@@ -76,8 +76,10 @@ CASES: dict[tuple[str, int], dict[str, Any]] = {
     **{("dropout", stage): DROPPED for stage in STAGES},
     **{("resumed", stage): DROPPED for stage in STAGES},
     ("bf16", 2): RECIPE | {"precision": "bf16"},
-    # At a rate that soon overshoots: the best adapters are not the last ones.
-    ("best", 2): RECIPE | {"learning_rate": 0.3, "evaluate_every": 1, "keep": "best", "heldout_tokens_min": 100},
+    # At a rate that stays as high as can be: the best adapters are not the last ones.
+    ("best", 2): RECIPE
+    | {"learning_rate": 1.0, "schedule": "constant", "clip_norm": 0.0}
+    | {"evaluate_every": 1, "keep": "best", "heldout_tokens_min": 100},
     ("preferred", 2): RECIPE | {"objective": PREFERENCE, "preference": Preference(beta=0.5)},
     ("merged", 3): RECIPE | {"lora": Lora(rank=4, alpha=8, merge=True)},
 }

@@ -118,17 +118,20 @@ def test_a_frozen_layer_keeps_less_as_autograd_does() -> None:
     assert layer_bytes(widths_of_model(few), load) == pytest.approx(measured, rel=0.06)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_layer_under_adapters_keeps_what_autograd_keeps_of_it(dropout: float) -> None:
+def test_a_layer_under_adapters_keeps_what_autograd_keeps_of_it(dropout: float, precision: Any) -> None:
     few, more = llama(1), llama(3)
     widths = widths_of_model(few)
     for model in (few, more):
         with torch.random.fork_rng():
+            if precision == "bf16":
+                model.bfloat16()
             with_adapters(model.train(), make_recipe(lora=Lora(rank=2, dropout=dropout)))
         # As behind an adapter of a layer below: gradients run through all of them.
         model.model.embed_tokens.requires_grad_(True)
     measured = (kept_bytes(more) - kept_bytes(few)) / 2 / TOKENS
-    load = replace(LOAD, precision="fp32", device="cpu", row_tokens=TOKENS, base_is_trained=False)
+    load = replace(LOAD, precision=precision, device="cpu", row_tokens=TOKENS, base_is_trained=False)
     inputs = 6 * widths.hidden + widths.inner
     load = replace(load, adapted_inputs=inputs, adapters_drop=dropout > 0)
     assert layer_bytes(widths, load) == pytest.approx(measured, rel=0.06)
