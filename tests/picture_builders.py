@@ -15,8 +15,9 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.images.picture_examples import CaptionEncoder, build_picture_examples
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
-from headrace.training.examples import PICTURES, ExamplesInput
+from headrace.training.examples import ExamplesInput
 from headrace.training.flow_matching_settings import FlowMatching
+from headrace.training.recipe import PICTURES
 from tests.training_builders import Bench
 
 SIDE, TOKENS = 16, 8

@@ -23,7 +23,7 @@ def main() -> int:
     trainings = Trainings(site)
     cases = []
     for stage in task["stages"]:
-        recipe = small_recipe("elastic", stage, steps=_STEPS, batch=2, checkpoint_every=3, micro_batch=1, clip_norm=1.0)
+        recipe = recipe_of(stage)
         straight = {}
         for ranks in (1, 2):
             training = trainings.begin(f"{stage}-straight-{ranks}")
@@ -32,6 +32,10 @@ def main() -> int:
             training = trainings.begin(f"{stage}-{'-'.join(map(str, chain))}")
             cases.append(_case(site, training, recipe, chain, *straight[chain[0]]))
     return answer({"cases": cases})
+
+
+def recipe_of(stage: int) -> Recipe:
+    return small_recipe("elastic", stage, steps=_STEPS, batch=2, checkpoint_every=3, micro_batch=1, clip_norm=1.0)
 
 
 def _case(

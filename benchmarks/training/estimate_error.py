@@ -78,7 +78,8 @@ class Measured:
 
 def cases() -> Iterator[Case]:
     """The larger model in fp32 alone: without instructions for bf16, its steps would take minutes."""
-    for size, precision in (("18M", "fp32"), ("18M", "bf16"), ("58M", "fp32")):
+    kinds: list[tuple[str, Precision]] = [("18M", "fp32"), ("18M", "bf16"), ("58M", "fp32")]
+    for size, precision in kinds:
         for stage in range(4):
             yield Case(size=size, precision=precision, stage=stage)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.training.forks import Trainings, answer, drawn, small_recipe
 from benchmarks.training.training_site import Site, make_site
+from headrace.training.recipe import Recipe
 
 _STEPS = 24
 
@@ -17,7 +18,7 @@ def main() -> int:
     draw = random.Random(task["seed"])
     runs = []
     for stage in task["stages"]:
-        recipe = small_recipe("resume", stage, steps=_STEPS, batch=4, checkpoint_every=4)
+        recipe = recipe_of(stage)
         straight = trainings.begin(f"{stage}-straight").run(recipe, 2)
         assert straight
         while sum(run["stage"] == stage for run in runs) < task["kills"]:
@@ -35,6 +36,10 @@ def main() -> int:
                 runs.append({"stage": stage, "killed_behind": kill.step, "resumed_behind": behind, "equal": equal})
             training.drop()
     return answer({"runs": runs})
+
+
+def recipe_of(stage: int) -> Recipe:
+    return small_recipe("resume", stage, steps=_STEPS, batch=4, checkpoint_every=4)
 
 
 def site_of(directory: Path) -> Site:

@@ -11,7 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 def main() -> None:
     import torch
-    import trl
+    import trl  # pyright: ignore[reportMissingImports] (a peer: make bench-setup)
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -16,10 +16,9 @@ import pyarrow as pa
 
 from headrace.errors import HandoffCollected, InvalidInput, ObjectMissing, PartMissing
 from headrace.handoff.layout import manifest_key
-from headrace.handoff.manifest import Part
+from headrace.handoff.manifest import Manifest, Part
 from headrace.handoff.parts import Pages, SealedSchema, batch_of, check_segments, mismatch, open_pages
 from headrace.handoff.schemas import schema_differences
-from headrace.handoff.sealed_rows import SealedRows
 from headrace.handoff.spelling import large_type, respell, respelled
 from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore
@@ -46,7 +45,7 @@ _Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
-class Handoff(SealedRows):
+class Handoff:
     """Creating one reads only the manifest. The first access to data takes a lease, which lives as long as this object
     or any buffer from it.
 
@@ -58,10 +57,31 @@ class Handoff(SealedRows):
     """
 
     objects: ObjectStore = field(repr=False, compare=False)
+    manifest: Manifest
     reused: bool = False
     verification: Verification = "once"
     leases: Leases | None = field(default=None, repr=False, compare=False)
     _state: "_State" = field(default_factory=lambda: _State(), repr=False, compare=False)
+
+    @property
+    def asset(self) -> str:
+        return self.manifest.asset
+
+    @property
+    def partition(self) -> str:
+        return self.manifest.partition
+
+    @property
+    def uri(self) -> str:
+        return self.objects.uri(manifest_key(self.asset, self.partition, self.version))
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def label(self) -> str:
+        return self.manifest.label
 
     @property
     def schema(self) -> pa.Schema:
@@ -69,8 +89,22 @@ class Handoff(SealedRows):
         return self._sealed_schema.schema
 
     @property
-    def uri(self) -> str:
-        return self.objects.uri(manifest_key(self.asset, self.partition, self.version))
+    def content_digest(self) -> str:
+        """Over schema and values, however chunked or spelled; Dagster's data version."""
+        return self.manifest.content_digest
+
+    @property
+    def num_rows(self) -> int:
+        return self.manifest.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all parts."""
+        return self.manifest.num_bytes
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return self.manifest.attributes
 
     @property
     def paths(self) -> list[Path]:

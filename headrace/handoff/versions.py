@@ -318,7 +318,7 @@ class HandoffStore:
         return self._handoff(manifest) if manifest else None
 
     def _handoff(self, manifest: Manifest, *, reused: bool = False) -> Handoff:
-        return Handoff(manifest, self.objects, reused=reused, verification=self.verification, leases=self.leases)
+        return Handoff(self.objects, manifest, reused=reused, verification=self.verification, leases=self.leases)
 
     def _reused(self, handoff: Handoff) -> Handoff:
         return self._handoff(handoff.manifest, reused=True)

@@ -143,7 +143,7 @@ def _first_silent(report: GangReport, silent: Sequence[RankReport]) -> RankRepor
 
 def _not_started(report: GangReport) -> Diagnosis:
     lines = report.launcher_lines
-    kind = next((kind for line in reversed(lines) if (kind := kind_of_text(line))), None)
+    kind: FailureKind | None = next((kind for line in reversed(lines) if (kind := kind_of_text(line))), None)
     found = last_error(lines)
     with_log = [rank for rank in report.ranks if last_error(rank.lines)]
     if with_log and kind != PORT_TAKEN:

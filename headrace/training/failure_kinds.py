@@ -139,8 +139,10 @@ def kind_of_error(error: BaseException) -> FailureKind:
         for base in type(one).__mro__:
             if base.__name__ in _CLASSES:
                 return _CLASSES[base.__name__]
-    texts = [str(one) for one in chain]
-    return next((kind for text in texts if (kind := kind_of_text(text))), EXCEPTION)
+    for one in chain:
+        if kind := kind_of_text(str(one)):
+            return kind
+    return EXCEPTION
 
 
 def kind_of_text(text: str) -> FailureKind | None:
@@ -159,7 +161,7 @@ def kind_of_exit(code: int) -> FailureKind:
     """By a process's exit code: negative, a signal's number."""
     if code >= 0:
         return EXCEPTION
-    return next((kind for number, kind in _SIGNALS.items() if number == -code), CRASHED)
+    return _SIGNALS.get(-code) or CRASHED
 
 
 def last_error(lines: Iterable[str]) -> tuple[str, FailureKind] | None:

@@ -137,7 +137,7 @@ def test_rows_without_an_answer_or_rejected_for_a_picture_are_on_neither_side(
     site: ReviewedSite, tokenizers: Tokenizers
 ) -> None:
     held_out_too(site)
-    asked = {"prompt": question(TAUGHT[0]), "term": TAUGHT[0]}
+    asked: dict[str, Any] = {"prompt": question(TAUGHT[0]), "term": TAUGHT[0]}
     site.put(
         [
             Answer(**asked, output="good", variation=0),
@@ -197,7 +197,7 @@ def test_an_answer_that_was_cut_off_has_no_end_and_others_have_the_chats_own_ids
     site: ReviewedSite, tokenizers: Tokenizers
 ) -> None:
     held_out_too(site)
-    asked = {"prompt": question(TAUGHT[0]), "term": TAUGHT[0]}
+    asked: dict[str, Any] = {"prompt": question(TAUGHT[0]), "term": TAUGHT[0]}
     cut = Answer(**asked, output="it goes on and", rejected_by=("truncated",), variation=1, finish_reason="length")
     site.put([Answer(**asked, output="good"), cut])
     [row] = [row for row in pairs_of(site, tokenizers).table.to_pylist() if row["split"] == "train"]

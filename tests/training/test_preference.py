@@ -158,9 +158,8 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
         return np.stack([numbers, -numbers], axis=1).reshape(-1).astype(np.float32)
 
     model.train()
-    found, told = reference_for(
-        site.config, site.store, AloneGang(), model, split="train", num_pairs=30, measure=measure
-    )  # pyright: ignore[reportArgumentType]
+    gang: Any = AloneGang()
+    found, told = reference_for(site.config, site.store, gang, model, split="train", num_pairs=30, measure=measure)
     assert model.training
     model.eval()
     assert sorted(asked) == drawn.tolist()
@@ -168,9 +167,7 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
     assert found[drawn].tolist() == [[number, -number] for number in drawn]
     assert np.isnan(np.delete(found, drawn, axis=0)).all()
 
-    again, told = reference_for(
-        site.config, site.store, AloneGang(), model, split="train", num_pairs=30, measure=measure
-    )  # pyright: ignore[reportArgumentType]
+    again, told = reference_for(site.config, site.store, gang, model, split="train", num_pairs=30, measure=measure)
     assert len(asked) == 6
     assert told.endswith("was read for 6 pairs")
     np.testing.assert_array_equal(again, found)
@@ -195,7 +192,7 @@ def test_the_reference_itself_wins_half_of_the_pairs() -> None:
 
 def test_a_model_that_learnt_wins_by_its_margins() -> None:
     reference = np.array([[-3.0, -2.0], [-4.0, -5.0]], dtype=np.float32)
-    loss, figures = measured(reference + np.float32([2.0, -1.0]), reference, Preference(beta=0.5))
+    loss, figures = measured(reference + np.array([2.0, -1.0], dtype=np.float32), reference, Preference(beta=0.5))
     assert loss == pytest.approx(math.log1p(math.exp(-1.5)))
     assert (figures["win_share"], figures["margin"]) == (1.0, 1.5)
     assert (figures["chosen_gain"], figures["rejected_gain"]) == (2.0, -1.0)
