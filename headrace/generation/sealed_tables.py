@@ -1,10 +1,13 @@
 """The tables of bulk generation in a store, by name. Light: readers of rows load no engine and no campaign."""
 
 import re
+from typing import TYPE_CHECKING
 
 from headrace.errors import HandoffMissing
-from headrace.handoff.versions import Handoff
 from headrace.version_sets.media_settings import MemberKind
+
+if TYPE_CHECKING:
+    from headrace.handoff.versions import Handoff
 
 PROMPTS = "prompts"
 # Of each prompt, where in the prompt files it stood.
@@ -39,7 +42,7 @@ MEDIA_OF: dict[str, tuple[dict[MemberKind, str], str]] = {
 }
 
 
-def version_read(made: Handoff, asset: str) -> int:
+def version_read(made: "Handoff", asset: str) -> int:
     """The version of `asset`, in the same partition, from which a sealed version was made.
 
     Raises:

@@ -32,8 +32,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from headrace.cycles import look_for_cycles_rarely
-
 _REQUESTS, _ANSWERS = 0, 1
 # The worker's command line, and the storage that its instance will open.
 _PRELOADED = ("dagster._cli", "dagster._core.storage.runs", "dagster._core.storage.schedules", "alembic.command")
@@ -174,10 +172,14 @@ def main() -> None:
     # Existing objects are never garbage; examining them would copy their pages in every worker.
     gc.collect()
     gc.freeze()
-    look_for_cycles_rarely()
     arguments = Template().serve()
 
+    # In the worker: the template has nothing of ours, so that an edit reaches the next run.
     from dagster._cli import cli
+
+    from headrace.cycles import look_for_cycles_rarely
+
+    look_for_cycles_rarely()
 
     sys.argv = ["dagster", *arguments]
     cli(auto_envvar_prefix="DAGSTER_CLI")

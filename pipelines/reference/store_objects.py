@@ -15,7 +15,7 @@ from headrace.store.chain import GIVEN_UP, MARK
 from headrace.store.small_objects import FORMAT, Kind
 from headrace.store.tensors import neighbours
 from headrace.store.tensors.index import INDEX, segment_key
-from headrace.training import attempts, checkpoints, heldout, reference
+from headrace.training import attempts, checkpoints, gang_store, heldout, reference
 from headrace.user_files.json_schema import json_schema
 from headrace.version_sets import sets
 from pipelines.reference.markdown import code, page, prose, table
@@ -37,6 +37,7 @@ def stored() -> list[Stored]:
     manifest = layout.manifest_key("ASSET", "PARTITION", 1)
     weights = sealed_directory.manifest_key("weights", "DIGEST", 1)
     tombstone = tombstones.Tombstone(nonce="NONCE", collector="COLLECTOR")
+    gang = gang_store.GangObjects(_NOWHERE, "TRAINING_ID", 1)
     claims = claim_objects.claim_chain(_NOWHERE, "PARTITION", "DIGEST")
     places = [
         (claim_objects.CLAIM, claims.key(1)),
@@ -44,6 +45,11 @@ def stored() -> list[Stored]:
         (claim_objects.RUN_PIN, claim_objects.run_pin_key("PARTITION", "RUN_ID")),
         (attempts.ATTEMPT, attempts.attempt_chain(_NOWHERE, "TRAINING_ID").key(1)),
         (attempts.RESULT, attempts.result_key("TRAINING_ID", 1)),
+        (gang_store.TASK, gang.key("task.json")),
+        (gang_store.MEETING, gang.key("meeting.json")),
+        (gang_store.WORKER_SAYS, gang.key("worker", "000001.json")),
+        (gang_store.HOST_SAYS, gang.key("hosts", "HOST", "000001.json")),
+        (gang_store.NOTICE, gang_store.notices(_NOWHERE, "HOST").key(1)),
         (checkpoints.CHECKPOINT, attempts.training_key("TRAINING_ID", checkpoints.MANIFESTS, "STEP-ATTEMPT.json")),
         (heldout.EVALUATION, heldout.evaluation_key("WEIGHTS_DIGEST", "HELDOUT_DIGEST")),
         (reference.REFERENCE, reference.reference_key("TRAINING_ID", "train")),

@@ -99,7 +99,8 @@ def test_reviewed_rows_become_pairs_that_name_both_rows_and_every_check_passes(p
     assert [one.check_name for one in result.get_asset_check_evaluations() if not one.passed] == []
     assert len(result.get_asset_check_evaluations()) == 3
     sealed = project.handoffs.open("preference_pairs", KEY)
-    held_out = {word for word in WORDS if is_heldout(word, 0.3)} | {WORDS[0]}
+    # A question is held out with its term, and with its own text.
+    held_out = {word for word in WORDS if any(is_heldout(one, 0.3) for one in (word, f"Define {word}."))} | {WORDS[0]}
     rows = sealed.table().to_pylist()
     assert {row["term"]: row["split"] for row in rows} == {
         word: "heldout" if word in held_out else "train" for word in WORDS

@@ -40,7 +40,7 @@ def test_a_project_without_a_fault_is_told_what_its_files_will_do(project: Proje
     assert "Explain note 0." in out
     assert "What stands in note 0." in out
     assert "60 of the first 60 fit into sequence_length 256; the longest has " in out
-    assert out.splitlines()[-1] == "4 files: 0 broken, 0 warnings."
+    assert out.splitlines()[-1] == "4 files: 0 broken, 1 warning."
 
 
 def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(project: Project) -> None:
@@ -54,7 +54,8 @@ def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(p
         "  resources/campaigns/bad.yaml:3:13: num_shards must be a whole number, got 'ten'.",
         "  resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
         "  resources/recipes/torn.yml:1:8: is not readable as YAML: ",
-        f"  {project.recipe.relative_to(project.root)}:3:8: steps must be at least 1, got 0.",
+        f"  {project.recipe.relative_to(project.root)}:3:8: steps must be at least 1, got 0, unless epochs says "
+        "how long to train: write one of them.",
         "  live/desk.yaml:2:8: chain must name roles of this file (writer), got ['nobody'].",
     ):
         assert line in found.stdout

@@ -55,6 +55,7 @@ ELSEWHERE = {
     "check": "tests/command_line/checked_project.py",
     "dropped": "tests/command_line/test_dropped.py",
     "labels import": "tests/command_line/test_labels.py",
+    "model index": "tests/command_line/test_models.py",
     "model show": "tests/command_line/test_models.py",
     "preview": "tests/command_line/test_own_campaigns.py",
     "run": "tests/processes/test_campaign_run.py",

@@ -227,7 +227,7 @@ def test_a_training_whose_worker_and_then_whose_rank_is_killed_ends_bit_for_bit_
         with suppress(ProcessLookupError):
             os.kill(phase.pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingFailed, match="rank 1 ended without a word, exit code -9"):
+    with pytest.raises(TrainingFailed, match="rank 1 was killed without a word, exit code -9"):
         train(request, bench.place(dict(os.environ)), on_rows=kill_rank_one)
     outcome = train(request, bench.place(dict(os.environ)))
 
