@@ -196,16 +196,19 @@ def train_dropped(directory: str, base: str) -> Outcome:
     return train(request, bench.place(dict(os.environ)), on_rows=lambda rows: print(rows[-1]["step"], flush=True))
 
 
+def killed_once(work: str, directory: Path, base: Path) -> Outcome:
+    directory.mkdir()
+    run_until_step(f"{work}; train_dropped({str(directory)!r}, {str(base)!r})", CHECKPOINT_EVERY)
+    return train_dropped(str(directory), str(base))
+
+
 def test_a_training_that_is_killed_ends_bit_for_bit_like_one_that_was_not(trained: Trained, tmp_path: Path) -> None:
     work = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from {__name__} import train_dropped"
     # On a busy machine so short a training may end before its kill is there: then once more.
-    for number in range(5):
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        run_until_step(f"{work}; train_dropped({str(directory)!r}, {str(trained.base)!r})", CHECKPOINT_EVERY)
-        outcome = train_dropped(str(directory), str(trained.base))
-        if outcome.result.resumed_from_step:
-            break
+    directories = [tmp_path / str(number) for number in range(5)]
+    outcomes = (killed_once(work, directory, trained.base) for directory in directories)
+    outcome = next((one for one in outcomes if one.result.resumed_from_step), None)
+    assert outcome, "no kill came in time"
     assert outcome.result.resumed_from_step >= CHECKPOINT_EVERY
     assert outcome.result.state_digest == trained.results["dropout", 2].state_digest
     assert outcome.result.weights_digest == trained.results["dropout", 2].weights_digest
