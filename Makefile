@@ -35,10 +35,11 @@ test: setup ## all tests, on three workers (WORKERS)
 test-thorough: setup ## the properties with fifteen times the examples: hours, before a release or where one is in doubt
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --hypothesis-profile thorough --timeout 7200 -m "not process"
 
+# Room for the type checker's cache: near node's own limit of 4 GB it forgets what it knows, and checks anew.
 check: setup ## lint, format, types, import contracts, duplicates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/basedpyright
+	@NODE_OPTIONS=--max-old-space-size=8192 $(BIN)/basedpyright
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
 	@$(BIN)/python tests/architecture/duplicates.py
 
