@@ -7,7 +7,10 @@ from pathlib import Path
 from headrace.command_line.project import find_project
 from headrace.engines.model_directory import local_model_directory
 from headrace.errors import InvalidTrainingRun
+from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import find_directory
 from headrace.training.devices import Devices
 from headrace.training.recipe import FLOW_MATCHING, load_recipes
 from headrace.training.recipe_needs import demand_tags, needs_of, painter_needs
@@ -32,11 +35,26 @@ def demand_of_recipe(partition: str, has_gpus: bool) -> Mapping[str, str]:
             raise InvalidTrainingRun(f"what recipe {partition} needs follows from its pictures, and none are sealed")
         needed = painter_needs(recipe, pictures, devices)
     else:
-        name = recipe.base_model or settings.base_model
-        directory = local_model_directory(name, settings.home) or local_model_directory(name, Path.cwd())
+        name = recipe.base_recipe or recipe.base_model or settings.base_model
+        if recipe.base_recipe:
+            directory = _trained_by(recipe.base_recipe, objects)
+        else:
+            directory = local_model_directory(name, settings.home) or local_model_directory(name, Path.cwd())
         if directory is None:
             raise InvalidTrainingRun(
                 f"what recipe {partition} needs follows from its base model, and {name} is not here"
             )
         needed = needs_of(recipe, directory, objects, devices, corpus=settings.corpus)
     return demand_tags(needed.estimate, num_ranks=needed.num_ranks, has_gpus=has_gpus)
+
+
+def _trained_by(recipe: str, objects: ObjectStore | None) -> Path | None:
+    """The weights that a recipe trained last, where they lie on this machine: who queues a run fetches no weights."""
+    if not isinstance(objects, LocalStore):
+        return None
+    trained = HandoffStore(objects).newest("trained_model", recipe)
+    if trained is None:
+        return None
+    sealed = find_directory(objects, trained.table(["weights_digest"])["weights_digest"][0].as_py())
+    directory = objects.local_path(sealed.key) if sealed else None
+    return directory if directory and directory.is_dir() else None

@@ -14,7 +14,7 @@ from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.lora import check_base
 from headrace.training.lora_settings import adapted
 from headrace.training.memory_estimate import Load, MemoryEstimate, estimate_memory, floor_bytes, model_state
-from headrace.training.model_widths import read_widths, tensor_shapes
+from headrace.training.model_widths import ModelWidths, read_widths, tensor_shapes
 from headrace.training.picture_examples import PictureShape
 from headrace.training.picture_widths import painter_shape, painter_widths, patches_of
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
@@ -86,15 +86,7 @@ def needs_of(
     if recipe.lora and widths:
         read = sum(width for _, width in adapted(recipe.lora, tensor_shapes(directory)).values())
         load = replace(load, adapted_inputs=-(-read // widths.layers))
-    return RecipeNeeds(
-        num_ranks=num_ranks,
-        shape=shape,
-        examples=examples,
-        sequence_length=length,
-        estimate=estimate_memory(shape, widths, load),
-        floor_bytes=floor_bytes(shape, widths, load),
-        checkpoint_bytes=checkpoint_bytes(shape, load),
-    )
+    return _computed(shape, widths, load, examples, length)
 
 
 def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> RecipeNeeds:
@@ -113,10 +105,16 @@ def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> R
         world_size=num_ranks,
         device="cuda" if devices.num_gpus else "cpu",
     )
+    return _computed(shape, widths, load, None, length)
+
+
+def _computed(
+    shape: ModelShape, widths: ModelWidths | None, load: Load, examples: SealedExamples | None, length: int
+) -> RecipeNeeds:
     return RecipeNeeds(
-        num_ranks=num_ranks,
+        num_ranks=load.world_size,
         shape=shape,
-        examples=None,
+        examples=examples,
         sequence_length=length,
         estimate=estimate_memory(shape, widths, load),
         floor_bytes=floor_bytes(shape, widths, load),

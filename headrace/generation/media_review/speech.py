@@ -50,11 +50,6 @@ class SpeechVerdict:
     heard: str | None = None
 
 
-def speech_faults(content: bytes, text: str, settings: SpeechReview, *, speed: float = 1.0) -> list[str]:
-    """The rules that a recording of `text` breaks. Args, raises: as `speech_verdict`."""
-    return list(speech_verdict(content, text, settings, speed=speed).faults)
-
-
 def speech_verdict(content: bytes, text: str, settings: SpeechReview, *, speed: float = 1.0) -> SpeechVerdict:
     """Judges one recording.
 

@@ -13,7 +13,7 @@ from headrace.engines.sound_samples import wav_of
 from headrace.errors import InvalidCampaign
 from headrace.generation.media_review import speech_settings
 from headrace.generation.media_review.hearing import heard
-from headrace.generation.media_review.speech import clipped_share, speech_faults, speech_verdict
+from headrace.generation.media_review.speech import clipped_share, speech_verdict
 from headrace.generation.media_review.speech_settings import SpeechReview
 
 hibari = pytest.importorskip("hibari", reason="the extra speech")
@@ -69,7 +69,7 @@ def clicks(num_samples: int, *, every: float, seconds: float = 0.0) -> np.ndarra
     }.values(),
 )
 def test_samples_and_length_tell_faults_without_ears(mono: np.ndarray, change: Change, faults: list[str]) -> None:
-    assert speech_faults(wav_of(change(mono), RATE), TEXT, DEAF) == faults
+    assert list(speech_verdict(wav_of(change(mono), RATE), TEXT, DEAF).faults) == faults
 
 
 def test_the_words_that_were_heard_tell_a_wrong_text_and_half_a_sentence(mono: np.ndarray) -> None:
@@ -78,7 +78,7 @@ def test_the_words_that_were_heard_tell_a_wrong_text_and_half_a_sentence(mono: n
     assert whole.heard
     assert "water" in whole.heard
     assert whole.figures["character_error_rate"] < 0.4
-    assert speech_faults(wav_of(mono, RATE), OTHER, LISTENING) == ["wrong_words"]
+    assert list(speech_verdict(wav_of(mono, RATE), OTHER, LISTENING).faults) == ["wrong_words"]
     half = speech_verdict(wav_of(mono[: len(mono) // 2], RATE), TEXT, LISTENING)
     assert {"unfinished", "too_short"} <= {*half.faults}
 
@@ -96,28 +96,28 @@ def test_nobody_listens_to_noise_and_silence(mono: np.ndarray) -> None:
 
 
 def test_bytes_that_are_no_wav_are_unreadable() -> None:
-    assert speech_faults(b"OggS and more", TEXT, DEAF) == ["unreadable"]
+    assert list(speech_verdict(b"OggS and more", TEXT, DEAF).faults) == ["unreadable"]
 
 
 def test_a_member_that_speaks_faster_is_measured_by_its_speed(voice: Callable[..., np.ndarray]) -> None:
     fast = wav_of(voice(TEXT, seed=1, speed=2.0), RATE)
-    assert speech_faults(fast, TEXT, DEAF) == ["too_short"]
-    assert speech_faults(fast, TEXT, DEAF, speed=2.0) == []
+    assert list(speech_verdict(fast, TEXT, DEAF).faults) == ["too_short"]
+    assert list(speech_verdict(fast, TEXT, DEAF, speed=2.0).faults) == []
 
 
 @pytest.mark.parametrize("text", ["mill", "a", "in 1905", "1,000,000"])
 def test_a_short_text_is_not_too_long(voice: Callable[..., np.ndarray], text: str) -> None:
     mono = voice(text, seed=1)
-    assert speech_faults(wav_of(mono, RATE), text, DEAF) == []
+    assert list(speech_verdict(wav_of(mono, RATE), text, DEAF).faults) == []
     # Nor are a few moments of sound in a second clicks, where the text has no more.
-    assert "clicks" not in speech_faults(wav_of(np.pad(mono, (0, RATE)), RATE), text, DEAF)
+    assert "clicks" not in speech_verdict(wav_of(np.pad(mono, (0, RATE)), RATE), text, DEAF).faults
 
 
 def test_what_echo_speaks_is_kept() -> None:
     engine, loop = EchoMediaEngine(speaker(sample_rate=16_000)), LoopThread()
     for seed in range(20):
         made = loop.run(engine.make(MediaTurn(unit="", text=TEXT[: 12 + seed], seed=seed)))
-        assert speech_faults(made.content, TEXT[: 12 + seed], DEAF) == []
+        assert list(speech_verdict(made.content, TEXT[: 12 + seed], DEAF).faults) == []
     loop.close()
 
 
@@ -139,7 +139,7 @@ def test_null_turns_a_rule_off_and_rules_names_those_that_are_on(mono: np.ndarra
     )
     assert off.rules == ("unreadable",)
     for change in (np.zeros_like, noise, lambda mono: np.clip(mono * 20, -1, 1), lambda mono: np.tile(mono, 3)):
-        assert speech_faults(wav_of(change(mono), RATE), TEXT, off) == []
+        assert list(speech_verdict(wav_of(change(mono), RATE), TEXT, off).faults) == []
     assert LISTENING.rules[-2:] == ("unfinished", "wrong_words")
     assert "wrong_words" not in DEAF.rules
 
