@@ -104,7 +104,7 @@ class Neighbours:
         first = request.leaves[0]
         span = f"bytes={first.offset}-{first.offset + request.num_bytes - 1}"
         try:
-            body = self._get(url, f"{self._path}/{first.file}", span)
+            body = self._get(url, f"{self._path}/{first.file}", span, request.num_bytes)
         except (OSError, ValueError, http.client.HTTPException):
             self._pass_over(url)
             return None
@@ -119,13 +119,13 @@ class Neighbours:
             self.num_bytes += request.num_bytes
         return verified
 
-    def _get(self, url: str, path: str, span: str) -> bytes | None:
+    def _get(self, url: str, path: str, span: str, num_bytes: int) -> bytes | None:
         """Raises: OSError, ValueError, HTTPException: it does not answer, or not in HTTP."""
         open_ones: dict[str, http.client.HTTPConnection] = self._connections.__dict__
         if (kept := open_ones.get(url)) is not None:
             # One that rested was perhaps closed at the other end.
             with suppress(OSError, http.client.HTTPException):
-                return self._sent(kept, path, span)
+                return self._sent(kept, path, span, num_bytes)
             open_ones.pop(url).close()
         place = urlsplit(url)
         if not place.hostname:
@@ -134,7 +134,7 @@ class Neighbours:
         try:
             connection.connect()
             connection.sock.settimeout(_ANSWER_SECONDS)
-            body = self._sent(connection, path, span)
+            body = self._sent(connection, path, span, num_bytes)
         except BaseException:
             connection.close()
             raise
@@ -142,11 +142,15 @@ class Neighbours:
         return body
 
     @staticmethod
-    def _sent(connection: http.client.HTTPConnection, path: str, span: str) -> bytes | None:
+    def _sent(connection: http.client.HTTPConnection, path: str, span: str, num_bytes: int) -> bytes | None:
         connection.request("GET", path, headers={"Range": span, "Prefer": f"wait={_WAIT_SECONDS}"})
         answer = connection.getresponse()
-        body = answer.read()
-        return body if answer.status == HTTPStatus.PARTIAL_CONTENT else None
+        wanted = num_bytes if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
+        # One byte beyond it tells that it never ends, without holding what comes.
+        body = answer.read(wanted + 1)
+        if len(body) > wanted:
+            raise http.client.HTTPException(f"{path} was answered with more than {wanted:,} bytes")
+        return body if wanted else None
 
     def _count(self, counts: Counter[str], url: str, most: int) -> None:
         with self._lock:

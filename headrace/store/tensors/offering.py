@@ -3,9 +3,9 @@
     GET /<kind>/<weights digest>/<number of the file>      Range: bytes=0-1048575      Prefer: wait=5
 
 206 with the bytes, once their leaves are there; a range begins with one. 404 if they are not, and nobody here is
-fetching them. Nothing else can
-be asked for, and nothing is checked of who asks: whoever asks compares what comes with the index, and whoever reaches
-the address may read weights whose digest they know. Offer them in a network of your own (`HEADRACE_NEIGHBOURS`).
+fetching them. Nothing else can be asked for, and nothing is checked of who asks: whoever asks compares what comes with
+the index, and whoever reaches the address may read weights whose digest they know. Offer them in a network of your own
+(`HEADRACE_NEIGHBOURS`).
 """
 
 import fcntl

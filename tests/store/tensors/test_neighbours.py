@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -83,6 +83,17 @@ class Liar(BaseHTTPRequestHandler):
     def log_message(self, format: str, *arguments: object) -> None: ...  # noqa: A002
 
 
+class Endless(Liar):
+    num_sent = 0
+
+    def do_GET(self) -> None:
+        self.send_response(206)
+        self.end_headers()
+        with suppress(OSError):
+            while Endless.num_sent < 2**30:
+                Endless.num_sent += self.wfile.write(bytes(2**20))
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), handler)
@@ -101,6 +112,16 @@ def test_a_neighbour_that_lies_or_is_gone_is_passed_over(fleet: Fleet) -> None:
         node = fleet.node("node")
         fleet.check(node)
     assert node.fetched == fleet.num_bytes
+
+
+def test_an_answer_without_an_end_is_not_read_to_it(fleet: Fleet) -> None:
+    with serving(Endless) as endless:
+        announce(fleet.store, "weights", fleet.digest, endless)
+        node = fleet.node("node")
+        fleet.check(node)
+    assert node.fetched == fleet.num_bytes
+    # What a few connections' buffers hold.
+    assert 0 < Endless.num_sent < 2**28
 
 
 def test_only_leaves_that_are_there_are_offered(fleet: Fleet) -> None:
