@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--each", type=whole(20), default=200, help="of --gates, of each kind")
     parser.add_argument("--writer", type=Path, help="a language model's directory; default: a tiny one")
+    parser.add_argument("--prompts", type=Path, help="of --overhead: what the writer is asked, a line each")
     parser.add_argument("--painter", type=Path, help="a diffusers pipeline's directory; default: a tiny one")
     parser.add_argument("--size", type=whole(1), default=32, help="pixels of what --painter paints, a side")
     parser.add_argument("--kills", type=whole(1), default=100)

@@ -33,6 +33,9 @@ from simulation.tiny_pipelines import build_latent_pipeline, build_pixel_pipelin
 
 NUM_ROWS = 64
 _BATCH_ROWS = (8, 16, 32)
+# A real writer takes a second for a text.
+_NUM_TEXTS = 32
+_TEXT_BATCH_ROWS = (8, 16)
 _STEPS, _GUIDANCE = 8, 2.0
 _NUM_TOKENS = 24
 
@@ -95,12 +98,14 @@ def _pairs(given: Given, directory: Path) -> Iterator[Pair]:
     with _engines(_painted_by(latent, side), "diffusers") as ours:
         yield Pair(name="pictures_of_latents", bar=0.95, ours=partial(ours, texts), bare=latents(latent, texts, **how))
     writer = given.models(directory / "models").writer
+    asked = given.prompts.read_text().splitlines()[:_NUM_TEXTS] if given.prompts else texts[:_NUM_TEXTS]
     with _engines(_written_by(writer), "transformers") as ours:
         yield Pair(
             name="texts",
             bar=0.92,
-            ours=partial(ours, texts),
-            bare=texts_by_length(writer, texts, num_tokens=_NUM_TOKENS),
+            ours=partial(ours, asked),
+            bare=texts_by_length(writer, asked, num_tokens=_NUM_TOKENS),
+            batch_rows=_TEXT_BATCH_ROWS,
         )
     if voice().engine.name == "hibari":
         sentences = [f"The {text.rstrip(' 0123456789')} turns." for text in texts[:16]]

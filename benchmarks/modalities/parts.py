@@ -10,9 +10,13 @@ from benchmarks.parts import Options
 
 @dataclass(frozen=True, kw_only=True)
 class Given(Options):
-    """The command's options. `writer`, `painter`: directories of models; None: tiny ones, made on the spot."""
+    """The command's options. `writer`, `painter`: directories of models; None: tiny ones, made on the spot.
+
+    `prompts`: a file with what the writer is asked, a line each; None: some words, made on the spot.
+    """
 
     writer: Path | None
+    prompts: Path | None
     painter: Path | None
     size: int
     kills: int

@@ -1,15 +1,16 @@
 """The estimate of a rank's memory beside what trainings held at most, and beside DeepSpeed's own estimators.
 
 Gangs of two ranks train a few steps at every stage, in fp32 of two sizes of a Llama with grouped-query attention, and
-of the smaller one in bf16; each step is of two passes in half of the cases. A rank tells its highest resident memory
-over that with its libraries imported, and the estimate is made as `headrace check` makes it: from config.json, the
-headers of the files and the sealed examples. The error is their ratio less 1, of the rank that held most: below zero,
-too little was foretold. DeepSpeed estimates model states alone.
+of the smaller one in bf16, with adapters, and with gradient checkpointing; each step is of two passes in half of the
+cases. A rank tells its highest resident memory over that with its libraries imported, and the estimate is made as
+`headrace check` makes it: from config.json, the headers of the files and the sealed examples. The error is their ratio
+less 1, of the rank that held most: below zero, too little was foretold. DeepSpeed estimates model states alone.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measuring import at_least, at_most, print_table, progress, rounded
 from benchmarks.parts import Outcome
@@ -19,6 +20,7 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training.attempts import find_result
 from headrace.training.devices import Devices
 from headrace.training.host_agent import free_port
+from headrace.training.lora_settings import Lora
 from headrace.training.memory_estimate import MIB, MemoryEstimate
 from headrace.training.model_widths import read_widths
 from headrace.training.recipe import Precision, Recipe
@@ -28,6 +30,11 @@ _RANKS = 2
 _BAR_OVER, _BAR_UNDER = 0.15, -0.05
 # Wide enough that model and activations are most of it, and small enough for a CPU without instructions for bf16.
 _SIZES = {"18M": {"hidden": 384, "layers": 8}, "58M": {"hidden": 640, "layers": 10}}
+_METHODS: dict[str, dict[str, Any]] = {
+    "": {},
+    "LoRA": {"lora": Lora(rank=8, alpha=16)},
+    "checkpointed": {"gradient_checkpointing": True},
+}
 _VOCABULARY, _TOKENS, _STEPS = 8192, 128, 2
 
 
@@ -36,10 +43,11 @@ class Case:
     size: str
     precision: Precision
     stage: int
+    method: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.size} {self.precision} stage {self.stage}"
+        return f"{self.size} {self.precision} stage {self.stage} {self.method}".rstrip()
 
     @property
     def recipe(self) -> Recipe:
@@ -57,6 +65,7 @@ class Case:
             precision=self.precision,
             ranks=_RANKS,
             checkpoint_every=_STEPS,
+            **_METHODS[self.method],
         )
 
 
@@ -82,6 +91,9 @@ def cases() -> Iterator[Case]:
     for size, precision in kinds:
         for stage in range(4):
             yield Case(size=size, precision=precision, stage=stage)
+    for method in ("LoRA", "checkpointed"):
+        for stage in (0, 3):
+            yield Case(size="18M", precision="fp32", stage=stage, method=method)
 
 
 def run(given: Given, directory: Path) -> Outcome:

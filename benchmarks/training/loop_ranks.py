@@ -24,7 +24,7 @@ from headrace.training.objective import open_objective
 from headrace.training.order import SampleOrder
 from headrace.training.progress import ProgressLog, RunLog
 from headrace.training.run_config import RunConfig
-from headrace.training.snapshot import save_snapshot
+from headrace.training.snapshot import Snapshots
 from headrace.training.train import import_libraries, seed_everything
 
 _WARM_UPS = 1
@@ -45,6 +45,7 @@ def main() -> int:
     objective = open_objective(config, store)
     engine, optimizer = wrap(gang, objective.load_model(open_directory(store, config.base_weights_digest)), config)
     objective.begin(gang, engine)
+    snapshots = Snapshots(gang, engine, objective, store, config)
     progress = ProgressLog(config.work / "progress.jsonl") if gang.rank == 0 else None
     log, tensors, steps = RunLog(), _Tensors(config, objective), count(1)
 
@@ -62,8 +63,7 @@ def main() -> int:
         _bare_steps(gang, engine, optimizer, config, tensors.of(begin, given.steps, gang.rank))
 
     def snapshot() -> None:
-        step = next(steps)
-        save_snapshot(gang, engine, objective, store, config, step=step, curve=b"")
+        snapshots.save(step=next(steps), curve=b"")
 
     def stock() -> None:
         _save_stock(gang, engine, config.work / "stock" / str(next(steps)))
@@ -81,6 +81,7 @@ def main() -> int:
         if turn >= 0:
             cost["checkpoint_mb"] = _num_bytes(config.work / "stock") / 1e6 / (turn + _WARM_UPS + 1)
             turns.append(cost)
+    snapshots.wait()
     discard_all(store, config.training_id)
     if gang.rank == 0:
         (config.work / "turns.json").write_text(json.dumps(turns))

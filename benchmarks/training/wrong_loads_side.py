@@ -156,7 +156,9 @@ def _save(store: LocalStore, source: Checkpoint) -> None:
     for file in source.files:
         with checkpoints.write_file(store, prefix, file.name, files.append) as written:
             written.write((source.directory(store) / file.name).read_bytes())
-    checkpoints.publish(store, replace(source, step=source.step + 1, prefix=prefix, files=tuple(files)), kept=2)
+    written = replace(source, step=source.step + 1, prefix=prefix, files=tuple(files))
+    checkpoints.publish(store, written)
+    checkpoints.drop_older(store, written, kept=2)
 
 
 def _convert(store: LocalStore, source: Checkpoint) -> None:

@@ -119,7 +119,7 @@ def export(
         )
     with made_when_whole(directory) as partial:
         if merged:
-            from headrace.training.lora_export import merge_adapters
+            from headrace.training.lora_merging import merge_adapters
 
             merge_adapters(opened, partial)
         else:

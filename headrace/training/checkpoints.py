@@ -137,12 +137,8 @@ def write_file(
     done(CheckpointFile(name=name, num_bytes=file.num_bytes, xxh3_128=file.hexdigest()))
 
 
-def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
-    """Creates the checkpoint, then drops those that are no longer needed.
-
-    For each number of ranks the newest `kept` whole ones that it reads as they are stay: damaged ones do not count, and
-    other numbers of ranks keep theirs, which alone have their random states. The price: the kept ones beside the new
-    one are read again, and a training that changes its number of ranks keeps twice as many until it ends.
+def publish(store: ObjectStore, checkpoint: Checkpoint) -> bool:
+    """Creates the checkpoint; drops nothing.
 
     Returns:
         False if it existed already.
@@ -151,16 +147,24 @@ def publish(store: ObjectStore, checkpoint: Checkpoint, *, kept: int) -> bool:
         AttemptSuperseded: a later attempt has begun; nothing is published.
     """
     check_fence(store, checkpoint.training_id, checkpoint.attempt)
-    won = create_object(store, checkpoint.key, CHECKPOINT, checkpoint).won
+    return create_object(store, checkpoint.key, CHECKPOINT, checkpoint).won
+
+
+def drop_older(store: ObjectStore, written: Checkpoint, *, kept: int) -> None:
+    """Drops what is no longer needed beside a checkpoint that this process wrote just now.
+
+    For each number of ranks the newest `kept` whole ones that it reads as they are stay: damaged ones do not count, and
+    other numbers of ranks keep theirs, which alone have their random states. The price: the kept ones beside `written`
+    are read again, and a training that changes its number of ranks keeps twice as many until it ends.
+    """
     whole: list[Checkpoint] = []
     others: list[Checkpoint] = []
-    for other in _read_by(store, checkpoint.training_id, checkpoint.world_size):
-        stays = len(whole) < kept and ((won and other == checkpoint) or is_whole(store, other))
+    for other in _read_by(store, written.training_id, written.world_size):
+        stays = len(whole) < kept and (other == written or is_whole(store, other))
         (whole if stays else others).append(other)
     if len(whole) == kept:
         for other in others:
             _drop(store, other)
-    return won
 
 
 def publish_beside(store: ObjectStore, checkpoint: Checkpoint) -> Checkpoint:

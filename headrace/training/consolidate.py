@@ -14,7 +14,7 @@ from headrace.errors import InvalidInput
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace.training.checkpoints import OF_RANKS, Checkpoint, checkpoints_of, damaged_files
-from headrace.training.export import Each, copy_beside
+from headrace.training.export import copy_beside
 from headrace.training.lora import has_adapters
 from headrace.training.safetensors_stream import DIFFUSERS, MAX_SHARD_BYTES, TRANSFORMERS, SafetensorsStream
 from headrace.training.shards import MASTER, TAG, Shards, mapped
@@ -29,7 +29,6 @@ def consolidate(
     *,
     dtype: str | None = None,
     key: str = MASTER,
-    each: Each = lambda name, weight: weight,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     stem: str = TRANSFORMERS,
 ) -> None:
@@ -41,7 +40,6 @@ def consolidate(
         directory: a checkpoint's own, of `world_size` ranks.
         dtype: of `DTYPES`, for weights of floating point; None: fp32 for what was trained, as it is for all else.
         key: what is written of a trained parameter: `MASTER`, or what an objective keeps (`moving_average`).
-        each: called once for each weight: merges an adapter into it.
 
     Raises:
         InvalidInput: the checkpoint has no such `key`, or holds adapters without their base.
@@ -57,8 +55,7 @@ def consolidate(
     described = {name: _of_dtype(empty, dtypes[dtype] if dtype else None) for name, (empty, _) in made.items()}
     with SafetensorsStream(out, described, max_shard_bytes=max_shard_bytes, stem=stem) as stream:
         for name in stream.names:
-            weight = _of_dtype(made[name][1](), described[name].dtype)
-            stream.write(name, each(name, weight))
+            stream.write(name, _of_dtype(made[name][1](), described[name].dtype))
         stream.close(num_parameters=sum(one.numel() for one in described.values()))
 
 

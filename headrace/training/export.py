@@ -7,7 +7,7 @@ the weights.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,28 +27,21 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 
-Each = Callable[[str, Any], Any]
-"""What becomes of a weight on its way, by its name: of its own dtype and shape, and on its device."""
 
-
-def export_model(gang: Gang, engine: Any, base: Path, out: Path, *, each: Each = lambda name, weight: weight) -> None:
-    """Rank 0 writes the model directory `out`; every rank must call it.
-
-    Args:
-        each: called on rank 0 once for each weight that is written: merges an adapter into it.
-    """
+def export_model(gang: Gang, engine: Any, base: Path, out: Path) -> None:
+    """Rank 0 writes the model directory `out`; every rank must call it."""
     model = engine.module
-    held = dict(_held(model))
+    held = dict(held_weights(model))
     described = {name: _described(tensor) for name, tensor in held.items()}
-    names = _names_in_files(model, described)
+    names = names_in_files(model, described)
     if gang.rank == 0:
         out.mkdir(parents=True)
     if names is None:
-        whole = _whole(gang, held, each)
+        whole = _whole(gang, held)
         if gang.rank == 0:
             model.save_pretrained(out, state_dict=whole)
     else:
-        _stream(gang, model, held, {name: described[name] for name in names}, out, each)
+        _stream(gang, model, held, {name: described[name] for name in names}, out)
     if gang.rank == 0:
         copy_beside(base, out)
 
@@ -82,20 +75,18 @@ def drop_library_versions(directory: Path) -> None:
             path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
 
 
-def _stream(
-    gang: Gang, model: Any, held: Mapping[str, Any], described: Mapping[str, Any], out: Path, each: Each
-) -> None:
+def _stream(gang: Gang, model: Any, held: Mapping[str, Any], described: Mapping[str, Any], out: Path) -> None:
     with SafetensorsStream(out, described) as stream:
         for name, weight in _gathered(gang, held, stream.names):
             if gang.rank == 0:
-                stream.write(name, each(name, weight))
+                stream.write(name, weight)
         if gang.rank == 0:
             # Without weights it writes the configs alone.
             model.save_pretrained(out, state_dict={})
             stream.close(num_parameters=sum(_described(one).numel() for one in model.parameters()))
 
 
-def _held(model: Any) -> Iterator[tuple[str, Any]]:
+def held_weights(model: Any) -> Iterator[tuple[str, Any]]:
     """Parameters, a tied one under each of its names, and the buffers that belong to the model."""
     saved = model.state_dict()
     yield from model.named_parameters(remove_duplicate=False)
@@ -112,12 +103,12 @@ def _gathered(gang: Gang, held: Mapping[str, Any], names: Any) -> Iterator[tuple
             yield name, tensor.detach()
 
 
-def _whole(gang: Gang, held: Mapping[str, Any], each: Each) -> dict[str, Any]:
+def _whole(gang: Gang, held: Mapping[str, Any]) -> dict[str, Any]:
     # A tied parameter has two names and one tensor; by that, save_pretrained chooses the name to write.
     copies: dict[int, Any] = {}
     for name, weight in _gathered(gang, held, held):
         if gang.rank == 0 and id(held[name]) not in copies:
-            copies[id(held[name])] = each(name, weight).cpu().clone()
+            copies[id(held[name])] = weight.cpu().clone()
     return {name: copies[id(tensor)] for name, tensor in held.items()} if gang.rank == 0 else {}
 
 
@@ -128,7 +119,7 @@ def _described(tensor: Any) -> Any:
     return torch.empty(getattr(tensor, "ds_shape", tensor.shape), dtype=tensor.dtype, device="meta")
 
 
-def _names_in_files(model: Any, described: Mapping[str, Any]) -> list[str] | None:
+def names_in_files(model: Any, described: Mapping[str, Any]) -> list[str] | None:
     """Which weights `save_pretrained` would write; None: not these, but what it makes of them."""
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict

@@ -1,6 +1,6 @@
 """What a training with adapters leaves: peft's own directory that names its base by digest, or both merged.
 
-Merging loads the base once more, on rank 0 alone, in the recipe's precision.
+Merging reads the base's files once more, on rank 0 alone, a weight at a time and in the recipe's precision.
 """
 
 import json
@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from headrace.adapters.loading import load_causal_model
 from headrace.adapters.sealed import ADAPTER_CONFIG, Opened, reference_to
 from headrace.training.engine import Gang
-from headrace.training.export import copy_beside, copy_tokenizer, export_model, trained_weights
+from headrace.training.export import copy_tokenizer, export_model, trained_weights
+from headrace.training.lora_merging import merge_adapters
 from headrace.training.run_config import RunConfig
 
 
@@ -57,17 +57,3 @@ def _write_adapters(model: Any, weights: dict[str, Any], out: Path, base: Path, 
         body["target_modules"].sort()
     path.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
     copy_tokenizer(base, out)
-
-
-def merge_adapters(adapters: Opened, out: Path, *, dtype: Any = "auto") -> None:
-    """Writes a plain directory of transformers, the adapters added to their base's weights, with its tokenizer.
-
-    Args: dtype: "auto": as the base is saved.
-
-    Raises:
-        InvalidInput: as `load_causal_model`.
-    """
-    assert adapters.base
-    out.mkdir(parents=True, exist_ok=True)
-    load_causal_model(adapters, dtype=dtype, merge=True).save_pretrained(out)
-    copy_beside(adapters.base, out)

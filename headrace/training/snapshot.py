@@ -8,12 +8,24 @@ function of the step (`order.py`).
 
 import hashlib
 import random
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.training.attempts import training_key
-from headrace.training.checkpoints import CURVE, UNIVERSAL, Checkpoint, CheckpointFile, publish, write_file
+from headrace.training.checkpoints import (
+    CURVE,
+    PARTS,
+    UNIVERSAL,
+    Checkpoint,
+    CheckpointFile,
+    drop_older,
+    publish,
+    write_file,
+)
 from headrace.training.engine import Gang
 from headrace.training.lora import untrained
 from headrace.training.objective import Kept
@@ -23,60 +35,91 @@ from headrace.training.shards import TAG, rank_file
 from headrace.training.universal import load
 
 
-def save_snapshot(
-    gang: Gang,
-    engine: Any,
-    objective: Kept,
-    store: ObjectStore,
-    config: RunConfig,
-    *,
-    step: int,
-    curve: bytes,
-) -> None:
-    """Writes and publishes the state after `step`; every rank calls it, and all return when it exists.
+class Snapshots:
+    """Writes the checkpoints of one training; every rank makes one.
 
-    Raises:
-        AttemptSuperseded: a later attempt has begun.
+    What is no longer needed beside a new checkpoint goes while training goes on: to find out, rank 0 reads the older
+    ones again. It has gone before the next one is written, so that at most `checkpoints_kept` and one are there.
     """
-    import torch
 
-    [nonce, *_] = gang.gather(new_nonce())
-    prefix = training_key(config.training_id, "parts", nonce)
-    files: list[CheckpointFile] = []
-    # DeepSpeed copies recovery scripts beside its files; they stay in the attempt's own directory.
-    scratch = config.work / "checkpoint"
-    # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
-    # ours.
-    left_out = untrained(engine) if config.recipe.lora else frozenset()
-    ours = _store_checkpoint_engine(store, prefix, files, left_out)
-    stock, engine.checkpoint_engine = engine.checkpoint_engine, ours
-    try:
-        engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False, exclude_frozen_parameters=bool(left_out))
-    finally:
-        engine.checkpoint_engine = stock
-    with write_file(store, prefix, rank_file(gang.rank), files.append) as file:
-        torch.save(_random_state() | objective.state(), cast(IO[bytes], file))
-    if gang.rank == 0:
-        with write_file(store, prefix, CURVE, files.append) as file:
-            file.write(curve)
-    everyones = [file for of_rank in gang.gather(files) for file in of_rank]
-    error: Exception | None = None
-    if gang.rank == 0:
-        checkpoint = Checkpoint(
-            training_id=config.training_id,
-            step=step,
-            attempt=config.attempt,
-            world_size=gang.world_size,
-            prefix=prefix,
-            files=tuple(sorted(everyones, key=lambda file: file.name)),
-        )
+    def __init__(self, gang: Gang, engine: Any, objective: Kept, store: ObjectStore, config: RunConfig) -> None:
+        self._gang = gang
+        self._engine = engine
+        self._objective = objective
+        self._store = store
+        self._config = config
+        self._thread = ThreadPoolExecutor(1)
+        self._dropping: Future[None] | None = None
+
+    def save(self, *, step: int, curve: bytes) -> None:
+        """Writes and publishes the state after `step`; every rank calls it, and all return when it exists.
+
+        Raises:
+            AttemptSuperseded: a later attempt has begun.
+        """
+        gang, config = self._gang, self._config
+        [(nonce, error), *_] = gang.gather((new_nonce(), _failure(self.wait)))
+        if error:
+            raise error
+        prefix = training_key(config.training_id, PARTS, nonce)
+        written = gang.gather(self._write(prefix, curve))
+        if gang.rank == 0:
+            checkpoint = Checkpoint(
+                training_id=config.training_id,
+                step=step,
+                attempt=config.attempt,
+                world_size=gang.world_size,
+                prefix=prefix,
+                files=tuple(sorted((file for of_rank in written for file in of_rank), key=lambda file: file.name)),
+            )
+            error = _failure(partial(self._publish, checkpoint))
+        # The other ranks wait for the verdict.
+        [error, *_] = gang.gather(error)
+        if error:
+            raise error
+
+    def wait(self) -> None:
+        """Until what was no longer needed is gone. Raises: OSError: it could not be deleted."""
+        if self._dropping:
+            self._dropping.result()
+            self._dropping = None
+
+    def _write(self, prefix: str, curve: bytes) -> list[CheckpointFile]:
+        """This rank's files."""
+        import torch
+
+        gang, engine, store, config = self._gang, self._engine, self._store, self._config
+        files: list[CheckpointFile] = []
+        # DeepSpeed copies recovery scripts beside its files; they stay in the attempt's own directory.
+        scratch = config.work / "checkpoint"
+        # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
+        # ours.
+        left_out = untrained(engine) if config.recipe.lora else frozenset()
+        ours = _store_checkpoint_engine(store, prefix, files, left_out)
+        stock, engine.checkpoint_engine = engine.checkpoint_engine, ours
         try:
-            publish(store, checkpoint, kept=config.recipe.checkpoints_kept)
-        except Exception as failure:  # noqa: BLE001 (the other ranks wait for the verdict)
-            error = failure
-    [error, *_] = gang.gather(error)
-    if error:
-        raise error
+            engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False, exclude_frozen_parameters=bool(left_out))
+        finally:
+            engine.checkpoint_engine = stock
+        with write_file(store, prefix, rank_file(gang.rank), files.append) as file:
+            torch.save(_random_state() | self._objective.state(), cast(IO[bytes], file))
+        if gang.rank == 0:
+            with write_file(store, prefix, CURVE, files.append) as file:
+                file.write(curve)
+        return files
+
+    def _publish(self, checkpoint: Checkpoint) -> None:
+        if publish(self._store, checkpoint):
+            kept = self._config.recipe.checkpoints_kept
+            self._dropping = self._thread.submit(drop_older, self._store, checkpoint, kept=kept)
+
+
+def _failure(call: Callable[[], None]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 (whoever asks tells the other ranks)
+        return error
+    return None
 
 
 def restore_snapshot(gang: Gang, engine: Any, objective: Kept, store: ObjectStore, checkpoint: Checkpoint) -> bytes:

@@ -55,7 +55,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     from headrace.training.loop import train_steps
     from headrace.training.masters import restore_bits
     from headrace.training.objective import open_objective
-    from headrace.training.snapshot import restore_snapshot, save_snapshot, state_digest
+    from headrace.training.snapshot import Snapshots, restore_snapshot, state_digest
     from headrace.training.universal import converted
     from headrace.training.watch import Watch
 
@@ -82,6 +82,7 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
     best = BestWeights(objective) if recipe.keep == "best" else None
     kept = best or objective
     curve = restore_snapshot(gang, engine, kept, store, config.resume) if config.resume else b""
+    snapshots = Snapshots(gang, engine, kept, store, config)
     watch = Watch(gang, engine, objective, recipe, rows=curve_rows(curve), best=best, say=log.say)
     tokens_before = curve_rows(curve)[-1]["tokens"] if curve else 0
     progress = ProgressLog(config.work / "progress.jsonl", curve) if rank == 0 else None
@@ -115,7 +116,8 @@ def train(config: RunConfig, rank: int, log: RunLog) -> None:
         # No checkpoint at the end: the result follows.
         if step % recipe.checkpoint_every == 0 and step < recipe.steps:
             read = progress.read() if progress else b""
-            save_snapshot(gang, engine, kept, store, config, step=step, curve=read)
+            snapshots.save(step=step, curve=read)
+    snapshots.wait()
 
     report_phase(config.work, rank, "sealing")
     digest = state_digest(gang, engine, objective)

@@ -21,6 +21,7 @@ from headrace.training.checkpoints import (
     CheckpointFile,
     damaged_files,
     discard_all,
+    drop_older,
     drop_unnamed,
     is_whole,
     newest_whole,
@@ -61,6 +62,13 @@ def file_of(store: LocalStore, checkpoint: Checkpoint, number: int = 0) -> Path:
     return path
 
 
+def publish_and_drop(store: LocalStore, checkpoint: Checkpoint, *, kept: int) -> bool:
+    won = publish(store, checkpoint)
+    if won:
+        drop_older(store, checkpoint, kept=kept)
+    return won
+
+
 def newest_step(store: LocalStore, world_size: int = 2) -> int | None:
     found = newest_whole(store, TRAINING, world_size=world_size)
     return found.step if found else None
@@ -73,7 +81,7 @@ def test_files_without_a_manifest_are_no_checkpoint(store: LocalStore) -> None:
 
 def test_the_newest_checkpoint_is_resumed(store: LocalStore) -> None:
     for step in (20, 100):
-        publish(store, make_checkpoint(store, step), kept=2)
+        publish_and_drop(store, make_checkpoint(store, step), kept=2)
     assert newest_step(store) == 100
 
 
@@ -97,9 +105,9 @@ DAMAGES_TOLD = {
 @pytest.mark.parametrize("damage", DAMAGES_TOLD)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store: LocalStore, damage, rank: int) -> None:
-    publish(store, make_checkpoint(store, 20), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=2)
     newest = make_checkpoint(store, 40)
-    publish(store, newest, kept=2)
+    publish_and_drop(store, newest, kept=2)
     damage(file_of(store, newest, rank))
     reasons = []
     found = newest_whole(store, TRAINING, world_size=2, passed_over=lambda step, reason: reasons.append((step, reason)))
@@ -132,13 +140,13 @@ def test_a_damaged_file_is_told_with_its_rank(store: LocalStore, name: str, rank
 
 def test_with_every_checkpoint_damaged_training_begins_anew(store: LocalStore) -> None:
     checkpoint = make_checkpoint(store, 20)
-    publish(store, checkpoint, kept=2)
+    publish_and_drop(store, checkpoint, kept=2)
     truncate(file_of(store, checkpoint))
     assert newest_step(store) is None
 
 
 def test_a_checkpoint_of_another_number_of_ranks_is_resumed_unless_something_forbids_it(store: LocalStore) -> None:
-    publish(store, make_checkpoint(store, 20, world_size=4), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20, world_size=4), kept=2)
     assert newest_step(store, world_size=2) == 20
     reasons: dict[int, str] = {}
     because = "its optimizer has no form for other numbers of ranks"
@@ -180,29 +188,29 @@ def test_of_one_step_the_ranks_own_checkpoint_comes_first_and_then_what_they_nee
     store: LocalStore,
 ) -> None:
     own = make_checkpoint(store, 20, world_size=2)
-    publish(store, own, kept=2)
+    publish_and_drop(store, own, kept=2)
     universal = make_universal(store, own, begin(store))
     assert newest_whole(store, TRAINING, world_size=2) == own
     assert newest_whole(store, TRAINING, world_size=3) == universal
     flip_a_bit(file_of(store, own))
     assert newest_whole(store, TRAINING, world_size=2) == universal
-    publish(store, make_checkpoint(store, 30, attempt=2, world_size=3), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 30, attempt=2, world_size=3), kept=2)
     assert newest_step(store, world_size=2) == 30, "a later step is worth a conversion"
 
 
 def test_a_conversion_takes_nobodys_place_and_goes_when_it_has_successors(store: LocalStore) -> None:
     source = make_checkpoint(store, 20, world_size=2)
-    publish(store, source, kept=1)
+    publish_and_drop(store, source, kept=1)
     attempt = begin(store)
     make_universal(store, source, attempt)
     assert steps_kept(store) == [(20, 1), (20, 2)]
-    publish(store, make_checkpoint(store, 25, attempt=attempt, world_size=1), kept=1)
+    publish_and_drop(store, make_checkpoint(store, 25, attempt=attempt, world_size=1), kept=1)
     assert steps_kept(store) == [(20, 1), (25, 2)]
 
 
 def test_a_conversion_of_a_fenced_attempt_is_not_published(store: LocalStore) -> None:
     source = make_checkpoint(store, 20)
-    publish(store, source, kept=2)
+    publish_and_drop(store, source, kept=2)
     begin(store)
     with pytest.raises(AttemptSuperseded):
         make_universal(store, source, attempt=1)
@@ -210,7 +218,7 @@ def test_a_conversion_of_a_fenced_attempt_is_not_published(store: LocalStore) ->
 
 def test_what_killed_writers_left_goes_and_what_is_named_stays(store: LocalStore) -> None:
     named = make_checkpoint(store, 20)
-    publish(store, named, kept=2)
+    publish_and_drop(store, named, kept=2)
     make_checkpoint(store, 40)
     drop_unnamed(store, TRAINING)
     assert store.children(training_key(TRAINING, "parts")) == [named.nonce]
@@ -222,7 +230,7 @@ def test_what_killed_writers_left_goes_and_what_is_named_stays(store: LocalStore
 
 def test_only_the_newest_checkpoints_keep_their_space(store: LocalStore) -> None:
     for step in (20, 40, 60):
-        publish(store, make_checkpoint(store, step), kept=2)
+        publish_and_drop(store, make_checkpoint(store, step), kept=2)
     assert store.children(training_key(TRAINING, "checkpoints")) == ["00000040-000001.json", "00000060-000001.json"]
     assert store.children(training_key(TRAINING, "parts")) == ["nonce-40-1", "nonce-60-1"]
 
@@ -235,13 +243,13 @@ def steps_kept(store: LocalStore) -> list[tuple[int, int]]:
 
 def test_what_another_number_of_ranks_made_takes_no_place_and_is_not_dropped(store: LocalStore) -> None:
     for step in (15, 20):
-        publish(store, make_checkpoint(store, step, world_size=2), kept=2)
+        publish_and_drop(store, make_checkpoint(store, step, world_size=2), kept=2)
     attempt = begin(store)
     for step in (5, 10):
-        publish(store, make_checkpoint(store, step, attempt=attempt, world_size=1), kept=2)
+        publish_and_drop(store, make_checkpoint(store, step, attempt=attempt, world_size=1), kept=2)
     assert steps_kept(store) == [(5, 2), (10, 2), (15, 1), (20, 1)]
     assert newest_step(store, world_size=1) == 20
-    publish(store, make_checkpoint(store, 15, attempt=attempt, world_size=1), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 15, attempt=attempt, world_size=1), kept=2)
     assert steps_kept(store) == [(10, 2), (15, 1), (15, 2), (20, 1)]
 
 
@@ -249,24 +257,24 @@ def test_what_another_number_of_ranks_made_takes_no_place_and_is_not_dropped(sto
 def test_a_damaged_checkpoint_of_a_higher_step_costs_no_whole_one_its_place(store: LocalStore, kept: int) -> None:
     for step in (15, 20)[-kept:]:
         checkpoint = make_checkpoint(store, step)
-        publish(store, checkpoint, kept=kept)
+        publish_and_drop(store, checkpoint, kept=kept)
         flip_a_bit(file_of(store, checkpoint))
     attempt = begin(store)
     assert newest_step(store) is None
-    publish(store, make_checkpoint(store, 5, attempt=attempt), kept=kept)
+    publish_and_drop(store, make_checkpoint(store, 5, attempt=attempt), kept=kept)
     assert newest_step(store) == 5
-    publish(store, make_checkpoint(store, 10, attempt=attempt), kept=kept)
+    publish_and_drop(store, make_checkpoint(store, 10, attempt=attempt), kept=kept)
     assert newest_step(store) == 10
     assert steps_kept(store) == [(5, 2), (10, 2)][-kept:], "as many whole ones are there: the damaged ones may go"
 
 
 def test_what_is_damaged_between_two_checkpoints_is_not_kept_for_a_whole_one(store: LocalStore) -> None:
     first, second = make_checkpoint(store, 5), make_checkpoint(store, 10)
-    publish(store, first, kept=2)
-    publish(store, second, kept=2)
+    publish_and_drop(store, first, kept=2)
+    publish_and_drop(store, second, kept=2)
     flip_a_bit(file_of(store, second))
     third = make_checkpoint(store, 15)
-    publish(store, third, kept=2)
+    publish_and_drop(store, third, kept=2)
     truncate(file_of(store, third))
     assert newest_step(store) == 5
 
@@ -283,9 +291,9 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty])
 def test_a_checkpoint_with_a_damaged_manifest_is_passed_over_and_said(store: LocalStore, damage) -> None:
-    publish(store, make_checkpoint(store, 20), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=2)
     newest = make_checkpoint(store, 40)
-    publish(store, newest, kept=2)
+    publish_and_drop(store, newest, kept=2)
     damage(manifest_of(store, newest))
     reasons: dict[int, str] = {}
     found = newest_whole(store, TRAINING, world_size=2, passed_over=reasons.__setitem__)
@@ -293,13 +301,13 @@ def test_a_checkpoint_with_a_damaged_manifest_is_passed_over_and_said(store: Loc
     assert found.step == 20
     assert f"Checkpoint {store.uri(newest.key)} is damaged" in reasons[40]
     assert "passes it over for the one before" in reasons[40]
-    publish(store, make_checkpoint(store, 60), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 60), kept=2)
     assert newest_step(store) == 60
 
 
 def test_a_manifest_under_another_checkpoints_name_is_no_checkpoint(store: LocalStore) -> None:
     checkpoint = make_checkpoint(store, 20)
-    publish(store, checkpoint, kept=2)
+    publish_and_drop(store, checkpoint, kept=2)
     store.create(checkpoint.key.replace("00000020", "00000060"), store.read(checkpoint.key))
     assert newest_step(store) == 20
 
@@ -317,7 +325,7 @@ def test_files_outside_of_the_trainings_own_parts_are_nobodys_checkpoint(store: 
 
 
 def test_foreign_names_beside_manifests_are_passed_over(store: LocalStore) -> None:
-    publish(store, make_checkpoint(store, 20), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=2)
     store.create(training_key(TRAINING, "checkpoints", ".nfs0001"), b"x")
     assert newest_step(store) == 20
     discard_all(store, TRAINING)
@@ -341,13 +349,19 @@ class Night:
     def publish(self) -> None:
         self.step += 5
         checkpoint = make_checkpoint(self.store, self.step, attempt=self.attempt, world_size=self.world_size)
-        publish(self.store, checkpoint, kept=self.kept)
+        publish_and_drop(self.store, checkpoint, kept=self.kept)
         self.whole.add(checkpoint)
         same = sorted(self.of_size(), key=lambda one: (one.step, one.attempt), reverse=True)
         self.whole -= {one for one in same[self.kept :] if not self.store.exists(one.key)}
 
     def killed_while_publishing(self) -> None:
         make_checkpoint(self.store, self.step + 5, attempt=self.attempt, world_size=self.world_size)
+        self.start(self.world_size)
+
+    def killed_before_dropping(self) -> None:
+        checkpoint = make_checkpoint(self.store, self.step + 5, attempt=self.attempt, world_size=self.world_size)
+        assert publish(self.store, checkpoint)
+        self.whole.add(checkpoint)
         self.start(self.world_size)
 
     def of_size(self) -> list[Checkpoint]:
@@ -370,10 +384,9 @@ DAMAGES = st.tuples(
 )
 PUBLICATION = st.just(("publish",))
 STARTS = st.tuples(st.just("start"), st.sampled_from([1, 2, 2]))
+KILLS = st.sampled_from([("killed_while_publishing",), ("killed_before_dropping",)])
 # Publications most often: what is wrongly dropped is dropped by one.
-EVENTS = st.one_of(
-    PUBLICATION, PUBLICATION, PUBLICATION, DAMAGES, DAMAGES, STARTS, st.just(("killed_while_publishing",))
-)
+EVENTS = st.one_of(PUBLICATION, PUBLICATION, PUBLICATION, DAMAGES, DAMAGES, STARTS, KILLS)
 
 
 @given(events=st.lists(EVENTS, min_size=10, max_size=24), kept=st.integers(1, 2))
@@ -392,18 +405,18 @@ def test_what_can_be_resumed_is_never_dropped_for_what_cannot(events: list[tuple
 
 
 def test_a_fenced_attempt_publishes_nothing_and_drops_nothing(store: LocalStore) -> None:
-    publish(store, make_checkpoint(store, 20), kept=1)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=1)
     late = make_checkpoint(store, 40)
     begin(store)
     with pytest.raises(AttemptSuperseded):
-        publish(store, late, kept=1)
+        publish_and_drop(store, late, kept=1)
     assert newest_step(store) == 20
 
 
 def test_of_one_step_the_later_attempts_checkpoint_is_taken(store: LocalStore) -> None:
-    publish(store, make_checkpoint(store, 20), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=2)
     begin(store)
-    publish(store, make_checkpoint(store, 20, attempt=2), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20, attempt=2), kept=2)
     found = newest_whole(store, TRAINING, world_size=2)
     assert found is not None
     assert found.attempt == 2
@@ -411,12 +424,12 @@ def test_of_one_step_the_later_attempts_checkpoint_is_taken(store: LocalStore) -
 
 def test_publishing_twice_changes_nothing(store: LocalStore) -> None:
     checkpoint = make_checkpoint(store, 20)
-    assert publish(store, checkpoint, kept=2)
-    assert not publish(store, checkpoint, kept=2)
+    assert publish_and_drop(store, checkpoint, kept=2)
+    assert not publish_and_drop(store, checkpoint, kept=2)
 
 
 def test_a_finished_training_gives_its_space_back(store: LocalStore) -> None:
-    publish(store, make_checkpoint(store, 20), kept=2)
+    publish_and_drop(store, make_checkpoint(store, 20), kept=2)
     make_checkpoint(store, 40)
     discard_all(store, TRAINING)
     assert store.list(training_key(TRAINING, "checkpoints")) == []
