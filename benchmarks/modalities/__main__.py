@@ -13,7 +13,7 @@ from benchmarks.measuring import parser_of, require_peers, some_of, whole
 from benchmarks.modalities import exact, gates_pictures, gates_speech, overhead, overlap, paired, storage
 from benchmarks.modalities.parts import Given
 from benchmarks.parts import Outcome, run_parts
-from pipelines.setup import RAY_AND_DAFT
+from pipelines.setup import DATA_DESIGNER, RAY_AND_DAFT
 
 # In the order in which they run; each has a scratch directory of its own.
 PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
@@ -26,7 +26,12 @@ PARTS: dict[str, Callable[[Given, Path], Outcome]] = {
     "gates_speech": gates_speech.run,
 }
 GATES = ("gates_pictures", "gates_speech")
-PEERS: dict[str, str | Path] = {"lance": "lance", "ray": RAY_AND_DAFT / "bin/ray", "daft": RAY_AND_DAFT / "bin/python"}
+PEERS: dict[str, str | Path] = {
+    "lance": "lance",
+    exact.DESIGNER: DATA_DESIGNER / "bin/python",
+    "ray": RAY_AND_DAFT / "bin/ray",
+    "daft": RAY_AND_DAFT / "bin/python",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--items", type=whole(1), default=10_000, help="of --storage")
     parser.add_argument("--runs", type=whole(1), default=5, help="of --overhead and --storage")
     parser.add_argument(
-        "--peers", type=some_of(PEERS), default=[], help=f"of --storage and --overlap: {', '.join(PEERS)}"
+        "--peers", type=some_of(PEERS), default=[], help=f"of --exact, --storage and --overlap: {', '.join(PEERS)}"
     )
     parser.add_argument("--partitions", type=whole(1), default=10, help="of --overlap")
     parser.add_argument("--rows", type=whole(1), default=80, help="of --overlap, in a partition")

@@ -6,7 +6,7 @@ call of the same pipelines, with the same seeds: how many have the bytes that ba
 several texts only without guidance.
 
 Then runs of a campaign of a writer, a painter and a speaker are killed at random moments and gone on with, until they
-are done: what they sealed is compared with a run that nobody killed.
+are done: what they sealed is compared with a run that nobody killed. Of `--peers`, data-designer is killed as well.
 """
 
 import random
@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.measuring import at_least, at_most, print_table, progress
 from benchmarks.modalities.chain import ChainSite, Models, chain_campaign, texts_of
+from benchmarks.modalities.designer_kills import killed_designer
 from benchmarks.modalities.kills import killed_runs
 from benchmarks.modalities.parts import Given
 from benchmarks.parts import Outcome
@@ -29,6 +30,9 @@ from headrace.engines.registry import open_engine, open_media_engine
 from headrace.version_sets.sets import VersionSet
 
 SIZES = (1, 4, 7, 16)
+DESIGNER = "data-designer"
+# Each costs it a start of its own, of some seconds.
+_PEER_KILLS_MAX = 20
 NUM_ROWS = 16
 _SEEDS = range(NUM_ROWS)
 # Row → its bytes, for each row of a batch.
@@ -51,13 +55,27 @@ def run(given: Given, directory: Path) -> Outcome:
         ["role", "rows", "equal bytes"],
         [[role, str(one["rows"]), str(one["equal"])] for role, one in found.items()],
     )
+    body: dict[str, Any] = {
+        "batches": found,
+        "stock": stock,
+        "kills": {**vars(tally), "killed_in": dict(tally.killed_in)},
+    }
+    if DESIGNER in given.peers:
+        progress.print(f"{DESIGNER}, {min(given.kills, _PEER_KILLS_MAX)} kills")
+        peer = killed_designer(directory / "designer", min(given.kills, _PEER_KILLS_MAX))
+        body[DESIGNER] = peer
+        print_table(
+            "Data Designer, texts alone, by its own resume",
+            ["", "of all kills"],
+            [[*map(str, one)] for one in peer.items()],
+        )
     print_table(
         f"The same pipelines as their library calls them: of {NUM_ROWS} pictures, with batches of 4's bytes",
         ["pipeline", *(f"batches of {size}" for size in SIZES if size != 4)],
         [[name, *map(str, one.values())] for name, one in stock.items()],
     )
     return Outcome(
-        body={"batches": found, "stock": stock, "kills": {**vars(tally), "killed_in": dict(tally.killed_in)}},
+        body=body,
         bars={
             "rows_of_other_bytes_in_another_batch": at_most(others, 0),
             "kills": at_least(tally.kills, given.kills),
