@@ -80,8 +80,6 @@ class Stuck:
     what: str
     stalled: int | None = None
     """The rank for which the others wait, if a guard saw which."""
-    slowest: tuple[int, float] | None = None
-    """The rank that took longest of its own in the last steps, and how many times the others' time."""
 
 
 def diagnose(report: GangReport, stuck: Stuck | None = None) -> Diagnosis:
@@ -162,16 +160,10 @@ def _stuck(report: GangReport, stuck: Stuck) -> Diagnosis:
     )
     where = ", ".join(_where(rank) for rank in report.ranks)
     dead = [rank for rank in report.ranks if rank.phase and not rank.is_alive]
-    if stuck.slowest:
-        number, times = stuck.slowest
-        rank = next(rank for rank in report.ranks if rank.rank == number)
-        sentence = (
-            f"the gang {stuck.what}: {_name(rank)} is slow, a step takes it {times:.1f} times as long as the others "
-            f"({SLOW_RANK}); {where}. {ADVICE[SLOW_RANK]}."
-        )
-        return Diagnosis(kind=SLOW_RANK, rank=number, sentence=sentence, lines=rank.stack or rank.lines, log=rank.log)
     behind = [rank for rank in report.ranks if rank.rank == stuck.stalled]
-    culprits = dead or behind or [rank for rank in report.ranks if rank.stack and not is_waiting(rank.stack)]
+    if behind and not dead:
+        return _behind(behind[0], stuck, where)
+    culprits = dead or [rank for rank in report.ranks if rank.stack and not is_waiting(rank.stack)]
     culprits = culprits or [rank for rank in report.ranks if rank.phase is None]
     rank = culprits[0] if culprits else None
     place = f" in {frame_of(rank.stack)}" if rank and rank.stack else ""
@@ -187,6 +179,13 @@ def _stuck(report: GangReport, stuck: Stuck) -> Diagnosis:
         lines_of=told.rank if told else None,
         log=told.log if told else "",
     )
+
+
+def _behind(rank: RankReport, stuck: Stuck, where: str) -> Diagnosis:
+    """Of a rank that still works as of one that never will: the others wait, and nobody can tell which it is."""
+    place = f", in {frame_of(rank.stack)}" if rank.stack else ""
+    sentence = f"the gang {stuck.what} ({SLOW_RANK}){place}; {where}. {ADVICE[SLOW_RANK]}."
+    return Diagnosis(kind=SLOW_RANK, rank=rank.rank, sentence=sentence, lines=rank.stack or rank.lines, log=rank.log)
 
 
 def _lost_host(report: GangReport) -> Diagnosis:

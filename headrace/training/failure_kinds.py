@@ -61,7 +61,8 @@ ADVICE: dict[FailureKind, str] = {
     MISSING_MODULE: "Install it where the ranks run, in the environment of the run worker",
     BAD_ROW: "Correct or drop that row in the corpus, and materialize the examples again",
     TERMINATED: "Somebody or something outside ended it (a user, the machine's shutdown); a retry resumes",
-    SLOW_RANK: "See what else runs on its cores or its GPU, or raise step_timeout_seconds; a retry resumes",
+    SLOW_RANK: "It is slow, or it hangs: see where it is and what else runs on its cores or its GPU, or raise seconds "
+    "of guards.stalled_rank; a retry resumes",
     WRONG_WORLD_SIZE: "Start the gang by the run alone, with the number of ranks that its plan has",
     KILLED: "Something outside killed it, most often the kernel for lack of memory; a retry resumes",
     CRASHED: "A library's native code crashed; a retry resumes, and its log has the last lines",

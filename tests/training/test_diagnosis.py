@@ -172,7 +172,7 @@ ENDS: dict[str, tuple[GangReport, Stuck | None, FailureKind, int | None]] = {
     ),
     "a rank that is slow": (
         GangReport(ranks=(make_rank(0, is_alive=True, stack=WAITING), make_rank(1, is_alive=True, stack=ASLEEP))),
-        Stuck(what="made no progress for 60 s", slowest=(1, 12.5)),
+        Stuck(what="waits for rank 1, which has been in the forward half of pass 1 of step 3 for 60 s", stalled=1),
         "slow rank",
         1,
     ),
