@@ -91,7 +91,8 @@ def test_a_rank_that_the_others_wait_for_ends_the_gang_and_is_named(tmp_path: Pa
         run_gang(runner, config, tick_seconds=0.05)
     text = str(failure.value)
     assert "waits for rank 1, which has been in the forward half of pass 1 of step 5 for 1 s (guards.stalled" in text
-    assert "rank 1 hangs, the others wait for it (hang)" in text
+    assert "(slow rank); rank 0 is training" in text
+    assert failure.value.culprits["kind"] == "slow rank"
     assert failure.value.culprits["rank"] == 1
 
 
