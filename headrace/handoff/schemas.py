@@ -248,6 +248,8 @@ EVALUATION = columns(
 
 # What a model's heldout_loss is, where it is not the held-out loss: of a picture model, its error on taught captions.
 MEASURE = pa.field("measure", STRING, nullable=False)
+# What else was measured then, as JSON by name: of preferences the share of pairs that are won, of a painter ranks.
+FIGURES = pa.field("figures", STRING, nullable=False)
 
 SCHEMAS: dict[str, pa.Schema] = {
     "raw_documents": RAW_DOCUMENTS,

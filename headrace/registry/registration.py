@@ -4,8 +4,9 @@ They become versions of one registered model, the base first, so that a rollout 
 Registering again changes nothing: a version is found by its weights' digest.
 """
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -21,13 +22,14 @@ from headrace.store.sealed_directory import SealedDirectory
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """Held-out loss (nats per token) of one model's weights, and the tokens that it was measured on; or what `measure`
-    names, and on how much."""
+    names, and on how much. `figures`: what else was measured, by name."""
 
     weights_digest: str
     heldout_loss: float
     heldout_tokens: int
     heldout_digest: str
     measure: str = HELDOUT_LOSS
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def register_model(
@@ -65,7 +67,7 @@ def register_model(
         of_recipe = recipe if is_own else base_recipe.removeprefix(f"{model_name}.")
         kind = "trained" if is_own or f"{model_name}.{of_recipe}" == base_recipe else "base"
         run_id = str(model["mlflow_run_id"]) or _run_of(registry, model, f"{model_name} {kind}")
-        registry.log_metrics(run_id, {figures.measure: figures.heldout_loss})
+        registry.log_metrics(run_id, {**figures.figures, figures.measure: figures.heldout_loss})
         # A trained base has its tags from its own recipe.
         tags = {"headrace.heldout_digest": figures.heldout_digest} if is_own or kind == "base" else {}
         tags |= {"headrace.kind": kind}
@@ -168,6 +170,7 @@ def evaluations(table: pa.Table, weights: Mapping[str, str]) -> dict[str, Evalua
             heldout_tokens=row["heldout_tokens"],
             heldout_digest=row["heldout_digest"],
             measure=row.get("measure", HELDOUT_LOSS),
+            figures=json.loads(row.get("figures", "{}")),
         )
         for model, row in found.items()
     }

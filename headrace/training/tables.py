@@ -1,12 +1,15 @@
 """The one-row tables that base_model and trained_model pass on: which weights, and how they were made."""
 
+import math
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 from headrace.errors import HandoffMissing, InvalidTrainingRun
-from headrace.handoff.schemas import EVALUATION, MEASURE, check_schema
+from headrace.handoff.schemas import EVALUATION, FIGURES, MEASURE, check_schema
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import HELDOUT_LOSS
-from headrace.store.objects import ObjectStore
+from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import SealedDirectory, find_directory
 from headrace.text import markdown
 from headrace.training.attempts import TrainingResult, training_key
@@ -84,11 +87,12 @@ def trained_model_table(store: ObjectStore, result: TrainingResult, *, mlflow_ru
 def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
     """EVALUATION: one row for each model; `evaluations` by "base" and "trained", of one measure.
 
-    The measure is a column of its own where it is not the held-out loss, so tables of language models stay as they are.
+    The measure and its figures are columns where it is not the held-out loss, so tables of language models stay as they
+    are.
     """
     schema = EVALUATION
     if any(evaluation.measure != HELDOUT_LOSS for evaluation in evaluations.values()):
-        schema = EVALUATION.append(MEASURE)
+        schema = EVALUATION.append(MEASURE).append(FIGURES)
     rows = [
         {
             "model": model,
@@ -98,10 +102,16 @@ def evaluation_table(evaluations: dict[str, Evaluation]) -> pa.Table:
             "heldout_digest": evaluation.heldout_digest,
             "samples": list(evaluation.samples),
             MEASURE.name: evaluation.measure,
+            FIGURES.name: canonical_json(_finite(evaluation.figures)).decode(),
         }
         for model, evaluation in evaluations.items()
     ]
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """JSON and MLflow's SQLite have no other numbers."""
+    return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
 
 
 def samples_markdown(base: Evaluation, trained: Evaluation) -> str:

@@ -1,5 +1,6 @@
 """What the store's sealed registrations say, when one of them is damaged."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_a_picture_model_is_registered_alone_and_under_its_own_measure(tmp_path:
         samples=(),
         seconds=1.0,
         measure="taught_denoising_error",
+        figures={"top5_own": 0.875, "heldout_error_at_0.5": math.inf},
     )
     registry = make_registry(mlflow_directory)
     [row] = register_model(
@@ -93,6 +95,8 @@ def test_a_picture_model_is_registered_alone_and_under_its_own_measure(tmp_path:
         input_versions={},
     )
     assert (row.version, row.kind, row.heldout_loss, row.measure) == ("1", "trained", 0.05, "taught_denoising_error")
+    logged = registry.connection.client().get_run(row.mlflow_run_id).data.metrics
+    assert logged == {"taught_denoising_error": 0.05, "top5_own": 0.875}
 
 
 @pytest.mark.parametrize(
