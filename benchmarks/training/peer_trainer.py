@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.training.forks import Kill, answer, drawn
+from benchmarks.training.stock_checkpoints import without_compiled_operator
 from benchmarks.training.training_site import Site, make_site
 from headrace.handoff.versions import HandoffStore
 from headrace.store.sealed_directory import open_directory
@@ -106,6 +107,7 @@ class Peer:
         from transformers.trainer_utils import get_last_checkpoint
 
         recipe, told = self._recipe, self._directory / "step"
+        without_compiled_operator()
         # Without the name of the backend it believes that it is alone.
         PartialState(backend="gloo")
         ranks = int(os.environ["WORLD_SIZE"])
