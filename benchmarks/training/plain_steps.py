@@ -1,4 +1,4 @@
-"""`loss_matches`: the steps of a plain PyTorch loop, one example at a time. Task on stdin, figures on stdout."""
+"""`loss_matches`: the steps of a plain PyTorch loop, one example at a time. The task is its argument."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ NO_LOSS = -100
 def main() -> None:
     import torch
 
-    task = json.loads(sys.stdin.read())
+    task = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     with pa.OSFile(str(Path(task["directory"]) / "examples.arrow")) as file:
         rows = pa.ipc.open_file(file).read_all().to_pylist()

@@ -1,4 +1,4 @@
-"""`loss_matches`: the steps as TRL's trainers take them, from the documents. Task on stdin, figures on stdout."""
+"""`loss_matches`: the steps as TRL's trainers take them, from the documents. The task is the argument."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def main() -> None:
     from torch.utils.data import SequentialSampler
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    task = json.loads(sys.stdin.read())
+    task = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     directory = Path(task["directory"])
     documents = json.loads((directory / "documents.json").read_text())

@@ -34,6 +34,8 @@ BUCKET_ELEMENTS = 20_000_000
 _STAGE_0_BUCKET_ELEMENTS = 500_000_000
 # Parameters that stage 3 keeps gathered from forward to backward: DeepSpeed's stage3_max_live_parameters.
 _LIVE_PARAMETERS = 1_000_000_000
+# Parameters that stage 3 gathers before they are needed: DeepSpeed's stage3_prefetch_bucket_size.
+_PREFETCHED_PARAMETERS = 50_000_000
 # Measured: what libraries allocate at their first use, beyond what they hold once imported.
 _PROCESS_MIB = {"cpu": 265, "cuda": 0}
 # Measured: glibc keeps what is freed between blocks that are not. Of a GPU's allocator nothing is known here.
@@ -217,9 +219,15 @@ def _sent(
     # Its own share is there from the first gradient on. Stage 1 reduces at a step's end, and until then keeps all.
     kept = width * own + (4 * trained if load.zero_stage == 1 and load.is_accumulated else 0)
     gradients = {FORWARD: kept, BACKWARD: kept, STEP: width * own + 4 * own}
-    # Measured: a bucket is filled, copied, and sent; stage 3 also divides and pads it.
-    sent = (5 if load.zero_stage == 3 else 3) * bucket
-    return gradients, {FORWARD: sent, BACKWARD: sent, STEP: bucket if load.zero_stage == 3 else 0}
+    if load.zero_stage < 3:
+        # Measured: a bucket is filled and sent; stage 1 sends copies.
+        sent = (2 if load.zero_stage == 1 else 1) * bucket
+        return gradients, {FORWARD: sent, BACKWARD: sent, STEP: 0}
+    # Measured: what is gathered ahead is there twice more, as it comes and as it is put together. A bucket's buffer is
+    # as large for a few trained parameters as for all.
+    ahead = width * min(shape.num_params, _PREFETCHED_PARAMETERS)
+    sent = width * min(shape.num_params, max(BUCKET_ELEMENTS, widths.largest if widths else 0)) + 2 * ahead
+    return gradients, {FORWARD: sent, BACKWARD: sent, STEP: bucket}
 
 
 @dataclass(frozen=True, kw_only=True)
