@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from headrace.errors import ObjectMissing
+from headrace.errors import InvalidInput, ObjectMissing
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Kind, create_object, encode_object, read_object
@@ -139,9 +139,16 @@ class Words(Generic[T]):
         self._number = 0
 
     def say(self, word: T) -> None:
+        """Raises: InvalidInput: somebody else says the same writer's words."""
         self._number += 1
         key = self._key(self._number)
-        self._store.create(key, encode_object(key, self._kind, word, nonce=new_nonce()), durable=False)
+        raw = encode_object(key, self._kind, word, nonce=new_nonce())
+        if not self._store.create(key, raw, durable=False) and self._store.read(key) != raw:
+            writer = self._prefix.rpartition("/")[2]
+            raise InvalidInput(
+                f"{self._kind.noun} {self._store.uri(key)} was written by another process: two are named {writer}. "
+                "Give each host's agent a name of its own, and run one on a host."
+            )
 
     def new(self) -> list[T]:
         words = []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from headrace.errors import HeadraceError, InvalidInput, ObjectMissing, reason_of
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, ObjectMissing, StoreUnavailable, reason_of
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
 from headrace.training.gang_runner import LocalRunner
@@ -58,24 +58,37 @@ class HostAgent:
         number = chain.newest()
         print(f"agent {self.name} waits for gangs in {self.store.url}", flush=True)
         while True:
-            notice = chain.following(number)
+            try:
+                notice = chain.following(number)
+            except StoreUnavailable as error:
+                print(f"{reason_of(error)} Asked again.", flush=True)
+                notice = None
+            except HandoffCorrupt as error:
+                print(reason_of(error), flush=True)
+                number += 1
+                continue
             if notice is None:
                 time.sleep(_POLL_SECONDS)
                 continue
             number += 1
             try:
                 self.run(notice)
-            except HeadraceError as error:
+            except (HeadraceError, OSError) as error:
                 # The next gang is another's: this one's run worker hears nothing, and gives it up.
                 print(f"gang {notice.training_id} attempt {notice.attempt}: {reason_of(error)}", flush=True)
 
     def run(self, notice: Notice) -> None:
-        """One gang's ranks of this host, to their end."""
+        """One gang's ranks of this host, to their end.
+
+        Raises:
+            InvalidInput: the task is not for this host, or not for this release; another agent has this one's name.
+        """
         objects = GangObjects(self.store, notice.training_id, notice.attempt)
         try:
             task = objects.task()
         except ObjectMissing:
             return
+        given = self._given(task)
         mouth, ear = objects.host(self.name), _Ear(objects.worker(), task.silence_seconds)
         mouth.say(HostSays())
         meeting = self._meeting(objects, task, mouth, ear)
@@ -84,7 +97,7 @@ class HostAgent:
         work = self.work_root / notice.training_id / f"{notice.attempt:06d}"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        config = replace(RunConfig.checked(task.run_json), work_directory=str(work), worker=Worker.this_process())
+        config = replace(given, work_directory=str(work), worker=Worker.this_process())
         plan = plan_launch(
             run_json=config.write(work / "run.json"),
             world_size=config.world_size,
@@ -101,6 +114,19 @@ class HostAgent:
         finally:
             runner.kill()
         shutil.rmtree(work, ignore_errors=True)
+
+    def _given(self, task: GangTask) -> RunConfig:
+        if self.name not in task.hosts:
+            raise InvalidInput(
+                f"its task is for {', '.join(task.hosts) or 'no host'}, and this agent is {self.name}. Start the agent "
+                "with the name that the run's hosts have."
+            )
+        try:
+            return RunConfig.checked(task.run_json)
+        except ValueError as error:
+            raise InvalidInput(
+                f"its task cannot be read here: {error}. Install the run worker's release of Headrace on this host."
+            ) from error
 
     def _watch(self, runner: LocalRunner, mouth: "Words[HostSays]", ear: "_Ear", silence_seconds: float) -> None:
         said_at, told = time.monotonic(), runner.reached()
