@@ -4,7 +4,7 @@ Below `training/<training id>/gangs/<attempt>/`, each object made by one writer,
     task.json                  the run worker: what to train, and on which hosts
     worker/000001.json …       the run worker: that it lives, and what it wants of the hosts
     meeting.json               host 0's agent: where the ranks meet
-    <host>/000001.json …       a host's agent: that it lives, rows of progress, in the end its report
+    hosts/<host>/000001.json … a host's agent: that it lives, rows of progress, in the end its report
 
     gang_hosts/<host>/00000001.json …    the run worker: that there is a task for this host
 
@@ -26,7 +26,7 @@ from headrace.training.gang_report import GangReport
 
 GANGS = "gangs"
 HOSTS_ROOT = "gang_hosts"
-_WORKER = "worker"
+_WORKER, _HOSTS = "worker", "hosts"
 _REMEDY = "The gang is given up; the run's retry makes it anew."
 
 Rows = list[dict[str, Any]]
@@ -122,7 +122,7 @@ class GangObjects:
         return Words(self.store, self.key(_WORKER), WORKER_SAYS)
 
     def host(self, name: str) -> "Words[HostSays]":
-        return Words(self.store, self.key(name), HOST_SAYS)
+        return Words(self.store, self.key(_HOSTS, name), HOST_SAYS)
 
     def delete(self) -> None:
         """Also those of earlier attempts, whose workers were killed."""

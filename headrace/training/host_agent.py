@@ -22,6 +22,7 @@ import psutil
 from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, ObjectMissing, StoreUnavailable, reason_of
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
+from headrace.text.terminal import say
 from headrace.training.gang_runner import LocalRunner
 from headrace.training.gang_store import (
     GangObjects,
@@ -229,15 +230,18 @@ def main() -> int:
     given = parser.parse_args()
     if not given.store:
         parser.error("no store: set HEADRACE_STORE, or give --store")
-    interface_of(given.address)
-    HostAgent(
-        store=open_store(given.store),
-        name=given.name,
-        address=given.address,
-        work_root=given.work,
-        environment=dict(os.environ),
-    ).serve()
-    return 0
+    try:
+        interface_of(given.address)
+        HostAgent(
+            store=open_store(given.store),
+            name=given.name,
+            address=given.address,
+            work_root=given.work,
+            environment=dict(os.environ),
+        ).serve()
+    except HeadraceError as error:
+        say(str(error), error=True)
+    return 1
 
 
 if __name__ == "__main__":

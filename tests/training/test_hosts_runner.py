@@ -184,3 +184,14 @@ def test_an_agent_outlives_notices_that_it_cannot_use(
     assert [notice.attempt for notice in asked] == [1, 2]
     assert "is damaged" in said
     assert "No space left on device" in said
+
+
+def test_a_host_that_is_named_twice_is_refused(store: LocalStore, config: RunConfig) -> None:
+    with pytest.raises(InvalidTrainingRun, match="hosts must name each host's agent once, got host-a, host-a"):
+        HostsRunner(config, store, ("host-a", "host-a"))
+
+
+def test_a_host_named_as_another_word_of_the_gang_is_heard_as_a_host(store: LocalStore, config: RunConfig) -> None:
+    objects = GangObjects(store, config.training_id, 1)
+    objects.worker().say(WorkerSays(stop=True))
+    assert objects.host("worker").new() == []
