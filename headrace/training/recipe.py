@@ -150,7 +150,7 @@ class Recipe:
     """ZeRO++, of stage 3 on several GPUs."""
     precision: Precision = "bf16"
     """bf16 for GPUs, and for CPUs with avx512_bf16; fp32 elsewhere."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(10**13), Because("torch takes 64 bits, and each rank and step has its own")] = 0
     """Of the order of the examples, and of dropout."""
     checkpoint_every: Annotated[int, Ge(1)] = 100
     """Steps between two checkpoints; a killed rank costs the steps since the last one."""
