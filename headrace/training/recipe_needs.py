@@ -178,16 +178,19 @@ def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
     """The number of ranks.
 
     Raises:
-        InvalidTrainingRun: what the recipe says cannot be on these devices, or its batch does not divide.
+        InvalidTrainingRun: what the recipe says cannot be on these devices, by its `key`; or its batch does not divide.
     """
     num_ranks = devices.num_ranks(recipe.ranks)
     if devices.num_gpus and num_ranks > devices.num_gpus:
         raise InvalidTrainingRun(
             f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs."
+            "lower ranks, or give the run more GPUs.",
+            key="ranks",
         )
     if recipe.precision == "fp16" and not devices.num_gpus:
-        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.", key="precision"
+        )
     check_on_devices(recipe, devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     return num_ranks
@@ -229,4 +232,4 @@ def sequence_length_of(corpus: Path) -> int:
         length = content.get("sequence_length") if isinstance(content, dict) else None
     except (HeadraceError, OSError):
         length = None
-    return length if isinstance(length, int) and length > 1 else SEQUENCE_LENGTH
+    return length if isinstance(length, int) and 1 < length < 2**63 else SEQUENCE_LENGTH

@@ -1,5 +1,6 @@
 """What `headrace check` tells of a recipe before anything is trained."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from headrace.store.local import LocalStore
 from headrace.training.devices import Devices
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
+from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
@@ -61,6 +63,8 @@ def test_before_the_first_examples_the_corpus_file_says_how_long_they_are(settin
     settings.corpus.parent.mkdir(parents=True)
     settings.corpus.write_text("sequence_length: 1024\n")
     assert told(settings, None)["examples"].startswith("fail Recipe tiny.test: training examples are 1024 tokens long")
+    settings.corpus.write_text(f"sequence_length: 1{'0' * 400}\n")
+    assert "sequences of 256 tokens" in told(settings, None)["examples"], "the corpus file's own check refuses it"
 
 
 def test_the_stand_in_for_a_corpus_file_is_its_default() -> None:
@@ -105,6 +109,21 @@ REFUSED = {
         "warn",
         "a rank has 300 MiB free now. Raise zero_stage",
     ),
+    "packed weights on a CPU": (
+        {"lora": Lora(quantize="nf4")},
+        CPU,
+        "lora",
+        "fail",
+        "lora: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
+    ),
+    "prefixes that freeze all": ({"freeze": ("model.",)}, CPU, "model", "fail", "freeze=['model.'] matches all"),
+    "rows longer than the model takes": (
+        {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("glossary",)))},
+        CPU,
+        "examples",
+        "fail",
+        "lower sequence_length in preference.rows of the recipe and materialize preference_pairs again",
+    ),
     "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
 }
 
@@ -115,6 +134,46 @@ def test_what_would_fail_or_do_nothing_is_told_with_its_key(settings: Settings, 
     found = told(settings, store, devices, **recipe)[check]
     assert found.startswith(level)
     assert sentence in found
+
+
+BROKEN = {
+    "a pointer of Git LFS": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "an empty file": ("model.safetensors", b"", "is no whole safetensors file (0 bytes)"),
+    "a header that is no mapping": ("model.safetensors", b"\2\0\0\0\0\0\0\0[]", "is no whole safetensors file"),
+    "a config that is a list": ("config.json", b"[]", "must be an object of JSON, got []"),
+    "a config of another encoding": ("config.json", '{"a": "é"}'.encode("latin-1"), "cannot be read as JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_of_the_base_model_is_named(
+    settings: Settings, tiny_model: Path, tmp_path: Path, case: str
+) -> None:
+    name, content, sentence = BROKEN[case]
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / name).write_bytes(content)
+    found = told(settings, None, base_model=str(base))["model"]
+    assert found.startswith(f"fail {base / name} ")
+    assert sentence in found
+
+
+def test_a_base_model_whose_download_broke_off_is_told(settings: Settings, tiny_model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    os.truncate(base / "model.safetensors", (base / "model.safetensors").stat().st_size - 1)
+    assert "is no whole safetensors file" in told(settings, None, base_model=str(base))["model"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_experts_per_tok", "2"), ("hidden_act", ["silu"]), ("max_position_embeddings", "512"), ("n_layer", True)],
+)
+def test_what_a_config_tells_in_no_number_is_not_known(
+    settings: Settings, tiny_model: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {key: value}))
+    assert told(settings, None, base_model=str(base))["memory"].startswith("ok a rank needs about ")
 
 
 def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settings, store: LocalStore) -> None:

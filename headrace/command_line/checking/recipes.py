@@ -26,9 +26,6 @@ from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs,
 from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
 
-# Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
-_ON_DEVICES = ("precision", "offload", "zero_plus_plus", "attention", "GPUs are visible")
-
 
 def examine_recipe(
     recipe: Recipe, settings: Settings, objects: ObjectStore | None, devices: Devices
@@ -42,8 +39,7 @@ def examine_recipe(
     try:
         num_ranks = refuse_conflicts(recipe, devices)
     except InvalidTrainingRun as error:
-        named = next((one for one in _ON_DEVICES if one in str(error)), "batch")
-        named = "ranks" if named == "GPUs are visible" else named
+        named = error.culprits.get("key", "batch")
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
