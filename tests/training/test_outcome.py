@@ -1,9 +1,11 @@
 """What a training leaves for others: tables, pictures, MLflow's record, evaluations."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +255,21 @@ def test_a_stopped_mlflow_is_said_once_and_costs_only_the_record() -> None:
     assert registry.metrics["attempt_seconds"] == 3.0
     assert "step_seconds" not in registry.metrics
     assert registry.finished == [False]
+
+
+def test_rows_that_a_stopped_mlflow_will_not_take_are_not_held() -> None:
+    class Row(dict[str, Any]):
+        """One that can be watched."""
+
+    registry = RecordingRegistry()
+    registry.down = True
+    with make_track(registry, [], [0.0]) as track:
+        rows = [Row(row) for row in make_rows(3)]
+        watched = [weakref.ref(row) for row in rows]
+        track.add_rows(rows[:1])
+        track.add_rows(rows[1:])
+        rows.clear()
+        assert [one() for one in watched] == [None] * 3
 
 
 def test_a_training_that_raises_is_marked_failed() -> None:
