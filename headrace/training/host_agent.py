@@ -95,7 +95,7 @@ class HostAgent:
         meeting = self._meeting(objects, task, mouth, ear)
         if meeting is None:
             return
-        work = self.work_root / notice.training_id / f"{notice.attempt:06d}"
+        work = self.work_of(notice)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         config = replace(given, work_directory=str(work), worker=Worker.this_process())
@@ -115,6 +115,10 @@ class HostAgent:
         finally:
             runner.kill()
         shutil.rmtree(work, ignore_errors=True)
+
+    def work_of(self, notice: Notice) -> Path:
+        """Its own, also where hosts share their scratch space."""
+        return self.work_root / self.name / notice.training_id / f"{notice.attempt:06d}"
 
     def _given(self, task: GangTask) -> RunConfig:
         if self.name not in task.hosts:

@@ -59,12 +59,12 @@ def test_a_recipe_is_told_with_its_batch_sequences_memory_and_disk(settings: Set
 
 
 def test_before_the_first_examples_the_corpus_file_says_how_long_they_are(settings: Settings, tmp_path: Path) -> None:
-    assert "the corpus file says sequences of 256 tokens" in told(settings, None)["examples"]
+    assert "sequences of 256 tokens are assumed, as the corpus file says, or" in told(settings, None)["examples"]
     settings.corpus.parent.mkdir(parents=True)
     settings.corpus.write_text("sequence_length: 1024\n")
     assert told(settings, None)["examples"].startswith("fail Recipe tiny.test: training examples are 1024 tokens long")
     settings.corpus.write_text(f"sequence_length: 1{'0' * 400}\n")
-    assert "sequences of 256 tokens" in told(settings, None)["examples"], "the corpus file's own check refuses it"
+    assert "sequences of 256 tokens are" in told(settings, None)["examples"], "the corpus file's own check refuses it"
 
 
 def test_the_stand_in_for_a_corpus_file_is_its_default() -> None:
@@ -116,7 +116,13 @@ REFUSED = {
         "fail",
         "lora: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
     ),
-    "prefixes that freeze all": ({"freeze": ("model.",)}, CPU, "model", "fail", "freeze=['model.'] matches all"),
+    "prefixes that freeze all": (
+        {"freeze": ("model.",)},
+        CPU,
+        "model",
+        "fail",
+        "freeze=['model.'] matches every parameter",
+    ),
     "rows longer than the model takes": (
         {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("glossary",)))},
         CPU,

@@ -1,6 +1,7 @@
 """A gang over hosts, as the run worker hears it through the store: the hosts' words are written by the tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,8 @@ def test_a_host_named_as_another_word_of_the_gang_is_heard_as_a_host(store: Loca
     objects = GangObjects(store, config.training_id, 1)
     objects.worker().say(WorkerSays(stop=True))
     assert objects.host("worker").new() == []
+
+
+def test_agents_of_one_gang_may_share_their_scratch_space(store: LocalStore, tmp_path: Path) -> None:
+    agents = [replace(make_agent(store, tmp_path), name=name) for name in HOSTS]
+    assert len({agent.work_of(Notice(training_id="t", attempt=1)) for agent in agents}) == 2

@@ -39,7 +39,7 @@ def examine_recipe(
     try:
         num_ranks = refuse_conflicts(recipe, devices)
     except InvalidTrainingRun as error:
-        named = error.culprits.get("key", "batch")
+        named = str(error.culprits.get("key", "batch"))
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
@@ -119,7 +119,8 @@ def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
         return
     if examples is None:
         file = "recipe" if recipe.row_pairs else "corpus file"
-        yield finding("examples", "warn", f"none are sealed yet; the {file} says sequences of {length:,} tokens.")
+        said = f"none are sealed yet; sequences of {length:,} tokens are assumed, as the {file} says, or its default."
+        yield finding("examples", "warn", said)
         return
     if recipe.objective == PREFERENCE:
         said = f"{counted(examples.num_rows, 'pair')}; the longest answer with its prompt has {length:,} tokens."
