@@ -14,9 +14,10 @@ import pytest
 from headrace.store.indexing import index_directory
 from headrace.store.node_cache import NodeCache
 from headrace.store.sealed_directory import open_directory, seal_directory
-from headrace.store.tensors import assembling, neighbours
+from headrace.store.tensors import assembling, neighbours, offering
 from headrace.store.tensors.neighbours import announce
 from tests.store.tensors.weights_builder import CountingStore, make_tensors, sha256_of_files, write_weights
+from tests.waiting import eventually
 
 
 class Fleet:
@@ -171,6 +172,25 @@ def test_only_leaves_that_are_there_are_offered(fleet: Fleet) -> None:
         status(whole, "bytes=0-99999999999"),
         status(whole, None),
     ] == [404, 404, 404, 404, 416, 404]
+
+
+def test_connections_beyond_a_limit_are_closed_and_others_are_served_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offering, "_NUM_CONNECTIONS_MAX", 2)
+    url = offering.offered_at(tmp_path, "127.0.0.1")
+    assert url
+    place = ("127.0.0.1", int(url.rpartition(":")[2]))
+
+    def answer() -> bytes:
+        with socket.create_connection(place, timeout=10) as asked, suppress(ConnectionError):
+            asked.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return asked.recv(12)
+        return b""
+
+    with socket.create_connection(place), socket.create_connection(place):
+        eventually(lambda: answer() == b"")
+    eventually(lambda: answer() == b"HTTP/1.1 404")
 
 
 def test_an_offer_is_numbered_once_a_process(fleet: Fleet) -> None:
