@@ -146,7 +146,7 @@ BROKEN = {
     "a pointer of Git LFS": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "an empty file": ("model.safetensors", b"", "is no whole safetensors file (0 bytes)"),
     "a header that is no mapping": ("model.safetensors", b"\2\0\0\0\0\0\0\0[]", "is no whole safetensors file"),
-    "a config that is a list": ("config.json", b"[]", "must be an object of JSON, got []"),
+    "a config that is a list": ("config.json", b"[]", "must be an object of JSON, got list"),
     "a config of another encoding": ("config.json", '{"a": "é"}'.encode("latin-1"), "cannot be read as JSON"),
 }
 
