@@ -130,6 +130,13 @@ REFUSED = {
         "fail",
         "lower sequence_length in preference.rows of the recipe and materialize preference_pairs again",
     ),
+    "a held-out shard that is not there": (
+        {"heldout_shards": ("own",)},
+        CPU,
+        "heldout",
+        "warn",
+        "heldout_shards names 'own', and training_examples has shard-00.",
+    ),
     "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
 }
 

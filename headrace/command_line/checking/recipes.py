@@ -21,7 +21,8 @@ from headrace.store.sealed_directory import open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
 from headrace.training.picture_pipeline import check_shape as check_patches
-from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, TEXTS, Recipe
+from headrace.training.recipe_checks import check_heldout_shards
 from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless
 from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
@@ -97,8 +98,19 @@ def _of_a_language_model(
     except (HeadraceError, OSError, ValueError) as error:
         yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
         return
+    yield from _heldout_shards(recipe, objects)
     yield from _sequences(recipe, needed)
     yield from _needed(recipe, needed, objects, devices)
+
+
+def _heldout_shards(recipe: Recipe, objects: ObjectStore | None) -> Iterator[FileFinding]:
+    """Whether they are among those that are sealed; before the first one nobody can tell."""
+    if objects is None or not (shards := HandoffStore(objects).partitions(TEXTS)):
+        return
+    try:
+        check_heldout_shards(recipe, shards)
+    except InvalidTrainingRun as error:
+        yield finding("heldout", "warn", str(error), key="heldout_shards")
 
 
 def _needed(
