@@ -13,6 +13,7 @@ from typing import Any
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
+from headrace.store.whole_files import made_when_whole
 from headrace.text.terminal import say
 from headrace.training.checkpoints import OF_RANKS, Checkpoint, checkpoints_of, damaged_files
 from headrace.training.export import copy_beside
@@ -141,28 +142,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _consolidate(given: argparse.Namespace) -> None:
-    if given.out.exists():
-        raise InvalidInput(f"{given.out} exists already. Name another directory, or remove it.")
     if given.max_shard_bytes < 1:
         raise InvalidInput(f"--max-shard-bytes must be at least 1, got {given.max_shard_bytes}.")
     if given.base and not (given.base / "config.json").is_file():
         raise InvalidInput(f"--base must be the base model's directory, got {given.base}, which has no config.json.")
     store = open_store(given.store)
-    checkpoint = find_checkpoint(store, given.training_id, step=given.step)
-    consolidate(
-        checkpoint.directory(store),
-        checkpoint.world_size,
-        given.out,
-        dtype=given.dtype,
-        key=given.key,
-        max_shard_bytes=given.max_shard_bytes,
-        stem=DIFFUSERS if given.diffusers else TRANSFORMERS,
-    )
-    if given.base:
-        for name in ("config.json", "generation_config.json"):
-            if (given.base / name).is_file():
-                (given.out / name).write_bytes((given.base / name).read_bytes())
-        copy_beside(given.base, given.out)
+    with made_when_whole(given.out) as partial:
+        checkpoint = find_checkpoint(store, given.training_id, step=given.step)
+        consolidate(
+            checkpoint.directory(store),
+            checkpoint.world_size,
+            partial,
+            dtype=given.dtype,
+            key=given.key,
+            max_shard_bytes=given.max_shard_bytes,
+            stem=DIFFUSERS if given.diffusers else TRANSFORMERS,
+        )
+        if given.base:
+            for name in ("config.json", "generation_config.json"):
+                if (given.base / name).is_file():
+                    (partial / name).write_bytes((given.base / name).read_bytes())
+            copy_beside(given.base, partial)
     say(f"wrote step {checkpoint.step} of training {given.training_id} to {given.out}")
 
 
