@@ -206,6 +206,15 @@ def useless(recipe: Recipe, devices: Devices, num_ranks: int) -> list[tuple[str,
                 f"stage {recipe.zero_stage} divides nothing: there is 1 rank. zero_stage: 0 needs less work.",
             )
         )
+    if (stop := recipe.early_stop) and recipe.evaluate_every and recipe.steps:
+        # The first one is the best so far, and the last one comes when the steps are over.
+        before = (recipe.steps - 1) // recipe.evaluate_every
+        if before <= stop.patience:
+            said = f"patience {stop.patience} stops nothing: {before} evaluations come before the last step."
+            found.append(("early_stop", f"{said} Lower it, or evaluate_every={recipe.evaluate_every}."))
+    if recipe.guards and (spike := recipe.guards.loss_spike) and 0 < recipe.steps <= spike.window:
+        said = f"window {spike.window} compares nothing: the training has {recipe.steps} steps. Lower it."
+        found.append(("guards", said))
     if slow := slow_precision(recipe, devices):
         found.append(("precision", slow.partition(": ")[2]))
     return found

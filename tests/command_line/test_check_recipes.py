@@ -22,6 +22,7 @@ from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
 from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
+from headrace.training.recipe_parts import EarlyStop, Guards, LossSpike
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
 
@@ -129,6 +130,20 @@ REFUSED = {
         "examples",
         "fail",
         "lower sequence_length in preference.rows of the recipe and materialize preference_pairs again",
+    ),
+    "a patience that no evaluation exhausts": (
+        {"evaluate_every": 2, "early_stop": EarlyStop(patience=4)},
+        CPU,
+        "early_stop",
+        "warn",
+        "patience 4 stops nothing: 4 evaluations come before the last step. Lower it, or evaluate_every=2.",
+    ),
+    "a window as long as the training": (
+        {"guards": Guards(loss_spike=LossSpike(window=10))},
+        CPU,
+        "guards",
+        "warn",
+        "window 10 compares nothing: the training has 10 steps.",
     ),
     "a held-out shard that is not there": (
         {"heldout_shards": ("own",)},
