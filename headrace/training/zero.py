@@ -4,15 +4,13 @@ Counts model state exactly, but not activations, buckets and the libraries thems
 what it refuses cannot run; what it accepts may still be too large.
 """
 
-import json
-import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from headrace.errors import InvalidTrainingRun
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import find_directory
+from headrace.store.tensor_reading import sealed_dtypes
 from headrace.training.lora_settings import Lora, adapted, num_adapter_params
 from headrace.training.model_widths import positions_of, read_config, tensor_shapes
 from headrace.training.recipe import Precision, Recipe
@@ -71,15 +69,7 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = (), lora: Lora |
 
 def keeps_fp32(store: ObjectStore, weights_digest: str) -> bool:
     """Whether a sealed model has fp32 weights; reads the headers of its files alone."""
-    sealed = find_directory(store, weights_digest)
-    if sealed is None:
-        return False
-    for name in (file.name for file in sealed.files if file.name.endswith(".safetensors")):
-        [length] = store.read_ranges(f"{sealed.key}/{name}", [(0, 8)])
-        [header] = store.read_ranges(f"{sealed.key}/{name}", [(8, struct.unpack("<Q", length)[0])])
-        if any(entry.get("dtype") == "F32" for entry in json.loads(bytes(header)).values()):
-            return True
-    return False
+    return "F32" in sealed_dtypes(store, weights_digest)
 
 
 def zero_bytes_per_rank(

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import InvalidTrainingRun
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.zero import (
     ModelShape,
     check_fits,
     check_sequence_length,
+    keeps_fp32,
     read_model_shape,
     zero_bytes_per_rank,
 )
@@ -105,3 +108,13 @@ def test_an_index_of_files_that_are_not_there_is_refused(tmp_path: Path, index: 
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(InvalidTrainingRun, match=told):
         read_model_shape(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\2\0\0\0\0\0\0\0[]"])
+def test_a_sealed_file_that_is_no_safetensors_has_no_fp32_weights(
+    tiny_model: Path, tmp_path: Path, content: bytes
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "model.safetensors").write_bytes(content)
+    store = LocalStore(tmp_path / "store")
+    assert not keeps_fp32(store, seal_directory(store, base).digest)

@@ -83,6 +83,9 @@ def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) ->
         if trained and objects is not None:
             digest = trained.table(["weights_digest"])["weights_digest"][0].as_py()
             said = f"starts from {trained.label}, weights {digest[:12]}."
+            if not isinstance(objects, LocalStore):  # to look at them would fetch them
+                said = f"{said} They are fetched when it runs: what a rank needs is not told before."
+                return finding("base_recipe", "ok", said, key="base_recipe"), None
             return finding("base_recipe", "ok", said, key="base_recipe"), open_directory(objects, digest)
     except HeadraceError as error:
         return finding("base_recipe", "fail", str(error), key="base_recipe"), None
