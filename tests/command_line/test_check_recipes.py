@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headrace.command_line.checking import recipes
 from headrace.command_line.checking.recipes import examine_recipe
 from headrace.handoff.schemas import TOKENIZED_DOCUMENTS
 from headrace.handoff.versions import HandoffStore
@@ -17,12 +19,14 @@ from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.prep.corpus import Corpus
 from headrace.settings import Settings, settings_of
 from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.devices import Devices
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
 from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
 from headrace.training.recipe_parts import EarlyStop, Guards, LossSpike
+from headrace.training.tables import base_model_table
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
 
@@ -210,6 +214,27 @@ def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settin
     rows = pa.table(tokenized, schema=TOKENIZED_DOCUMENTS)
     HandoffStore(store).publish("tokenized_documents", "shard-00", rows, code_version="1", run_id="test")
     assert "2 of 4 examples are longer, the longest has 200: raise sequence_length" in told(settings, store)["examples"]
+
+
+class Remote:
+    """A store that is not in a directory of this machine."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_weights_of_a_remote_store_are_not_fetched_to_be_checked(
+    settings: Settings, store: LocalStore, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = base_model_table(seal_directory(store, tiny_model))
+    HandoffStore(store).publish("trained_model", "tiny.define", sealed, code_version="1", run_id="test")
+    assert "memory" in told(settings, store, base_recipe="tiny.define")
+    monkeypatch.setattr(recipes, "open_directory", lambda *_: pytest.fail("the weights were fetched"))
+    found = told(settings, Remote(store), base_recipe="tiny.define")  # pyright: ignore[reportArgumentType]
+    assert "They are fetched when it runs: what a rank needs is not told before." in found["base_recipe"]
 
 
 def test_a_full_disk_is_told_before_the_first_checkpoint(
