@@ -40,10 +40,10 @@ def start_tick(pid: int) -> int | None:
     """The start time of process `pid`; None if it is gone or a zombie."""
     try:
         # Fields 3 (state) and 22 (start) follow the name, which may hold blanks, parentheses and half a character.
-        fields = (Path("/proc") / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        fields = (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in b"ZX" else int(fields[19])
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def die_with(worker: Worker) -> None:
