@@ -9,7 +9,9 @@ from typing import Literal
 
 from headrace.errors import HeadraceError, InvalidTrainingRun
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import find_directory
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.lora import check_base
 from headrace.training.lora_settings import adapted
@@ -87,6 +89,13 @@ def needs_of(
         read = sum(width for _, width in adapted(recipe.lora, tensor_shapes(directory)).values())
         load = replace(load, adapted_inputs=-(-read // widths.layers))
     return _computed(shape, widths, load, examples, length)
+
+
+def weights_here(objects: ObjectStore, digest: str) -> Path | None:
+    """Sealed weights where they lie whole on this machine, unread; None: they would be fetched, or put together."""
+    sealed = find_directory(objects, digest) if isinstance(objects, LocalStore) else None
+    directory = objects.local_path(sealed.key) if sealed and not sealed.is_indexed else None
+    return directory if directory and directory.is_dir() else None
 
 
 def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> RecipeNeeds:

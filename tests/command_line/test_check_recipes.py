@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from headrace.clock import SystemClock
 from headrace.command_line.checking import recipes
 from headrace.command_line.checking.recipes import examine_recipe
 from headrace.handoff.schemas import TOKENIZED_DOCUMENTS
@@ -18,8 +19,9 @@ from headrace.handoff.versions import HandoffStore
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.prep.corpus import Corpus
 from headrace.settings import Settings, settings_of
+from headrace.store.indexing import index_directory
 from headrace.store.local import LocalStore
-from headrace.store.sealed_directory import seal_directory
+from headrace.store.sealed_directory import give_up_sealing, seal_directory
 from headrace.training.devices import Devices
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
@@ -235,6 +237,22 @@ def test_weights_of_a_remote_store_are_not_fetched_to_be_checked(
     monkeypatch.setattr(recipes, "open_directory", lambda *_: pytest.fail("the weights were fetched"))
     found = told(settings, Remote(store), base_recipe="tiny.define")  # pyright: ignore[reportArgumentType]
     assert "They are fetched when it runs: what a rank needs is not told before." in found["base_recipe"]
+
+
+def test_weights_whose_whole_files_were_collected_are_not_put_together_to_be_checked(
+    settings: Settings, store: LocalStore, tiny_model: Path
+) -> None:
+    whole = seal_directory(store, tiny_model)
+    HandoffStore(store).publish(
+        "trained_model", "tiny.define", base_model_table(whole), code_version="1", run_id="test"
+    )
+    index_directory(store, whole.digest)
+    give_up_sealing(store, whole, SystemClock())
+    store.delete_prefix(whole.key)
+    found = told(settings, store, base_recipe="tiny.define")
+    assert found["base_recipe"].startswith("ok starts from trained_model[tiny.define]")
+    assert "They are fetched when it runs" in found["base_recipe"]
+    assert not (store.node_directory() / "cache").exists()
 
 
 def test_a_full_disk_is_told_before_the_first_checkpoint(

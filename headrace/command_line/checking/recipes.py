@@ -17,13 +17,13 @@ from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import open_directory
+from headrace.store.sealed_directory import find_directory, open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
 from headrace.training.picture_pipeline import check_shape as check_patches
 from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, TEXTS, Recipe
 from headrace.training.recipe_checks import check_heldout_shards
-from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless, weights_here
 from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
 
@@ -83,10 +83,12 @@ def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) ->
         if trained and objects is not None:
             digest = trained.table(["weights_digest"])["weights_digest"][0].as_py()
             said = f"starts from {trained.label}, weights {digest[:12]}."
-            if not isinstance(objects, LocalStore):  # to look at them would fetch them
+            if find_directory(objects, digest) is None:
+                open_directory(objects, digest)  # tells what became of them
+            directory = weights_here(objects, digest)
+            if directory is None:
                 said = f"{said} They are fetched when it runs: what a rank needs is not told before."
-                return finding("base_recipe", "ok", said, key="base_recipe"), None
-            return finding("base_recipe", "ok", said, key="base_recipe"), open_directory(objects, digest)
+            return finding("base_recipe", "ok", said, key="base_recipe"), directory
     except HeadraceError as error:
         return finding("base_recipe", "fail", str(error), key="base_recipe"), None
     said = f"{recipe.base_recipe} has trained nothing yet: materialize trained_model[{recipe.base_recipe}] first."
