@@ -250,7 +250,7 @@ def test_weights_whose_whole_files_were_collected_are_not_put_together_to_be_che
     give_up_sealing(store, whole, SystemClock())
     store.delete_prefix(whole.key)
     found = told(settings, store, base_recipe="tiny.define")
-    assert found["base_recipe"].startswith("ok starts from trained_model[tiny.define]")
+    assert found["base_recipe"].startswith("ok base_recipe: starts from trained_model[tiny.define]")
     assert "They are fetched when it runs" in found["base_recipe"]
     assert not (store.node_directory() / "cache").exists()
 
