@@ -79,7 +79,7 @@ def test_experts_that_are_stored_in_another_form_are_merged_by_transformers(tiny
     copy_beside(tiny_model, tmp_path / "base")
     model: Any = load_causal_model(Opened(directory=tmp_path / "base"), dtype=torch.float32)
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
     adapters = Opened(directory=tmp_path / "adapter", base=tmp_path / "base")
     merge_adapters(adapters, tmp_path / "ours")
     assert digest_of_directory(whole(adapters, tmp_path / "theirs", "auto")) == digest_of_directory(tmp_path / "ours")
