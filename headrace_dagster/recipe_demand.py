@@ -10,10 +10,9 @@ from headrace.errors import InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import find_directory
 from headrace.training.devices import Devices
 from headrace.training.recipe import FLOW_MATCHING, load_recipes
-from headrace.training.recipe_needs import demand_tags, needs_of, painter_needs
+from headrace.training.recipe_needs import demand_tags, needs_of, painter_needs, weights_here
 from headrace.training.sealed_examples import sealed_pictures
 
 
@@ -55,6 +54,4 @@ def _trained_by(recipe: str, objects: ObjectStore | None) -> Path | None:
     trained = HandoffStore(objects).newest("trained_model", recipe)
     if trained is None:
         return None
-    sealed = find_directory(objects, trained.table(["weights_digest"])["weights_digest"][0].as_py())
-    directory = objects.local_path(sealed.key) if sealed else None
-    return directory if directory and directory.is_dir() else None
+    return weights_here(objects, trained.table(["weights_digest"])["weights_digest"][0].as_py())

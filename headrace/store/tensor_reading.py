@@ -16,9 +16,10 @@ from concurrent.futures import Future
 from headrace.clock import Clock, SystemClock
 from headrace.errors import HandoffCollected, InvalidInput
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import WEIGHTS, find_index, is_held, read_index
+from headrace.store.sealed_directory import WEIGHTS, find_directory, find_index, is_held, read_index
 from headrace.store.tensors.assembling import Assembly
 from headrace.store.tensors.index import Leaf, Run, TensorIndex
+from headrace.store.tensors.safetensors_header import SUFFIX, tensors_in
 
 
 class TensorReader:
@@ -144,3 +145,25 @@ class TensorReader:
                 with path.open("rb") as file:
                     self._maps[number] = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
             return self._maps[number]
+
+
+def sealed_dtypes(store: ObjectStore, weights_digest: str, *, kind: str = WEIGHTS) -> frozenset[str]:
+    """What precisions sealed weights have, as safetensors spells them, by their index or by their files' headers; none
+    if nothing is sealed, or no safetensors.
+
+    Raises:
+        HandoffCorrupt: what is sealed is damaged.
+    """
+    sealed = find_directory(store, weights_digest, kind=kind)
+    if sealed is None:
+        return frozenset()
+    if sealed.is_indexed:
+        return frozenset(run.dtype for run in read_index(store, sealed).tensors.values())
+    found: set[str] = set()
+    for file in (file for file in sealed.files if file.name.endswith(SUFFIX)):
+
+        def read(offset: int, length: int, key: str = f"{sealed.key}/{file.name}") -> bytes:
+            return bytes(store.read_ranges(key, [(offset, length)])[0])
+
+        found |= {one.dtype for one in tensors_in(read, file.num_bytes)}
+    return frozenset(found)

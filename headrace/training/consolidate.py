@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import InvalidInput
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
+from headrace.store.whole_files import made_when_whole
+from headrace.text.terminal import say
 from headrace.training.checkpoints import OF_RANKS, Checkpoint, checkpoints_of, damaged_files
 from headrace.training.export import copy_beside
 from headrace.training.lora import has_adapters
@@ -64,7 +66,9 @@ def _weights(directory: Path, world_size: int, key: str) -> Mapping[str, tuple[A
     import torch
 
     if not list((directory / TAG).glob("*_optim_states.pt")):
-        # Stage 0 divides nothing.
+        # Stage 0 divides nothing, and what its objective keeps has no parameters' names.
+        if key != MASTER:
+            raise InvalidInput(f"The checkpoint is of zero_stage 0, of which {MASTER!r} alone is written, got {key!r}.")
         states = mapped(directory / TAG / "mp_rank_00_model_states.pt")
         first: dict[int, str] = {}
         for name, weight in states["module"].items():
@@ -129,26 +133,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-shard-bytes", type=int, default=MAX_SHARD_BYTES, help="of one file")
     parser.add_argument("--diffusers", action="store_true", help="name the files as diffusers does")
     given = parser.parse_args(argv)
-    if given.out.exists():
-        raise InvalidInput(f"{given.out} exists already. Name another directory, or remove it.")
-    store = open_store(given.store)
-    checkpoint = find_checkpoint(store, given.training_id, step=given.step)
-    consolidate(
-        checkpoint.directory(store),
-        checkpoint.world_size,
-        given.out,
-        dtype=given.dtype,
-        key=given.key,
-        max_shard_bytes=given.max_shard_bytes,
-        stem=DIFFUSERS if given.diffusers else TRANSFORMERS,
-    )
-    if given.base:
-        for name in ("config.json", "generation_config.json"):
-            if (given.base / name).is_file():
-                (given.out / name).write_bytes((given.base / name).read_bytes())
-        copy_beside(given.base, given.out)
-    print(f"wrote step {checkpoint.step} of training {given.training_id} to {given.out}")
+    try:
+        _consolidate(given)
+    except HeadraceError as error:
+        say(str(error), error=True)
+        return 1
     return 0
+
+
+def _consolidate(given: argparse.Namespace) -> None:
+    if given.max_shard_bytes < 1:
+        raise InvalidInput(f"--max-shard-bytes must be at least 1, got {given.max_shard_bytes}.")
+    if given.base and not (given.base / "config.json").is_file():
+        raise InvalidInput(f"--base must be the base model's directory, got {given.base}, which has no config.json.")
+    store = open_store(given.store)
+    with made_when_whole(given.out) as partial:
+        checkpoint = find_checkpoint(store, given.training_id, step=given.step)
+        consolidate(
+            checkpoint.directory(store),
+            checkpoint.world_size,
+            partial,
+            dtype=given.dtype,
+            key=given.key,
+            max_shard_bytes=given.max_shard_bytes,
+            stem=DIFFUSERS if given.diffusers else TRANSFORMERS,
+        )
+        if given.base:
+            for name in ("config.json", "generation_config.json"):
+                if (given.base / name).is_file():
+                    (partial / name).write_bytes((given.base / name).read_bytes())
+            copy_beside(given.base, partial)
+    say(f"wrote step {checkpoint.step} of training {given.training_id} to {given.out}")
 
 
 if __name__ == "__main__":

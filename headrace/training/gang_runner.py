@@ -24,6 +24,8 @@ from headrace.training.run_config import RunConfig
 Rows = list[dict[str, Any]]
 
 _LOG_LINES = 12
+# A log that a loop of warnings has filled for days is not read whole.
+_LOG_TAIL_BYTES = 65_536
 _LAUNCHER_LOG = "torchrun.log"
 # Within it every thread of a rank has written where it is.
 _STACK_SECONDS = 2.0
@@ -132,7 +134,7 @@ class LocalRunner:
                     exit_code=codes.get(rank),
                     is_alive=bool(phase and psutil.pid_exists(phase.pid)),
                     log=str(log or ""),
-                    lines=() if rank in stacks else _last_lines(log),
+                    lines=() if rank in stacks else last_lines(log),
                     stack=stacks.get(rank, ()),
                 )
             )
@@ -141,7 +143,7 @@ class LocalRunner:
             ranks=tuple(ranks),
             exit_code=self.exit_code,
             first_exit=next(iter(codes), None),
-            launcher_lines=_last_lines(launcher_log),
+            launcher_lines=last_lines(launcher_log),
             oom_kills=oom_kills() - self._oom_kills_before,
             # DeepSpeed's extension loader waits silently and forever for a lock whose holder was killed.
             lock=str(locks[0]) if locks else None,
@@ -263,7 +265,9 @@ def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def _last_lines(path: Path | None) -> tuple[str, ...]:
+def last_lines(path: Path | None) -> tuple[str, ...]:
     if path is None or not path.exists():
         return ()
-    return tuple(path.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+        return tuple(file.read(_LOG_TAIL_BYTES).decode(errors="replace").splitlines()[-_LOG_LINES:])

@@ -4,7 +4,7 @@ Below `training/<training id>/gangs/<attempt>/`, each object made by one writer,
     task.json                  the run worker: what to train, and on which hosts
     worker/000001.json …       the run worker: that it lives, and what it wants of the hosts
     meeting.json               host 0's agent: where the ranks meet
-    <host>/000001.json …       a host's agent: that it lives, rows of progress, in the end its report
+    hosts/<host>/000001.json … a host's agent: that it lives, rows of progress, in the end its report
 
     gang_hosts/<host>/00000001.json …    the run worker: that there is a task for this host
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from headrace.errors import ObjectMissing
+from headrace.errors import InvalidInput, ObjectMissing
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Kind, create_object, encode_object, read_object
@@ -26,7 +26,7 @@ from headrace.training.gang_report import GangReport
 
 GANGS = "gangs"
 HOSTS_ROOT = "gang_hosts"
-_WORKER = "worker"
+_WORKER, _HOSTS = "worker", "hosts"
 _REMEDY = "The gang is given up; the run's retry makes it anew."
 
 Rows = list[dict[str, Any]]
@@ -122,7 +122,7 @@ class GangObjects:
         return Words(self.store, self.key(_WORKER), WORKER_SAYS)
 
     def host(self, name: str) -> "Words[HostSays]":
-        return Words(self.store, self.key(name), HOST_SAYS)
+        return Words(self.store, self.key(_HOSTS, name), HOST_SAYS)
 
     def delete(self) -> None:
         """Also those of earlier attempts, whose workers were killed."""
@@ -139,9 +139,16 @@ class Words(Generic[T]):
         self._number = 0
 
     def say(self, word: T) -> None:
+        """Raises: InvalidInput: somebody else says the same writer's words."""
         self._number += 1
         key = self._key(self._number)
-        self._store.create(key, encode_object(key, self._kind, word, nonce=new_nonce()), durable=False)
+        raw = encode_object(key, self._kind, word, nonce=new_nonce())
+        if not self._store.create(key, raw, durable=False) and self._store.read(key) != raw:
+            writer = self._prefix.rpartition("/")[2]
+            raise InvalidInput(
+                f"{self._kind.noun} {self._store.uri(key)} was written by another process: two are named {writer}. "
+                "Give each host's agent a name of its own, and run one on a host."
+            )
 
     def new(self) -> list[T]:
         words = []

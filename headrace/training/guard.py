@@ -39,8 +39,8 @@ class Worker:
 def start_tick(pid: int) -> int | None:
     """The start time of process `pid`; None if it is gone or a zombie."""
     try:
-        # Fields 3 (state) and 22 (start) follow the name, which may hold blanks and parentheses.
-        fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        # Fields 3 (state) and 22 (start) follow the name, which may hold blanks, parentheses and half a character.
+        fields = (Path("/proc") / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[19])

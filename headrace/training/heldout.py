@@ -6,8 +6,9 @@ depends on two digests and is made once: evaluations/<weights digest>/<held-out 
 
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -26,6 +27,8 @@ _MEASURE = "1"
 # The same for picture models, and for preferences.
 _PICTURE_MEASURE = "1"
 _PAIR_MEASURE = "1"
+# Of an evaluating process that failed.
+_LINES_TOLD = 12
 # Separates prompt and answer of a sample.
 SAMPLE_ARROW = " → "
 
@@ -196,19 +199,20 @@ def evaluate(
 
 
 def _run(config: EvaluationConfig, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_LINES_TOLD)
     with _process(config, environment) as process:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(config.to_json())
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already, and its lines say why
+            process.stdin.write(config.to_json())
+            process.stdin.close()
         for line in process.stdout:
             lines.append(line.rstrip())
             if line.startswith("held-out "):
                 say(line.rstrip())
         returncode = process.wait()
     if returncode:
-        tail = "\n".join(f"    {line[:300]}" for line in lines[-12:])
+        tail = "\n".join(f"    {line[:300]}" for line in lines)
         raise TrainingFailed(
             f"The evaluation of {', '.join(digest[:12] for digest in config.weights)} ended with code {returncode}"
             f"{' (killed, most often for lack of memory)' if returncode == -9 else ''}. Its last lines:\n{tail}",
@@ -225,7 +229,8 @@ def _process(config: EvaluationConfig, environment: Mapping[str, str]) -> Iterat
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,
     )
     try:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import psutil
 
-from headrace.errors import HeadraceError, InvalidInput, ObjectMissing, reason_of
+from headrace.errors import HandoffCorrupt, HeadraceError, InvalidInput, ObjectMissing, StoreUnavailable, reason_of
 from headrace.store.objects import ObjectStore
 from headrace.store.opening import open_store
+from headrace.text.terminal import say
 from headrace.training.gang_runner import LocalRunner
 from headrace.training.gang_store import (
     GangObjects,
@@ -58,33 +59,46 @@ class HostAgent:
         number = chain.newest()
         print(f"agent {self.name} waits for gangs in {self.store.url}", flush=True)
         while True:
-            notice = chain.following(number)
+            try:
+                notice = chain.following(number)
+            except StoreUnavailable as error:
+                print(f"{reason_of(error)} Asked again.", flush=True)
+                notice = None
+            except HandoffCorrupt as error:
+                print(reason_of(error), flush=True)
+                number += 1
+                continue
             if notice is None:
                 time.sleep(_POLL_SECONDS)
                 continue
             number += 1
             try:
                 self.run(notice)
-            except HeadraceError as error:
+            except (HeadraceError, OSError) as error:
                 # The next gang is another's: this one's run worker hears nothing, and gives it up.
                 print(f"gang {notice.training_id} attempt {notice.attempt}: {reason_of(error)}", flush=True)
 
     def run(self, notice: Notice) -> None:
-        """One gang's ranks of this host, to their end."""
+        """One gang's ranks of this host, to their end.
+
+        Raises:
+            InvalidInput: the task is not for this host, or not for this release; another agent has this one's name.
+        """
         objects = GangObjects(self.store, notice.training_id, notice.attempt)
         try:
             task = objects.task()
         except ObjectMissing:
             return
+        given = self._given(task)
         mouth, ear = objects.host(self.name), _Ear(objects.worker(), task.silence_seconds)
         mouth.say(HostSays())
         meeting = self._meeting(objects, task, mouth, ear)
         if meeting is None:
             return
-        work = self.work_root / notice.training_id / f"{notice.attempt:06d}"
+        work = self.work_of(notice)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        config = replace(RunConfig.checked(task.run_json), work_directory=str(work), worker=Worker.this_process())
+        config = replace(given, work_directory=str(work), worker=Worker.this_process())
         plan = plan_launch(
             run_json=config.write(work / "run.json"),
             world_size=config.world_size,
@@ -101,6 +115,23 @@ class HostAgent:
         finally:
             runner.kill()
         shutil.rmtree(work, ignore_errors=True)
+
+    def work_of(self, notice: Notice) -> Path:
+        """Its own, also where hosts share their scratch space."""
+        return self.work_root / self.name / notice.training_id / f"{notice.attempt:06d}"
+
+    def _given(self, task: GangTask) -> RunConfig:
+        if self.name not in task.hosts:
+            raise InvalidInput(
+                f"its task is for {', '.join(task.hosts) or 'no host'}, and this agent is {self.name}. Start the agent "
+                "with the name that the run's hosts have."
+            )
+        try:
+            return RunConfig.checked(task.run_json)
+        except ValueError as error:
+            raise InvalidInput(
+                f"its task cannot be read here: {error}. Install the run worker's release of Headrace on this host."
+            ) from error
 
     def _watch(self, runner: LocalRunner, mouth: "Words[HostSays]", ear: "_Ear", silence_seconds: float) -> None:
         said_at, told = time.monotonic(), runner.reached()
@@ -203,15 +234,18 @@ def main() -> int:
     given = parser.parse_args()
     if not given.store:
         parser.error("no store: set HEADRACE_STORE, or give --store")
-    interface_of(given.address)
-    HostAgent(
-        store=open_store(given.store),
-        name=given.name,
-        address=given.address,
-        work_root=given.work,
-        environment=dict(os.environ),
-    ).serve()
-    return 0
+    try:
+        interface_of(given.address)
+        HostAgent(
+            store=open_store(given.store),
+            name=given.name,
+            address=given.address,
+            work_root=given.work,
+            environment=dict(os.environ),
+        ).serve()
+    except HeadraceError as error:
+        say(str(error), error=True)
+    return 1
 
 
 if __name__ == "__main__":

@@ -60,8 +60,10 @@ class HostsRunner:
         """Args: hosts: their agents' names; ranks follow in this order, as many on each.
 
         Raises:
-            InvalidTrainingRun: the ranks cannot be divided among the hosts.
+            InvalidTrainingRun: the ranks cannot be divided among the hosts, or one is named twice.
         """
+        if len(set(hosts)) < len(hosts):
+            raise InvalidTrainingRun(f"hosts must name each host's agent once, got {', '.join(hosts)}.")
         each, rest = divmod(config.world_size, len(hosts))
         if rest or not each:
             raise InvalidTrainingRun(

@@ -8,7 +8,7 @@ other names in files than in memory, or that keep some weights in another precis
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from headrace.adapters.loading import imported_peft, load_causal_model
 from headrace.adapters.sealed import ADAPTER_CONFIG, Opened
 from headrace.errors import InvalidInput
 from headrace.training.export import copy_beside, held_weights, names_in_files
+from headrace.training.model_widths import weight_files
 from headrace.training.safetensors_stream import SafetensorsStream
 
-_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _ADAPTERS = "adapter_model.safetensors"
 
 
@@ -34,7 +34,7 @@ def merge_adapters(adapters: Opened, out: Path, *, dtype: Any = "auto") -> None:
     assert adapters.base
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        base = stack.enter_context(_mapped(adapters.base))
+        base = stack.enter_context(_mapped(weight_files(adapters.base)))
         model = None if _holds_whole_weights(adapters.directory) else _without_weights(adapters.base, base, dtype)
         names = model and _names(model, base)
         if not names:
@@ -99,7 +99,7 @@ def _layers(model: Any) -> dict[str, Any]:
 def _holds_whole_weights(directory: Path) -> bool:
     """Whether peft saved layers of the base with the adapter, such as embeddings of new tokens. Unknown is yes."""
     config = json.loads((directory / ADAPTER_CONFIG).read_text())
-    with _mapped(directory, _ADAPTERS) as weights:
+    with _mapped(path for path in [directory / _ADAPTERS] if path.is_file()) as weights:
         return (
             bool(config.get("modules_to_save") or config.get("trainable_token_indices"))
             or not weights.names
@@ -172,15 +172,12 @@ class _Weights:
 
 
 @contextmanager
-def _mapped(directory: Path, file: str = _FILE) -> Iterator[_Weights]:
+def _mapped(files: Iterable[Path]) -> Iterator[_Weights]:
     from safetensors import safe_open
 
-    index = directory / _INDEX
-    of_index = json.loads(index.read_text())["weight_map"].values() if index.is_file() else [file]
     with ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for path in (directory / name for name in sorted(set(of_index))):
-            if path.is_file():
-                opened = stack.enter_context(safe_open(path, framework="pt"))
-                files |= dict.fromkeys(opened.keys(), opened)
-        yield _Weights(files)
+        by_name: dict[str, Any] = {}
+        for path in files:
+            opened = stack.enter_context(safe_open(path, framework="pt"))
+            by_name |= dict.fromkeys(opened.keys(), opened)
+        yield _Weights(by_name)

@@ -6,12 +6,14 @@ states none of them, or no layers, has no widths: its activations are unknown.
 
 import json
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from headrace.errors import InvalidTrainingRun, reason_of
+from headrace.store.tensors.safetensors_header import SUFFIX, tensors_of
 
 _NAMES = {
     "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
@@ -27,6 +29,10 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|[._])(?:embed\w*|wte|wpe|word_embeddings)\.")
 # Written in Python as a chain of simple operations, of which each keeps its input: those of transformers' own.
 _COMPOSED_ACTIVATIONS = {"gelu_new", "gelu_fast", "quick_gelu", "gelu_python", "relu2"}
+FILE, INDEX = f"model{SUFFIX}", f"model{SUFFIX}.index.json"
+# The narrowest numbers of the format have 4 bits.
+_ELEMENTS_A_BYTE = 2
+_COUNT_END = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +72,70 @@ class ModelWidths:
 
 
 def read_widths(directory: Path, freeze: tuple[str, ...] = ()) -> ModelWidths | None:
-    """Of a model's directory; None: its config.json does not tell them."""
-    config = json.loads((directory / "config.json").read_text())
-    return widths_of(config, {name: prod(shape) for name, shape in tensor_shapes(directory).items()}, freeze)
+    """Of a model's directory; None: its config.json does not tell them.
+
+    Raises:
+        InvalidTrainingRun: a file of the model cannot be read as what it should be.
+    """
+    return widths_of(
+        read_config(directory), {name: prod(shape) for name, shape in tensor_shapes(directory).items()}, freeze
+    )
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Raises: InvalidTrainingRun: config.json is no object of JSON."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidTrainingRun(f"{path} cannot be read as JSON: {reason_of(error)}. Save the model again.") from error
+    if not isinstance(config, dict):
+        raise InvalidTrainingRun(
+            f"{path} must be an object of JSON, got {type(config).__name__}. Save the model again."
+        )
+    return config
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that transformers loads of a directory, which may have the same weights in others beside.
+
+    Raises:
+        InvalidTrainingRun: the index of several files cannot be read, or names one that is not there.
+    """
+    if (whole := directory / FILE).is_file():
+        return [whole]
+    index = directory / INDEX
+    if not index.is_file():
+        return sorted(path for path in directory.glob(f"*{SUFFIX}") if path.is_file())
+    try:
+        files = sorted({directory / name for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InvalidTrainingRun(f"{index} cannot be read: {reason_of(error)}. Save the model again.") from error
+    if missing := [path for path in files if not path.is_file()]:
+        raise InvalidTrainingRun(f"{index} names {missing[0].name}, which is not there. Fetch it.")
+    return files
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Tokens that the model takes at most; None: config.json does not tell."""
+    return _whole(config, "max_position_embeddings")
 
 
 def tensor_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
-    """Of every tensor in the safetensors files, by name, from their headers."""
+    """Of every tensor in the safetensors files, by name, from their headers.
+
+    Raises:
+        InvalidTrainingRun: a file is none, or ends early.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (num_header_bytes,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(num_header_bytes))
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    for path in weight_files(directory):
+        found = tensors_of(path)
+        if not found or not all(0 < prod(one.shape) <= _ELEMENTS_A_BYTE * one.num_bytes for one in found):
+            raise InvalidTrainingRun(
+                f"{path} is no whole safetensors file ({path.stat().st_size:,} bytes): its header cannot be read, or "
+                "tells other lengths. Fetch it again; of a clone without Git LFS, `git lfs pull` does."
+            )
+        shapes |= {one.name: one.shape for one in found}
     return shapes
 
 
@@ -93,8 +150,8 @@ def widths_of(
         return None
     trained = [name for name in names if not name.startswith(freeze or ("\0",))]
     head = _number(config, "head_width") or hidden // heads
-    experts = config.get("num_experts_per_tok") or 1
-    expert_width = config.get("moe_intermediate_size") if experts > 1 else None
+    experts = _whole(config, "num_experts_per_tok") or 1
+    expert_width = _whole(config, "moe_intermediate_size") if experts > 1 else None
     inner = (expert_width or _number(config, "inner") or 4 * hidden) * experts
     activation = config.get("hidden_act") or config.get("activation_function") or config.get("hidden_activation") or ""
     return ModelWidths(
@@ -108,7 +165,7 @@ def widths_of(
         is_gated=any("gate_proj" in name or "gate_up_proj" in name or ".w3." in name for name in names),
         has_rms_norm="rms_norm_eps" in config,
         has_head_norms=any(".q_norm." in name for name in names),
-        is_composed=activation in _COMPOSED_ACTIVATIONS,
+        is_composed=str(activation) in _COMPOSED_ACTIVATIONS,
         drops_attention=any(bool(config.get(key)) for key in ("attention_dropout", "attn_pdrop")),
         is_tied=not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in names),
         layers_trained=_layers_trained(trained, layers),
@@ -136,5 +193,10 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _number(config: Mapping[str, Any], name: str) -> int | None:
-    found = next((config[key] for key in _NAMES[name] if isinstance(config.get(key), int)), None)
-    return found or None
+    return next((found for key in _NAMES[name] if (found := _whole(config, key))), None)
+
+
+def _whole(config: Mapping[str, Any], key: str) -> int | None:
+    """A count; None: it is no such number."""
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _COUNT_END else None

@@ -47,6 +47,9 @@ FLOW_MATCHING: ObjectiveName = "flow_matching"
 # The assets that recipes read.
 TEXTS, PICTURES, ROW_PAIRS = "training_examples", "picture_examples", "preference_pairs"
 
+# Longer waits than anybody's; torch counts a time-out in microseconds, of which 64 bits hold less than files can say.
+YEAR_SECONDS = 365 * 24 * 3600
+
 # Raised when the training code changes what a recipe trains: older results are then not reused.
 CODE_VERSION = "1"
 # Only for recipes that were once trained wrongly: stage 3 left out the weight decay and wrote tied weights twice; stage
@@ -150,7 +153,7 @@ class Recipe:
     """ZeRO++, of stage 3 on several GPUs."""
     precision: Precision = "bf16"
     """bf16 for GPUs, and for CPUs with avx512_bf16; fp32 elsewhere."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(10**13), Because("torch takes 64 bits, and each rank and step has its own")] = 0
     """Of the order of the examples, and of dropout."""
     checkpoint_every: Annotated[int, Ge(1)] = 100
     """Steps between two checkpoints; a killed rank costs the steps since the last one."""
@@ -173,9 +176,9 @@ class Recipe:
     """null: one for each GPU, or two without a GPU."""
     memory_mib_per_rank: Annotated[int, Ge(1)] | None = None
     """Memory that a rank may fill; null: this machine's free memory."""
-    start_timeout_seconds: Annotated[int, Ge(1)] = 600
+    start_timeout_seconds: Annotated[int, Ge(1), Le(YEAR_SECONDS)] = 600
     """Until every rank's first step; loaded machines take minutes to import the libraries."""
-    step_timeout_seconds: Annotated[int, Ge(1)] = 900
+    step_timeout_seconds: Annotated[int, Ge(1), Le(YEAR_SECONDS)] = 900
     """The longest wait for one step or checkpoint before the gang counts as hung."""
 
     def __post_init__(self) -> None:

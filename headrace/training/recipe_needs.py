@@ -9,7 +9,9 @@ from typing import Literal
 
 from headrace.errors import HeadraceError, InvalidTrainingRun
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
+from headrace.store.sealed_directory import find_directory
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.lora import check_base
 from headrace.training.lora_settings import adapted
@@ -87,6 +89,13 @@ def needs_of(
         read = sum(width for _, width in adapted(recipe.lora, tensor_shapes(directory)).values())
         load = replace(load, adapted_inputs=-(-read // widths.layers))
     return _computed(shape, widths, load, examples, length)
+
+
+def weights_here(objects: ObjectStore, digest: str) -> Path | None:
+    """Sealed weights where they lie whole on this machine, unread; None: they would be fetched, or put together."""
+    sealed = find_directory(objects, digest) if isinstance(objects, LocalStore) else None
+    directory = objects.local_path(sealed.key) if sealed and not sealed.is_indexed else None
+    return directory if directory and directory.is_dir() else None
 
 
 def painter_needs(recipe: Recipe, pictures: PictureShape, devices: Devices) -> RecipeNeeds:
@@ -178,16 +187,19 @@ def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
     """The number of ranks.
 
     Raises:
-        InvalidTrainingRun: what the recipe says cannot be on these devices, or its batch does not divide.
+        InvalidTrainingRun: what the recipe says cannot be on these devices, by its `key`; or its batch does not divide.
     """
     num_ranks = devices.num_ranks(recipe.ranks)
     if devices.num_gpus and num_ranks > devices.num_gpus:
         raise InvalidTrainingRun(
             f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs."
+            "lower ranks, or give the run more GPUs.",
+            key="ranks",
         )
     if recipe.precision == "fp16" and not devices.num_gpus:
-        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.", key="precision"
+        )
     check_on_devices(recipe, devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     return num_ranks
@@ -203,6 +215,15 @@ def useless(recipe: Recipe, devices: Devices, num_ranks: int) -> list[tuple[str,
                 f"stage {recipe.zero_stage} divides nothing: there is 1 rank. zero_stage: 0 needs less work.",
             )
         )
+    if (stop := recipe.early_stop) and recipe.evaluate_every and recipe.steps:
+        # The first one is the best so far, and the last one comes when the steps are over.
+        before = (recipe.steps - 1) // recipe.evaluate_every
+        if before <= stop.patience:
+            said = f"patience {stop.patience} stops nothing: {before} evaluations come before the last step."
+            found.append(("early_stop", f"{said} Lower it, or evaluate_every={recipe.evaluate_every}."))
+    if recipe.guards and (spike := recipe.guards.loss_spike) and 0 < recipe.steps <= spike.window:
+        said = f"window {spike.window} compares nothing: the training has {recipe.steps} steps. Lower it."
+        found.append(("guards", said))
     if slow := slow_precision(recipe, devices):
         found.append(("precision", slow.partition(": ")[2]))
     return found
@@ -229,4 +250,4 @@ def sequence_length_of(corpus: Path) -> int:
         length = content.get("sequence_length") if isinstance(content, dict) else None
     except (HeadraceError, OSError):
         length = None
-    return length if isinstance(length, int) and length > 1 else SEQUENCE_LENGTH
+    return length if isinstance(length, int) and 1 < length < 2**63 else SEQUENCE_LENGTH

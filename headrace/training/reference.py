@@ -70,7 +70,7 @@ def reference_for(
         if split == "train"
         else np.sort(chosen_numbers(num_pairs, len, recipe.heldout_tokens_min))
     )
-    key = reference_key(config.training_id, split)
+    key = reference_key(config.training_id, split, len(drawn))
     [is_sealed, *_] = gang.gather(store.exists(key))
     if not is_sealed:
         parts = gang.gather(_measured(config, gang, engine, drawn, measure))
@@ -84,8 +84,9 @@ def reference_for(
     return logprobs_N2, f"how likely both answers were before the first step was {how} for {len(drawn):,} pairs"
 
 
-def reference_key(training_id: str, split: Split) -> str:
-    return training_key(training_id, f"reference-{split}.json")
+def reference_key(training_id: str, split: Split, num_pairs: int) -> str:
+    """By their number, too: how many held-out pairs are measured may change while a training is interrupted."""
+    return training_key(training_id, f"reference-{split}-{num_pairs:08d}.json")
 
 
 def drawn_numbers(config: RunConfig, num_pairs: int) -> np.ndarray:

@@ -66,11 +66,13 @@ class TrainingTrack:
 
     def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Takes rows of progress as they come; sends them every few seconds."""
+        if self._lost:
+            return  # they come with the whole curve, at the end
         self._waiting += rows
-        if self._lost or self._monotonic() - self._flushed_at < _FLUSH_SECONDS:
+        if self._monotonic() - self._flushed_at < _FLUSH_SECONDS:
             return
-        if self._tried(lambda: self._registry.log_curve(self._run(), [_metrics(row) for row in self._waiting])):
-            self._waiting = []
+        self._tried(lambda: self._registry.log_curve(self._run(), [_metrics(row) for row in self._waiting]))
+        self._waiting = []
         self._flushed_at = self._monotonic()
 
     def finish(self, result: TrainingResult, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,11 +4,14 @@ The curve is part of every checkpoint, so a resumed training decides what an und
 to be saved.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
+from headrace.errors import InvalidTrainingRun
+from headrace.training.failure_kinds import NOT_A_NUMBER
 from headrace.training.recipe import Recipe
 from headrace.training.recipe_parts import EarlyStop, LossSpike
 
@@ -88,3 +91,15 @@ def is_evaluated(recipe: Recipe, step: int) -> bool:
     """Whether the held-out loss is measured behind this step."""
     every = recipe.evaluate_every
     return every is not None and (step % every == 0 or step == recipe.steps)
+
+
+def check_finite(recipe: Recipe, row: Row) -> None:
+    """Raises: InvalidTrainingRun: the row's held-out loss is no number: no later one would be the lowest beside it."""
+    if math.isfinite(row[HELDOUT]):
+        return
+    raise InvalidTrainingRun(
+        f"Recipe {recipe.key} diverged: the held-out loss behind step {row['step']} is {row[HELDOUT]}. Lower "
+        f"learning_rate ({recipe.learning_rate:g}), lengthen warmup_steps ({recipe.warmup_steps}), or take another "
+        f"precision than {recipe.precision}.",
+        kind=NOT_A_NUMBER,
+    )

@@ -14,7 +14,7 @@ from headrace.training.interim_loss import InterimLoss
 from headrace.training.objective import Objective
 from headrace.training.recipe import Recipe
 from headrace.training.speed import Pace, flops_per_token, peak_flops
-from headrace.training.verdicts import HELDOUT, SPIKE, HeldoutLosses, LossSpikes, Row, is_evaluated
+from headrace.training.verdicts import HELDOUT, SPIKE, HeldoutLosses, LossSpikes, Row, check_finite, is_evaluated
 
 
 class Watch:
@@ -59,11 +59,12 @@ class Watch:
         """Adds to the row of a finished step what is found; every rank calls it with the same row.
 
         Raises:
-            InvalidTrainingRun: the loss is a spike, and the recipe says to stop then.
+            InvalidTrainingRun: the loss is a spike, and the recipe says to stop then; the held-out loss is not finite.
         """
         self._look_for_spike(row)
         if self._interim and is_evaluated(self._recipe, row["step"]):
             row[HELDOUT] = self._interim.measure(self._gang, self._engine)
+            check_finite(self._recipe, row)
             self.losses.add(row)
             if self._best and self.losses.newest_is_best:
                 self._best.take(self._gang, self._engine)

@@ -4,17 +4,15 @@ Counts model state exactly, but not activations, buckets and the libraries thems
 what it refuses cannot run; what it accepts may still be too large.
 """
 
-import json
-import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from headrace.errors import InvalidTrainingRun
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import find_directory
+from headrace.store.tensor_reading import sealed_dtypes
 from headrace.training.lora_settings import Lora, adapted, num_adapter_params
-from headrace.training.model_widths import tensor_shapes
+from headrace.training.model_widths import positions_of, read_config, tensor_shapes
 from headrace.training.recipe import Precision, Recipe
 
 _MIB = 1024 * 1024
@@ -38,7 +36,8 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = (), lora: Lora |
     """Reads the headers of the safetensors files and config.json; no weights, no torch.
 
     Raises:
-        InvalidTrainingRun: no safetensors, or a `freeze` prefix or a target of `lora` that matches nothing.
+        InvalidTrainingRun: no safetensors, or broken ones; a `freeze` prefix or a target of `lora` that matches
+            nothing; `freeze` leaves nothing to train.
     """
     shapes = tensor_shapes(directory)
     sizes = {name: prod(shape) for name, shape in shapes.items()}
@@ -49,31 +48,28 @@ def read_model_shape(directory: Path, freeze: tuple[str, ...] = (), lora: Lora |
             raise InvalidTrainingRun(
                 f"freeze={prefix!r} matches no parameter of {directory}; there are {', '.join(sorted(sizes)[:3])}, …"
             )
-    positions_max = json.loads((directory / "config.json").read_text()).get("max_position_embeddings")
+    positions_max = positions_of(read_config(directory))
     num_params = sum(sizes.values())
     if lora:
         num_trained = num_adapter_params(lora, shapes)
         packed = sum(prod(shape) for shape in adapted(Lora(), shapes).values()) if lora.quantize else 0
         held = num_params - packed + round(packed * _PACKED_SHARE)
         return ModelShape(num_params=held + num_trained, num_params_trained=num_trained, positions_max=positions_max)
+    num_trained = sum(size for name, size in sizes.items() if not name.startswith(freeze or ("\0",)))
+    if not num_trained:
+        raise InvalidTrainingRun(
+            f"freeze={list(freeze)!r} matches every parameter of {directory}; leave some to train."
+        )
     return ModelShape(
         num_params=num_params,
-        num_params_trained=sum(size for name, size in sizes.items() if not name.startswith(freeze or ("\0",))),
+        num_params_trained=num_trained,
         positions_max=positions_max,
     )
 
 
 def keeps_fp32(store: ObjectStore, weights_digest: str) -> bool:
     """Whether a sealed model has fp32 weights; reads the headers of its files alone."""
-    sealed = find_directory(store, weights_digest)
-    if sealed is None:
-        return False
-    for name in (file.name for file in sealed.files if file.name.endswith(".safetensors")):
-        [length] = store.read_ranges(f"{sealed.key}/{name}", [(0, 8)])
-        [header] = store.read_ranges(f"{sealed.key}/{name}", [(8, struct.unpack("<Q", length)[0])])
-        if any(entry.get("dtype") == "F32" for entry in json.loads(bytes(header)).values()):
-            return True
-    return False
+    return "F32" in sealed_dtypes(store, weights_digest)
 
 
 def zero_bytes_per_rank(
@@ -145,8 +141,9 @@ def check_fits(recipe: Recipe, shape: ModelShape, *, world_size: int, memory_mib
 def check_sequence_length(recipe: Recipe, shape: ModelShape, sequence_length: int) -> None:
     """Raises: InvalidTrainingRun: the packed sequences are longer than the model's positions."""
     if shape.positions_max is not None and sequence_length > shape.positions_max:
+        where = "preference.rows of the recipe" if recipe.row_pairs else "the corpus file"
         raise InvalidTrainingRun(
             f"Recipe {recipe.key}: training examples are {sequence_length} tokens long, model {recipe.model} takes at "
-            f"most {shape.positions_max}; lower sequence_length in the corpus file and materialize training_examples "
+            f"most {shape.positions_max}; lower sequence_length in {where} and materialize {recipe.examples_asset} "
             "again."
         )

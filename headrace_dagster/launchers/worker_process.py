@@ -65,7 +65,7 @@ def process_started(pid: int) -> str | None:
     if (_PROC / "self/stat").exists():
         try:
             # Fields 3 (state) and 22 (start in clock ticks since boot) follow the name, which may hold blanks and ')'.
-            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
         return None if fields[0] in "ZX" else f"{_boot_id()}/{fields[19]}"

@@ -52,7 +52,7 @@ def stored() -> list[Stored]:
         (gang_store.NOTICE, gang_store.notices(_NOWHERE, "HOST").key(1)),
         (checkpoints.CHECKPOINT, attempts.training_key("TRAINING_ID", checkpoints.MANIFESTS, "STEP-ATTEMPT.json")),
         (heldout.EVALUATION, heldout.evaluation_key("WEIGHTS_DIGEST", "HELDOUT_DIGEST")),
-        (reference.REFERENCE, reference.reference_key("TRAINING_ID", "train")),
+        (reference.REFERENCE, reference.reference_key("TRAINING_ID", "train", 1)),
         (journal.ENTRY, f"{rollout_prefix('NAME', 'journal')}/00000001.json"),
         (live_evidence.SNAPSHOT, f"{rollout_prefix('NAME', 'evidence', 1)}/GATEWAY/00000001.json"),
         (preparation.RECORD, preparation.record_key("NAME", 1, "NODE")),

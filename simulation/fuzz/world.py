@@ -150,7 +150,7 @@ def _train(world: World, files: Path) -> None:
         checkpoint = checkpoints.Checkpoint(
             training_id=TRAINING, step=step, attempt=attempt, world_size=1, prefix=prefix, files=tuple(done)
         )
-        checkpoints.publish(store, checkpoint, kept=2)
+        checkpoints.publish(store, checkpoint)
     attempt = attempts.open_attempt(store, FINISHED, worker=worker, run_id="r", clock=world.clock, host="elsewhere")
     result = training_result(FINISHED, attempt, world_size=1)
     attempts.publish_result(store, result, b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n')

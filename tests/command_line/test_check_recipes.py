@@ -1,25 +1,34 @@
 """What `headrace check` tells of a recipe before anything is trained."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headrace.clock import SystemClock
+from headrace.command_line.checking import recipes
 from headrace.command_line.checking.recipes import examine_recipe
 from headrace.handoff.schemas import TOKENIZED_DOCUMENTS
 from headrace.handoff.versions import HandoffStore
 from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.prep.corpus import Corpus
 from headrace.settings import Settings, settings_of
+from headrace.store.indexing import index_directory
 from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import give_up_sealing, seal_directory
 from headrace.training.devices import Devices
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
+from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
+from headrace.training.recipe_parts import EarlyStop, Guards, LossSpike
+from headrace.training.tables import base_model_table
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
 
@@ -57,10 +66,12 @@ def test_a_recipe_is_told_with_its_batch_sequences_memory_and_disk(settings: Set
 
 
 def test_before_the_first_examples_the_corpus_file_says_how_long_they_are(settings: Settings, tmp_path: Path) -> None:
-    assert "the corpus file says sequences of 256 tokens" in told(settings, None)["examples"]
+    assert "sequences of 256 tokens are assumed, as the corpus file says, or" in told(settings, None)["examples"]
     settings.corpus.parent.mkdir(parents=True)
     settings.corpus.write_text("sequence_length: 1024\n")
     assert told(settings, None)["examples"].startswith("fail Recipe tiny.test: training examples are 1024 tokens long")
+    settings.corpus.write_text(f"sequence_length: 1{'0' * 400}\n")
+    assert "sequences of 256 tokens are" in told(settings, None)["examples"], "the corpus file's own check refuses it"
 
 
 def test_the_stand_in_for_a_corpus_file_is_its_default() -> None:
@@ -105,6 +116,48 @@ REFUSED = {
         "warn",
         "a rank has 300 MiB free now. Raise zero_stage",
     ),
+    "packed weights on a CPU": (
+        {"lora": Lora(quantize="nf4")},
+        CPU,
+        "lora",
+        "fail",
+        "lora: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
+    ),
+    "prefixes that freeze all": (
+        {"freeze": ("model.",)},
+        CPU,
+        "model",
+        "fail",
+        "freeze=['model.'] matches every parameter",
+    ),
+    "rows longer than the model takes": (
+        {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("glossary",)))},
+        CPU,
+        "examples",
+        "fail",
+        "lower sequence_length in preference.rows of the recipe and materialize preference_pairs again",
+    ),
+    "a patience that no evaluation exhausts": (
+        {"evaluate_every": 2, "early_stop": EarlyStop(patience=4)},
+        CPU,
+        "early_stop",
+        "warn",
+        "patience 4 stops nothing: 4 evaluations come before the last step. Lower it, or evaluate_every=2.",
+    ),
+    "a window as long as the training": (
+        {"guards": Guards(loss_spike=LossSpike(window=10))},
+        CPU,
+        "guards",
+        "warn",
+        "window 10 compares nothing: the training has 10 steps.",
+    ),
+    "a held-out shard that is not there": (
+        {"heldout_shards": ("own",)},
+        CPU,
+        "heldout",
+        "warn",
+        "heldout_shards names 'own', and training_examples has shard-00.",
+    ),
     "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
 }
 
@@ -117,12 +170,89 @@ def test_what_would_fail_or_do_nothing_is_told_with_its_key(settings: Settings, 
     assert sentence in found
 
 
+BROKEN = {
+    "a pointer of Git LFS": ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "an empty file": ("model.safetensors", b"", "is no whole safetensors file (0 bytes)"),
+    "a header that is no mapping": ("model.safetensors", b"\2\0\0\0\0\0\0\0[]", "is no whole safetensors file"),
+    "a config that is a list": ("config.json", b"[]", "must be an object of JSON, got list"),
+    "a config of another encoding": ("config.json", '{"a": "é"}'.encode("latin-1"), "cannot be read as JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_of_the_base_model_is_named(
+    settings: Settings, tiny_model: Path, tmp_path: Path, case: str
+) -> None:
+    name, content, sentence = BROKEN[case]
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / name).write_bytes(content)
+    found = told(settings, None, base_model=str(base))["model"]
+    assert found.startswith(f"fail {base / name} ")
+    assert sentence in found
+
+
+def test_a_base_model_whose_download_broke_off_is_told(settings: Settings, tiny_model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    os.truncate(base / "model.safetensors", (base / "model.safetensors").stat().st_size - 1)
+    assert "is no whole safetensors file" in told(settings, None, base_model=str(base))["model"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_experts_per_tok", "2"), ("hidden_act", ["silu"]), ("max_position_embeddings", "512"), ("n_layer", True)],
+)
+def test_what_a_config_tells_in_no_number_is_not_known(
+    settings: Settings, tiny_model: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {key: value}))
+    assert told(settings, None, base_model=str(base))["memory"].startswith("ok a rank needs about ")
+
+
 def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settings, store: LocalStore) -> None:
     tokenized = {"key": [bytes(16)] * 4, "token_ids": [[1] * 9, [1] * 64, [1] * 65, [1] * 200], "spans": [[]] * 4}
 
     rows = pa.table(tokenized, schema=TOKENIZED_DOCUMENTS)
     HandoffStore(store).publish("tokenized_documents", "shard-00", rows, code_version="1", run_id="test")
     assert "2 of 4 examples are longer, the longest has 200: raise sequence_length" in told(settings, store)["examples"]
+
+
+class Remote:
+    """A store that is not in a directory of this machine."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_weights_of_a_remote_store_are_not_fetched_to_be_checked(
+    settings: Settings, store: LocalStore, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = base_model_table(seal_directory(store, tiny_model))
+    HandoffStore(store).publish("trained_model", "tiny.define", sealed, code_version="1", run_id="test")
+    assert "memory" in told(settings, store, base_recipe="tiny.define")
+    monkeypatch.setattr(recipes, "open_directory", lambda *_: pytest.fail("the weights were fetched"))
+    found = told(settings, Remote(store), base_recipe="tiny.define")  # pyright: ignore[reportArgumentType]
+    assert "They are fetched when it runs: what a rank needs is not told before." in found["base_recipe"]
+
+
+def test_weights_whose_whole_files_were_collected_are_not_put_together_to_be_checked(
+    settings: Settings, store: LocalStore, tiny_model: Path
+) -> None:
+    whole = seal_directory(store, tiny_model)
+    HandoffStore(store).publish(
+        "trained_model", "tiny.define", base_model_table(whole), code_version="1", run_id="test"
+    )
+    index_directory(store, whole.digest)
+    give_up_sealing(store, whole, SystemClock())
+    store.delete_prefix(whole.key)
+    found = told(settings, store, base_recipe="tiny.define")
+    assert found["base_recipe"].startswith("ok base_recipe: starts from trained_model[tiny.define]")
+    assert "They are fetched when it runs" in found["base_recipe"]
+    assert not (store.node_directory() / "cache").exists()
 
 
 def test_a_full_disk_is_told_before_the_first_checkpoint(

@@ -168,7 +168,6 @@ class Line:
             Checkpoint(
                 training_id=training_id, step=1, attempt=attempt, world_size=1, prefix=prefix, files=tuple(files)
             ),
-            kept=2,
         )
         self.unfinished = training_id
         if number % 5 == 4:

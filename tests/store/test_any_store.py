@@ -246,7 +246,7 @@ def test_the_newest_whole_checkpoint_is_resumed(any_store: ObjectStore) -> None:
         prefix = f"training/t/parts/n{step}"
         files = tuple(files_of(any_store, prefix))
         checkpoint = Checkpoint(training_id="t", step=step, attempt=1, world_size=2, prefix=prefix, files=files)
-        assert publish(any_store, checkpoint, kept=2)
+        assert publish(any_store, checkpoint)
     newest = newest_whole(any_store, "t", world_size=2)
     assert newest
     assert newest.step == 20

@@ -1,7 +1,9 @@
 """Why a gang failed, on recorded ends: who was first, of what kind, with which lines. No process runs here."""
 
 import errno
+import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from headrace.errors import HandoffCorrupt, InvalidTrainingRun, StoreOutage, Tra
 from headrace.training.diagnosis import Stuck, diagnose, frame_of, is_waiting
 from headrace.training.failure_kinds import ADVICE, FailureKind, kind_of_error, kind_of_exit, last_error
 from headrace.training.gang_report import GangReport, RankReport
-from headrace.training.gang_runner import exit_codes, main_stack
+from headrace.training.gang_runner import exit_codes, last_lines, main_stack
 from headrace.training.progress import RankFailure, RankPhase
 from headrace.training.train import describe_failure
 
@@ -280,3 +282,13 @@ def test_a_log_is_judged_by_its_last_error() -> None:
     lines = ["ValueError: first", "  x = 1", "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried", "bye"]
     assert last_error(lines) == (lines[2], "out of memory")
     assert last_error(["no error here"]) is None
+
+
+def test_of_a_log_without_an_end_its_last_lines_are_read(tmp_path: Path) -> None:
+    log = tmp_path / "stderr.log"
+    with log.open("wb") as file:
+        file.truncate(2**36)  # sparse: 64 GiB, which nobody reads whole
+        file.seek(0, os.SEEK_END)
+        file.write(b"\xff\nthe last words\n")
+    assert last_lines(log)[-1] == "the last words"
+    assert last_lines(tmp_path / "none") == ()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -80,3 +81,13 @@ def test_a_zombie_counts_as_dead() -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert start_tick(process.pid) is None
     process.wait()
+
+
+def test_a_process_whose_name_is_cut_within_a_character_is_known_by_its_start() -> None:
+    own = Path("/proc/self/comm")
+    name, started = own.read_bytes(), start_tick(os.getpid())
+    try:
+        own.write_bytes(b"a) \xc3")
+        assert start_tick(os.getpid()) == started
+    finally:
+        own.write_bytes(name)

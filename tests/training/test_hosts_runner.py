@@ -1,16 +1,18 @@
 """A gang over hosts, as the run worker hears it through the store: the hosts' words are written by the tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import InvalidInput, InvalidTrainingRun, TrainingFailed
+from headrace.store.chain import Chain
 from headrace.store.local import LocalStore
 from headrace.training.gang import run_gang
 from headrace.training.gang_report import GangReport, RankReport
-from headrace.training.gang_store import GangObjects, HostSays, Notice, WorkerSays, notices, rows_text
-from headrace.training.host_agent import free_port, interface_of
+from headrace.training.gang_store import GangObjects, GangTask, HostSays, Notice, WorkerSays, notices, rows_text
+from headrace.training.host_agent import HostAgent, free_port, interface_of
 from headrace.training.hosts_runner import HostsRunner
 from headrace.training.progress import RankFailure, RankPhase
 from headrace.training.run_config import RunConfig
@@ -121,3 +123,81 @@ def test_an_address_that_is_another_hosts_is_refused() -> None:
     assert 0 < free_port("127.0.0.1") < 65536
     with pytest.raises(InvalidInput, match=r"--address must be one of this host's, got '203\.0\.113\.9'; it has 127"):
         interface_of("203.0.113.9")
+
+
+def make_agent(store: LocalStore, work: Path) -> HostAgent:
+    return HostAgent(store=store, name="host-a", address="127.0.0.1", work_root=work, environment={})
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ({"hosts": ("host-b", "host-c")}, "its task is for host-b, host-c, and this agent is host-a"),
+        ({"run_json": "{}"}, "its task cannot be read here: training_id: Field required"),
+    ],
+)
+def test_a_task_that_is_not_for_this_host_or_release_is_refused_before_a_word(
+    store: LocalStore, config: RunConfig, tmp_path: Path, task: dict[str, object], told: str
+) -> None:
+    objects = GangObjects(store, config.training_id, 1)
+    given = {"run_json": config.text().decode(), "hosts": HOSTS, "silence_seconds": 5.0} | task
+    objects.create_task(GangTask(**given))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidInput, match=told):
+        make_agent(store, tmp_path).run(Notice(training_id=config.training_id, attempt=1))
+    assert objects.host("host-a").new() == []
+
+
+def test_of_two_agents_with_one_name_the_second_starts_no_ranks(
+    store: LocalStore, config: RunConfig, tmp_path: Path
+) -> None:
+    objects = GangObjects(store, config.training_id, 1)
+    objects.create_task(GangTask(run_json=config.text().decode(), hosts=HOSTS, silence_seconds=5.0))
+    objects.host("host-a").say(HostSays())
+    with pytest.raises(InvalidInput, match="two are named host-a"):
+        make_agent(store, tmp_path / "second").run(Notice(training_id=config.training_id, attempt=1))
+    assert not (tmp_path / "second").exists()
+
+
+def test_an_agent_outlives_notices_that_it_cannot_use(
+    store: LocalStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Notice] = []
+
+    class Served(Exception):
+        pass
+
+    def run(agent: HostAgent, notice: Notice) -> None:
+        asked.append(notice)
+        if len(asked) == 1:
+            raise OSError(28, "No space left on device")
+        raise Served
+
+    monkeypatch.setattr(HostAgent, "run", run)
+    # What lies there when it begins is not its own: all that follows is.
+    monkeypatch.setattr(Chain, "newest", lambda chain: 0)
+    chain = notices(store, "host-a")
+    store.create(chain.key(1), b"not ours")
+    for attempt in (1, 2):
+        chain.create(attempt + 1, Notice(training_id="t", attempt=attempt), is_listed=True)
+    with pytest.raises(Served):
+        make_agent(store, tmp_path).serve()
+    said = capsys.readouterr().out
+    assert [notice.attempt for notice in asked] == [1, 2]
+    assert "is damaged" in said
+    assert "No space left on device" in said
+
+
+def test_a_host_that_is_named_twice_is_refused(store: LocalStore, config: RunConfig) -> None:
+    with pytest.raises(InvalidTrainingRun, match="hosts must name each host's agent once, got host-a, host-a"):
+        HostsRunner(config, store, ("host-a", "host-a"))
+
+
+def test_a_host_named_as_another_word_of_the_gang_is_heard_as_a_host(store: LocalStore, config: RunConfig) -> None:
+    objects = GangObjects(store, config.training_id, 1)
+    objects.worker().say(WorkerSays(stop=True))
+    assert objects.host("worker").new() == []
+
+
+def test_agents_of_one_gang_may_share_their_scratch_space(store: LocalStore, tmp_path: Path) -> None:
+    agents = [replace(make_agent(store, tmp_path), name=name) for name in HOSTS]
+    assert len({agent.work_of(Notice(training_id="t", attempt=1)) for agent in agents}) == 2

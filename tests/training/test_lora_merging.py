@@ -73,13 +73,13 @@ def test_experts_that_are_stored_in_another_form_are_merged_by_transformers(tiny
     from transformers import MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
-    MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(tmp_path / "base")
+    sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
+    MixtralForCausalLM(MixtralConfig(**sizes, **heads)).save_pretrained(str(tmp_path / "base"))
     copy_beside(tiny_model, tmp_path / "base")
     model: Any = load_causal_model(Opened(directory=tmp_path / "base"), dtype=torch.float32)
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "adapter"))
     adapters = Opened(directory=tmp_path / "adapter", base=tmp_path / "base")
     merge_adapters(adapters, tmp_path / "ours")
     assert digest_of_directory(whole(adapters, tmp_path / "theirs", "auto")) == digest_of_directory(tmp_path / "ours")

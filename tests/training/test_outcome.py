@@ -1,14 +1,18 @@
 """What a training leaves for others: tables, pictures, MLflow's record, evaluations."""
 
+import os
+import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace.errors import HandoffCorrupt, RegistryUnavailable
+from headrace.errors import HandoffCorrupt, RegistryUnavailable, TrainingFailed
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.training.curves import curves_png, loss_sparkline
@@ -18,6 +22,7 @@ from headrace.training.heldout import (
     Evaluation,
     EvaluationConfig,
     choose_sequences,
+    evaluate,
     find_evaluation,
     heldout_digest,
     publish_evaluation,
@@ -175,6 +180,26 @@ def test_an_evaluation_config_survives_its_way_through_a_pipe() -> None:
     assert EvaluationConfig.from_json(config.to_json()) == config
 
 
+def test_an_evaluation_that_ends_before_it_reads_its_task_is_told_by_its_own_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec <&-\nprintf 'no module \\377\\n'\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    # More than a pipe holds: the task is still being written when nobody reads it any more.
+    inputs = tuple(ExamplesInput(partition=f"{n:0200d}", version=1, content_digest="c") for n in range(1000))
+    with pytest.raises(TrainingFailed, match=r"ended with code 3\. Its last lines:\n +no module \ufffd"):
+        evaluate(
+            LocalStore(tmp_path / "store"),
+            {"base": "d" * 64},
+            inputs,
+            heldout_tokens_min=1,
+            device="cpu",
+            environment=os.environ,
+        )
+
+
 def test_prompts_are_told_apart_by_the_lines_that_differ() -> None:
     chats = [f"system\nBe short.\nuser\nDefine {word}.\nassistant\n" for word in ("mill", "wheel")]
     assert distinctive_lines(chats) == ["Define mill.", "Define wheel."]
@@ -253,6 +278,21 @@ def test_a_stopped_mlflow_is_said_once_and_costs_only_the_record() -> None:
     assert registry.metrics["attempt_seconds"] == 3.0
     assert "step_seconds" not in registry.metrics
     assert registry.finished == [False]
+
+
+def test_rows_that_a_stopped_mlflow_will_not_take_are_not_held() -> None:
+    class Row(dict[str, Any]):
+        """One that can be watched."""
+
+    registry = RecordingRegistry()
+    registry.down = True
+    with make_track(registry, [], [0.0]) as track:
+        rows = [Row(row) for row in make_rows(3)]
+        watched = [weakref.ref(row) for row in rows]
+        track.add_rows(rows[:1])
+        track.add_rows(rows[1:])
+        rows.clear()
+        assert [one() for one in watched] == [None] * 3
 
 
 def test_a_training_that_raises_is_marked_failed() -> None:

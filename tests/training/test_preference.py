@@ -12,7 +12,6 @@ import pytest
 from headrace.errors import HandoffCorrupt, InvalidInput, InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
 from headrace.store.local import LocalStore
-from headrace.training.attempts import training_key
 from headrace.training.examples import ExamplesInput
 from headrace.training.heldout import PairMeasure, evaluation_digest
 from headrace.training.preference import PreferenceObjective, answer_logprobs, without_dropout
@@ -20,7 +19,7 @@ from headrace.training.preference_evaluation import measured
 from headrace.training.preference_examples import PreferencePairs, check_pairs, open_pairs
 from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe import PREFERENCE, Recipe
-from headrace.training.reference import drawn_numbers, reference_for
+from headrace.training.reference import drawn_numbers, reference_for, reference_key
 from headrace.training.run_config import RunConfig
 from tests.pair_builders import token_pairs
 from tests.training_builders import make_recipe, make_run_config
@@ -176,7 +175,7 @@ def test_what_preferences_are_compared_with_is_measured_once_without_dropout(mod
 def test_a_damaged_reference_is_refused_with_what_to_do(model: Any, tiny_model: Path, tmp_path: Path) -> None:
     site = make_site(tmp_path)
     site.objective(tiny_model).begin(AloneGang(), model)  # pyright: ignore[reportArgumentType]
-    path = site.store.local_path(training_key(site.config.training_id, "reference-train.json"))
+    path = site.store.local_path(reference_key(site.config.training_id, "train", 9))
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b'"num_pairs":9', b'"num_pairs":8'))
     with pytest.raises(HandoffCorrupt, match="Delete it, and materialize trained_model again"):
@@ -307,3 +306,8 @@ def test_a_recipe_reads_as_it_was_written(tmp_path: Path) -> None:
     read = RunConfig.read(config.write(tmp_path / "run.json")).recipe
     assert isinstance(read, Recipe)
     assert read == recipe
+
+
+def test_another_number_of_measured_pairs_has_a_reference_of_its_own() -> None:
+    """Without `keep: best`, `heldout_tokens_min` decides no weights, and may change while a training is interrupted."""
+    assert reference_key("t", "heldout", 8) != reference_key("t", "heldout", 9)

@@ -49,7 +49,7 @@ class Site:
         found = Checkpoint(
             training_id=training, step=step, attempt=attempt, world_size=1, prefix=prefix, files=tuple(files)
         )
-        publish(self.store, found, kept=2)
+        publish(self.store, found)
         return found
 
     def finish(self, training: str, attempt: int, content: str) -> TrainingResult:

@@ -59,6 +59,8 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
         (MINIMAL.replace("name: define", "name: Define It"), "name must be lower-case letters"),
         (MINIMAL.replace("model: tiny\n", ""), "lacks the key 'model'"),
         (MINIMAL + "memory_mib_per_rank: 0\n", "memory_mib_per_rank must be null or at least 1, got 0."),
+        (MINIMAL + "step_timeout_seconds: 10000000000000\n", "step_timeout_seconds must be between 1 and 31,536,000"),
+        (MINIMAL + "seed: 20261130120000\n", "seed must be between 0 and 10,000,000,000,000 (torch takes 64 bits"),
         (MINIMAL + "learning_rate_end: .nan\n", "learning_rate_end must be a number within ±2^63, got nan"),
         ("[1, 2", "is not readable as YAML"),
         (

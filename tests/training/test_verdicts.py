@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.errors import InvalidTrainingRun
 from headrace.training.progress import beats_of, read_beats
 from headrace.training.recipe_parts import EarlyStop, Guards, LossSpike, StalledRank
 from headrace.training.speed import Pace
 from headrace.training.stalled import StalledRanks
-from headrace.training.verdicts import HeldoutLosses, LossSpikes, is_evaluated
+from headrace.training.verdicts import HeldoutLosses, LossSpikes, check_finite, is_evaluated
 from tests.training_builders import make_recipe, make_run_config
 
 
@@ -26,6 +27,13 @@ def test_the_best_step_is_the_earliest_with_the_lowest_held_out_loss() -> None:
     losses = HeldoutLosses(None, evaluated([None, 3.0, None, 2.0, 2.5, 2.0]))
     assert (losses.best_step, losses.best_loss, losses.newest_is_best) == (4, 2.0, False)
     assert losses.why_stop() is None, "the recipe has no early_stop"
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_held_out_loss_that_is_no_number_ends_the_training(loss: float) -> None:
+    with pytest.raises(InvalidTrainingRun, match=r"diverged: the held-out loss behind step 2 is (nan|inf)"):
+        check_finite(make_recipe(evaluate_every=1), evaluated([2.0, loss])[-1])
+    check_finite(make_recipe(evaluate_every=1), evaluated([2.0])[-1])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import InvalidTrainingRun
+from headrace.store.local import LocalStore
+from headrace.store.sealed_directory import seal_directory
 from headrace.training.zero import (
     ModelShape,
     check_fits,
     check_sequence_length,
+    keeps_fp32,
     read_model_shape,
     zero_bytes_per_rank,
 )
@@ -78,3 +83,38 @@ def test_a_frozen_prefix_that_matches_nothing_is_refused(tiny_model: Path) -> No
 def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidTrainingRun, match="holds no"):
         read_model_shape(tmp_path)
+
+
+def test_weights_that_lie_there_in_two_forms_count_once(tiny_model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    shutil.copy(base / "model.safetensors", base / "consolidated.safetensors")
+    renamed = (base / "consolidated.safetensors").read_bytes().replace(b'"model.layers.', b'"other.layers.')
+    (base / "consolidated.safetensors").write_bytes(renamed)
+    assert read_model_shape(base) == read_model_shape(tiny_model)
+    (base / "model.safetensors").rename(base / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_model_shape(base) == read_model_shape(tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ('{"weight_map": {"a": "model-00002.safetensors"}}', "names model-00002.safetensors, which is not there"),
+        ('{"weight_map": []}', "cannot be read"),
+    ],
+)
+def test_an_index_of_files_that_are_not_there_is_refused(tmp_path: Path, index: str, told: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InvalidTrainingRun, match=told):
+        read_model_shape(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\2\0\0\0\0\0\0\0[]"])
+def test_a_sealed_file_that_is_no_safetensors_has_no_fp32_weights(
+    tiny_model: Path, tmp_path: Path, content: bytes
+) -> None:
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    (base / "model.safetensors").write_bytes(content)
+    store = LocalStore(tmp_path / "store")
+    assert not keeps_fp32(store, seal_directory(store, base).digest)

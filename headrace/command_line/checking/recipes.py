@@ -17,17 +17,15 @@ from headrace.handoff.versions import HandoffStore
 from headrace.settings import Settings
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
-from headrace.store.sealed_directory import open_directory
+from headrace.store.sealed_directory import find_directory, open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
 from headrace.training.picture_pipeline import check_shape as check_patches
-from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, Recipe
-from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, TEXTS, Recipe
+from headrace.training.recipe_checks import check_heldout_shards
+from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless, weights_here
 from headrace.training.sealed_examples import sealed_pictures
 from headrace.training.zero import check_sequence_length
-
-# Keys that some devices refuse; a batch that does not divide among the ranks is the other refusal.
-_ON_DEVICES = ("precision", "offload", "zero_plus_plus", "attention", "GPUs are visible")
 
 
 def examine_recipe(
@@ -42,8 +40,7 @@ def examine_recipe(
     try:
         num_ranks = refuse_conflicts(recipe, devices)
     except InvalidTrainingRun as error:
-        named = next((one for one in _ON_DEVICES if one in str(error)), "batch")
-        named = "ranks" if named == "GPUs are visible" else named
+        named = str(error.culprits.get("key", "batch"))
         yield finding(named, "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
@@ -86,7 +83,12 @@ def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) ->
         if trained and objects is not None:
             digest = trained.table(["weights_digest"])["weights_digest"][0].as_py()
             said = f"starts from {trained.label}, weights {digest[:12]}."
-            return finding("base_recipe", "ok", said, key="base_recipe"), open_directory(objects, digest)
+            if find_directory(objects, digest) is None:
+                open_directory(objects, digest)  # tells what became of them
+            directory = weights_here(objects, digest)
+            if directory is None:
+                said = f"{said} They are fetched when it runs: what a rank needs is not told before."
+            return finding("base_recipe", "ok", said, key="base_recipe"), directory
     except HeadraceError as error:
         return finding("base_recipe", "fail", str(error), key="base_recipe"), None
     said = f"{recipe.base_recipe} has trained nothing yet: materialize trained_model[{recipe.base_recipe}] first."
@@ -101,8 +103,19 @@ def _of_a_language_model(
     except (HeadraceError, OSError, ValueError) as error:
         yield finding("model", "fail", str(error), key="freeze" if "freeze" in str(error) else None)
         return
+    yield from _heldout_shards(recipe, objects)
     yield from _sequences(recipe, needed)
     yield from _needed(recipe, needed, objects, devices)
+
+
+def _heldout_shards(recipe: Recipe, objects: ObjectStore | None) -> Iterator[FileFinding]:
+    """Whether they are among those that are sealed; before the first one nobody can tell."""
+    if objects is None or not (shards := HandoffStore(objects).partitions(TEXTS)):
+        return
+    try:
+        check_heldout_shards(recipe, shards)
+    except InvalidTrainingRun as error:
+        yield finding("heldout", "warn", str(error), key="heldout_shards")
 
 
 def _needed(
@@ -123,7 +136,8 @@ def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
         return
     if examples is None:
         file = "recipe" if recipe.row_pairs else "corpus file"
-        yield finding("examples", "warn", f"none are sealed yet; the {file} says sequences of {length:,} tokens.")
+        said = f"none are sealed yet; sequences of {length:,} tokens are assumed, as the {file} says, or its default."
+        yield finding("examples", "warn", said)
         return
     if recipe.objective == PREFERENCE:
         said = f"{counted(examples.num_rows, 'pair')}; the longest answer with its prompt has {length:,} tokens."

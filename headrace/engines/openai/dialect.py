@@ -66,7 +66,8 @@ def check_dialect(request: str, made: Picture | Speech | None) -> None:
         return
     asked = "prompt" if isinstance(made, Picture) else "input"
     known = (asked, *_OF_BOTH, *(_OF_PICTURES if isinstance(made, Picture) else _OF_SPEECH))
-    named = _places(entries, known, "request")
+    # Entry by entry: {size: null} as a whole leaves a key out, and is no place without quotes.
+    named = set().union(*(_places(value, known, f"request: {key}") for key, value in entries.items()))
     for key, value in entries.items():
         if key.lower() in _SECRETS:
             raise InvalidInput(f"request: {key} must not stand in a file: set HEADRACE_ENGINE_KEY in the environment.")

@@ -6,16 +6,19 @@ circle, and the store serves each byte about once, to the lowest node that lives
 comes is compared with its digest, and a neighbour that sent a wrong one is not asked again.
 
 The price: a node whose neighbours are slower than the store waits for them. One that answers nothing, or has not had a
-range for half a minute, is passed over.
+range for half a minute, is passed over; so is one whose answer to one question is not whole by then.
 """
 
 import http.client
+import io
+import socket
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from blake3 import blake3
@@ -30,7 +33,9 @@ ROOT = "neighbours"
 _WAIT_SECONDS = 5
 _ASKED_TIMES = 6
 _CONNECT_SECONDS = 2.0
-_ANSWER_SECONDS = _WAIT_SECONDS + 10.0
+_SILENT_SECONDS = _WAIT_SECONDS + 10.0
+# A whole answer: 4 MiB at 150 kB/s. What drips in is never silent, and would be waited for without an end.
+_ANSWER_SECONDS = 30.0
 # Enough to spread over; of dead ones each costs a failed connection.
 _NUM_ASKED = 16
 _WRONG_MAX = 1
@@ -132,8 +137,8 @@ class Neighbours:
             raise http.client.InvalidURL(url)
         connection = http.client.HTTPConnection(place.hostname, place.port, timeout=_CONNECT_SECONDS)
         try:
+            connection.response_class = _TimedAnswer
             connection.connect()
-            connection.sock.settimeout(_ANSWER_SECONDS)
             body = self._sent(connection, path, span, num_bytes)
         except BaseException:
             connection.close()
@@ -162,6 +167,33 @@ class Neighbours:
     def _pass_over(self, url: str) -> None:
         with self._lock, suppress(ValueError):
             self._urls.remove(url)
+
+
+class _TimedAnswer(http.client.HTTPResponse):
+    """An answer that is whole within `_ANSWER_SECONDS`, heads and chunks included, or raises TimeoutError."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach()))
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, inner: io.RawIOBase) -> None:
+        self._sock, self._inner = sock, inner
+        self._until = time.monotonic() + _ANSWER_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if (left := self._until - time.monotonic()) <= 0:
+            raise TimeoutError("the answer does not end")
+        self._sock.settimeout(min(left, _SILENT_SECONDS))
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
 
 
 def _offers(store: ObjectStore, kind: str, weights_digest: str) -> dict[int, str]:

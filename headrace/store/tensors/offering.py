@@ -18,6 +18,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import HandoffCorrupt
 from headrace.store.sparse_file import marked_pieces
@@ -32,6 +33,8 @@ _WAIT_SECONDS_MAX = 30
 _LOOK_SECONDS = 0.02
 # A client that has fallen silent holds a thread no longer than this.
 _SILENT_SECONDS = 60.0
+# Some forty nodes that fetch at once. Each costs this process a thread and a descriptor; one too many asks the store.
+_NUM_CONNECTIONS_MAX = 512
 
 
 def entry_name(kind: str, weights_digest: str) -> str:
@@ -60,10 +63,23 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], cache: Path) -> None:
         super().__init__(address, _Offer)
         self._cache = cache
+        self._room = threading.BoundedSemaphore(_NUM_CONNECTIONS_MAX)
         self._lock = threading.Lock()
         self._indexes: dict[Path, tuple[int, TensorIndex]] = {}
         # Of each file's marks: their length, and first byte → end of each leaf that is there.
         self._ends: dict[Path, tuple[int, dict[int, int]]] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignores a client that hung up."""

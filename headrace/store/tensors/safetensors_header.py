@@ -4,7 +4,9 @@ The format: eight bytes (length of the header, little-endian), the header (JSON)
 """
 
 import json
+import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,13 +33,17 @@ def tensors_of(path: Path) -> list[HeldTensor]:
 
     A file that the format does not allow has none: it is still a file, and is kept as one.
     """
-    num_bytes = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        return tensors_in(lambda offset, length: os.pread(file.fileno(), length, offset), path.stat().st_size)
+
+
+def tensors_in(read: Callable[[int, int], bytes], num_bytes: int) -> list[HeldTensor]:
+    """The same of a file of `num_bytes`, of which `read` gives bytes by offset and length."""
     try:
-        with path.open("rb") as file:
-            (header_bytes,) = struct.unpack("<Q", file.read(8))
-            if header_bytes > min(_HEADER_BYTES_MAX, num_bytes - 8):
-                return []
-            header: Any = json.loads(file.read(header_bytes))
+        (header_bytes,) = struct.unpack("<Q", read(0, min(8, num_bytes)))
+        if header_bytes > min(_HEADER_BYTES_MAX, num_bytes - 8):
+            return []
+        header: Any = json.loads(read(8, header_bytes))
         start = 8 + header_bytes
         found = [_held(name, fields, start) for name, fields in header.items() if name != "__metadata__"]
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from headrace.engines.base import NoAnswer
+from headrace.engines.openai.dialect import check_dialect
+from headrace.errors import InvalidInput
 from headrace.version_sets.media_settings import Picture, Speech
 from simulation.servers import media
 from simulation.servers.media import making
-from tests.engines.openai.media_askers import KEY, SEEDED, SPEECH, Outcome, made_by, make_turn
+from tests.engines.openai.media_askers import KEY, PICTURE, SEEDED, SPEECH, Outcome, made_by, make_turn
 
 SETTINGS = Picture(width=48, height=32, num_inference_steps=28, guidance_scale=3.5, negative_prompt="blur")
 DIALECTS: dict[str, tuple[media.Dialect, dict[str, Any], str]] = {
@@ -68,6 +70,12 @@ def test_a_dialect_says_where_settings_go() -> None:
             "note": "seed 7 of 48x32",
         }
     ]
+
+
+def test_a_key_that_is_left_out_alone_is_no_place_without_quotes() -> None:
+    check_dialect('{"size":null}', PICTURE)
+    with pytest.raises(InvalidInput, match=r"request: seed has \{seed31\} as a mapping of YAML"):
+        check_dialect('{"seed":{"seed31":null}}', PICTURE)
 
 
 def test_a_revised_prompt_is_kept_where_it_differs() -> None:

@@ -27,6 +27,7 @@ from headrace.store.sealed_directory import (
     seal_directory,
 )
 from headrace.store.small_objects import PassedOver
+from headrace.store.tensor_reading import sealed_dtypes
 from headrace.store.tensors import packing
 from headrace.store.tensors.index import leaf_bytes, segment_key
 from headrace.store.tensors.safetensors_header import tensors_of
@@ -132,8 +133,11 @@ def test_what_a_sibling_has_is_stored_once(site: Site) -> None:
 
 
 def test_whole_files_go_and_what_is_handed_out_stays_the_same(site: Site) -> None:
+    dtypes = [sealed_dtypes(site.store, digest) for digest in site.digests]
+    assert all(dtypes)
     site.index()
     assert site.collect(*site.digests) == {"whole files": 2}
+    assert [sealed_dtypes(site.store, digest) for digest in site.digests] == dtypes
     for number in range(2):
         sealed = find_directory(site.store, site.digests[number])
         assert sealed

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,9 +14,10 @@ import pytest
 from headrace.store.indexing import index_directory
 from headrace.store.node_cache import NodeCache
 from headrace.store.sealed_directory import open_directory, seal_directory
-from headrace.store.tensors import assembling
+from headrace.store.tensors import assembling, neighbours, offering
 from headrace.store.tensors.neighbours import announce
 from tests.store.tensors.weights_builder import CountingStore, make_tensors, sha256_of_files, write_weights
+from tests.waiting import eventually
 
 
 class Fleet:
@@ -94,6 +96,19 @@ class Endless(Liar):
                 Endless.num_sent += self.wfile.write(bytes(2**20))
 
 
+class Dripping(Liar):
+    """Never silent, and never done: in the head, in the body, or with answers that only announce one."""
+
+    piece = b""
+
+    def do_GET(self) -> None:
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1048576\r\n\r\n" * (self.piece == b"x"))
+            while True:
+                self.wfile.write(self.piece)
+                time.sleep(0.01)
+
+
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), handler)
@@ -124,6 +139,18 @@ def test_an_answer_without_an_end_is_not_read_to_it(fleet: Fleet) -> None:
     assert 0 < Endless.num_sent < 2**28
 
 
+@pytest.mark.parametrize("piece", [b"x", b"h", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_an_answer_that_drips_is_not_waited_for_to_its_end(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, piece: bytes
+) -> None:
+    monkeypatch.setattr(neighbours, "_ANSWER_SECONDS", 0.2)
+    with serving(type("Drip", (Dripping,), {"piece": piece})) as url:
+        announce(fleet.store, "weights", fleet.digest, url)
+        node = fleet.node("node")
+        fleet.check(node)
+    assert node.fetched == fleet.num_bytes
+
+
 def test_only_leaves_that_are_there_are_offered(fleet: Fleet) -> None:
     node = fleet.node("node")
     open_directory(node, fleet.digest)
@@ -145,6 +172,25 @@ def test_only_leaves_that_are_there_are_offered(fleet: Fleet) -> None:
         status(whole, "bytes=0-99999999999"),
         status(whole, None),
     ] == [404, 404, 404, 404, 416, 404]
+
+
+def test_connections_beyond_a_limit_are_closed_and_others_are_served_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offering, "_NUM_CONNECTIONS_MAX", 2)
+    url = offering.offered_at(tmp_path, "127.0.0.1")
+    assert url
+    place = ("127.0.0.1", int(url.rpartition(":")[2]))
+
+    def answer() -> bytes:
+        with socket.create_connection(place, timeout=10) as asked, suppress(ConnectionError):
+            asked.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return asked.recv(12)
+        return b""
+
+    with socket.create_connection(place), socket.create_connection(place):
+        eventually(lambda: answer() == b"")
+    eventually(lambda: answer() == b"HTTP/1.1 404")
 
 
 def test_an_offer_is_numbered_once_a_process(fleet: Fleet) -> None:
