@@ -184,10 +184,13 @@ def refuse_conflicts(recipe: Recipe, devices: Devices) -> int:
     if devices.num_gpus and num_ranks > devices.num_gpus:
         raise InvalidTrainingRun(
             f"Recipe {recipe.key} wants {num_ranks} ranks, one a GPU, and {devices.num_gpus} GPUs are visible; "
-            "lower ranks, or give the run more GPUs."
+            "lower ranks, or give the run more GPUs.",
+            key="ranks",
         )
     if recipe.precision == "fp16" and not devices.num_gpus:
-        raise InvalidTrainingRun(f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.")
+        raise InvalidTrainingRun(
+            f"Recipe {recipe.key}: precision='fp16' needs a GPU; use 'bf16' or 'fp32' on a CPU.", key="precision"
+        )
     check_on_devices(recipe, devices, num_ranks)
     recipe.gradient_accumulation(num_ranks)
     return num_ranks

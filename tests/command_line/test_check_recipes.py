@@ -19,6 +19,7 @@ from headrace.store.local import LocalStore
 from headrace.training.devices import Devices
 from headrace.training.lora_settings import Lora, num_adapter_params
 from headrace.training.model_widths import tensor_shapes
+from headrace.training.preference_settings import Preference, RowPairs
 from headrace.training.recipe_needs import SEQUENCE_LENGTH, demand_tags, needs_of
 from tests.command_line.checked_project import Project as CheckedProject
 from tests.training_builders import make_recipe, packed_rows
@@ -105,6 +106,37 @@ REFUSED = {
         "warn",
         "a rank has 300 MiB free now. Raise zero_stage",
     ),
+    "a base in four bits on a CPU": (
+        {"precision": "bf16", "lora": Lora(quantize="nf4")},
+        CPU,
+        "lora",
+        "fail",
+        "lora.quantize: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
+    ),
+    "rows of a campaign that has none": (
+        {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("tales",)))},
+        CPU,
+        "rows",
+        "warn",
+        "the campaign 'tales' has no reviewed rows; reviewed rows are there of no campaign. Mend the name, or",
+    ),
+    "pairs that nothing makes": (
+        {"objective": "preference"},
+        CPU,
+        "examples",
+        "warn",
+        "no pairs are sealed yet, which the corpus file's `example: pair` or preference.rows makes; the corpus file",
+    ),
+    "pairs that are longer than the model's positions": (
+        {
+            "objective": "preference",
+            "preference": Preference(rows=RowPairs(campaigns=("tales",), sequence_length=100_000)),
+        },
+        CPU,
+        "examples",
+        "fail",
+        "lower preference.rows.sequence_length and materialize preference_pairs again.",
+    ),
     "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
 }
 
@@ -115,6 +147,16 @@ def test_what_would_fail_or_do_nothing_is_told_with_its_key(settings: Settings, 
     found = told(settings, store, devices, **recipe)[check]
     assert found.startswith(level)
     assert sentence in found
+
+
+def test_a_misspelt_base_recipe_is_told_with_the_nearest_one(settings: Settings, store: LocalStore) -> None:
+    settings.recipes.mkdir(parents=True)
+    (settings.recipes / "a.yaml").write_text("name: define\nmodel: tiny\nsteps: 1\nbatch: 2\nlearning_rate: 1.0e-3\n")
+    found = told(settings, store, base_recipe="tiny.defin")["model"]
+    assert found.startswith("warn base_recipe: tiny.defin has trained nothing yet. No file in ")
+    assert found.endswith("did you mean 'tiny.define'?")
+    unmade = told(settings, store, base_recipe="tiny.define")["model"]
+    assert unmade.endswith("tiny.define has trained nothing yet: materialize trained_model[tiny.define] first.")
 
 
 def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settings, store: LocalStore) -> None:
