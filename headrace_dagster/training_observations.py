@@ -42,7 +42,7 @@ class TrainingObservations:
         self._rows += rows
         for row in rows:
             # The newest held-out loss stays until there is another.
-            self._newest |= {name: row[field] for field, name in _TOLD.items() if is_finite(row.get(field))}
+            self._newest |= {name: _shown(row[field]) for field, name in _TOLD.items() if is_finite(row.get(field))}
         if not rows or self._monotonic() - self._told_at < _SECONDS_BETWEEN:
             return
         self._told_at = self._monotonic()
@@ -53,3 +53,8 @@ class TrainingObservations:
                 metadata=self._newest | {"loss": dg.MetadataValue.md(loss_sparkline(self._rows))},
             )
         )
+
+
+def _shown(number: float) -> float:
+    """As much of it as a person reads: the page shows all digits that it is given."""
+    return number if isinstance(number, int) else float(f"{number:.4g}")

@@ -42,7 +42,7 @@ from headrace.training.session import TrainingRequest, Workplace, train
 from simulation.tiny_model import SENTENCES, build_tiny_model
 
 STEPS, BATCH, LEARNING_RATE, BETA = 10, 4, 1e-3, 0.1
-_LENGTH = 256
+_LENGTH = 512
 _BAR = 1e-5
 # Tells which turns are generated, for TRL; and a turn ends with its end token, for TRL learns what follows it, too.
 _TEMPLATE = (

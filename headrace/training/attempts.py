@@ -141,6 +141,7 @@ class TrainingResult:
     resumed_from_step: int
     seconds: Annotated[float, Ge(0)]
     peak_rss_mb: float
+    """Of all ranks together."""
     state_digest: str
     curve_key: str
     feeding: str = "packed"

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint as safetensors: `python -m headrace.training.consolidate --help`.
+"""The weights of a checkpoint as safetensors.
 
 For a training that is not finished, or never will be: its newest whole checkpoint, or an earlier one, becomes a
 directory that transformers, vLLM or diffusers load. One weight at a time is put together out of the ranks' files, which
@@ -121,15 +121,34 @@ def find_checkpoint(store: ObjectStore, training_id: str, *, step: int | None) -
     )
 
 
+_EXAMPLE = """example:
+  python -m headrace.training.consolidate --store .headrace/store --training-id 7e2b95bf19987e6b1bf15aa9fa5eeb3a \\
+    --out half-trained --base .headrace/models/smollm2-135m
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m headrace.training.consolidate", description=__doc__)
-    parser.add_argument("--store", required=True, help="the store's URL or directory")
-    parser.add_argument("--training-id", required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m headrace.training.consolidate",
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", required=True, help="the store's URL or directory; a project's own: .headrace/store")
+    parser.add_argument(
+        "--training-id",
+        required=True,
+        help="in the run's log (`training 7e2b…: 2 ranks on cpu`), and the names below training/ of the store",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the directory to write; must not exist")
-    parser.add_argument("--step", type=int, help="of an earlier checkpoint")
+    parser.add_argument("--step", type=int, help="of an earlier checkpoint; without it the newest whole one")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; without it fp32")
     parser.add_argument("--key", default=MASTER, help="moving_average: of a picture model, what a training exports")
-    parser.add_argument("--base", type=Path, help="the base model's directory: its config and tokenizer are copied")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        help="the base model's directory: its config and tokenizer are copied, without which nothing opens the weights",
+    )
     parser.add_argument("--max-shard-bytes", type=int, default=MAX_SHARD_BYTES, help="of one file")
     parser.add_argument("--diffusers", action="store_true", help="name the files as diffusers does")
     given = parser.parse_args(argv)

@@ -31,7 +31,11 @@ def merge_adapters(adapters: Opened, out: Path, *, dtype: Any = "auto") -> None:
     Raises:
         InvalidInput: as `load_causal_model`.
     """
+    from transformers.utils import logging
+
     assert adapters.base
+    # Bars of loading and writing nothing: weights go by one at a time.
+    logging.disable_progress_bar()
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         base = stack.enter_context(_mapped(weight_files(adapters.base)))

@@ -6,7 +6,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, Lt
 
@@ -25,6 +25,9 @@ class Lora:
 
     Source: Hu et al. 2021, LoRA.
     """
+
+    # peft's own name, too short to be near to ours.
+    KEYS_ELSEWHERE: ClassVar = {"r": "did you mean 'rank'?"}
 
     rank: Annotated[int, Ge(1), Le(1024)] = 16
     """Width of an adapter's inner side: a layer of m × n learns rank × (m + n) numbers."""

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -86,6 +86,15 @@ def _named(value: Any) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One model trained in one way; `key` is its Dagster partition."""
+
+    KEYS_ELSEWHERE: ClassVar = {
+        **dict.fromkeys(
+            ("sequence_length", "max_length", "max_seq_length"),
+            "how long sequences are is said by sequence_length of the corpus file, or of preference.rows.",
+        ),
+        "gradient_accumulation_steps": "it follows from batch, micro_batch and the number of ranks.",
+        "lr": "did you mean 'learning_rate'?",
+    }
 
     name: str
     """With the model's name, the partition of the training assets."""

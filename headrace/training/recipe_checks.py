@@ -55,10 +55,10 @@ def _impossible(recipe: "Recipe", devices: Devices, num_ranks: int) -> Iterator[
         for package in ("peft", *([PACKER] if lora.quantize and devices.num_gpus else [])):
             if importlib.util.find_spec(package) is None:
                 key = "lora.quantize" if package == PACKER else "lora"
-                yield "lora", f"{key} needs {package}, which is not installed. Run pip install {package}."
+                yield key, f"{key} needs {package}, which is not installed. Run pip install {package}."
         if lora.quantize and not devices.num_gpus:
             yield (
-                "lora",
+                "lora.quantize",
                 f"lora.quantize={lora.quantize!r} holds the base in 4 bits by {PACKER}, whose training needs a GPU, "
                 "and this run sees none. Take quantize out, or give the run a GPU.",
             )
@@ -96,9 +96,7 @@ def check_heldout_shards(recipe: "Recipe", shards: Collection[str]) -> None:
 
 def _check_length(recipe: "Recipe") -> None:
     if recipe.epochs is None and recipe.steps < 1:
-        raise InvalidTrainingRun(
-            f"steps must be at least 1, got {recipe.steps}, unless epochs says how long to train: write one of them."
-        )
+        raise InvalidTrainingRun("steps or epochs must say how long to train, got neither: write one of them.")
     if recipe.epochs is not None and recipe.steps:
         raise InvalidTrainingRun(
             f"epochs must stand alone, got epochs={recipe.epochs:g} beside steps={recipe.steps}: leave one out."

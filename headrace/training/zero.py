@@ -141,9 +141,14 @@ def check_fits(recipe: Recipe, shape: ModelShape, *, world_size: int, memory_mib
 def check_sequence_length(recipe: Recipe, shape: ModelShape, sequence_length: int) -> None:
     """Raises: InvalidTrainingRun: the packed sequences are longer than the model's positions."""
     if shape.positions_max is not None and sequence_length > shape.positions_max:
-        where = "preference.rows of the recipe" if recipe.row_pairs else "the corpus file"
+        if recipe.row_pairs:
+            what, key, asset = "pairs", "preference.rows.sequence_length", recipe.examples_asset
+            advice = f"lower {key} and materialize {asset} again."
+        else:
+            what, key = "training examples", None
+            advice = "lower sequence_length in the corpus file and materialize training_examples again."
         raise InvalidTrainingRun(
-            f"Recipe {recipe.key}: training examples are {sequence_length} tokens long, model {recipe.model} takes at "
-            f"most {shape.positions_max}; lower sequence_length in {where} and materialize {recipe.examples_asset} "
-            "again."
+            f"Recipe {recipe.key}: {what} are {sequence_length} tokens long, model {recipe.model} takes at "
+            f"most {shape.positions_max}; {advice}",
+            key=key,
         )

@@ -113,6 +113,8 @@ def _without(place: Path, part: str) -> str:
     near = difflib.get_close_matches(part, names, n=1)
     if near:
         return f"In {place} there is no {part}; the nearest name there is {near[0]}."
+    # What tools keep beside a person's files helps nobody to find them.
+    names = [name for name in names if not name.startswith(".")] or names
     there = ", ".join(names[:_NAMES_SHOWN_MAX]) + (" …" if len(names) > _NAMES_SHOWN_MAX else "")
     return f"In {place} there is no {part}; there is {there or 'nothing'}."
 

@@ -11,12 +11,15 @@ def nearest_key(key: str, cls: type, known: Sequence[str]) -> str:
     """Such as "; did you mean 'num_shards'?", or all known keys if none is near.
 
     Args:
-        cls: the dataclass of the section in which the key stands; its own sections are searched, too.
+        cls: the dataclass of the section in which the key stands; its own sections are searched, too. Its
+            `KEYS_ELSEWHERE` has a sentence for each key that people bring along from other tools.
     """
     # A letter of another alphabet looks like ours, so that the two keys would be shown alike.
     strange = next((letter for letter in key if not " " < letter < "\x7f"), None)
     named = unicodedata.name(strange, "no name") if strange else ""
     begin = f", in which {strange!r} is U+{ord(strange):04X} ({named})" if strange else ""
+    if said := getattr(cls, "KEYS_ELSEWHERE", {}).get(key):
+        return f"{begin}; {said}"
     if near := _near(key, known):
         return f"{begin}; did you mean {near!r}?"
     if sections := [name for name, section in _sections(cls) if key in {field.name for field in fields(section)}]:

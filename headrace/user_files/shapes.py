@@ -279,6 +279,8 @@ def _keys_of(refusal: str, value: Any) -> Keys:
     keys: Keys = ()
     for part in refusal.split(": "):
         name, *index = re.findall(r"[^][]+", part.partition(" ")[0])
+        # A key of a section within may stand as `offload.parameters`: the section is the nearest place.
+        name = name.partition(".")[0]
         if not isinstance(value, Mapping) or name not in value:
             break
         keys, value = (*keys, name, *map(int, index)), value[name]

@@ -165,7 +165,13 @@ def _services(project: Project, settings: Settings, port: int | None) -> Iterato
             f"dagster.yaml; {got}."
         )
     deadline = time.monotonic() + _OTHERS_START_SECONDS
-    say("Starting Dagster's daemon and UI, or waiting for those that start …", error=True)
+    found = running_webserver(settings.home, dagster_home=home)
+    said = (
+        f"Dagster UI: {found}, which runs already."
+        if found
+        else "Starting Dagster's daemon and UI, or waiting for those that start …"
+    )
+    say(said, error=True)
     with ExitStack() as stack:
         check_alive: Callable[[], None] = lambda: None  # noqa: E731 (whoever started them looks after them)
         while not (url := running_webserver(settings.home, dagster_home=home)):

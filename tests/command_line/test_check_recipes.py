@@ -116,26 +116,12 @@ REFUSED = {
         "warn",
         "a rank has 300 MiB free now. Raise zero_stage",
     ),
-    "packed weights on a CPU": (
-        {"lora": Lora(quantize="nf4")},
-        CPU,
-        "lora",
-        "fail",
-        "lora: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
-    ),
     "prefixes that freeze all": (
         {"freeze": ("model.",)},
         CPU,
         "model",
         "fail",
         "freeze=['model.'] matches every parameter",
-    ),
-    "rows longer than the model takes": (
-        {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("glossary",)))},
-        CPU,
-        "examples",
-        "fail",
-        "lower sequence_length in preference.rows of the recipe and materialize preference_pairs again",
     ),
     "a patience that no evaluation exhausts": (
         {"evaluate_every": 2, "early_stop": EarlyStop(patience=4)},
@@ -157,6 +143,37 @@ REFUSED = {
         "heldout",
         "warn",
         "heldout_shards names 'own', and training_examples has shard-00.",
+    ),
+    "a base in four bits on a CPU": (
+        {"precision": "bf16", "lora": Lora(quantize="nf4")},
+        CPU,
+        "lora",
+        "fail",
+        "lora.quantize: Recipe tiny.test: lora.quantize='nf4' holds the base in 4 bits",
+    ),
+    "rows of a campaign that has none": (
+        {"objective": "preference", "preference": Preference(rows=RowPairs(campaigns=("tales",)))},
+        CPU,
+        "rows",
+        "warn",
+        "the campaign 'tales' has no reviewed rows; reviewed rows are there of no campaign. Mend the name, or",
+    ),
+    "pairs that nothing makes": (
+        {"objective": "preference"},
+        CPU,
+        "examples",
+        "warn",
+        "no pairs are sealed yet, which the corpus file's `example: pair` or preference.rows makes; sequences of",
+    ),
+    "pairs that are longer than the model's positions": (
+        {
+            "objective": "preference",
+            "preference": Preference(rows=RowPairs(campaigns=("tales",), sequence_length=100_000)),
+        },
+        CPU,
+        "examples",
+        "fail",
+        "lower preference.rows.sequence_length and materialize preference_pairs again.",
     ),
     "a prefix that freezes nothing": ({"freeze": ("encoder.",)}, CPU, "model", "fail", "freeze='encoder.' matches"),
 }
@@ -210,6 +227,16 @@ def test_what_a_config_tells_in_no_number_is_not_known(
     assert told(settings, None, base_model=str(base))["memory"].startswith("ok a rank needs about ")
 
 
+def test_a_misspelt_base_recipe_is_told_with_the_nearest_one(settings: Settings, store: LocalStore) -> None:
+    settings.recipes.mkdir(parents=True)
+    (settings.recipes / "a.yaml").write_text("name: define\nmodel: tiny\nsteps: 1\nbatch: 2\nlearning_rate: 1.0e-3\n")
+    found = told(settings, store, base_recipe="tiny.defin")["model"]
+    assert found.startswith("warn base_recipe: tiny.defin has trained nothing yet. No file in ")
+    assert found.endswith("did you mean 'tiny.define'?")
+    unmade = told(settings, store, base_recipe="tiny.define")["model"]
+    assert unmade.endswith("tiny.define has trained nothing yet: materialize trained_model[tiny.define] first.")
+
+
 def test_examples_that_are_longer_than_the_sequence_are_counted(settings: Settings, store: LocalStore) -> None:
     tokenized = {"key": [bytes(16)] * 4, "token_ids": [[1] * 9, [1] * 64, [1] * 65, [1] * 200], "spans": [[]] * 4}
 
@@ -236,7 +263,7 @@ def test_weights_of_a_remote_store_are_not_fetched_to_be_checked(
     assert "memory" in told(settings, store, base_recipe="tiny.define")
     monkeypatch.setattr(recipes, "open_directory", lambda *_: pytest.fail("the weights were fetched"))
     found = told(settings, Remote(store), base_recipe="tiny.define")  # pyright: ignore[reportArgumentType]
-    assert "They are fetched when it runs: what a rank needs is not told before." in found["base_recipe"]
+    assert "They are fetched when it runs: what a rank needs is not told before." in found["model"]
 
 
 def test_weights_whose_whole_files_were_collected_are_not_put_together_to_be_checked(
@@ -250,8 +277,8 @@ def test_weights_whose_whole_files_were_collected_are_not_put_together_to_be_che
     give_up_sealing(store, whole, SystemClock())
     store.delete_prefix(whole.key)
     found = told(settings, store, base_recipe="tiny.define")
-    assert found["base_recipe"].startswith("ok base_recipe: starts from trained_model[tiny.define]")
-    assert "They are fetched when it runs" in found["base_recipe"]
+    assert found["model"].startswith("ok base_recipe: starts from trained_model[tiny.define]")
+    assert "They are fetched when it runs" in found["model"]
     assert not (store.node_directory() / "cache").exists()
 
 

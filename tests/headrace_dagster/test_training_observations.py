@@ -45,5 +45,10 @@ def test_what_nobody_measured_is_not_shown() -> None:
     assert first["loss"] == "no finite loss"
 
 
+def test_numbers_are_shown_as_people_read_them() -> None:
+    [first] = observed([[row(12_345, loss=3.0080952512625174, left_seconds=147.220415)]], seconds_between=1.0)
+    assert (first["step"], first["train_loss"], first["seconds_left"]) == (12_345, 3.008, 147.2)
+
+
 def test_without_rows_nothing_is_shown() -> None:
     assert observed([[], []], seconds_between=60.0) == []

@@ -50,8 +50,10 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (MINIMAL + "lr: 3\n", "unknown key 'lr'"),
-        (MINIMAL.replace("steps: 10", "steps: 0"), "steps must be at least 1, got 0, unless epochs says"),
+        (MINIMAL + "lr: 3\n", "unknown key 'lr'; did you mean 'learning_rate'?"),
+        (MINIMAL + "sequence_length: 3\n", "unknown key 'sequence_length'; how long sequences are is said by"),
+        (MINIMAL.replace("steps: 10", "steps: 0"), "steps or epochs must say how long to train, got neither"),
+        (MINIMAL + "offload: {parameters: cpu}\n", "yaml:6:10: offload.parameters needs zero_stage 3"),
         (MINIMAL.replace("steps: 10", "steps: ten"), "steps must be a whole number, got 'ten'"),
         (MINIMAL + "zero_stage: 4\n", "zero_stage must be between 0 and 3, got 4."),
         (MINIMAL + "precision: int8\n", "precision must be one of bf16, fp32, fp16, got 'int8'"),
@@ -94,7 +96,7 @@ def test_a_broken_recipe_is_told_to_who_asks_for_its_key(tmp_path: Path) -> None
 
 LORA = {
     "{rank: 0}": "lora: rank must be between 1 and 1,024, got 0",
-    "{r: 4}": "unknown key 'r'",
+    "{r: 4}": "unknown key 'r'; did you mean 'rank'?",
     "{dropout: 1}": "dropout must be at least 0 and below 1, got 1",
     "{targets: [q_proj, lm_head]}": "between the embedding and the output layer, got 'lm_head'",
     "{targets: [q_proj, q_proj]}": "targets must list names of layers, each once",

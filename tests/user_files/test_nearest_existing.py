@@ -12,6 +12,7 @@ def home(tmp_path: Path) -> Path:
     for path in ("corpus/wordnet/shard-00.jsonl", "corpus/wordnet/shard-01.jsonl", "corpus/readme.md", "many/x"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
+    (tmp_path / ".git").mkdir()
     for number in range(20):
         (tmp_path / "many" / f"{number}").write_text("")
     return tmp_path
@@ -32,6 +33,7 @@ def home(tmp_path: Path) -> Path:
         ("corpus/readme.md/x", "{home}/corpus/readme.md is no directory that can be read."),
         ("corpus/wordnet", "{home}/corpus/wordnet is a directory; name the files in it, such as "),
         ("many/*.txt", "In {home}/many there is no *.txt; there is 0, 1, 10, 11, 12, 13, 14, 15 …."),
+        ("zebra", "In {home} there is no zebra; there is corpus, many."),
         ("corpus/a\0b", "In {home}/corpus there is no a\0b; there is readme.md, wordnet."),
     ],
 )

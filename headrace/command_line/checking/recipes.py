@@ -14,6 +14,7 @@ from headrace.command_line.output import bytes_text, counted
 from headrace.engines.model_directory import local_model_directory
 from headrace.errors import HeadraceError, InvalidTrainingRun
 from headrace.handoff.versions import HandoffStore
+from headrace.keys import ContentPartition
 from headrace.settings import Settings
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
@@ -21,7 +22,7 @@ from headrace.store.sealed_directory import find_directory, open_directory
 from headrace.training.devices import Devices
 from headrace.training.memory_estimate import MIB
 from headrace.training.picture_pipeline import check_shape as check_patches
-from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, TEXTS, Recipe
+from headrace.training.recipe import FLOW_MATCHING, PREFERENCE, TEXTS, Recipe, load_recipes
 from headrace.training.recipe_checks import check_heldout_shards
 from headrace.training.recipe_needs import RecipeNeeds, needs_of, painter_needs, refuse_conflicts, useless, weights_here
 from headrace.training.sealed_examples import sealed_pictures
@@ -34,14 +35,15 @@ def examine_recipe(
     """Args: devices: those that a run would get; a GPU machine gives a recipe without `ranks` one GPU."""
     name = recipe.base_model or settings.base_model
     # As the run finds it: at HEADRACE_HOME, or where it always was looked for.
-    at_home = recipe.base_model and local_model_directory(name, settings.home)
-    model, directory = _base(recipe, name, settings.home if at_home else Path.cwd(), objects)
+    at_home = recipe.base_model and not local_model_directory(name, Path.cwd())
+    model, directory = _base(recipe, name, settings.home if at_home else Path.cwd(), settings, objects)
     yield model
     try:
         num_ranks = refuse_conflicts(recipe, devices)
     except InvalidTrainingRun as error:
+        # A key that these devices refuse, or a batch that does not divide among the ranks.
         named = str(error.culprits.get("key", "batch"))
-        yield finding(named, "fail", str(error), key=named)
+        yield finding(named.partition(".")[0], "fail", str(error), key=named)
         return
     passes = recipe.gradient_accumulation(num_ranks)
     each = counted(recipe.micro_batch, _NOUNS.get(recipe.objective, "sequence"))
@@ -49,12 +51,26 @@ def examine_recipe(
     yield finding("batch", "ok", f"{whose} runs {passes} times {each} a step.")
     for named, sentence in useless(recipe, devices, num_ranks):
         yield finding(named, "warn", sentence, key=named)
+    yield from _without_rows(recipe, objects)
     if recipe.objective == FLOW_MATCHING:
         yield from _of_a_picture_model(recipe, objects, devices)
         return
     if directory is None:
         return
     yield from _of_a_language_model(recipe, directory, settings, objects, devices)
+
+
+def _without_rows(recipe: Recipe, objects: ObjectStore | None) -> Iterator[FileFinding]:
+    """Campaigns whose reviewed rows it shall learn from, and that have none: not run yet, or misspelt."""
+    if recipe.row_pairs is None or objects is None:
+        return
+    partitions = map(ContentPartition.find, HandoffStore(objects).partitions("reviewed_content"))
+    reviewed = sorted({one.campaign for one in partitions if one})
+    for name in recipe.row_pairs.campaigns:
+        if name not in reviewed:
+            there = f"reviewed rows are there of {', '.join(reviewed) or 'no campaign'}"
+            said = f"the campaign {name!r} has no reviewed rows; {there}. Mend the name, or headrace run {name} first."
+            yield finding("rows", "warn", said, key="preference.rows.campaigns")
 
 
 def _of_a_picture_model(recipe: Recipe, objects: ObjectStore | None, devices: Devices) -> Iterator[FileFinding]:
@@ -73,7 +89,9 @@ def _of_a_picture_model(recipe: Recipe, objects: ObjectStore | None, devices: De
 _NOUNS = {FLOW_MATCHING: "picture", PREFERENCE: "pair"}
 
 
-def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) -> tuple[FileFinding, Path | None]:
+def _base(
+    recipe: Recipe, name: str, home: Path, settings: Settings, objects: ObjectStore | None
+) -> tuple[FileFinding, Path | None]:
     """What is said of the weights that it starts from, and their directory, if they are there."""
     if recipe.base_recipe is None:
         found = model_finding(name, home, key="base_model" if recipe.base_model else None, what="base model")
@@ -88,11 +106,15 @@ def _base(recipe: Recipe, name: str, home: Path, objects: ObjectStore | None) ->
             directory = weights_here(objects, digest)
             if directory is None:
                 said = f"{said} They are fetched when it runs: what a rank needs is not told before."
-            return finding("base_recipe", "ok", said, key="base_recipe"), directory
+            return finding("model", "ok", said, key="base_recipe"), directory
     except HeadraceError as error:
-        return finding("base_recipe", "fail", str(error), key="base_recipe"), None
+        return finding("model", "fail", str(error), key="base_recipe"), None
     said = f"{recipe.base_recipe} has trained nothing yet: materialize trained_model[{recipe.base_recipe}] first."
-    return finding("base_recipe", "warn", said, key="base_recipe"), None
+    try:
+        load_recipes(settings.recipes).find(recipe.base_recipe)
+    except InvalidTrainingRun as error:  # a broken file is told as itself
+        said = f"{recipe.base_recipe} has trained nothing yet. {error}"
+    return finding("model", "warn", said, key="base_recipe"), None
 
 
 def _of_a_language_model(
@@ -132,11 +154,15 @@ def _sequences(recipe: Recipe, needed: RecipeNeeds) -> Iterator[FileFinding]:
     try:
         check_sequence_length(recipe, needed.shape, length)
     except InvalidTrainingRun as error:
-        yield finding("examples", "fail", str(error))
+        named = error.culprits.get("key")
+        yield finding("examples", "fail", str(error), key=str(named) if named else None)
         return
     if examples is None:
         file = "recipe" if recipe.row_pairs else "corpus file"
-        said = f"none are sealed yet; sequences of {length:,} tokens are assumed, as the {file} says, or its default."
+        none = "none are sealed yet"
+        if recipe.objective == PREFERENCE and not recipe.row_pairs:
+            none = "no pairs are sealed yet, which the corpus file's `example: pair` or preference.rows makes"
+        said = f"{none}; sequences of {length:,} tokens are assumed, as the {file} says, or its default."
         yield finding("examples", "warn", said)
         return
     if recipe.objective == PREFERENCE:
