@@ -114,8 +114,8 @@ app.add_typer(
 )
 app.add_typer(
     group_of(
-        "Registered models: which versions there are, where their files lie, a copy of them, what they share, and which "
-        "are in memory.",
+        "Registered models: which versions there are, where their files lie, a copy of them, what they share, and "
+        "which are in memory.",
         *(models.ls, models.show, models.export, models.index, loaded_models.loaded),
     ),
     name="model",

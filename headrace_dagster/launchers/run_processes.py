@@ -86,7 +86,7 @@ class RunProcesses:
         return run_id
 
     def _marker(self, process: LiveProcess) -> str | None:
-        """The run's id; `_NO_RUN`: it says that it is no run's; None: it has none, and follows its session or parent."""
+        """The run's id; `_NO_RUN`: it says that it is none's; None: it has none, and follows its session or parent."""
         if process.key in self._settled:
             return self._markers[process.key]
         marker = self._markers[process.key] = _read_marker(process.pid)

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
-from headrace.engines.host.address import OFF, host_address
 from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
+from headrace.engines.host.address import OFF, host_address
 from headrace.engines.media_rows import MediaRows, open_media_rows
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
@@ -102,5 +102,4 @@ def engines_resource(environment: Mapping[str, str], host: str) -> EnginesResour
     Args: host: as the resource takes it.
     """
     # Dagster's UI shows a resource's settings, but only the name of a variable.
-    key = {"api_key": dg.EnvVar(ENGINE_KEY)} if environment.get(ENGINE_KEY) else {}
-    return EnginesResource(host=host, **key)
+    return EnginesResource(host=host, api_key=dg.EnvVar(ENGINE_KEY) if environment.get(ENGINE_KEY) else None)

@@ -1,4 +1,4 @@
-"""Every command of `headrace` with its options and examples, plugged-in ones too, and the programs that are started with `python -m`."""
+"""Every command of `headrace` with its options and examples, plugged-in ones too, and programs run by `python -m`."""
 
 import re
 from collections.abc import Iterator

@@ -43,9 +43,7 @@ def test_where_nobody_listens_that_is_said(tmp_path: Path) -> None:
     assert checked_json(run(*at, "--json", store=tmp_path), "model-loaded")["is_there"] is False
 
 
-def test_without_a_socket_the_host_of_the_stores_runs_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_socket_the_host_of_the_stores_runs_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEADRACE_ENGINE_HOST")
     body = checked_json(run("model", "loaded", "--json", store=tmp_path), "model-loaded")
     assert body["socket"] == str(default_socket(LocalStore(tmp_path)))

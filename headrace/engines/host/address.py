@@ -16,7 +16,7 @@ from headrace.store.objects import ObjectStore
 ENGINE_HOST = "HEADRACE_ENGINE_HOST"
 OFF, ON = "off", "on"
 # As other variables that are on or off are written.
-_WORDS = dict.fromkeys(("on", "true", "yes", "1"), ON) | dict.fromkeys(("off", "false", "no", "0"), OFF)
+_WORDS: dict[str, str] = dict.fromkeys(("on", "true", "yes", "1"), ON) | dict.fromkeys(("off", "false", "no", "0"), OFF)
 _MODULE = "headrace.engines.host"
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
 _PATH_BYTES_MAX = 100
@@ -55,9 +55,7 @@ def host_address(word: str, objects: ObjectStore, environment: Mapping[str, str]
         return None
     if word == ON:
         log = objects.node_directory() / "engine_host.log"
-        return HostAddress(
-            socket_file=default_socket(objects), store=store, is_started=True, takes_all=False, log=log
-        )
+        return HostAddress(socket_file=default_socket(objects), store=store, is_started=True, takes_all=False, log=log)
     return HostAddress(socket_file=Path(word), store=store)
 
 
@@ -82,7 +80,7 @@ def default_socket(objects: ObjectStore) -> Path:
 def store_address(objects: ObjectStore) -> StoreAddress | None:
     """How another process opens the store; None: it cannot."""
     if isinstance(objects, LocalStore):
-        return StoreAddress(url=objects.uri(""))
+        return StoreAddress(url=objects.directory.absolute().as_uri())
     cache = getattr(objects, "cache", None)
     if not (url := getattr(objects, "url", "")) or cache is None:
         return None
@@ -96,7 +94,7 @@ def _runtime_directory() -> Path:
     """
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     if len(str(base).encode()) > _PATH_BYTES_MAX // 2:
-        base = Path("/tmp")  # noqa: S108 (the directory below it is checked)
+        base = Path("/tmp")
     directory = base / f"headrace-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()

@@ -139,7 +139,9 @@ class Answering:
 
 async def serve(engine: LoadedModel, model: str, listener: socket.socket) -> None:
     """Answers until SIGTERM."""
-    runner = web.AppRunner(Answering(engine, model).app(), access_log=None, handler_cancellation=True, shutdown_timeout=LEAVE_SECONDS)
+    runner = web.AppRunner(
+        Answering(engine, model).app(), access_log=None, handler_cancellation=True, shutdown_timeout=LEAVE_SECONDS
+    )
     await runner.setup()
     await web.SockSite(runner, listener).start()
     told = asyncio.Event()

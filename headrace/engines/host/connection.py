@@ -120,7 +120,10 @@ class Connection:
 
     async def _put(self) -> Facts:
         body = json.dumps(asdict(self._wanted)).encode()
-        async with _session(self._host.socket_file) as session, session.put(_url(f"/models/{self.model}"), data=body) as response:
+        async with (
+            _session(self._host.socket_file) as session,
+            session.put(_url(f"/models/{self.model}"), data=body) as response,
+        ):
             raw = await response.read()
             if response.status != 200:
                 raise error_in(raw)
@@ -150,9 +153,7 @@ def table_of(socket_file: Path) -> Table | None:
 
 def _session(socket_file: Path) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.UnixConnector(
-            path=str(socket_file), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS
-        ),
+        connector=aiohttp.UnixConnector(path=str(socket_file), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
         # A model may wait for another's memory, and a batch for a slow model: as long as in this process.
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -170,5 +171,3 @@ def _run(work: Any) -> Any:
         return loop.run(work)
     finally:
         loop.close()
-
-

@@ -213,9 +213,7 @@ def error_event(error: HeadraceError) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def outcome_lines(
-    units: Sequence[str], outcomes: Sequence[Answer | MediaAnswer | NoAnswer], model: str
-) -> list[bytes]:
+def outcome_lines(units: Sequence[str], outcomes: Sequence[Answer | MediaAnswer | NoAnswer], model: str) -> list[bytes]:
     """The answer to a batch, in parts: its lines, then the bytes of each medium."""
     lines = _lines(
         {"custom_id": unit, "response": _response(outcome, model), "error": None}
@@ -270,9 +268,7 @@ def media_in(raw: bytes, num_turns: int) -> list[MediaAnswer | NoAnswer]:
         start += told.num_bytes
         if len(content) != told.num_bytes:
             raise _unread("a medium is not whole")
-        found.append(
-            MediaAnswer(content=content, replica=told.replica, note=told.note, attributes=told.attributes)
-        )
+        found.append(MediaAnswer(content=content, replica=told.replica, note=told.note, attributes=told.attributes))
     return found
 
 

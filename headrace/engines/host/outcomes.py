@@ -99,9 +99,7 @@ def unforeseen(error: BaseException) -> EngineUnavailable:
 def _made(told: _Error) -> HeadraceError:
     match told.code:
         case "TurnRefused":
-            return TurnRefused(
-                told.message, status=told.status, for_clients=told.for_clients, by_policy=told.by_policy
-            )
+            return TurnRefused(told.message, status=told.status, for_clients=told.for_clients, by_policy=told.by_policy)
         case "EngineBusy":
             return EngineBusy(told.message, retry_after_seconds=told.retry_after_seconds)
         case "EngineFailed":

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.engines.deployment import Deployment
-from headrace.engines.host.address import HostAddress
+from headrace.engines.host.address import HostAddress, store_address
 from headrace.engines.host.connection import table_of
 from headrace.engines.host.table_view import ModelRow, Table
-from headrace.engines.host.wanted import StoreAddress
+from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.unix_sockets import is_listened_on
 from tests.waiting import eventually
@@ -37,16 +37,17 @@ class RunningHost:
         """By what they are for people."""
         return {row.model: row for row in self.table.data}
 
-    def deployment(self, objects: ObjectStore | None = None, **changes: object) -> Deployment:
-        url = objects.uri("") if objects else self.socket_file.parent.joinpath("no-store").as_uri()
-        address = HostAddress(socket_file=self.socket_file, store=StoreAddress(url=url), **changes)  # pyright: ignore[reportArgumentType]
+    def deployment(self, objects: ObjectStore | None = None) -> Deployment:
+        store = store_address(objects or LocalStore(self.socket_file.parent / "no-store"))
+        assert store
+        address = HostAddress(socket_file=self.socket_file, store=store)
         return Deployment(host=address)
 
 
 @contextmanager
 def running_host(*options: str) -> Iterator[RunningHost]:
     """A host in a directory of its own, short as a socket's path must be; it and its models are gone afterwards."""
-    directory = Path(tempfile.mkdtemp(dir="/tmp", prefix="hr-host-"))  # noqa: S108
+    directory = Path(tempfile.mkdtemp(dir="/tmp", prefix="hr-host-"))
     host = started_host(directory / "host.sock", *options)
     try:
         yield host

@@ -118,9 +118,7 @@ sys.stdin.readline()
 LoopThread().run(answers_of(engine, TURNS))
 """
     root = Path(__file__).resolve().parents[3]
-    client = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
-    )
+    client = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
     assert client.stdin
     assert client.stdout
     assert client.stdout.readline() == b"opened\n"
@@ -170,12 +168,13 @@ def test_a_host_that_a_run_starts_is_nobodys_and_leaves_when_nobody_needs_it(
     store = LocalStore(tmp_path)
     address = host_address("on", store, {"CUDA_VISIBLE_DEVICES": ""})
     assert address
-    assert address.log
+    log = address.log
+    assert log
     # As the run's, this engine would be opened here: it loads nothing.
     asked = host_address(str(address.socket_file), store, {"CUDA_VISIBLE_DEVICES": ""})
     assert asked
     deployments = [
-        Deployment(host=type(asked)(socket_file=asked.socket_file, store=asked.store, is_started=True, log=address.log))
+        Deployment(host=type(asked)(socket_file=asked.socket_file, store=asked.store, is_started=True, log=log))
         for _ in range(3)
     ]
     with ThreadPoolExecutor(3) as threads:
@@ -197,7 +196,7 @@ def test_a_host_that_a_run_starts_is_nobodys_and_leaves_when_nobody_needs_it(
         assert answers == whole
         loop.run(close(engine))
     eventually(lambda: not is_listened_on(address.socket_file), "it leaves after its last client")
-    eventually(lambda: "ended" in address.log.read_text().splitlines()[-1], "its log says so")
+    eventually(lambda: "ended" in log.read_text().splitlines()[-1], "its log says so")
 
 
 def parents_of(pid: int) -> set[int]:

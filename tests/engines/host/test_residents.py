@@ -122,7 +122,8 @@ def test_the_cheapest_to_miss_leaves_first(table: Table) -> None:
     assert table.residents.of("dear").state is State.ON_DEVICE
 
 
-def test_use_long_ago_counts_less(table: Table) -> None:
+def test_use_long_ago_counts_less() -> None:
+    table = Table(idle_seconds=10_000)
     for key in ("once", "now"):
         table.know(key, 40)
     table.used("once", times=8)

@@ -16,14 +16,10 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module", params=["echo", "transformers"])
-def engine(
-    request: pytest.FixtureRequest, host: RunningHost, tmp_path_factory: pytest.TempPathFactory
-) -> Engine:
+def engine(request: pytest.FixtureRequest, host: RunningHost, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     objects = LocalStore(tmp_path_factory.mktemp("weights"))
     if request.param == "echo":
         return opened("echo", objects=objects, deployment=host.deployment(objects))
     sealed = seal_directory(objects, request.getfixturevalue("tiny_model"))
     member = replace(make_member(), weights_digest=sealed.digest, weights_uri=sealed.uri)
-    return opened(
-        "transformers", objects=objects, member=member, deployment=host.deployment(objects), dtype="float32"
-    )
+    return opened("transformers", objects=objects, member=member, deployment=host.deployment(objects), dtype="float32")
