@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import time
@@ -87,7 +88,12 @@ async def run_host(table: Residents, listener: socket.socket, socket_file: Path,
         looking.cancel()
         await supervisor.close()
         await runner.cleanup()
-        logging.info("ended")
+        own, models = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        logging.info("ended; %.1f CPU seconds, its models %.1f", _cpu_seconds(own), _cpu_seconds(models))
+
+
+def _cpu_seconds(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime
 
 
 async def _until_idle(supervisor: Supervisor, runner: web.AppRunner, told: asyncio.Event, seconds: float) -> None:

@@ -92,7 +92,7 @@ def _runtime_directory() -> Path:
 
     Raises: InvalidInput: somebody else made it.
     """
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    base = Path(tempfile.gettempdir())
     if len(str(base).encode()) > _PATH_BYTES_MAX // 2:
         base = Path("/tmp")
     directory = base / f"headrace-{os.getuid()}"

@@ -164,7 +164,6 @@ def test_a_host_that_a_run_starts_is_nobodys_and_leaves_when_nobody_needs_it(
 ) -> None:
     monkeypatch.setenv("HEADRACE_ENGINE_HOST_IDLE_SECONDS", "1")
     monkeypatch.setenv("HEADRACE_RUN_ID", "a-run")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp")
     store = LocalStore(tmp_path)
     address = host_address("on", store, {"CUDA_VISIBLE_DEVICES": ""})
     assert address
