@@ -14,7 +14,7 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.edge import LEAVE_SECONDS
-from headrace.engines.host.memory import machine_mib
+from headrace.engines.host.memory import available_mib, machine_mib
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
 from headrace.engines.host.wanted import CPU
@@ -57,7 +57,12 @@ def main(
         raise SystemExit(2) from None
     look_for_cycles_rarely()
     socket_file.chmod(0o600)
-    table = Residents(time.monotonic, {CPU: memory_mib or int(machine_mib() * _SHARE)}, idle_seconds=idle_seconds)
+    table = Residents(
+        time.monotonic,
+        {CPU: memory_mib or int(machine_mib() * _SHARE)},
+        idle_seconds=idle_seconds,
+        available_mib=lambda place: available_mib(),
+    )
     asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds))
 
 

@@ -18,9 +18,13 @@ OFF, ON = "off", "on"
 # As other variables that are on or off are written.
 _WORDS: dict[str, str] = dict.fromkeys(("on", "true", "yes", "1"), ON) | dict.fromkeys(("off", "false", "no", "0"), OFF)
 _MODULE = "headrace.engines.host"
+# Hosts of another one do not understand what is asked of them: raise it with every change of the wire.
+_PROTOCOL = 1
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
 _PATH_BYTES_MAX = 100
-# Devices of NVIDIA's, AMD's and Intel's drivers: there a run without a fleet may compute on a GPU.
+# Where processes are measured, and die with their host.
+_HAS_PROC = Path("/proc/self/statm").exists()
+# Devices of NVIDIA's and AMD's drivers: there a run without a fleet may compute on a GPU.
 _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
 
@@ -50,8 +54,8 @@ def host_address(word: str, objects: ObjectStore, environment: Mapping[str, str]
     Raises: InvalidInput: `word` is none of these.
     """
     # A run that has a GPU, or may take one, is not a host's yet: its memory is in no account.
-    store = store_address(objects)
-    if checked_word(word) == OFF or store is None or not _is_without_gpu(environment):
+    word, store = checked_word(word), store_address(objects)
+    if word == OFF or store is None or not (_is_without_gpu(environment) and _HAS_PROC):
         return None
     if word == ON:
         log = objects.node_directory() / "engine_host.log"
@@ -72,7 +76,7 @@ def checked_word(text: str) -> str:
 
 def default_socket(objects: ObjectStore) -> Path:
     """The same for all of this user's processes on this node that use one store with one interpreter."""
-    whose = f"{objects.node_directory()} {sys.executable}"
+    whose = f"{_PROTOCOL} {objects.node_directory()} {sys.executable}"
     name = hashlib.sha256(whose.encode()).hexdigest()[:16]
     return _runtime_directory() / f"{name}.sock"
 

@@ -7,19 +7,14 @@ _MIB = 2**20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
 # The limit of the container, in its two spellings; of none, a word or a number beyond all memory.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = (_CGROUP / "memory.max", _CGROUP / "memory/memory.limit_in_bytes")
 
 
 def machine_mib() -> int:
     """The machine's memory, or its container's if that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES]
-    for file in _LIMITS:
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            limits.append(int(text))
+    limits += [limit for file in _LIMITS if (limit := _number(file)) is not None]
     return min(limits) // _MIB
 
 
@@ -40,3 +35,36 @@ def proportional_mib(pid: int) -> int:
     except (OSError, ValueError):
         pass
     return 0
+
+
+def available_mib() -> int:
+    """What this machine, or its container, can still give without taking from somebody."""
+    found = [_of_meminfo("MemAvailable")]
+    limit, used = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        found.append((limit - used + _cached_bytes()) // _MIB)
+    return min(found)
+
+
+def _of_meminfo(name: str) -> int:
+    for line in (_PROC / "meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) // 1024
+    return machine_mib()
+
+
+def _cached_bytes() -> int:
+    """Files' pages, which a container gives back when it needs them."""
+    try:
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace import errors
-from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused, no_answer
+from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
 from headrace.errors import EngineUnavailable, HeadraceError, Transient, reason_of, text_of
 from headrace.store.small_objects import Record
 
@@ -81,14 +81,6 @@ def error_in(raw: bytes) -> HeadraceError:
 def error_of(body: Mapping[str, Any]) -> HeadraceError:
     """As `error_in`, of a body within another."""
     return error_in(json.dumps(body).encode())
-
-
-def as_ours(error: BaseException, engine: str) -> HeadraceError:
-    """What an engine raised, as what its caller in the same process would be told.
-
-    Raises: BaseException: the error itself, if it ends the caller's task.
-    """
-    return error if isinstance(error, HeadraceError) else no_answer(error, engine)
 
 
 def unforeseen(error: BaseException) -> EngineUnavailable:

@@ -113,15 +113,24 @@ class Resident:
 
 
 class Residents:
-    def __init__(self, clock: Callable[[], float], accounts: Mapping[str, int], *, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        accounts: Mapping[str, int],
+        *,
+        idle_seconds: float,
+        available_mib: Callable[[str], int] | None = None,
+    ) -> None:
         """Args:
         clock: monotonic seconds.
         accounts: place → MiB for all of its models together.
         idle_seconds: a model that nobody has asked for so long leaves.
+        available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
         """
         self._clock = clock
         self.accounts = dict(accounts)
         self._idle_seconds = idle_seconds
+        self._available_mib = available_mib
         self._residents: dict[str, Resident] = {}
         self._waiting: list[Ticket] = []
 
@@ -253,7 +262,7 @@ class Residents:
 
     def _brought(self, resident: Resident, crowded: set[str], closed: set[Resident]) -> list[Step]:
         """Brings a model, or makes room for it. What is not there at once is waited for at the place."""
-        missing = self._wanted_mib(resident) - self._free_mib(resident.place)
+        missing = self._wanted_mib(resident) - self._free_now_mib(resident.place)
         if missing <= 0:
             resident.reserved_mib = self._wanted_mib(resident)
             self._enters(resident, State.LOADING)
@@ -344,6 +353,14 @@ class Residents:
 
     def _free_mib(self, place: str) -> int:
         return self.accounts[place] - self.reserved_mib(place)
+
+    def _free_now_mib(self, place: str) -> int:
+        """Of the account, and of what others have left of the place. Alone, a model is tried all the same."""
+        there = [one for one in self._residents.values() if one.place == place and one.state is not State.ABSENT]
+        if self._available_mib is None or not there:
+            return self._free_mib(place)
+        still_to_grow = sum(max(0, one.reserved_mib - one.mib) for one in there)
+        return min(self._free_mib(place), self._available_mib(place) - still_to_grow)
 
     def _has_stayed(self, resident: Resident) -> bool:
         return self._clock() - resident.since >= _STAY_FACTOR * (resident.bring_seconds or 0.0)

@@ -30,7 +30,7 @@ def found_or_started(host: HostAddress) -> bool:
         with _alone(host.socket_file):
             # Another run may have started it meanwhile.
             return is_listened_on(host.socket_file) or _started(host)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         _log.warning("no engine host can be started at %s: %s", host.socket_file, error)
         return False
 
@@ -39,23 +39,32 @@ def _started(host: HostAddress) -> bool:
     assert host.log
     host.log.parent.mkdir(parents=True, exist_ok=True)
     with host.log.open("ab") as log:
-        subprocess.run(
-            # The shell ends at once, so that the host is nobody's child.
-            ["/bin/sh", "-c", '"$@" </dev/null &', "engine-host", *host.command],
+        # The shell ends at once, so that the host is nobody's child.
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" </dev/null >&2 & echo $!', "engine-host", *host.command],
             env={**os.environ, _RUN_MARKER: _NO_RUN, "CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
             check=True,
         )
+    pid = int(shell.stdout)
     ends = time.monotonic() + _START_SECONDS_MAX
-    while time.monotonic() < ends:
+    while time.monotonic() < ends and _is_alive(pid):
         if is_listened_on(host.socket_file):
             return True
         time.sleep(_LOOK_SECONDS)
     _log.warning("the engine host that was started at %s does not answer; its log: %s", host.socket_file, host.log)
     return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

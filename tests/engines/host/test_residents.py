@@ -213,6 +213,22 @@ def test_a_model_that_nobody_asks_for_leaves(table: Table) -> None:
     assert table.residents.of("a").state is State.ABSENT
 
 
+def test_memory_that_others_hold_is_not_given_away_but_a_model_alone_is_tried() -> None:
+    table, free = Table(), [30]
+    table.residents = Residents(lambda: table.now, PLACES, idle_seconds=1000, available_mib=lambda place: free[0])
+    table.know("a", 40)
+    table.know("b", 40)
+    busy = table.enter("a")
+    assert busy.is_at_work, "nothing of the host's own would come free"
+    table.now = 100
+    waiting = table.enter("b")
+    assert not waiting.is_at_work
+    free[0] = 45
+    table.run()
+    assert waiting.is_at_work
+    assert table.residents.of("a").state is State.ON_DEVICE
+
+
 def test_a_place_without_an_account_is_refused(table: Table) -> None:
     with pytest.raises(EngineUnavailable, match="This engine host has cpu, gpu, and a is asked for on tpu"):
         table.know("a", 40, place="tpu")
