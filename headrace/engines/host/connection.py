@@ -57,9 +57,7 @@ class Connection:
                 return None
             try:
                 return _run(self._put())
-            except ModelLost as error:
-                lost = error
-            except _LOST as error:
+            except (*_LOST, ModelLost) as error:
                 lost = error
         raise EngineUnavailable(f"The engine host was lost while it loaded {self._wanted.label}: {lost}") from lost
 

@@ -81,9 +81,8 @@ class Supervisor:
             )
         self.table.know(key, place=wanted.place.device, label=wanted.label, guess_mib=wanted.guess_mib)
         self._wanted[key] = wanted
-        async with self._turn(key) as turn:
+        async with self._turn(key):
             facts = self._facts[key]
-            turn.is_answered = False
         return web.json_response(asdict(facts))
 
     async def _relay(self, request: web.Request) -> web.StreamResponse:
@@ -95,9 +94,9 @@ class Supervisor:
             child = self._children[key]
             response: web.StreamResponse | None = None
             try:
-                headers = {name: value for name, value in request.headers.items() if name in ("X-Request-Id",)}
+                unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
                 path = request.path.removeprefix(f"/models/{key}")
-                async with child.session.post(f"http://model{path}", data=raw, headers=headers) as answer:
+                async with child.session.post(f"http://model{path}", data=raw, headers=unit) as answer:
                     response = web.StreamResponse(
                         status=answer.status,
                         headers={name: answer.headers[name] for name in _HEADERS if name in answer.headers},
@@ -198,11 +197,14 @@ class Supervisor:
         """Measures the processes, and lets time's own steps happen."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            for key, child in list(self._children.items()):
-                resident = self.table.of(key)
-                if child.pid and (resident.state is State.LOADING or resident.at_work):
-                    self._measure(key)
-            self._step()
+            try:
+                for key, child in self._children.items():
+                    resident = self.table.of(key)
+                    if child.pid and (resident.state is State.LOADING or resident.at_work):
+                        self._measure(key)
+                self._step()
+            except Exception:  # noqa: BLE001 (one look that fails must not end the later ones: somebody waits)
+                _log.exception("a look failed")
 
     async def close(self) -> None:
         """Ends all processes; who still waits is told nothing more."""
