@@ -24,6 +24,7 @@ _PROTOCOL = 1
 _PATH_BYTES_MAX = 100
 # Where processes are measured, and die with their host.
 _HAS_PROC = Path("/proc/self/statm").exists()
+_IN_A_POD = "KUBERNETES_SERVICE_HOST"
 # Devices of NVIDIA's and AMD's drivers: there a run without a fleet may compute on a GPU.
 _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
@@ -58,6 +59,9 @@ def host_address(word: str, objects: ObjectStore, environment: Mapping[str, str]
     if word == OFF or store is None or not (_is_without_gpu(environment) and _HAS_PROC):
         return None
     if word == ON:
+        if _IN_A_POD in environment:
+            # The pod ends with its run, and so would a host in it.
+            return None
         log = objects.node_directory() / "engine_host.log"
         return HostAddress(socket_file=default_socket(objects), store=store, is_started=True, takes_all=False, log=log)
     return HostAddress(socket_file=Path(word), store=store)
