@@ -61,8 +61,8 @@ class Supervisor:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         app.router.add_put("/models/{key}", telling(self._bring))
-        for path in (CHAT, BATCHES):
-            app.router.add_post(f"/models/{{key}}{path}", telling(self._relay))
+        for path, handler in ((CHAT, self._relay), (BATCHES, self._batch)):
+            app.router.add_post(f"/models/{{key}}{path}", telling(handler))
         app.router.add_get(MODELS, self._list)
         return app
 
@@ -85,34 +85,53 @@ class Supervisor:
             facts = self._facts[key]
         return web.json_response(asdict(facts))
 
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        """Turns that are made together. The model is free before the client reads, which may sleep."""
+        raw = await request.read()
+        async with self._asked(request, raw) as answer:
+            status, headers, body = answer.status, _told_on(answer), await answer.read()
+        return web.Response(status=status, headers=headers, body=body)
+
     async def _relay(self, request: web.Request) -> web.StreamResponse:
+        """One turn, whose pieces go to its client as they come."""
+        raw = await request.read()
+        response: web.StreamResponse | None = None
+        try:
+            async with self._asked(request, raw) as answer:
+                response = web.StreamResponse(status=answer.status, headers=_told_on(answer))
+                response.content_length = answer.content_length
+                await response.prepare(request)
+                async for part in answer.content.iter_any():
+                    await response.write(part)
+        except ModelLost:
+            if response is None:
+                raise
+            # The client has been told a part: it sees an answer that breaks off.
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    @asynccontextmanager
+    async def _asked(self, request: web.Request, raw: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What a model's process answers, in a turn of the model.
+
+        Raises: ModelLost: its process has ended.
+        """
         key = request.match_info["key"]
         if key not in self.table:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
-        raw = await request.read()
+        unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
         async with self._turn(key) as turn:
             child = self._children[key]
-            response: web.StreamResponse | None = None
             try:
-                unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
-                path = request.path.removeprefix(f"/models/{key}")
-                async with child.session.post(f"http://model{path}", data=raw, headers=unit) as answer:
-                    response = web.StreamResponse(
-                        status=answer.status,
-                        headers={name: answer.headers[name] for name in _HEADERS if name in answer.headers},
-                    )
-                    response.content_length = answer.content_length
-                    await response.prepare(request)
-                    async for part in answer.content.iter_any():
-                        await response.write(part)
+                url = f"http://model{request.path.removeprefix(f'/models/{key}')}"
+                async with child.session.post(url, data=raw, headers=unit) as answer:
+                    yield answer
                 turn.is_answered = True
             except (aiohttp.ClientError, ConnectionResetError) as error:
-                if response is not None:
-                    # The client sees an answer that breaks off.
-                    raise
-                await child.wait_until_gone()
+                if request.transport is not None and not request.transport.is_closing():
+                    await child.wait_until_gone()
                 raise ModelLost(f"The process of {self._wanted[key].label} ended while it answered.") from error
-            return response
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         pids = {key: child.pid for key, child in self._children.items()}
@@ -218,6 +237,10 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _told_on(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name: answer.headers[name] for name in _HEADERS if name in answer.headers}
 
 
 class _Turn:

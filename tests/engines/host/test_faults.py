@@ -3,6 +3,7 @@ same, and no process stays."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +14,16 @@ from typing import Any
 import pytest
 
 from headrace.engines.asking import answers_of, close
-from headrace.engines.base import Answer, Engine, EngineFailed
+from headrace.engines.base import Answer, Engine, EngineFailed, Piece
 from headrace.engines.conformance import opened, turn
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.address import host_address
 from headrace.engines.host.connection import table_of
+from headrace.engines.host.lines import media_lines
+from headrace.engines.media import MediaAnswer, MediaTurn
+from headrace.engines.media_conformance import opened as media_opened
+from headrace.engines.media_conformance import painter
 from headrace.store.local import LocalStore
 from headrace.unix_sockets import is_listened_on
 from tests.engines.host.hosts import RunningHost, is_alive, running_host, started_host, stopped
@@ -129,6 +134,41 @@ LoopThread().run(answers_of(engine, TURNS))
         client.kill()
         client.communicate()
         eventually(lambda: not is_at_work(own_host), "the turn is over")
+
+
+def test_a_client_that_sleeps_keeps_the_model_from_nobody(own_host: RunningHost, loop: LoopThread) -> None:
+    member = painter(width=512, height=512)
+    engine = media_opened("echo", member, deployment=own_host.deployment())
+    [row] = own_host.table.data
+    turns = [MediaTurn(unit=str(seed), text="mill", seed=seed) for seed in range(8)]
+    body = media_lines(turns, row.id, is_speech=False)
+    with socket.socket(socket.AF_UNIX) as sleeper:
+        sleeper.connect(str(own_host.socket_file))
+        head = f"POST /models/{row.id}/v1/batches HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
+        sleeper.sendall(head.encode() + body)
+        # More than a socket holds, and nobody reads it.
+        eventually(lambda: own_host.models[LABEL].hits == 1, "the batch is made, and the model is free")
+        assert own_host.models[LABEL].at_work == 0
+        made = loop.run(engine.make_together(turns))
+        assert sum(len(one.content) for one in made if isinstance(one, MediaAnswer)) > 500_000
+    loop.run(close(engine))
+
+
+def test_a_stream_whose_models_process_is_killed_before_its_first_piece_begins_anew(
+    own_host: RunningHost, loop: LoopThread, whole: list[Any]
+) -> None:
+    engine = opened("echo", deployment=own_host.deployment())
+    first = pid_of(own_host)
+
+    async def pieces() -> list[Piece]:
+        return [piece async for piece in engine.stream(TURNS[0])]
+
+    with ThreadPoolExecutor(1) as thread, stopped(first):
+        made = thread.submit(loop.run, pieces())
+        eventually(lambda: is_at_work(own_host), "the turn is with the model")
+        os.kill(first, signal.SIGKILL)
+    assert "".join(piece.text for piece in made.result()) == whole[0].text
+    loop.run(close(engine))
 
 
 def test_a_run_without_a_host_at_its_socket_opens_its_engine_itself(tmp_path: Path, loop: LoopThread) -> None:
