@@ -16,7 +16,7 @@ from headrace.store.objects import ObjectStore
 ENGINE_HOST = "HEADRACE_ENGINE_HOST"
 OFF, ON = "off", "on"
 # As other variables that are on or off are written.
-_WORDS: dict[str, str] = dict.fromkeys(("on", "true", "yes", "1"), ON) | dict.fromkeys(("off", "false", "no", "0"), OFF)
+_WORDS = {"on": ON, "true": ON, "yes": ON, "1": ON, "off": OFF, "false": OFF, "no": OFF, "0": OFF}
 _MODULE = "headrace.engines.host"
 # Hosts of another one do not understand what is asked of them: raise it with every change of the wire.
 _PROTOCOL = 1

@@ -24,6 +24,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 def test_on_is_this_nodes_host_of_the_store_which_a_run_starts(store: LocalStore) -> None:
     found = host_address("on", store, CPU)
+    assert found
     assert found == HostAddress(
         socket_file=default_socket(store),
         store=StoreAddress(url=store.directory.as_uri()),
