@@ -25,8 +25,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from headrace.errors import HeadraceError
+from headrace.parent_death import die_with_parent
 from headrace.text.terminal import say
-from headrace.training.guard import die_with_parent
 
 BUCKET = "headrace"
 START_WAIT_SECONDS = 60.0

@@ -25,6 +25,8 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile("default")
 # Nothing may wait on a hub. Set before any test imports transformers, which reads it at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A test that wants an engine host starts one of its own: the node's would outlive it.
+os.environ["HEADRACE_ENGINE_HOST"] = "off"
 # make names the checkout's own instance, which no test may touch: loading the definitions registers keys with it.
 os.environ.pop("DAGSTER_HOME", None)
 # A job of a script's background ignores SIGINT; Dagster would make SIGTERM the same, and every child would inherit it.

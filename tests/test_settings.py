@@ -10,6 +10,7 @@ from headrace.settings import InvalidSetting, misspelt_variables, settings_of
 _ENGINES = ", ".join(engine_names())
 _ZONE = "must be a time zone such as Europe/Berlin"
 _ADDRESS = "must be an address that begins with http:// or https://"
+_HOST = "must be off, on, or the absolute path of an engine host's socket"
 
 
 def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> None:
@@ -18,6 +19,7 @@ def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> Non
     assert (settings.store_url, settings.services) == (str(settings.home / "store"), settings.home / "services")
     assert (settings.first_day, settings.timezone, settings.automation) == ("2026-11-01", "UTC", False)
     assert (settings.engine, settings.alert_webhook) == (None, None)
+    assert settings.engine_host == "on"
     assert settings.ui_url == "http://127.0.0.1:3000"
 
 
@@ -62,6 +64,8 @@ def test_automation_is_on_or_off_in_every_spelling(tmp_path: Path, word: str, is
         ("HEADRACE_TIMEZONE", "../etc/passwd", f"{_ZONE}, got '../etc/passwd'."),
         ("HEADRACE_AUTOMATION", "enabled", "must be on or off, got 'enabled'."),
         ("HEADRACE_ENGINE", "vllm", f"must be an installed engine ({_ENGINES}), got 'vllm'."),
+        ("HEADRACE_ENGINE_HOST", "warm", f"{_HOST}, got 'warm'."),
+        ("HEADRACE_ENGINE_HOST", "/" + "a" * 100, "must be a path of at most 100 bytes, got one of 101."),
         ("HEADRACE_CACHE_BYTES", "20GB", "must be a positive whole number of bytes, got '20GB'."),
         ("HEADRACE_STORE", "gs://bucket", "must be a directory or s3://BUCKET/PREFIX, got 'gs://bucket'."),
         ("HEADRACE_HOME", "a\0b", r"must be a path, got 'a\x00b'."),
@@ -88,7 +92,8 @@ def test_all_wrong_variables_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_variable_is_told_and_a_gateways_own_is_none() -> None:
-    environment = {"HEADRACE_CAMPAINGS": "x", "HEADRACE_SERVICE": "x", "HEADRACE_GATEWAY_PORT": "1", "HOME": "x"}
+    others = ("HEADRACE_SERVICE", "HEADRACE_GATEWAY_PORT", "HEADRACE_ENGINE_HOST_MIB", "HOME")
+    environment = {"HEADRACE_CAMPAINGS": "x"} | dict.fromkeys(others, "1")
     assert misspelt_variables(environment) == [
         "HEADRACE_CAMPAINGS is set, and nothing reads it: did you mean HEADRACE_CAMPAIGNS?"
     ]

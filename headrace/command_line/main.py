@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from headrace.command_line import models
+from headrace.command_line import loaded_models, models
 from headrace.command_line.check import check
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
@@ -114,8 +114,9 @@ app.add_typer(
 )
 app.add_typer(
     group_of(
-        "Registered models: which versions there are, where their files lie, a copy of them, what they share.",
-        *(models.ls, models.show, models.export, models.index),
+        "Registered models: which versions there are, where their files lie, a copy of them, what they share, and "
+        "which are in memory.",
+        *(models.ls, models.show, models.export, models.index, loaded_models.loaded),
     ),
     name="model",
 )

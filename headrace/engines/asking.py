@@ -103,6 +103,11 @@ async def media_of(
     return await _outcomes(engine, engine.make_together, turns, lambda _, given: _medium(engine, member, given))
 
 
+async def made_of(engine: MediaEngine, turns: Sequence[MediaTurn]) -> list[MediaAnswer | NoAnswer]:
+    """As `media_of`, without a look at the bytes: for who hands them on to one who looks."""
+    return await _outcomes(engine, engine.make_together, turns, lambda _, given: _media_answer(engine, given))
+
+
 async def medium_of(engine: MediaEngine, member: Member, turn: MediaTurn) -> tuple[MediaAnswer, MediaFacts]:
     """One picture or recording for a live caller. Its bytes are examined in a thread: a large picture takes so long to
     decode that other callers would notice.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.host.address import HostAddress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Deployment:
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     # Digest → the directory of weights that the store does not have yet, for a trial before they are sealed.
     unsealed: Mapping[str, Path] = field(default_factory=dict)
+    # Where models are asked for that would else be loaded in this process; None: they are.
+    host: HostAddress | None = None
 
     @classmethod
     def of_bulk(
@@ -30,6 +33,7 @@ class Deployment:
         request_seconds: float = 120.0,
         num_attempts: int = 5,
         unsealed: Mapping[str, Path] | None = None,
+        host: HostAddress | None = None,
     ) -> "Deployment":
         """For bulk, where no person waits for a single row: a server may be gone for half a minute and busy for two.
 
@@ -39,6 +43,7 @@ class Deployment:
             api_key=api_key,
             replicas=replicas or {},
             unsealed=unsealed or {},
+            host=host,
             turn_seconds_max=10 * request_seconds + _BULK_BUSY_SECONDS,
             attempt_seconds_max=request_seconds,
             first_piece_seconds_max=request_seconds,

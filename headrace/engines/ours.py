@@ -228,7 +228,14 @@ def _open_voice(opening: Opening) -> LoadedModel:
     return HibariEngine(opening.member)
 
 
-ECHO = EngineKind(name="echo", open=_open_echo, options=Options, makes=("text", "image", "speech"), deterministic=True)
+ECHO = EngineKind(
+    name="echo",
+    open=_open_echo,
+    options=Options,
+    makes=("text", "image", "speech"),
+    deterministic=True,
+    can_be_hosted=True,
+)
 OPENAI_HTTP = EngineKind(
     name="openai_http",
     open=_open_server,
@@ -248,6 +255,7 @@ TRANSFORMERS = EngineKind(
     deterministic=True,
     needs_weights=True,
     computes_here=True,
+    can_be_hosted=True,
 )
 DIFFUSERS = EngineKind(
     name="diffusers",
@@ -259,6 +267,7 @@ DIFFUSERS = EngineKind(
     deterministic=True,
     needs_weights=True,
     computes_here=True,
+    can_be_hosted=True,
 )
 HIBARI = EngineKind(
     name="hibari",
@@ -269,4 +278,5 @@ HIBARI = EngineKind(
     check_member=_check_voice,
     deterministic=True,
     computes_here=True,
+    can_be_hosted=True,
 )

@@ -79,6 +79,8 @@ class EngineKind:
             the directory of the member's weights, None if it has none here.
         needs_weights: whether it opens weights from the store, so that its model must be registered.
         computes_here: whether it computes in this process, so that another kind of CPU can change an output.
+        can_be_hosted: whether its model lives in the memory of the process that opens it, and `open` needs nothing of
+            the deployment: then an engine host may open it once for several runs.
     """
 
     name: str
@@ -91,6 +93,7 @@ class EngineKind:
     check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
     check_member: Callable[[Member, Path | None], str] = lambda member, directory: ""
     computes_here: bool = False
+    can_be_hosted: bool = False
 
     @property
     def build(self) -> str:
@@ -179,7 +182,7 @@ def _opened(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: 
     opening = Opening(member=member, spec=spec, options=kind.options_of(spec), deployment=deployment, objects=objects)
     package = _package(_points()[spec.name][0])
     try:
-        engine: object = kind.open(opening)
+        engine: object = _hosted(kind, opening) or kind.open(opening)
     except (SystemExit, GeneratorExit, asyncio.CancelledError) as error:
         # Passed on, it would end the process, or the task, without a word.
         raise InvalidInput(f"Engine {kind.name!r} ({package}) raised {type(error).__name__} when opened.") from error
@@ -204,6 +207,16 @@ def _opened(member: Member, spec: EngineSpec, objects: ObjectStore, deployment: 
             f"{shown(num_at_once)}."
         )
     return engine
+
+
+def _hosted(kind: EngineKind, opening: Opening) -> LoadedModel | None:
+    """The engine whose model a host holds, where the deployment names one that takes it."""
+    if opening.deployment.host is None:
+        return None
+    # Imported here: it imports what only runs with a host use.
+    from headrace.engines.host.client import hosted
+
+    return hosted(kind, opening)
 
 
 # Members with the same key can share an engine: they differ only in prompts.

@@ -6,18 +6,13 @@ hold memory, a GPU and a port. There are two ties, since each has a gap. The par
 pid may be reused, so the worker is identified by pid and start time.
 """
 
-import ctypes
 import os
 import select
-import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
-# Opened before anybody forks: between fork and exec nothing may take a lock.
-_LIBC = ctypes.CDLL(None, use_errno=True)
+from headrace.parent_death import die, die_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,28 +47,15 @@ def die_with(worker: Worker) -> None:
     try:
         descriptor = os.pidfd_open(worker.pid)
     except ProcessLookupError:
-        _die()
+        die()
     # It may have died before the tie existed.
     if not worker.is_alive():
-        _die()
+        die()
     threading.Thread(target=_watch, args=(descriptor,), name="worker-watch", daemon=True).start()
-
-
-def die_with_parent(parent: int, signal_sent: signal.Signals = signal.SIGKILL) -> None:
-    """Makes the kernel send this process a signal when its parent, process `parent`, dies."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal_sent)
-    if os.getppid() != parent:
-        _die()
 
 
 def _watch(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.poll()
-    _die()
-
-
-def _die() -> NoReturn:
-    # SIGKILL, not exit: inside a collective a rank runs no Python and would never see an exception.
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
+    die()

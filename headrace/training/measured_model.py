@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace.adapters.loading import load_causal_model
 from headrace.adapters.sealed import Opened
-from headrace.training.guard import die_with_parent
+from headrace.parent_death import die_with_parent
 from headrace.training.heldout import SAMPLE_ARROW
 
 # Sequences in a pass. One on a CPU: a pass computes logits at every position where any of its sequences has a loss.

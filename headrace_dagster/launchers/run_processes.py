@@ -1,8 +1,9 @@
 """Finds the runs that have processes on this machine, whatever their status, by one look at /proc for all runs.
 
 A process belongs to the run whose marker its environment carries. One without a marker belongs to the run of its
-session's leader or of its parent, even after those have ended. A process that wiped its environment, left the session
-and lost its parent before anybody looked is not found.
+session's leader or of its parent, even after those have ended. A marker that names no run says that its process, such
+as an engine host that a run has started, is nobody's. A process that wiped its environment, left the session and lost
+its parent before anybody looked is not found.
 
 Results are remembered by pid and start time, so a look reads one `stat` for each process. A process without a marker
 may still get one for a moment after its start: between fork and exec it has its parent's environment.
@@ -25,6 +26,7 @@ _HAS_PROC = (_PROC / "self/stat").exists()
 _PREFIX = f"{RUN_MARKER}=".encode()
 # Fork to exec takes milliseconds; on a swapping machine, seconds.
 _SETTLED_SECONDS = 10.0
+_NO_RUN = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class RunProcesses:
     def __init__(self) -> None:
         self._lock = Lock()
         self._markers: dict[tuple[int, int], str | None] = {}
+        # Those whose marker will not change any more.
+        self._settled: set[tuple[int, int]] = set()
         self._adopted: dict[tuple[int, int], str] = {}
         self._sessions: dict[int, str] = {}
 
@@ -69,9 +73,10 @@ class RunProcesses:
         return {run_id: frozenset(keys) for run_id, keys in found.items()}
 
     def _run_of(self, process: LiveProcess, processes: Mapping[int, LiveProcess]) -> str | None:
-        run_id = self._markers.get(process.key) or self._adopted.get(process.key)
-        if run_id:
-            return run_id
+        marker = self._markers.get(process.key)
+        run_id = marker or self._adopted.get(process.key)
+        if run_id or marker == _NO_RUN:
+            return run_id or None
         run_id = self._sessions.get(process.session)
         parent = processes.get(process.parent)
         if run_id is None and parent is not None:
@@ -81,16 +86,18 @@ class RunProcesses:
         return run_id
 
     def _marker(self, process: LiveProcess) -> str | None:
-        if process.key in self._markers:
+        """The run's id; `_NO_RUN`: it says that it is none's; None: it has none, and follows its session or parent."""
+        if process.key in self._settled:
             return self._markers[process.key]
-        marker = _read_marker(process.pid)
+        marker = self._markers[process.key] = _read_marker(process.pid)
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / os.sysconf("SC_CLK_TCK")
         if marker or age > _SETTLED_SECONDS:
-            self._markers[process.key] = marker
+            self._settled.add(process.key)
         return marker
 
     def _forget(self, keys: set[tuple[int, int]], sessions: set[int]) -> None:
         self._markers = {key: marker for key, marker in self._markers.items() if key in keys}
+        self._settled &= keys
         self._adopted = {key: run_id for key, run_id in self._adopted.items() if key in keys}
         # A session's id is not reused while the session has a process.
         self._sessions = {session: run_id for session, run_id in self._sessions.items() if session in sessions}
@@ -123,7 +130,7 @@ def _read_marker(pid: int) -> str | None:
         for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
             if entry.startswith(_PREFIX):
                 marker = entry[len(_PREFIX) :].decode(errors="replace")
-                return marker if is_run_id(marker) else None
+                return marker if is_run_id(marker) else _NO_RUN
     return None
 
 

@@ -25,9 +25,9 @@ import psutil
 
 from headrace.command_line.project import Project
 from headrace.errors import HeadraceError, InvalidInput
+from headrace.parent_death import die_with_parent
 from headrace.settings import DEFAULT_PORT, port_of
 from headrace.text.terminal import say
-from headrace.training.guard import die_with_parent
 
 # A stopping daemon needs a few seconds; its successor waits this long for the lock.
 LOCK_WAIT_SECONDS = 40.0

@@ -24,7 +24,7 @@ def campaign_resources(
         "cache": str(settings.cache),
         "cache_bytes": settings.cache_bytes,
     }
-    engines = engines_resource(environment)
+    engines = engines_resource(environment, settings.engine_host)
     return {
         "io_manager": ArrowHandoffIOManager(**store),
         "store": StoreResource(**store),

@@ -1,5 +1,6 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import Field
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
 from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
+from headrace.engines.host.address import OFF, host_address
 from headrace.engines.media_rows import MediaRows, open_media_rows
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
@@ -29,17 +31,27 @@ class EnginesResource(dg.ConfigurableResource):
     request_seconds: float = Field(
         default=120.0, gt=0, description="How long one request to a server may take, in seconds."
     )
+    host: str = Field(
+        default=OFF,
+        description="Who holds models that runs without a GPU load: `off`: each run; `on`: this node's engine host, "
+        "which the first run starts; else the socket of a host.",
+    )
 
     def open(self, member: Member, spec: EngineSpec, objects: ObjectStore) -> Engine:
         """Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `open_engine`."""
-        return open_engine(member, spec, objects, self._deployment(None))
+        return open_engine(member, spec, objects, self._deployment(objects))
 
     def open_embedder(self, wanted: EmbeddingModel, home: Path, objects: ObjectStore) -> Embedder:
         """Raises: InvalidInput: see `headrace.engines.embedding.open_embedder`."""
-        return open_embedder(wanted, home, objects, self._deployment(None))
+        return open_embedder(wanted, home, objects, self._deployment(objects))
 
-    def _deployment(self, replicas: Mapping[str, tuple[str, ...]] | None) -> Deployment:
-        return Deployment.of_bulk(api_key=self.api_key, request_seconds=self.request_seconds, replicas=replicas)
+    def _deployment(self, objects: ObjectStore, replicas: Mapping[str, tuple[str, ...]] | None = None) -> Deployment:
+        return Deployment.of_bulk(
+            api_key=self.api_key,
+            request_seconds=self.request_seconds,
+            replicas=replicas,
+            host=host_address(self.host, objects, os.environ),
+        )
 
     def open_rows(
         self,
@@ -53,7 +65,7 @@ class EnginesResource(dg.ConfigurableResource):
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.rows.open_rows`.
         """
-        return open_rows(version_set, objects, self._deployment(replicas))
+        return open_rows(version_set, objects, self._deployment(objects, replicas))
 
     def open_media(
         self,
@@ -64,7 +76,7 @@ class EnginesResource(dg.ConfigurableResource):
         replicas: Mapping[str, tuple[str, ...]] | None = None,
     ) -> MediaRows:
         """As `open_rows`, for a role that paints or speaks."""
-        return open_media_rows(version_set, role, objects, self._deployment(replicas))
+        return open_media_rows(version_set, role, objects, self._deployment(objects, replicas))
 
     def try_member(
         self,
@@ -81,10 +93,13 @@ class EnginesResource(dg.ConfigurableResource):
 
         Raises: InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.trial`.
         """
-        try_member(member, version_set.engine_of(member.role), objects, self._deployment(replicas))
+        try_member(member, version_set.engine_of(member.role), objects, self._deployment(objects, replicas))
 
 
-def engines_resource(environment: Mapping[str, str]) -> EnginesResource:
-    """The engines of this deployment; servers that require a key get the one in HEADRACE_ENGINE_KEY."""
+def engines_resource(environment: Mapping[str, str], host: str) -> EnginesResource:
+    """The engines of this deployment; servers that require a key get the one in HEADRACE_ENGINE_KEY.
+
+    Args: host: as the resource takes it.
+    """
     # Dagster's UI shows a resource's settings, but only the name of a variable.
-    return EnginesResource(api_key=dg.EnvVar(ENGINE_KEY)) if environment.get(ENGINE_KEY) else EnginesResource()
+    return EnginesResource(host=host, api_key=dg.EnvVar(ENGINE_KEY) if environment.get(ENGINE_KEY) else None)

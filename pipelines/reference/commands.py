@@ -1,7 +1,8 @@
-"""Every command of `headrace` with its options and examples, plugged-in ones too, and the gateway's own."""
+"""Every command of `headrace` with its options and examples, plugged-in ones too, and programs run by `python -m`."""
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from headrace.command_line.main import app
 from pipelines.reference.markdown import code, page, prose, table
 
-GATEWAY = "python -m headrace.serving.gateway"
+# Imported when they are asked for: the first comes with the extra `serve`.
+PROGRAMS = ("headrace.serving.gateway", "headrace.engines.host")
 # Said once for all of them.
 _OF_ALL = {"help", "install_completion", "show_completion"}
 # Two columns of an example: the command, and what it is for.
@@ -29,16 +31,14 @@ def commands_page() -> str:
 def commands() -> Iterator[tuple[str, Any, Any]]:
     """The words, the command and its context: the program itself, then each group before its commands."""
     yield from _below("headrace", typer.main.get_command(app), None)
-    yield from _below(GATEWAY, gateway_command(), None)
+    for module in PROGRAMS:
+        yield from _below(f"python -m {module}", program_command(module), None)
 
 
-def gateway_command() -> Any:
-    # Imported here: it comes with the extra `serve`.
-    from headrace.serving.gateway.__main__ import main
-
-    gateway = typer.Typer(add_completion=False, rich_markup_mode=None)
-    gateway.command()(main)
-    return typer.main.get_command(gateway)
+def program_command(module: str) -> Any:
+    program = typer.Typer(add_completion=False, rich_markup_mode=None)
+    program.command()(import_module(f"{module}.__main__").main)
+    return typer.main.get_command(program)
 
 
 def _below(words: str, command: Any, parent: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -3,7 +3,7 @@
 import re
 
 from headrace import settings
-from pipelines.reference.commands import GATEWAY, commands
+from pipelines.reference.commands import commands
 from pipelines.reference.constants import constants
 from pipelines.reference.markdown import code, page, prose, table
 
@@ -57,7 +57,7 @@ def _option_rows() -> list[list[str]]:
     for words, command, _ in commands():
         for one in command.params:
             if one.envvar and not getattr(one, "hidden", False):
-                program = words if words == GATEWAY else " ".join(words.split()[:2])
+                program = words if words.startswith("python") else " ".join(words.split()[:2])
                 rows.setdefault((str(one.envvar), one.opts[0], one.help or ""), []).append(program)
     return [
         [code(variable), f"{code(option)} of {', '.join(map(code, dict.fromkeys(programs)))}", prose(text)]

@@ -23,6 +23,7 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.partition_keys import register_keys
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
+from tests.engines.host.hosts import running_host
 from tests.generation.media_builders import campaign_file
 
 PARTITION = "2026-11-01|tales-00"
@@ -207,3 +208,14 @@ def test_a_painter_that_is_new_in_the_file_waits_for_its_set(project: Project) -
     result = project.materialize(*_MEDIA, reviewed_content)
     assert "makes no image" in project.metadata(result, "generated_images")["left_out"]
     assert [[one["role"] for one in row["media"]] for row in reviewed(project)] == [["speaker"]] * 5
+
+
+@pytest.mark.process
+def test_a_run_asks_the_engine_host_that_its_resource_names(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with running_host() as host:
+        project.resources["engines"] = EnginesResource(host=str(host.socket_file))
+        project.materialize(*_MEDIA, reviewed_content)
+        hits = {row.model: row.hits for row in host.table.data}
+    assert hits == {"pen 1 (echo)": 3, "brush 1 (echo)": 3, "voice 1 (echo)": 3}
+    assert [row["kept"] for row in reviewed(project)] == [True] * 5

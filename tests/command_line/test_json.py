@@ -56,6 +56,7 @@ ELSEWHERE = {
     "dropped": "tests/command_line/test_dropped.py",
     "labels import": "tests/command_line/test_labels.py",
     "model index": "tests/command_line/test_models.py",
+    "model loaded": "tests/command_line/test_model_loaded.py",
     "model show": "tests/command_line/test_models.py",
     "preview": "tests/command_line/test_own_campaigns.py",
     "run": "tests/processes/test_campaign_run.py",

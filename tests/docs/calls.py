@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from headrace.command_line.main import app
-from pipelines.reference.commands import GATEWAY, gateway_command
+from pipelines.reference.commands import PROGRAMS, program_command
 from tests.docs.blocks import CHECKOUT
 
 # Programs of others that a block may call.
@@ -28,8 +28,8 @@ def refusal(words: list[str]) -> str | None:
         wanted = {word for word in rest if "=" not in word}
         return f"the Makefile has no {', '.join(wanted - targets)}" if wanted - targets else None
     if program == "python" and rest[:1] == ["-m"]:
-        if " ".join(words[:3]) == GATEWAY:
-            return _refused(gateway_command(), GATEWAY, rest[2:])
+        if rest[1] in PROGRAMS:
+            return _refused(program_command(rest[1]), rest[1], rest[2:])
         return None if importlib.util.find_spec(rest[1]) else f"there is no module {rest[1]}"
     if program == "dg":
         return _refused(_dg(), program, rest)

@@ -109,3 +109,28 @@ def test_a_warm_worker_shows_its_run_and_devices_and_its_template_shows_none(run
         assert run_id not in processes.by_run()
     finally:
         workers.close()
+
+
+def test_a_process_that_says_it_is_no_runs_counts_for_none_although_a_run_started_it(run_id: str) -> None:
+    """As an engine host that outlives its run."""
+    script = f"""
+import os, subprocess, time
+both = [subprocess.Popen({SLEEP!r}, env={{**os.environ, {RUN_MARKER!r}: marker}}) for marker in ("-nobody", {run_id!r})]
+print(*(one.pid for one in both), flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        start_new_session=True,
+        env={**os.environ, RUN_MARKER: run_id},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout
+    nobodys, runs = map(int, parent.stdout.readline().split())
+    try:
+        found = pids(RunProcesses(), run_id)
+        assert found == {parent.pid, runs}
+    finally:
+        for pid in (parent.pid, nobodys, runs):
+            os.kill(pid, signal.SIGKILL)
+        parent.communicate()

@@ -19,6 +19,7 @@ _WHERE: Mapping[str, str] = {
     "dropped": "bodies.dropped:DroppedBody",
     "labels-import": "bodies.labels:LabelsImportBody",
     "model-ls": "bodies.models:ModelsBody",
+    "model-loaded": "bodies.models:LoadedModelsBody",
     "model-index": "bodies.models:IndexBody",
     "model-show": "bodies.models:ShownModelBody",
     "versions-ls": "bodies.versions:KeptSetsBody",

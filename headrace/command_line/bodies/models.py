@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headrace.engines.host.table_view import AccountRow, ModelRow
 from headrace.registry.model_versions import ModelVersion
 
 
@@ -45,3 +46,17 @@ class ShownModelBody:
     """The line of Python that loads them."""
     base: str | None = None
     """Where the base's files are, of an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModelsBody:
+    """`headrace model loaded --json`."""
+
+    socket: str
+    """Where the engine host listens."""
+    is_there: bool
+    """Whether one does; if not, no model is held for several runs."""
+    accounts: tuple[AccountRow, ...]
+    """The memory for models at each place."""
+    models: tuple[ModelRow, ...]
+    """Those that it holds, has held, or was asked for."""

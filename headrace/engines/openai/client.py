@@ -16,7 +16,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.replica import Ticket
 from headrace.engines.openai.attempt import Attempt
 from headrace.engines.openai.servers import ServerClient
-from headrace.engines.openai.wire import Event, chat_body
+from headrace.engines.openai.wire import Event, chat_body, chat_fields
 
 # Concurrent turns of a batch for each replica, which batches them. More would wait in its queue and time out.
 _NUM_AT_ONCE = 32
@@ -92,15 +92,7 @@ class OpenAIEngine(ServerClient, Engine):
 
     def _attempt(self, turn: Turn, ticket: Ticket, *, stream: bool) -> Attempt:
         body = chat_body(
-            [(message.role, message.content) for message in turn.messages],
-            model=self._model,
-            temperature=turn.temperature,
-            top_p=turn.top_p,
-            max_tokens=turn.max_tokens,
-            seed=turn.seed,
-            stop=turn.stop,
-            stream=stream,
-            with_usage=ticket.replica not in self._without_usage,
+            chat_fields(turn, self._model), stream=stream, with_usage=ticket.replica not in self._without_usage
         )
         return Attempt(
             self._open_session(),

@@ -7,11 +7,12 @@ leaves this module cannot fail later for its type, range or characters.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+from headrace.engines.base import Turn
 from headrace.engines.openai.meaning import COUNT_MAX, FinishReason, finish_reason, policy_in, status_in
 from headrace.masking import Mask
 
@@ -51,29 +52,24 @@ class Event:
     notes: list[str] = field(default_factory=list)
 
 
-def chat_body(
-    messages: Sequence[tuple[str, str]],
-    *,
-    model: str,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    seed: int,
-    stop: Sequence[str] = (),
-    stream: bool = False,
-    with_usage: bool = False,
-) -> bytes:
-    """`messages`: pairs of role and content."""
-    body: dict[str, Any] = {
+def chat_fields(turn: Turn, model: str) -> dict[str, Any]:
+    """The fields of a request."""
+    fields: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": role, "content": content} for role, content in messages],
-        "temperature": temperature,
-        "top_p": top_p,
-        "max_tokens": max_tokens,
-        "seed": seed & SEED_MASK,
+        "messages": [{"role": message.role, "content": message.content} for message in turn.messages],
+        "temperature": turn.temperature,
+        "top_p": turn.top_p,
+        "max_tokens": turn.max_tokens,
+        "seed": turn.seed & SEED_MASK,
     }
-    if stop:
-        body["stop"] = list(stop)
+    if turn.stop:
+        fields["stop"] = list(turn.stop)
+    return fields
+
+
+def chat_body(fields: Mapping[str, Any], *, stream: bool = False, with_usage: bool = False) -> bytes:
+    """Args: fields: of `chat_fields`."""
+    body = dict(fields)
     if stream:
         body["stream"] = True
         if with_usage:

@@ -26,8 +26,9 @@ from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.assembly import Parts, Settings, assemble
 from headrace.serving.gateway.http_protocol import GatewayProtocol
 from headrace.serving.gateway.keys import ApiKeys
-from headrace.serving.gateway.listening import BACKLOG, identity, leave, listen, num_connections_for
+from headrace.serving.gateway.listening import leave, listen, num_connections_for
 from headrace.serving.service import load_service
+from headrace.unix_sockets import BACKLOG, identity
 
 # How often evidence goes to the store; a killed gateway loses at most this much of it.
 _EVIDENCE_SECONDS = 2.0

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.serving.gateway.listening import identity, leave, listen, num_connections_for
+from headrace.serving.gateway.listening import leave, listen, num_connections_for
 from headrace.serving.service import Limits
+from headrace.unix_sockets import identity
 from simulation.servers.gateway_site import Site
 from tests.serving.gateway.raw_clients import RawClient, post
 

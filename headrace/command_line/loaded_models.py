@@ -1,0 +1,84 @@
+"""`headrace model loaded`: what this node's engine host holds in memory."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.engines.host.table_view import ModelRow
+
+_COLUMNS = ["MODEL", "PLACE", "STATE", "SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
+_RIGHT = ["SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
+
+
+@examples("headrace model loaded", "headrace model loaded --json")
+def loaded(
+    context: typer.Context,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEADRACE_ENGINE_HOST", help="The socket of a host; default: this node's, of the store's runs."
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which models the engine host of this node holds in memory, since when, and which would leave first.
+
+    NEXT OUT 1 makes room first: it is the cheapest to bring back for the use that is made of it and the memory it
+    holds. Runs that need a GPU open their models themselves.
+    """
+    from headrace.command_line.bodies.models import LoadedModelsBody
+    from headrace.command_line.opening import open_objects
+    from headrace.command_line.output import print_json, print_table
+    from headrace.engines.host.address import OFF, ON, checked_word, default_socket
+    from headrace.engines.host.connection import table_of
+    from headrace.errors import InvalidInput
+
+    try:
+        word = checked_word(host or ON)
+    except InvalidInput as error:
+        raise InvalidInput(f"--host {error}") from error
+    socket_file = default_socket(open_objects(context, store)) if word in (ON, OFF) else _path(word)
+    table = table_of(socket_file)
+    rows = table.data if table else ()
+    if as_json:
+        accounts = table.accounts if table else ()
+        print_json(LoadedModelsBody(socket=str(socket_file), is_there=bool(table), accounts=accounts, models=rows))
+        return
+    if table is None:
+        say(f"No engine host listens on {socket_file}: a run that loads a model starts one.")
+        return
+    if rows:
+        print_table(_COLUMNS, [_cells(row) for row in rows], right=_RIGHT)
+    for account in table.accounts:
+        say(f"{account.reserved_mib:,} of {account.mib:,} MiB of {account.place} are promised to models.")
+    for row in rows:
+        if row.refusal:
+            say(f"{row.model} cannot come: {row.refusal}")
+
+
+def _cells(row: "ModelRow") -> list[str]:
+    from headrace.command_line.output import age_text
+
+    return [
+        row.model,
+        row.place,
+        f"{row.state}, at work" if row.at_work else row.state,
+        age_text(row.state_seconds),
+        f"{row.mib:,}",
+        str(row.hits),
+        f"{row.bring_seconds:.1f} s" if row.bring_seconds is not None else "",
+        str(row.next_out or ""),
+    ]
+
+
+def _path(word: str) -> "Path":
+    from pathlib import Path
+
+    return Path(word)

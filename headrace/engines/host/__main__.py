@@ -1,0 +1,120 @@
+"""`python -m headrace.engines.host --socket FILE`: holds models for several runs. See docs/engines.md."""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from aiohttp import web
+
+from headrace.cycles import look_for_cycles_rarely
+from headrace.engines.host.edge import LEAVE_SECONDS
+from headrace.engines.host.memory import available_mib, machine_mib
+from headrace.engines.host.residents import Residents
+from headrace.engines.host.supervisor import Supervisor, remove_leftovers
+from headrace.engines.host.wanted import CPU
+from headrace.errors import HeadraceError
+from headrace.text.terminal import say
+from headrace.unix_sockets import identity, leave_file, listen_on_file
+
+# Of the machine's memory. The rest is for runs, Dagster and the page cache.
+_SHARE = 0.8
+_LOOK_SECONDS = 0.2
+# A client's connection that rests is its word that it is still there.
+_KEEPALIVE_SECONDS = 86_400.0
+
+
+def main(
+    socket_file: Annotated[Path, typer.Option("--socket", help="The Unix socket to listen on.")],
+    memory_mib: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="HEADRACE_ENGINE_HOST_MIB",
+            help="Memory for all models together, in MiB; default: 80% of the machine's, or of its container's.",
+        ),
+    ] = None,
+    idle_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            envvar="HEADRACE_ENGINE_HOST_IDLE_SECONDS",
+            help="A model that nobody asks for so long leaves, and so does the host after its last client.",
+        ),
+    ] = 120.0,
+) -> None:
+    """Hold models for several runs, each in a process of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        listener = listen_on_file(socket_file, "The engine host")
+    except HeadraceError as error:
+        say(str(error), error=True)
+        raise SystemExit(2) from None
+    look_for_cycles_rarely()
+    socket_file.chmod(0o600)
+    table = Residents(
+        time.monotonic,
+        {CPU: memory_mib or int(machine_mib() * _SHARE)},
+        idle_seconds=idle_seconds,
+        available_mib=lambda place: available_mib(),
+    )
+    asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds))
+
+
+async def run_host(table: Residents, listener: socket.socket, socket_file: Path, *, idle_seconds: float) -> None:
+    """Serves until a signal, or until there has been no client for so long."""
+    made = identity(socket_file)
+    remove_leftovers(socket_file)
+    supervisor = Supervisor(table, socket_file)
+    runner = web.AppRunner(
+        supervisor.app(),
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        shutdown_timeout=LEAVE_SECONDS,
+    )
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    looking = asyncio.create_task(supervisor.keep_looking())
+    logging.info("listening on %s, %s MiB for models", socket_file, sum(table.accounts.values()))
+    try:
+        await _until_idle(supervisor, runner, told, idle_seconds)
+    finally:
+        # First the file: who comes now starts another host, or finds one.
+        leave_file(socket_file, made)
+        looking.cancel()
+        await supervisor.close()
+        await runner.cleanup()
+        own, models = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        logging.info("ended; %.1f CPU seconds, its models %.1f", _cpu_seconds(own), _cpu_seconds(models))
+
+
+def _cpu_seconds(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime
+
+
+async def _until_idle(supervisor: Supervisor, runner: web.AppRunner, told: asyncio.Event, seconds: float) -> None:
+    idle_since, num_requests = time.monotonic(), 0
+    while not told.is_set():
+        is_used = supervisor.num_requests > num_requests or (runner.server and runner.server.connections)
+        num_requests = supervisor.num_requests
+        if is_used:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since >= seconds:
+            return
+        try:
+            await asyncio.wait_for(told.wait(), _LOOK_SECONDS)
+        except TimeoutError:
+            continue
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,194 @@
+"""`python -m headrace.engines.host.child`: the process of one model. A host starts it; people do not.
+
+It reads what it is to open from its standard input, opens it, says on its standard output in one line of JSON whether
+it could, and then answers on the listening socket that it inherited. What its engine prints goes to the host's log. It
+dies with its host, however that ends.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from aiohttp import web
+
+from headrace.cycles import look_for_cycles_rarely
+from headrace.engines.asking import answer_of, answers_of, close, made_of, pieces_of
+from headrace.engines.base import Engine, EngineFailed, LoadedModel
+from headrace.engines.deployment import Deployment
+from headrace.engines.host.edge import LEAVE_SECONDS, REQUEST_BYTES_MAX, telling
+from headrace.engines.host.lines import (
+    BATCHES,
+    CHAT,
+    CHAT_BODY,
+    DONE,
+    completion,
+    error_event,
+    event,
+    media_turns_in,
+    outcome_lines,
+    turns_in,
+)
+from headrace.engines.host.outcomes import error_body, unforeseen
+from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.engines.media import MediaEngine
+from headrace.engines.registry import engine_kind, open_engine, open_media_engine
+from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput
+from headrace.parent_death import die_with_parent
+from headrace.store.opening import open_store
+
+LINES = "application/jsonl"
+T = TypeVar("T")
+
+
+def opened(wanted: Wanted) -> LoadedModel:
+    """The engine, loaded.
+
+    Raises: HeadraceError: it cannot be.
+    """
+    store = wanted.store
+    objects = open_store(store.url, cache=Path(store.cache) if store.cache else None, cache_bytes=store.cache_bytes)
+    try:
+        if (build := engine_kind(wanted.engine.name).build) != wanted.build:
+            raise EngineUnavailable(
+                f"{wanted.label} was asked for with {wanted.build}, and this host has {build}: packages were changed "
+                "meanwhile. Start the run again."
+            )
+        opening = open_engine if wanted.member.kind == "text" else open_media_engine
+        return opening(wanted.member, wanted.engine, objects, Deployment())
+    except HeadraceError:
+        raise
+    except Exception as error:  # whatever a library raises is told to who asked
+        raise unforeseen(error) from error
+
+
+def facts_of(engine: LoadedModel) -> Facts:
+    return Facts(
+        num_at_once=engine.num_at_once,
+        computes_on_cpu=bool(engine.computes_on_cpu),
+        mixes_rows=bool(engine.mixes_rows),
+        deterministic=bool(engine.deterministic),
+    )
+
+
+class Answering:
+    """An opened engine as a server of OpenAI's protocol."""
+
+    def __init__(self, engine: LoadedModel, model: str) -> None:
+        """Args: model: its name in answers."""
+        self._engine, self._model = engine, model
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        app.router.add_post(CHAT, telling(self._chat))
+        app.router.add_post(BATCHES, telling(self._batch))
+        return app
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        engine = self._writer()
+        asked = _checked(CHAT_BODY.checked, await request.read())
+        turn = asked.turn(request.headers.get("X-Request-Id", "")[:200])
+        if not asked.stream:
+            return web.json_response(completion(await answer_of(engine, turn), self._model))
+        response: web.StreamResponse | None = None
+        try:
+            async with aclosing(pieces_of(engine, turn)) as pieces:
+                async for piece in pieces:
+                    if response is None:
+                        # Now only: before the first piece, a refusal has its own status.
+                        response = await _events(request)
+                    await response.write(event(piece, self._model))
+        except HeadraceError as error:
+            if response is None:
+                raise
+            await response.write(error_event(error))
+            return response
+        response = response or await _events(request)
+        await response.write(DONE)
+        return response
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        if isinstance(self._engine, MediaEngine):
+            media = _checked(media_turns_in, raw)
+            units, outcomes = [one.unit for one in media], await made_of(self._engine, media)
+        else:
+            turns = _checked(turns_in, raw)
+            units, outcomes = [one.unit for one in turns], await answers_of(self._writer(), turns)
+        parts = outcome_lines(units, outcomes, self._model)
+        response = web.StreamResponse(headers={"Content-Type": LINES})
+        response.content_length = sum(map(len, parts))
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part)
+        return response
+
+    def _writer(self) -> Engine:
+        """Raises: InvalidInput: the engine writes nothing."""
+        if not isinstance(self._engine, Engine):
+            raise InvalidInput("This model paints or speaks: ask it for a batch.")
+        return self._engine
+
+
+async def serve(engine: LoadedModel, model: str, listener: socket.socket) -> None:
+    """Answers until SIGTERM."""
+    runner = web.AppRunner(
+        Answering(engine, model).app(), access_log=None, handler_cancellation=True, shutdown_timeout=LEAVE_SECONDS
+    )
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    await told.wait()
+    await runner.cleanup()
+    with suppress(Exception):
+        await close(engine)
+
+
+def main() -> None:
+    die_with_parent(int(sys.argv[1]))
+    # Ctrl-C in a terminal is the host's.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report = os.fdopen(os.dup(1), "wb")
+    # What a library prints is no report.
+    os.dup2(2, 1)
+    look_for_cycles_rarely()
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    wanted = WANTED.checked(sys.stdin.buffer.read())
+    try:
+        engine = opened(wanted)
+        said = {"facts": asdict(facts_of(engine))}
+    except HeadraceError as error:
+        engine, said = None, error_body(error)
+    report.write(json.dumps(said).encode() + b"\n")
+    report.close()
+    if engine is not None:
+        asyncio.run(serve(engine, wanted.key, listener))
+    sys.stderr.flush()
+    # Libraries take seconds to tear down what the kernel frees at once.
+    os._exit(0 if engine is not None else 1)
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    return response
+
+
+def _checked(read: Callable[[bytes], T], raw: bytes) -> T:
+    """Raises: EngineFailed: it is no request of ours."""
+    try:
+        return read(raw)
+    except ValueError as error:
+        raise EngineFailed(f"The engine host was asked what it cannot read: {error}.", may_be_the_turn=False) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A model's process, from the host's side: started, asked whether it has loaded, measured, ended."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import aiohttp
+
+from headrace.engines.host.memory import proportional_mib, resident_mib
+from headrace.engines.host.outcomes import error_of
+from headrace.engines.host.wanted import FACTS, Facts, Wanted, environment_at
+from headrace.errors import EngineUnavailable, HeadraceError
+from headrace.unix_sockets import listen_on_file
+
+# A model that has answered its last turn frees itself at once; one that does not is not waited for.
+_LEAVE_SECONDS = 5.0
+# Memory that a process shares with others is looked at closely only when so much more is there than before.
+_NEWS_SHARE = 0.03
+_REPORT_BYTES_MAX = 2**20
+_NOTE_SECONDS = 2.0
+
+
+class ChildProcess:
+    """One process; used on one event loop."""
+
+    def __init__(self, wanted: Wanted, file: Path) -> None:
+        """Starts nothing yet. Args: file: where its socket is to be."""
+        self._wanted, self._file = wanted, file
+        self._process: asyncio.subprocess.Process | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._seen_mib = 0
+        self._mib = 0
+        # Set once the host has taken note of its end.
+        self.is_gone = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        """0: it has not been started."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """For requests to it, whatever host their address names."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(path=str(self._file), limit=0),
+                timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def opened(self) -> Facts:
+        """Starts it, and waits until its model is loaded.
+
+        Raises: HeadraceError: it cannot be; the process has ended or is about to.
+        """
+        listener = listen_on_file(self._file, "An engine host")
+        try:
+            descriptor = listener.fileno()
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "headrace.engines.host.child",
+                str(os.getpid()),
+                str(descriptor),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[descriptor],
+                env=environment_at(self._wanted.place, os.environ),
+                # What it starts itself can then be ended with it.
+                start_new_session=True,
+                limit=_REPORT_BYTES_MAX,
+            )
+        finally:
+            listener.close()
+        assert self._process.stdin
+        assert self._process.stdout
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(json.dumps(asdict(self._wanted)).encode())
+            await self._process.stdin.drain()
+            self._process.stdin.close()
+        line = await self._process.stdout.readline()
+        try:
+            said = json.loads(line)
+            if "facts" in said:
+                return FACTS.checked(json.dumps(said["facts"]))
+        except ValueError:
+            raise EngineUnavailable(
+                f"The process of {self._wanted.label} ended while it loaded ({await self.ended()}). The engine host's "
+                "log has its last lines."
+            ) from None
+        raise error_of(said)
+
+    async def ended(self) -> str:
+        """Waits until it has ended, and frees what it leaves; how it ended, for people."""
+        process = self._process
+        if process is None:
+            return "not started"
+        code = await process.wait()
+        if self._session is not None:
+            await self._session.close()
+        self._file.unlink(missing_ok=True)
+        if code >= 0:
+            return f"exit code {code}"
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"
+
+    async def wait_until_gone(self) -> None:
+        """Of a process that answers no more: until its end was noted, or for a moment if it lives all the same."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.is_gone.wait(), _NOTE_SECONDS)
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Ends it; what it is doing is lost."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        if not at_once:
+            self._signal(signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _LEAVE_SECONDS)
+                return
+        self._signal(signal.SIGKILL)
+
+    def measured_mib(self) -> int:
+        """What it holds now."""
+        seen = resident_mib(self.pid)
+        if abs(seen - self._seen_mib) > self._seen_mib * _NEWS_SHARE:
+            self._seen_mib, self._mib = seen, proportional_mib(self.pid)
+        return self._mib
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                # The process that was not waited for yet keeps its number.
+                os.killpg(self._process.pid, number)
+
+
+def told_of(error: BaseException, wanted: Wanted) -> HeadraceError:
+    """What clients are told if a model's process could not be started."""
+    if isinstance(error, HeadraceError):
+        return error
+    return EngineUnavailable(f"The process of {wanted.label} cannot be started: {error}")

@@ -1,0 +1,171 @@
+"""A client's connection to an engine host: finds or starts it, has it bring a model, and asks the model.
+
+A host or a model's process may be killed at any point. Nothing of a turn is kept there, so what was asked is asked
+again, of a host that is started anew if need be; a turn gives the same bytes whoever makes it.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from headrace.engines.base import EngineFailed
+from headrace.engines.event_loop import LoopThread
+from headrace.engines.host.address import HostAddress
+from headrace.engines.host.lines import MODELS
+from headrace.engines.host.outcomes import ModelLost, error_in
+from headrace.engines.host.starting import found_or_started
+from headrace.engines.host.table_view import TABLE, Table
+from headrace.engines.host.wanted import FACTS, Facts, Wanted
+from headrace.errors import EngineUnavailable
+
+# How often a request is sent before it fails: a model that a turn kills would else be brought forever.
+_NUM_TRIES = 3
+# A connection that rests tells the host that there is still a client.
+_KEEPALIVE_SECONDS = 86_400.0
+_LOST = (aiohttp.ClientError, OSError)
+
+
+class Connection:
+    """To one model of one host. The methods that ask belong to the event loop of their first call."""
+
+    def __init__(self, host: HostAddress, wanted: Wanted) -> None:
+        """Does not connect yet."""
+        self._host, self._wanted = host, wanted
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    @property
+    def model(self) -> str:
+        """The model's name at the host."""
+        return self._wanted.key
+
+    def brought(self) -> Facts | None:
+        """Blocks until the model is in memory; what it is. None: there is no host.
+
+        Raises: HeadraceError: it cannot come, as if it had been opened here; EngineUnavailable: the host was lost again
+            and again.
+        """
+        lost: Exception | None = None
+        for _ in range(_NUM_TRIES):
+            if not found_or_started(self._host):
+                return None
+            try:
+                return _run(self._put())
+            except (*_LOST, ModelLost) as error:
+                lost = error
+        raise EngineUnavailable(f"The engine host was lost while it loaded {self._wanted.label}: {lost}") from lost
+
+    async def asked(self, path: str, body: bytes) -> bytes:
+        """The whole answer to a request.
+
+        Raises: HeadraceError: what it tells; EngineFailed: the host was lost again and again.
+        """
+        for number in range(1, _NUM_TRIES + 1):
+            try:
+                async with self._answered(path, body) as response:
+                    return await response.read()
+            except (*_LOST, ModelLost) as error:
+                await self._bring_again(error, is_last=number == _NUM_TRIES)
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def streamed(self, path: str, body: bytes, unit: str) -> AsyncIterator[aiohttp.StreamReader]:
+        """The answer to a request as it comes. A host that is lost before it began is asked again.
+
+        Raises: HeadraceError: what it tells; EngineFailed: the host was lost.
+        """
+        for number in range(1, _NUM_TRIES + 1):
+            has_begun = False
+            try:
+                async with self._answered(path, body, {"X-Request-Id": unit}) as response:
+                    has_begun = True
+                    yield response.content
+                    return
+            except (*_LOST, ModelLost) as error:
+                await self._bring_again(error, is_last=has_begun or number == _NUM_TRIES)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def _answered(
+        self, path: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Raises: HeadraceError: what an answer of another status than 200 tells."""
+        if self._is_closed:
+            raise EngineFailed(f"The engine of {self._wanted.label} is closed.", may_be_the_turn=False)
+        if self._session is None:
+            self._session = _session(self._host.socket_file)
+        async with self._session.post(_url(f"/models/{self.model}{path}"), data=body, headers=headers) as response:
+            if response.status != 200:
+                raise error_in(await response.read())
+            yield response
+
+    async def _bring_again(self, lost: Exception, *, is_last: bool) -> None:
+        """Raises: EngineFailed: it was the last try, or there is no host any more. HeadraceError: it cannot come."""
+        if is_last or self._is_closed or await asyncio.to_thread(self.brought) is None:
+            raise EngineFailed(
+                f"The engine host was lost while {self._wanted.label} answered: {lost}", may_be_the_turn=False
+            ) from None
+
+    async def _put(self) -> Facts:
+        body = json.dumps(asdict(self._wanted)).encode()
+        async with (
+            _session(self._host.socket_file) as session,
+            session.put(_url(f"/models/{self.model}"), data=body) as response,
+        ):
+            raw = await response.read()
+            if response.status != 200:
+                raise error_in(raw)
+        try:
+            return FACTS.checked(raw)
+        except ValueError as error:
+            raise EngineUnavailable(f"The engine host answered what cannot be read: {error}.") from None
+
+
+def table_of(socket_file: Path) -> Table | None:
+    """What a host holds; None: nobody listens there.
+
+    Raises: EngineUnavailable: what listens there is no engine host.
+    """
+
+    async def got() -> bytes:
+        async with _session(socket_file) as session, session.get(_url(MODELS)) as response:
+            return await response.read()
+
+    try:
+        return TABLE.checked(_run(got()))
+    except (FileNotFoundError, aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
+        return None
+    except (ValueError, *_LOST) as error:
+        raise EngineUnavailable(f"What listens on {socket_file} is no engine host of this release: {error}") from None
+
+
+def _session(socket_file: Path) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.UnixConnector(path=str(socket_file), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
+        # A model may wait for another's memory, and a batch for a slow model: as long as in this process.
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _url(path: str) -> str:
+    return f"http://engine-host{path}"
+
+
+def _run(work: Any) -> Any:
+    # On a loop of its own: the caller may already run one.
+    loop = LoopThread()
+    try:
+        return loop.run(work)
+    finally:
+        loop.close()

@@ -1,0 +1,257 @@
+"""An engine host: keeps the table of residents, starts and ends their processes, and hands clients' turns to them.
+
+It loads no engine and reads no turn: a request's body goes to the model's process as it came, and the answer back in
+pieces. So a crash, a leak or a long computation of a model is not the host's. Clients are told by HTTP on one Unix
+socket:
+
+| path | answer |
+|---|---|
+| PUT /models/KEY | what the model of that key is, as JSON: it is brought, or has been; its facts |
+| POST /models/KEY/v1/chat/completions | a turn of it, whole or in pieces |
+| POST /models/KEY/v1/batches | turns that are made together |
+| GET /v1/models | the table: what is where, and what would go next |
+
+A client that leaves, however it does, takes its turns along.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from headrace.engines.host.child_process import ChildProcess, told_of
+from headrace.engines.host.edge import REQUEST_BYTES_MAX, telling
+from headrace.engines.host.lines import BATCHES, CHAT, MODELS
+from headrace.engines.host.outcomes import ModelLost
+from headrace.engines.host.residents import Load, Refuse, Residents, Start, State, Stop, Ticket
+from headrace.engines.host.table_view import ACCOUNTS, table_body
+from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.errors import EngineUnavailable
+
+_log = logging.getLogger(__name__)
+# How often processes are measured while there are any, and time's own steps are taken.
+_LOOK_SECONDS = 0.5
+_HEADERS = ("Content-Type", "Cache-Control")
+
+
+class Supervisor:
+    """Used on one event loop."""
+
+    def __init__(self, table: Residents, socket_file: Path) -> None:
+        """Args: socket_file: the host's own; its models' lie beside it."""
+        self.table = table
+        self._file = socket_file
+        self._wanted: dict[str, Wanted] = {}
+        self._facts: dict[str, Facts] = {}
+        self._children: dict[str, ChildProcess] = {}
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._num_started = 0
+        self._is_closing = False
+        self.num_requests = 0
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        app.router.add_put("/models/{key}", telling(self._bring))
+        for path, handler in ((CHAT, self._relay), (BATCHES, self._batch)):
+            app.router.add_post(f"/models/{{key}}{path}", telling(handler))
+        app.router.add_get(MODELS, self._list)
+        return app
+
+    # --- what clients ask ---
+
+    async def _bring(self, request: web.Request) -> web.StreamResponse:
+        key = request.match_info["key"]
+        try:
+            wanted = WANTED.checked(await request.read())
+        except ValueError as error:
+            raise EngineUnavailable(f"The engine host cannot read what it is asked for: {error}.") from None
+        if wanted.key != key:
+            raise EngineUnavailable(
+                f"The engine host finds another key for {wanted.label}: it is of another release. End it, and the next "
+                "run starts one of its own."
+            )
+        self.table.know(key, place=wanted.place.device, label=wanted.label, guess_mib=wanted.guess_mib)
+        self._wanted[key] = wanted
+        async with self._turn(key):
+            facts = self._facts[key]
+        return web.json_response(asdict(facts))
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        """Turns that are made together. The model is free before the client reads, which may sleep."""
+        raw = await request.read()
+        async with self._asked(request, raw) as answer:
+            status, headers, body = answer.status, _told_on(answer), await answer.read()
+        return web.Response(status=status, headers=headers, body=body)
+
+    async def _relay(self, request: web.Request) -> web.StreamResponse:
+        """One turn, whose pieces go to its client as they come."""
+        raw = await request.read()
+        response: web.StreamResponse | None = None
+        try:
+            async with self._asked(request, raw) as answer:
+                response = web.StreamResponse(status=answer.status, headers=_told_on(answer))
+                response.content_length = answer.content_length
+                await response.prepare(request)
+                async for part in answer.content.iter_any():
+                    await response.write(part)
+        except ModelLost:
+            if response is None:
+                raise
+            # The client has been told a part: it sees an answer that breaks off.
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    @asynccontextmanager
+    async def _asked(self, request: web.Request, raw: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What a model's process answers, in a turn of the model.
+
+        Raises: ModelLost: its process has ended.
+        """
+        key = request.match_info["key"]
+        if key not in self.table:
+            raise ModelLost(f"The engine host does not know the model {key[:12]}.")
+        unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
+        async with self._turn(key) as turn:
+            child = self._children[key]
+            try:
+                url = f"http://model{request.path.removeprefix(f'/models/{key}')}"
+                async with child.session.post(url, data=raw, headers=unit) as answer:
+                    yield answer
+                turn.is_answered = True
+            except (aiohttp.ClientError, ConnectionResetError) as error:
+                if request.transport is not None and not request.transport.is_closing():
+                    await child.wait_until_gone()
+                raise ModelLost(f"The process of {self._wanted[key].label} ended while it answered.") from error
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        pids = {key: child.pid for key, child in self._children.items()}
+        return web.json_response({"object": "list", ACCOUNTS: self._accounts(), **table_body(self.table, pids)})
+
+    def _accounts(self) -> list[dict[str, Any]]:
+        return [
+            {"place": place, "mib": mib, "reserved_mib": self.table.reserved_mib(place)}
+            for place, mib in self.table.accounts.items()
+        ]
+
+    # --- turns ---
+
+    @asynccontextmanager
+    async def _turn(self, key: str) -> "AsyncIterator[_Turn]":
+        """A turn of the model, once it is here.
+
+        Raises: HeadraceError: it cannot come.
+        """
+        ticket = self.table.enter(key)
+        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self.num_requests += 1
+        turn = _Turn()
+        try:
+            self._step()
+            await future
+            yield turn
+        finally:
+            self._waiting.pop(ticket, None)
+            self.table.leave(ticket, is_answered=turn.is_answered)
+            self._step()
+
+    def _step(self) -> None:
+        """Does what the table says, until it says nothing more."""
+        while not self._is_closing and (steps := self.table.next_steps()):
+            for step in steps:
+                match step:
+                    case Load(key=key):
+                        self._run(self._life(key))
+                    case Stop(key=key, why=why, at_once=at_once):
+                        _log.info("%s leaves: %s", self._wanted[key].label, why)
+                        self._run(self._children[key].stop(at_once=at_once))
+                    case Start(ticket=ticket):
+                        if not (future := self._waiting[ticket]).done():
+                            future.set_result(None)
+                    case Refuse(ticket=ticket, error=error):
+                        if not (future := self._waiting[ticket]).done():
+                            future.set_exception(error)
+
+    # --- processes ---
+
+    async def _life(self, key: str) -> None:
+        """Of one process, from its start to its end."""
+        wanted, started = self._wanted[key], time.monotonic()
+        self._num_started += 1
+        child = self._children[key] = ChildProcess(wanted, Path(f"{self._file}.{self._num_started}"))
+        _log.info("%s comes", wanted.label)
+        try:
+            self._facts[key] = await child.opened()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the model cannot come, and who waits is told)
+            await child.stop(at_once=True)
+            await child.ended()
+            why = told_of(error, wanted)
+            _log.info("%s cannot come: %s", wanted.label, why)
+            self.table.not_loaded(key, why)
+        else:
+            self._measure(key)
+            self.table.loaded(key, seconds=time.monotonic() - started)
+            self._step()
+            how = await child.ended()
+            if not self._is_closing and self.table.of(key).state is not State.LEAVING:
+                _log.warning("the process of %s ended by itself: %s", wanted.label, how)
+            self.table.gone(key)
+        del self._children[key]
+        child.is_gone.set()
+        self._step()
+
+    def _measure(self, key: str) -> None:
+        self.table.measured(key, self._children[key].measured_mib())
+
+    async def keep_looking(self) -> None:
+        """Measures the processes, and lets time's own steps happen."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                for key, child in self._children.items():
+                    resident = self.table.of(key)
+                    if child.pid and (resident.state is State.LOADING or resident.at_work):
+                        self._measure(key)
+                self._step()
+            except Exception:  # noqa: BLE001 (one look that fails must not end the later ones: somebody waits)
+                _log.exception("a look failed")
+
+    async def close(self) -> None:
+        """Ends all processes; who still waits is told nothing more."""
+        self._is_closing = True
+        await asyncio.gather(*(child.stop() for child in self._children.values()), return_exceptions=True)
+        for task in list(self._tasks):
+            with suppress(Exception):
+                await task
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _told_on(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name: answer.headers[name] for name in _HEADERS if name in answer.headers}
+
+
+class _Turn:
+    """`is_answered`: the model's process has answered it, whatever it said."""
+
+    is_answered = False
+
+
+def remove_leftovers(socket_file: Path) -> None:
+    """What a host that was killed has left of its models' sockets; call it once the host's own is listened on."""
+    for file in socket_file.parent.glob(f"{socket_file.name}.*"):
+        if file.name.rpartition(".")[2].isdigit():
+            with suppress(OSError):
+                os.unlink(file)  # noqa: PTH108 (a socket, not a path of ours)

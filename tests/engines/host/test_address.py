@@ -1,0 +1,82 @@
+"""Where a run looks for an engine host, and when for none."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from headrace.engines.host import address
+from headrace.engines.host.address import HostAddress, default_socket, host_address
+from headrace.engines.host.wanted import StoreAddress
+from headrace.errors import InvalidInput
+from headrace.store.local import LocalStore
+from headrace.store.opening import open_store
+
+CPU = {"CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def test_on_is_this_nodes_host_of_the_store_which_a_run_starts(store: LocalStore) -> None:
+    found = host_address("on", store, CPU)
+    assert found
+    assert found == HostAddress(
+        socket_file=default_socket(store),
+        store=StoreAddress(url=store.directory.as_uri()),
+        is_started=True,
+        takes_all=False,
+        log=store.node_directory() / "engine_host.log",
+    )
+    assert found.socket_file.parent.stat().st_mode & 0o777 == 0o700
+    assert open_store(found.store.url).uri("a") == store.uri("a")
+
+
+def test_a_socket_is_a_host_that_somebody_else_starts(store: LocalStore) -> None:
+    found = host_address("/run/models.sock", store, CPU)
+    assert found
+    assert (found.socket_file, found.is_started, found.takes_all) == (Path("/run/models.sock"), False, True)
+
+
+@pytest.mark.parametrize(
+    ("word", "environment"),
+    [
+        ("off", CPU),
+        ("no", CPU),
+        ("on", {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("/run/models.sock", {"CUDA_VISIBLE_DEVICES": "GPU-1"}),
+        ("on", {**CPU, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}),
+    ],
+    ids=["off", "no", "a GPU", "a GPU, and a host", "a pod"],
+)
+def test_a_run_opens_its_engines_itself(store: LocalStore, word: str, environment: Mapping[str, str]) -> None:
+    assert host_address(word, store, environment) is None
+
+
+def test_where_a_run_might_take_any_gpu_it_opens_its_engines_itself(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(address, "_GPUS", (tmp_path / "no-driver",))
+    assert host_address("on", store, {})
+    monkeypatch.setattr(address, "_GPUS", (tmp_path,))
+    assert host_address("on", store, {}) is None
+
+
+def test_stores_have_hosts_of_their_own(store: LocalStore, tmp_path: Path) -> None:
+    assert default_socket(store) != default_socket(LocalStore(tmp_path / "other"))
+
+
+def test_a_directory_that_others_may_enter_is_refused(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hr-") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        open_to_all = Path(short, f"headrace-{os.getuid()}")
+        open_to_all.mkdir()
+        open_to_all.chmod(0o755)
+        with pytest.raises(InvalidInput, match=f"{open_to_all} must be a directory that only you may enter"):
+            host_address("on", store, CPU)
+        open_to_all.chmod(0o700)
+        assert default_socket(store).parent == open_to_all
