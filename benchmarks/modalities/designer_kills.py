@@ -32,13 +32,13 @@ class Tally:
     `failed`: runs that could not be gone on with, and ended by themselves with an error.
     """
 
-    kills: int = 0
-    runs: int = 0
     lost: int = 0
     doubled: int = 0
     asked_again: int = 0
     asked_again_max: int = 0
     failed: int = 0
+    runs: int = 0
+    kills: int = 0
 
 
 def killed_designer(scratch: Path, num_kills: int) -> dict[str, Any]:
