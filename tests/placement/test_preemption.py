@@ -9,8 +9,8 @@ from headrace.placement.snapshot import Plan, Running, Snapshot, Waiting
 from tests.placement.queueing_builders import NOW, make_fleet, make_running, make_waiting
 
 POLICY = QueuePolicy(
-    reserve_after_seconds=100.0,
-    reserve_small_after_seconds=200.0,
+    gang_patience=0.5,
+    patience=1.0,
     preemption=Preempting(min_run_seconds=30.0, preemptions_max=3),
 )
 
