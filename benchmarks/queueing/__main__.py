@@ -9,8 +9,8 @@
 - Estimates are off by a lognormal factor of sigma 1, the same for all policies; `--exact`: they are right.
 - Placement is the same for all; only the order differs. `headrace` and `headrace_no_preemption` are the product's
   `plan`, asked at every arrival and every end, shortest first; `headrace_default` is what it does unless it is told
-  otherwise. With preemption, jobs of one GPU or less may be stopped; a stopped job
-  does its last 60 s again, and all the time until it ends in which it does not run counts as waiting.
+  otherwise. With preemption, jobs of one GPU or less may be stopped; a stopped job does its last 60 s again, and all
+  the time until it ends in which it does not run counts as waiting.
 - A wait is reported as the mean over seeds of the mean and of the 99th percentile, and the worst over all seeds.
   `big`: jobs of two GPUs or more. Redone work is a share of all GPU-seconds.
 - Pushed back, in seconds, the worst: when a policy first keeps a place for a job, T0 is the first instant at which what
@@ -19,9 +19,9 @@
 With exact estimates, the first seed's EASY waits 12,167 s in the mean, 48,125 s at worst for big jobs.
 
 `--sets 40` instead: sets of five seeds, drawn from seeds 5 to 54. In each set a policy's mean wait is compared with
-EASY's; and the mean over its seeds of the worst wait, with EASY's. That tells how often a promise holds, where the worst
-of five seeds tells little: two correct EASYs differ in it by up to 1.39 times. A seed's result is kept in the file
-`--kept`, so that a run goes on where it was stopped; the bars are for sets.
+EASY's; and the mean over its seeds of the worst wait, with EASY's. That tells how often a promise holds, where the
+worst of five seeds tells little: two correct EASYs differ in it by up to 1.39 times. A seed's result is kept in the
+file `--kept`, so that a run goes on where it was stopped; the bars are for sets.
 
 `--fleet-simulation` instead: 1,000 nodes and 100,000 synthetic runs through the product's `plan`, with its CPU time.
 """

@@ -1,6 +1,6 @@
 """Results of seeds, kept in a file: a run that was stopped goes on where it was.
 
-A line each. What a result depends on is its key, with a digest of the code that made it, so that none outlives a change.
+A line each. What a result depends on is its key, with a digest of the code that made it: none outlives a change.
 """
 
 import hashlib

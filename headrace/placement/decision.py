@@ -113,7 +113,7 @@ class Decision:
             self._hold(run)
 
     def _may_promise(self, run: Waiting) -> bool:
-        """A new promise waits until those are gone who are stopped for a run ahead: their places are not for this one."""
+        """A new promise waits until those are gone who are stopped for a run ahead: their places are not for this."""
         if self._preempted_for is not None and run.run_id not in self._promised:
             return False
         return needs_promise(run, self._policy, self._now)

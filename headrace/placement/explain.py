@@ -159,4 +159,4 @@ def ahead_text(first: Sequence[str], num_ahead: int) -> str:
 
 
 def goes_first(at: float, now: float) -> str:
-    return f"From {clock(at, now)} on it goes by age, ahead of priority and share."
+    return f"From {clock(at, now)} on, or later if the backlog grows, it goes by age, ahead of priority and share."

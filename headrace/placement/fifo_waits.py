@@ -1,27 +1,28 @@
 """How long the queue would keep a run waiting if the same work were served in order of submission.
 
-That is the measure of too long: a run that has waited so long without having started was overtaken too often. It follows
-from the queue's own backlog, so it is right for runs of minutes and of days, on four GPUs and on a thousand.
+That is the measure of too long: a run that has waited so long without having started was overtaken too often. It
+follows from the queue's own backlog, so it is right for runs of minutes and of days, on four GPUs and on a thousand.
 
-By *pool*: the GPUs that some run may use. A run's wait is the longest of those pools that have all of its GPUs, counting
-in each only the runs that can use nothing else. In a pool it is the largest of
+By *pool*: the GPUs that some run may use. A run's wait is the longest of those pools that have all of its GPUs,
+counting in each only the runs that can use nothing else. In a pool it is the longer of two:
 
-- how old the head of the queue would be: how far back in time one must go until the runs that came since then are as
-  much work as waits now;
-- what the last in the queue would wait: the work that waits, over the pool's GPUs;
-- what a run takes, in the mean: with a small backlog, priorities and shares should still count for a while.
+- how old the *head* of such a queue would be: how far back in time one must go until the runs that came since then are
+  as much work as waits now. The longest counts, so far as it is not forgotten: 1 s every 100 s. It must not follow the
+  queue down, or runs that have waited too long would be patient again.
+- what the *last* of such a queue would wait when the run came: the work that waited, over the pool's GPUs, but no less
+  than a run takes in the mean, so that priorities and shares count for a while where the backlog is small.
 
-The longest ever holds, and loses 1 s every 20 s: it must not follow the queue down, or runs that have waited too long
-would be patient again. What counts for a run is what held when it came, so that the time when it goes by age stands from
-the first moment. Nothing else would bound its wait: under a growing load, a patience that grew too would never end.
+A run has waited too long from the first moment when it has waited its share of that, and stays so, however long the
+waits become. And that moment comes, under any load: the head is no older than the first run that is known.
 
 Gangs that find no node whole, CPUs and memory beside the GPUs, limits of Dagster's or of stages: none of these is known
 here. What waits for such limits alone counts as no backlog.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from headrace.placement.snapshot import PlannedRun, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import asked_milli
 
 # A wait is forgotten within so many times its length.
-_FORGOTTEN_AFTER = 20.0
+_FORGOTTEN_AFTER = 100.0
 # Only a wait that is longer by so much is noted, so that few points tell it, and fit into one row of a database.
 _LONGER = 1.02
 _POINTS_MAX = 500
@@ -42,9 +43,10 @@ _POINTS_MAX = 500
 
 @dataclass(frozen=True, kw_only=True)
 class StatedWaits:
-    """What must outlive a restart. `pools`: by name, since when the longest wait was how many seconds."""
+    """What must outlive a restart. By pool, of the head and of the last: since when the longest wait was how long."""
 
-    pools: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    heads: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    lasts: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     run_times: StatedTimes = field(default_factory=StatedTimes)
 
 
@@ -54,19 +56,22 @@ class FifoWaits:
     def __init__(self, stated: StatedWaits = StatedWaits()) -> None:
         """`stated`: what `stated` of a predecessor gave; what it does not tell is measured anew."""
         self._times = RunTimes(stated.run_times)
-        self._longest = {name: _Longest(points) for name, points in stated.pools.items()}
+        self._heads = {name: _Longest(points) for name, points in stated.heads.items()}
+        self._lasts = {name: _Longest(points) for name, points in stated.lasts.items()}
         self._pools = GpuPools()
         self._numbers: dict[str, int] = {}
         self._arrivals = Arrivals(self._times, self._asked)
         self._known_since: float | None = None
         self._looked_at = 0.0
-        self._filled: dict[str, tuple[Any, Any]] = {}
+        self._filled: dict[str, _Filled] = {}
         self.num_raised = 0
 
     def stated(self) -> StatedWaits:
         """For a successor: after a restart, runs go by age when they were told that they would."""
-        pools = {name: tuple(longest.points) for name, longest in self._longest.items()}
-        return StatedWaits(pools=pools, run_times=self._times.stated())
+        heads, lasts = (
+            {name: tuple(longest.points) for name, longest in known.items()} for known in (self._heads, self._lasts)
+        )
+        return StatedWaits(heads=heads, lasts=lasts, run_times=self._times.stated())
 
     def look(self, snapshot: Snapshot, policy: QueuePolicy, now: float) -> Snapshot:
         """Takes a snapshot in, and returns it with each run's `fifo_wait_seconds`."""
@@ -75,13 +80,13 @@ class FifoWaits:
         self._pools.refresh(snapshot.inventory, snapshot.ever_seen or snapshot.inventory)
         self._arrivals.note(snapshot, now)
         self._measure(snapshot, policy, now)
+        filled: dict[str, _Filled] = {}
+        waiting = tuple([self._with_wait(run, policy, filled) for run in snapshot.waiting])
+        # Others are never asked whether they had waited too long.
+        running = tuple([self._with_wait(run, policy, filled) if run.preemptible else run for run in snapshot.running])
+        self._filled = filled
         self._looked_at = now
         self._forget(snapshot, now)
-        filled: dict[str, tuple[Any, Any]] = {}
-        waiting = tuple([self._with_wait(run, filled) for run in snapshot.waiting])
-        # Others are never asked whether they had waited too long.
-        running = tuple([self._with_wait(run, filled) if run.preemptible else run for run in snapshot.running])
-        self._filled = filled
         return replace(snapshot, waiting=waiting, running=running)
 
     def _asked(self, run: PlannedRun) -> Asked | None:
@@ -100,13 +105,16 @@ class FifoWaits:
             capacity = self._pools.capacity(name)
             if not capacity or not len(part.at):
                 continue
-            longest = self._longest.setdefault(name, _Longest(()))
-            self.num_raised += longest.raise_to(self._wait(part, capacity, now), self._looked_at, now)
+            head, last = self._wait(part, capacity, now)
+            for known, seconds in ((self._heads, head), (self._lasts, last)):
+                longest = known.setdefault(name, _Longest(()))
+                self.num_raised += longest.raise_to(seconds, self._looked_at, now)
 
-    def _wait(self, work: Work, capacity: float, now: float) -> float:
+    def _wait(self, work: Work, capacity: float, now: float) -> tuple[float, float]:
+        """Of the head, and of the last."""
         backlog = float(work.waiting.sum())
         if not backlog:
-            return 0.0
+            return 0.0, 0.0
         newest_first = work.total[::-1].cumsum()
         # As sums of the same numbers in another order, both are a little off.
         back = min(int(newest_first.searchsorted(backlog * (1 - 1e-9))), len(newest_first) - 1)
@@ -114,27 +122,59 @@ class FifoWaits:
         assert self._known_since is not None
         head = max(float(work.at[len(newest_first) - 1 - back]), self._known_since)
         mean = float(newest_first[-1]) / float(work.amount.sum() or 1.0)
-        return max(now - head, backlog / capacity, mean)
+        return now - head, max(backlog / capacity, mean)
 
     def _forget(self, snapshot: Snapshot, now: float) -> None:
-        oldest = min((run.submitted for run in snapshot.waiting), default=now)
-        for longest in self._longest.values():
+        oldest = min([run.submitted for run in snapshot.waiting], default=now)
+        for longest in (*self._heads.values(), *self._lasts.values()):
             longest.drop_before(oldest)
-        self._arrivals.drop_before(now - 2 * max((one.at(now) for one in self._longest.values()), default=0.0))
+        self._arrivals.drop_before(now - 2 * max((head.at(now) for head in self._heads.values()), default=0.0))
 
-    def _with_wait(self, run: Any, filled: dict[str, tuple[Any, Any]]) -> Any:
+    def _with_wait(self, run: Any, policy: QueuePolicy, filled: "dict[str, _Filled]") -> Any:
         known = self._filled.get(run.run_id)
-        if known is None or known[0] is not run:
-            known = (run, replace(run, fifo_wait_seconds=self._seconds(run)))
-        filled[run.run_id] = known
-        return known[1]
+        # Longer waits come from the last look on; who had waited too long by then, has.
+        if (
+            known is not None
+            and known.run is run
+            and (known.num_raised == self.num_raised or known.until <= self._looked_at or isinstance(run, Running))
+        ):
+            filled[run.run_id] = known
+            return known.filled
+        share = policy.patience_of(run.demand)
+        seconds = self._seconds(run, share)
+        if known is not None and known.run is run and known.filled.fifo_wait_seconds == seconds:
+            told = known.filled
+        else:
+            told = replace(run, fifo_wait_seconds=seconds)
+        filled[run.run_id] = _Filled(run, told, self.num_raised, _waits_since(run) + share * seconds)
+        return told
 
-    def _seconds(self, run: Waiting | Running) -> float:
+    def _seconds(self, run: Waiting | Running, share: float) -> float:
         name = self._pools.name(run.demand)
-        came = run.submitted if isinstance(run, Waiting) else run.started - run.waited_seconds
         if name is None:
             return 0.0
-        return max((one.at(came) for other, one in self._longest.items() if is_within(name, other)), default=0.0)
+        came = run.submitted if isinstance(run, Waiting) else run.started - run.waited_seconds
+        since = _waits_since(run)
+        found = [0.0]
+        for pool, head in self._heads.items():
+            if is_within(name, pool):
+                found.append((head.waited_out(since, share) - since) / share)
+        found += [last.at(came) for pool, last in self._lasts.items() if is_within(name, pool)]
+        return max(found)
+
+
+class _Filled(NamedTuple):
+    """A run as it was given and as it is told, after how many longer waits, and until when it is not too late."""
+
+    run: Any
+    filled: Any
+    num_raised: int
+    until: float
+
+
+def _waits_since(run: Waiting | Running) -> float:
+    """As if all the time that it ran had been before."""
+    return run.submitted + run.ran_seconds if isinstance(run, Waiting) else run.started - run.waited_seconds
 
 
 class _Longest:
@@ -148,6 +188,19 @@ class _Longest:
             if since < moment:
                 return max(0.0, seconds - (moment - since) / _FORGOTTEN_AFTER)
         return self.points[0][1] if self.points else 0.0
+
+    def waited_out(self, since: float, share: float) -> float:
+        """The first moment when who waits since then has waited that share of the longest wait."""
+        first = max(0, bisect_left(self.points, (since,)) - 1)
+        moment = since
+        for number in range(first, len(self.points)):
+            begin, seconds = self.points[number]
+            # The longest wait falls meanwhile: moment - since = share * (seconds - (moment - begin) / FORGOTTEN).
+            solved = (since + share * (seconds + begin / _FORGOTTEN_AFTER)) / (1 + share / _FORGOTTEN_AFTER)
+            moment = max(solved, since if number == first else begin)
+            if number + 1 < len(self.points) and moment <= self.points[number + 1][0]:
+                return moment
+        return moment
 
     def raise_to(self, seconds: float, since: float, now: float) -> bool:
         """`since`: the last look; who came after it waits so long already."""

@@ -10,7 +10,7 @@ from headrace.placement.snapshot import Running, Waiting
 
 
 def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
-    """When the run will have waited too long, in seconds since the epoch. It never changes while the run waits.
+    """When the run will have waited too long, in seconds since the epoch.
 
     A preempted run keeps its earlier waiting time, but never precedes the run that was promised a place when it was
     stopped: that one went by age already.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from headrace.placement.demand import Demand
 from headrace.placement.packing import Packing
@@ -11,7 +11,7 @@ from headrace.placement.stage_policy import StagePolicy
 from headrace.user_files.ranges import check_ranges
 
 Seconds = Annotated[float, Ge(0)]
-Share = Annotated[float, Gt(0)]
+Share = Annotated[float, Gt(0), Le(1)]
 QueueWeights = dict[str, Annotated[float, Gt(0)]]
 
 

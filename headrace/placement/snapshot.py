@@ -22,8 +22,8 @@ class PlannedRun:
     version_set: str = ""
     # Keeps preemption from going in circles.
     num_preemptions: int = 0
-    # How long a queue served in order of submission would have kept it waiting when it came (`fifo_waits`); 0: nobody
-    # has measured it, and the run goes by age from the start.
+    # How long a queue served in order of submission would keep it waiting (`fifo_waits`); 0: nobody has measured it,
+    # and the run goes by age from the start.
     fifo_wait_seconds: float = 0.0
 
 

@@ -105,7 +105,6 @@ class Dequeuing:
         decision, limits = self._plan(now, paused_locations, occupied, waiting)
         self._look_again_at = decision.look_again_at
         self._promised = decision.reservations
-        self.waits_row.keep(self._waits)
         for run_id, reason in (decision.impossible | self.state.unfit).items():
             self._fail(waiting[run_id], reason)
         for preemption in decision.preemptions:
@@ -116,6 +115,7 @@ class Dequeuing:
                 self._evict(run_id, sentence, now)
         self._admit(decision.admissions, waiting, now)
         self.reports.tell(decision.holds)
+        self.waits_row.keep(self._waits)
         self.state.forget_ended()
         return bool(self.state.lingering or limits.change_unseen or self.state.admitted() or self.state.evicted)
 

@@ -37,7 +37,7 @@ def test_the_example_in_the_docstring_is_read():
     [
         ({"gang_patience_share": 5}, "policy has an unknown key 'gang_patience_share'; did you mean 'gang_patience'?"),
         ({"patience": "1h"}, "policy: patience must be a number, got '1h'."),
-        ({"gang_patience": 0}, "policy: gang_patience must be above 0, got 0."),
+        ({"gang_patience": 0}, "policy: gang_patience must be above 0 and at most 1, got 0."),
         (
             {"reserve_after_seconds": 3600},
             "policy has reserve_after_seconds, which is gone: how long a run may wait follows from the queue's own "

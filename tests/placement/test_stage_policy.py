@@ -59,10 +59,13 @@ def test_it_looks_again_when_a_window_begins():
     snapshot = Snapshot(inventory=make_fleet(8), waiting=(make_waiting("t", stage="training"),), running=running)
     fresh = Snapshot(
         inventory=snapshot.inventory,
-        waiting=tuple(make_waiting(run.run_id, stage="training", ago=NOW - noon) for run in snapshot.waiting),
+        waiting=tuple(
+            make_waiting(run.run_id, stage="training", ago=NOW - noon, fifo_wait_seconds=86_400.0)
+            for run in snapshot.waiting
+        ),
         running=running,
     )
-    patient = QueuePolicy(stages=NIGHTLY, gang_patience=432.0, patience=432.0)
+    patient = QueuePolicy(stages=NIGHTLY)
     assert plan(fresh, patient, noon).look_again_at == berlin("2026-03-10 22:00")
 
 
