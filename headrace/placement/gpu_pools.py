@@ -1,8 +1,10 @@
 """Pools: the GPUs that some run may use, so that runs of one pool wait for the same.
 
-A pool's name is made of models and memory; runs without a GPU have a pool of their own, of CPUs and memory.
+A pool's name is made of models and memory. Runs without a GPU have a pool of their own, of CPUs and memory; and so have
+those that need nothing that is counted, and wait for a slot (`max_concurrent_runs`).
 """
 
+import math
 from collections import Counter
 from functools import lru_cache
 
@@ -11,6 +13,7 @@ from headrace.placement.inventory import Inventory
 from headrace.placement.stage_ledger import asked_milli
 
 WITHOUT_GPU = ""
+WITHOUT_NEED = "-"
 _BETWEEN = "|"
 
 
@@ -40,28 +43,32 @@ class GpuPools:
         self._memory_mib = sum(node.memory_mib for node in inventory.nodes)
 
     def name(self, demand: Demand) -> str | None:
-        """None: it asks for nothing that is counted, or for what this fleet never had."""
+        """None: it asks for what this fleet never had."""
         if demand not in self._names:
             self._names[demand] = self._name(demand)
         return self._names[demand]
 
     def amount(self, demand: Demand) -> float:
-        """Of its pool's capacity: GPUs, or the larger part of all CPUs or of all memory."""
+        """Of its pool's capacity: GPUs, slots, or the larger part of all CPUs or of all memory."""
         if demand.num_gpus:
             return asked_milli(demand) / WHOLE
+        if not (demand.cpu_milli or demand.memory_mib):
+            return 1.0
         return max(
             demand.cpu_milli / self._cpu_milli if self._cpu_milli else 0.0,
             demand.memory_mib / self._memory_mib if self._memory_mib else 0.0,
         )
 
     def capacity(self, name: str) -> float:
+        if name == WITHOUT_NEED:
+            return math.inf  # of slots, how many there are is not known here
         if name == WITHOUT_GPU:
             return 1.0 if self._cpu_milli or self._memory_mib else 0.0
         return float(sum(self._num_gpus[kind] for kind in _kinds_of(name)))
 
     def _name(self, demand: Demand) -> str | None:
         if not demand.num_gpus:
-            return WITHOUT_GPU if demand.cpu_milli or demand.memory_mib else None
+            return WITHOUT_GPU if demand.cpu_milli or demand.memory_mib else WITHOUT_NEED
         allowed = [
             _kind_name(model, memory_mib)
             for model, memory_mib in self._kinds
@@ -72,7 +79,7 @@ class GpuPools:
 
 def is_within(name: str, other: str) -> bool:
     """Whether all of a pool's GPUs are in another, too."""
-    return name == other or (WITHOUT_GPU not in (name, other) and _kinds_of(name) <= _kinds_of(other))
+    return _kinds_of(name) <= _kinds_of(other)
 
 
 @lru_cache(maxsize=1024)

@@ -20,9 +20,10 @@ class Preempting:
     """When runs with `headrace/preemptible` may be stopped for others.
 
     A run is stopped for a run of higher priority; for a run that it overtook and that has waited too long; with one GPU
-    or less, for any gang that has waited too long; and for a stage whose floor it borrows. It must have run for `min_run_seconds` before, to make up for its start; a run that
-    fills a place kept for another run does not get this time. `preemptions_max` ends every circle: a run that was
-    stopped so often is not stopped again. A run that waited too long itself is stopped for gangs alone.
+    or less, for any gang that has waited too long; and for a stage whose floor it borrows. It must have run for
+    `min_run_seconds` before, to make up for its start; a run that fills a place kept for another run does not get this
+    time. `preemptions_max` ends every circle: a run that was stopped so often is not stopped again. A run that waited
+    too long itself is stopped for gangs alone.
     """
 
     min_run_seconds: Seconds = 300.0

@@ -130,6 +130,14 @@ def test_runs_without_a_gpu_wait_for_each_other():
     assert waits(queue(*waiting)) == {run.run_id: 300 for run in waiting}
 
 
+def test_what_waits_for_a_slot_alone_has_a_pool_of_its_own():
+    light = [make_waiting(f"l{index}", seconds=600, demand=Demand()) for index in range(9)]
+    heavy = [make_waiting(f"g{index}", seconds=600) for index in range(10)]
+    found = waits(queue(*light, *heavy))
+    assert found["l0"] == 600
+    assert found["g0"] == 10 * 600 / 2
+
+
 def test_estimates_that_are_always_too_long_are_corrected():
     times = RunTimes()
     for _ in range(50):
