@@ -41,6 +41,7 @@ def test_the_head_of_the_queue_is_as_old_as_what_came_since_is_work():
     """A run of 100 s comes every 50 s; both GPUs are held from the start by others, so that nothing starts."""
     measured, holders = FifoWaits(), (make_running("x", "node-a:0"), make_running("y", "node-a:1"))
     came: list[Waiting] = []
+    found: dict[str, float] = {}
     for number in range(40):
         came.append(replace(make_waiting(f"r{number:02d}", seconds=100), submitted=NOW + 50 * number))
         found = waits(queue(*came, running=holders), of=measured, at=NOW + 50 * number)
