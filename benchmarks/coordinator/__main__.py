@@ -7,7 +7,7 @@ side has no limits. Both sides are processes that take turns, so that whatever e
 
 Prints a table, then one line of JSON: `idle_cpu_s` by number of queued runs, `launches_per_s` and, less sensitive to a
 machine that others use, `launches_per_cpu_s`. Exit status 1: a bar is not met (idle with the most runs at most a tenth
-of stock's, and at most twice that with the fewest; launches by CPU at least stock's).
+of stock's, at most 4 ms, and at most twice that with the fewest; launches by CPU at least stock's).
 """
 
 import os
@@ -37,6 +37,8 @@ SIDES: tuple[Side, ...] = ("ours", "stock")
 Figures = dict[Side, float]
 _IDLE_OF_STOCK_MAX = 0.1
 _IDLE_GROWTH_MAX = 2.0
+# What the stock daemon takes that is at its own cap, and a little: it reads the runs under way.
+_IDLE_MS_MAX = 4.0
 _LAUNCHES_A_STEP = 20
 
 
@@ -92,6 +94,7 @@ def bars_of(idle: dict[int, Figures], launches_per_cpu_s: Figures) -> Bars:
     if idle:
         fewest, most = idle[min(idle)], idle[max(idle)]
         bars["idle_of_stock"] = at_most(rounded(most["ours"] / most["stock"]), _IDLE_OF_STOCK_MAX)
+        bars["idle_cpu_ms"] = at_most(rounded(1000 * most["ours"]), _IDLE_MS_MAX)
         bars["idle_growth"] = at_most(rounded(most["ours"] / fewest["ours"]), _IDLE_GROWTH_MAX)
     if launches_per_cpu_s:
         ratio = rounded(launches_per_cpu_s["ours"] / launches_per_cpu_s["stock"])

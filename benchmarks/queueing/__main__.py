@@ -1,15 +1,16 @@
-"""Queues jobs of a GPU cluster's trace for 32 GPUs, as the known policies do and as Headrace does.
+"""Queues jobs of a GPU cluster's trace for one pool of GPUs, as the known policies do and as Headrace does.
 
 `python -m benchmarks.queueing --pods openb_pod_list_default.csv`. The protocol:
 
 - Jobs are the GPU tasks of the pod list that have both times; run time is deletion minus scheduling, one day at most.
-  As many as there are tasks are drawn with replacement by seed (0, 1, …) and arrive by a Poisson process at load 0.9.
-- The fleet is one pool of 32 GPUs. A job takes whole GPUs, and any; a task of a part of a GPU counts as one
+  As many as there are tasks are drawn with replacement by seed (0, 1, …) and arrive by a Poisson process at `--load`.
+- The fleet is one pool of `--gpus` GPUs. A job takes whole GPUs, and any; a task of a part of a GPU counts as one
   (`--shares`: it takes its part, of one device, under every policy).
 - Estimates are off by a lognormal factor of sigma 1, the same for all policies; `--exact`: they are right.
 - Placement is the same for all; only the order differs. `headrace` and `headrace_no_preemption` are the product's
-  `plan`, asked at every arrival and every end. With preemption, jobs of one GPU or less may be stopped; a stopped job
-  does its last 60 s again, and all the time until it ends in which it does not run counts as waiting.
+  `plan`, asked at every arrival and every end, shortest first; `headrace_default` is what it does unless it is told
+  otherwise. With preemption, jobs of one GPU or less may be stopped; a stopped job does its last 60 s again, and all
+  the time until it ends in which it does not run counts as waiting.
 - A wait is reported as the mean over seeds of the mean and of the 99th percentile, and the worst over all seeds.
   `big`: jobs of two GPUs or more. Redone work is a share of all GPU-seconds.
 - Pushed back, in seconds, the worst: when a policy first keeps a place for a job, T0 is the first instant at which what
@@ -17,13 +18,18 @@
 
 With exact estimates, the first seed's EASY waits 12,167 s in the mean, 48,125 s at worst for big jobs.
 
+`--sets 40` instead: sets of five seeds, drawn from seeds 5 to 54. In each set a policy's mean wait is compared with
+EASY's; and the mean over its seeds of the worst wait, with EASY's. That tells how often a promise holds, where the
+worst of five seeds tells little: two correct EASYs differ in it by up to 1.39 times. A seed's result is kept in the
+file `--kept`, so that a run goes on where it was stopped; the bars are for sets.
+
 `--fleet-simulation` instead: 1,000 nodes and 100,000 synthetic runs through the product's `plan`, with its CPU time.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,38 +48,23 @@ from benchmarks.measuring import (
 )
 from benchmarks.queueing.fleet import simulate_fleet
 from benchmarks.queueing.jobs import Task, arrivals, read_tasks
-from benchmarks.queueing.ours import Headrace
-from benchmarks.queueing.peers import BestEffort, Easy, Fifo
-from benchmarks.queueing.simulation import Outcome, Policy, Simulation
+from benchmarks.queueing.policies import POLICIES, pool_of
+from benchmarks.queueing.sets import run_sets
+from benchmarks.queueing.simulation import Outcome, Simulation
 from headrace.errors import InvalidInput
-from headrace.placement.inventory import Gpu, Inventory, Node
-from headrace.placement.queueing import Preempting, QueuePolicy
 
-POOL = Inventory(
-    nodes=(
-        Node(
-            name="pool", gpus=tuple(Gpu(device=f"{index:02d}", model="GPU", memory_mib=81_559) for index in range(32))
-        ),
-    )
-)
-# With preemption a place is filled while it drains, so that keeping one costs less and may begin earlier for all.
-WITH_PREEMPTION = QueuePolicy(
-    order="shortest_first",
-    reserve_after_seconds=24_000.0,
-    reserve_small_after_seconds=30_000.0,
-    preemption=Preempting(min_run_seconds=0.0),
-)
-WITHOUT_PREEMPTION = QueuePolicy(
-    order="shortest_first", reserve_after_seconds=20_000.0, reserve_small_after_seconds=40_000.0
-)
-POLICIES: dict[str, Callable[[], Policy]] = {
-    "headrace": lambda: Headrace(POOL, WITH_PREEMPTION),
-    "headrace_no_preemption": lambda: Headrace(POOL, WITHOUT_PREEMPTION),
-    "fifo": Fifo,
-    "best_effort": BestEffort,
-    "easy": Easy,
-}
-_LOAD = 0.9
+_KEPT = Path(".headrace/benchmarks/queueing.jsonl")
+# Of one run of `--seeds`; sets have easy_sjbf and sjf beside them.
+_COMPARED = ["headrace", "headrace_no_preemption", "fifo", "best_effort", "easy"]
+_COMPARED_BY_SETS = [
+    "headrace",
+    "headrace_no_preemption",
+    "headrace_default",
+    "best_effort",
+    "easy",
+    "easy_sjbf",
+    "sjf",
+]
 _NUM_SEEDS = 5
 _SIGMA = 1.0
 
@@ -88,9 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidInput as error:
         print(error, file=sys.stderr)
         return 1
-    results = {name: _measured(name, tasks, options) for name in options.policies}
+    if options.sets:
+        body, bars = run_sets(
+            tasks,
+            pods=options.pods,
+            kept=options.kept,
+            num_sets=options.sets,
+            num_gpus=options.gpus,
+            load=options.load,
+            policies=list(dict.fromkeys([*(options.policies or _COMPARED_BY_SETS), "easy"])),
+        )
+        return finish(body, bars, options.json)
+    results = {name: _measured(name, tasks, options) for name in options.policies or _COMPARED}
     print_table(
-        f"Waits in seconds, {len(POOL.nodes[0].gpus)} GPUs, load {_LOAD}, {options.seeds} seeds, "
+        f"Waits in seconds, {options.gpus} GPUs, load {options.load}, {options.seeds} seeds, "
         f"{'exact' if options.exact else 'noisy'} estimates",
         ["policy", "mean", "p99", "worst ≥2 GPUs", "worst", "pushed back", "redone %"],
         [
@@ -121,9 +123,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of("queueing", __doc__)
     parser.add_argument("--pods", type=Path, metavar="F", help="an openb pod list (CSV)")
     parser.add_argument("--seeds", type=whole(), default=_NUM_SEEDS, metavar="N", help="how many draws, from seed 0 on")
-    parser.add_argument(
-        "--policies", type=some_of(POLICIES), default=list(POLICIES), metavar="P,…", help=f"of {', '.join(POLICIES)}"
-    )
+    parser.add_argument("--policies", type=some_of(POLICIES), metavar="P,…", help=f"of {', '.join(POLICIES)}")
+    parser.add_argument("--gpus", type=whole(), default=32, metavar="N", help="of the pool")
+    parser.add_argument("--load", type=float, default=0.9, metavar="L", help="of the pool by what arrives")
+    parser.add_argument("--sets", type=whole(0), default=0, metavar="N", help="so many sets of five seeds, 5 to 54")
+    parser.add_argument("--kept", type=Path, default=_KEPT, metavar="F", help="where the results of seeds are kept")
     parser.add_argument("--exact", action="store_true", help="estimates are right")
     parser.add_argument("--shares", action="store_true", help="a part of a GPU is a part, not a whole one")
     parser.add_argument("--fleet-simulation", action="store_true", help="1,000 nodes, 100,000 runs; needs no file")
@@ -141,13 +145,14 @@ def _measured(name: str, tasks: Sequence[Task], options: argparse.Namespace) -> 
         jobs = arrivals(
             tasks,
             seed=seed,
-            fleet_gpus=POOL.num_gpus,
-            load=_LOAD,
+            fleet_gpus=options.gpus,
+            load=options.load,
             sigma=0.0 if options.exact else _SIGMA,
             shares=options.shares,
         )
         began = time.process_time()
-        outcome = Simulation(POOL, jobs, POLICIES[name]()).run()
+        pool = pool_of(options.gpus)
+        outcome = Simulation(pool, jobs, POLICIES[name](pool)).run()
         outcomes.append(outcome)
         progress.print(
             f"{name} seed {seed}: mean wait {outcome.waits.mean():,.0f} s, "

@@ -55,7 +55,7 @@ def simulate_fleet(*, num_nodes: int, num_runs: int, seed: int) -> dict[str, Any
     inventory = Inventory(nodes=tuple(_node(index) for index in range(num_nodes)))
     ours = Timed(
         inventory,
-        QueuePolicy(order="shortest_first", queue_weights={"interactive": 3.0}, reserve_after_seconds=3_600.0),
+        QueuePolicy(order="shortest_first", queue_weights={"interactive": 3.0}),
     )
     jobs = _jobs(random.Random(seed), inventory, num_runs)
     began = time.process_time()

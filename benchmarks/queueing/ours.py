@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.queueing.simulation import Active, Choice, Queued
+from headrace.placement.demand import Demand
+from headrace.placement.fifo_waits import FifoWaits
 from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Inventory
 from headrace.placement.queueing import QueuePolicy, plan
@@ -16,24 +18,22 @@ class Headrace:
     def __init__(self, inventory: Inventory, policy: QueuePolicy) -> None:
         self._inventory, self._policy = inventory, policy
         self._promised: tuple[Reservation, ...] = ()
+        self._waits = FifoWaits()
+        # As a coordinator: what it has read of a run stays what it is until the run changes.
+        self._waiting: dict[str, tuple[Queued, Waiting]] = {}
+        self._running: dict[str, tuple[Active, Running]] = {}
+        self._demands: dict[Demand, Demand] = {}
 
     def choose(self, now: float, fleet: Fleet, queue: Mapping[str, Queued], active: Mapping[str, Active]) -> Choice:
+        waiting = {name: self._read_waiting(name, queued) for name, queued in sorted(queue.items())}
+        running = {name: self._read_running(name, run) for name, run in active.items()}
+        self._waiting, self._running = waiting, running
         snapshot = Snapshot(
             inventory=self._inventory,
-            waiting=tuple(
-                Waiting(
-                    **_planned(name, queued),
-                    submitted=queued.job.arrival,
-                    preempted_at=queued.stopped_at,
-                )
-                for name, queued in sorted(queue.items())
-            ),
-            running=tuple(
-                Running(**_planned(name, run), placement=run.placement, started=run.started)
-                for name, run in active.items()
-            ),
+            waiting=tuple([run for _, run in waiting.values()]),
+            running=tuple([run for _, run in running.values()]),
         )
-        decision = plan(snapshot, self._policy, now, self._promised)
+        decision = plan(self._waits.look(snapshot, self._policy, now), self._policy, now, self._promised)
         self._promised = decision.reservations
         return Choice(
             starts=decision.admissions,
@@ -42,15 +42,36 @@ class Headrace:
             look_again_at=decision.look_again_at,
         )
 
+    def _read_waiting(self, name: str, queued: Queued) -> tuple[Queued, Waiting]:
+        known = self._waiting.get(name)
+        if known is not None and known[0] is queued:
+            return known
+        return queued, Waiting(
+            **self._planned(name, queued),
+            submitted=queued.job.arrival,
+            preempted_at=queued.stopped_at,
+            ran_seconds=queued.ran_seconds,
+        )
 
-def _planned(name: str, run: Queued | Active) -> dict[str, Any]:
-    """What a plan is told of any run."""
-    return {
-        "run_id": name,
-        "demand": run.job.demand,
-        "expected_seconds": run.job.estimate_seconds,
-        "queue": run.job.queue,
-        "priority": run.job.priority,
-        "preemptible": run.job.demand.num_gpus == 1,
-        "num_preemptions": run.num_stops,
-    }
+    def _read_running(self, name: str, run: Active) -> tuple[Active, Running]:
+        known = self._running.get(name)
+        if known is not None and known[0] is run:
+            return known
+        return run, Running(
+            **self._planned(name, run),
+            placement=run.placement,
+            started=run.started,
+            waited_seconds=max(0.0, run.started - run.job.arrival - run.ran_seconds),
+        )
+
+    def _planned(self, name: str, run: Queued | Active) -> dict[str, Any]:
+        """What a plan is told of any run."""
+        return {
+            "run_id": name,
+            "demand": self._demands.setdefault(run.job.demand, run.job.demand),
+            "expected_seconds": run.job.estimate_seconds,
+            "queue": run.job.queue,
+            "priority": run.job.priority,
+            "preemptible": run.job.demand.num_gpus == 1,
+            "num_preemptions": run.num_stops,
+        }

@@ -1,6 +1,6 @@
 """The policies that we are held against, written as their users know them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from benchmarks.queueing.simulation import Active, Choice, Queued
 from headrace.placement.demand import Demand
@@ -29,8 +29,8 @@ class BestEffort:
     def choose(self, now: float, fleet: Fleet, queue: Mapping[str, Queued], active: Mapping[str, Active]) -> Choice:
         twin, starts = fleet.copy(), {}
         no_fit: set[Demand] = set()
-        for name, queued in queue.items():
-            demand = queued.job.demand
+        for name in self._order(queue):
+            demand = queue[name].job.demand
             if demand in no_fit:
                 continue
             placement = best_placement(twin, demand)
@@ -40,6 +40,16 @@ class BestEffort:
             twin.take(name, placement)
             starts[name] = placement
         return Choice(starts=starts)
+
+    def _order(self, queue: Mapping[str, Queued]) -> Iterable[str]:
+        return queue
+
+
+class Shortest(BestEffort):
+    """Shortest estimate first; whoever does not fit is passed over."""
+
+    def _order(self, queue: Mapping[str, Queued]) -> Iterable[str]:
+        return _shortest_first(queue, queue)
 
 
 class Easy:
@@ -84,7 +94,7 @@ class Easy:
         # What is left beside the first one when it starts.
         later.take(waiting[0], place)
         no_fit: set[Demand] = set()
-        for name in waiting[1:]:
+        for name in self._order(waiting[1:], queue):
             job = queue[name].job
             placement = None if job.demand in no_fit else best_placement(twin, job.demand)
             if placement is None:
@@ -96,6 +106,21 @@ class Easy:
                 later.take(name, placement)
             twin.take(name, placement)
             starts[name] = placement
+
+    def _order(self, names: list[str], queue: Mapping[str, Queued]) -> list[str]:
+        """In which the others are tried."""
+        return names
+
+
+class EasyShortest(Easy):
+    """EASY, the others shortest estimate first (SJBF, Tsafrir et al. 2007)."""
+
+    def _order(self, names: list[str], queue: Mapping[str, Queued]) -> list[str]:
+        return _shortest_first(names, queue)
+
+
+def _shortest_first(names: Iterable[str], queue: Mapping[str, Queued]) -> list[str]:
+    return sorted(names, key=lambda name: (queue[name].job.estimate_seconds, queue[name].job.arrival))
 
 
 def _is_free(fleet: Fleet, placement: Placement) -> bool:

@@ -30,6 +30,7 @@ class Active:
     started: float
     ends: float
     num_stops: int = 0
+    ran_seconds: float = 0.0  # before it was stopped
 
 
 @dataclass(kw_only=True)
@@ -38,6 +39,7 @@ class Queued:
     left_seconds: float
     stopped_at: float = 0.0
     num_stops: int = 0
+    ran_seconds: float = 0.0  # before it was stopped
 
 
 @dataclass(kw_only=True)
@@ -149,7 +151,12 @@ class Simulation:
         self._fleet.take(name, placement)
         ends = now + queued.left_seconds
         self._active[name] = Active(
-            job=queued.job, placement=placement, started=now, ends=ends, num_stops=queued.num_stops
+            job=queued.job,
+            placement=placement,
+            started=now,
+            ends=ends,
+            num_stops=queued.num_stops,
+            ran_seconds=queued.ran_seconds,
         )
         self._push(ends, _ENDS, name)
         if name in self._due:
@@ -164,7 +171,11 @@ class Simulation:
         self._redone += redo * active.job.gpus
         self._num_stops += 1
         self._queue[name] = Queued(
-            job=active.job, left_seconds=active.ends - now + redo, stopped_at=now, num_stops=active.num_stops + 1
+            job=active.job,
+            left_seconds=active.ends - now + redo,
+            stopped_at=now,
+            num_stops=active.num_stops + 1,
+            ran_seconds=self._ran[name],
         )
 
     def _due_at(self, demand: Demand, now: float) -> float:

@@ -4,17 +4,25 @@ Keeps two fleets side by side: what is free, and what is free and not promised. 
 see the first, all others the second.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection
 
 from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.holds import HoldWriter
-from headrace.placement.largest import Largest
-from headrace.placement.ordering import Shares, aged_first, by_share, goes_by_age_at, has_aged
+from headrace.placement.largest import largest_of
+from headrace.placement.ordering import Shares, aged_first, by_share
 from headrace.placement.packing import Wish, best_placement
 from headrace.placement.placements import Placement
-from headrace.placement.preemption import earliest_stop, fewest_stopped, may_be_stopped, may_stop
+from headrace.placement.preemption import (
+    earliest_stop,
+    fewest_stopped,
+    fills_from,
+    may_be_stopped,
+    may_stop,
+    needs_promise,
+)
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.reservations import first_place, kept_free
 from headrace.placement.snapshot import Plan, Preemption, Reservation, Running, Snapshot, Waiting
@@ -40,7 +48,9 @@ class Decision:
         self._stages = StageLedger(self._fleet, snapshot, policy, now)
         # What is free and not promised to anybody; the same object as the fleet until something is promised.
         self._unpromised = self._fleet
-        self._no_fit: set[tuple[Demand, bool]] = set()
+        # What fits nowhere: beside what is promised, or at all.
+        self._no_fit: set[Demand] = set()
+        self._no_fit_at_all: set[Demand] = set()
         self._fills_allowed = True
         self._slots = snapshot.num_slots
         self._reserved_aged: str | None = None
@@ -48,7 +58,8 @@ class Decision:
         self._tries = 0
         self._stopped: set[str] = set()
         self._stoppable = [run for run in snapshot.running if not run.ending and may_be_stopped(run, policy)]
-        self._not_helped: set[tuple[Demand, int, str]] = set()
+        # By what decides whom a run may stop: since when it waits. Whoever came later may stop nobody else.
+        self._not_helped: dict[tuple[Demand, int, str, bool], float] = {}
         self._preempted_for: str | None = None
         self._admissions: dict[str, Placement] = {}
         self._preemptions: list[Preemption] = []
@@ -59,7 +70,7 @@ class Decision:
     def plan(self) -> Plan:
         impossible: dict[str, str] = {}
         candidates = []
-        largest = Largest(self._snapshot.ever_seen or self._snapshot.inventory, self._policy.stages)
+        largest = largest_of(self._snapshot.ever_seen or self._snapshot.inventory, self._policy.stages)
         for run in self._snapshot.waiting:
             refusal = largest.refusal(run.demand, run.stage, may_borrow=may_be_stopped(run, self._policy))
             if refusal is not None:
@@ -68,7 +79,7 @@ class Decision:
                 self._holds.blocked(run, self._snapshot.blocked[run.run_id])
             else:
                 candidates.append(run)
-        aged, young = aged_first(candidates, self._policy, self._now)
+        aged, young, ages = aged_first(candidates, self._policy, self._now, self._promised)
         for run in aged:
             self._decide(run, aged=True)
         for run in by_share(young, self._policy, self._shares):
@@ -79,7 +90,7 @@ class Decision:
             holds=self._holds.holds(self._fleet, self._shares),
             impossible=impossible,
             reservations=tuple(self._reservations),
-            look_again_at=self._look_again_at(young),
+            look_again_at=self._look_again_at(young, ages),
         )
 
     def _decide(self, run: Waiting, *, aged: bool) -> None:
@@ -94,12 +105,18 @@ class Decision:
         placement = self._place(run, fills=fills)
         if placement is not None:
             self._admit(run, placement)
-        elif aged and self._reserved_aged is None:
+        elif aged and self._reserved_aged is None and self._may_promise(run):
             self._reserve(run)
         elif self._policy.preemption is not None and self._preempted_for is None:
-            self._preempt(run)
+            self._preempt(run, aged=aged)
         else:
             self._hold(run)
+
+    def _may_promise(self, run: Waiting) -> bool:
+        """A new promise waits until those are gone who are stopped for a run ahead: their places are not for this."""
+        if self._preempted_for is not None and run.run_id not in self._promised:
+            return False
+        return needs_promise(run, self._policy, self._now)
 
     def _admit(self, run: Waiting, placement: Placement) -> None:
         self._take(run.run_id, placement)
@@ -117,18 +134,18 @@ class Decision:
 
     def _place(self, run: Waiting, *, fills: bool) -> Placement | None:
         """A demand that does not fit is not tried again in the same plan, since the fleets only get fuller."""
-        if (run.demand, False) not in self._no_fit:
+        if run.demand not in self._no_fit:
             placement = self._best(self._unpromised, run)
             if placement is not None:
                 return placement
-            self._no_fit.add((run.demand, False))
+            self._no_fit.add(run.demand)
         if not fills or not self._fills_allowed or self._unpromised is self._fleet:
             return None
-        if (run.demand, True) in self._no_fit:
+        if run.demand in self._no_fit_at_all:
             return None
         placement = self._best(self._fleet, run)
         if placement is None:
-            self._no_fit.add((run.demand, True))
+            self._no_fit_at_all.add(run.demand)
         return placement
 
     def _best(self, fleet: Fleet, run: Waiting) -> Placement | None:
@@ -137,25 +154,28 @@ class Decision:
 
     def _hold(self, run: Waiting) -> None:
         """Holds a run without a promise. The first in line is told which runs it waits for, the others who is ahead."""
-        kept_for, waits_for = self._kept_for(run), ()
-        if kept_for is None and not self._reservations and not self._holds.has_line:
-            ends = {other.run_id: self._end(other, run) for other in self._running}
-            place = first_place(self._fleet, run.demand, self._running, ends, self._policy.packing)
-            waits_for = tuple(other.run_id for other in place.waits_for) if place else ()
-        self._holds.no_place(run, kept_for=kept_for, waits_for=waits_for)
+        kept_for = self._kept_for(run)
+        is_first = kept_for is None and not self._reservations and not self._holds.has_line
+        self._holds.no_place(run, kept_for=kept_for, waits_for=self._waits_for if is_first else None)
+
+    def _waits_for(self, run: Waiting) -> tuple[str, ...]:
+        """Asked by whoever reads it, once the plan is made: finding a place takes longer than all the rest."""
+        ends = {other.run_id: self._end(other, run) for other in self._running}
+        place = first_place(self._fleet, run.demand, self._running, ends, self._policy.packing)
+        return tuple(other.run_id for other in place.waits_for) if place else ()
 
     def _kept_for(self, run: Waiting) -> str | None:
         """The run whose promise keeps out a run that would otherwise fit."""
-        if not self._reservations or (run.demand, True) in self._no_fit:
+        if not self._reservations or run.demand in self._no_fit_at_all:
             return None
         if best_placement(self._fleet, run.demand, self._policy.packing) is None:
-            self._no_fit.add((run.demand, True))
+            self._no_fit_at_all.add(run.demand)
             return None
         return self._reservations[0].run_id
 
     def _reserve(self, run: Waiting) -> None:
         """For the oldest run that waited too long: stops others, if allowed; otherwise lets it wait for its place."""
-        if self._policy.preemption is not None and self._preempt(run, hold=False):
+        if self._policy.preemption is not None and self._preempt(run, aged=True, hold=False):
             self._reserved_aged = run.run_id
             return
         running = [other for other in self._running if other.run_id not in self._stopped]
@@ -167,6 +187,7 @@ class Decision:
             self._holds.no_healthy_place(run)
             return
         self._reserved_aged = run.run_id
+        self._fills_allowed = self._fills_allowed and self._now >= fills_from(run, self._policy)
         latest = place.latest if place.latest >= self._now else None
         waits_for = tuple(other.run_id for other in place.waits_for)
         self._keep(run, place.placement, latest)
@@ -175,7 +196,7 @@ class Decision:
         self._draining = set(self._fleet.nodes) if spans else set(place.placement.nodes)
         self._holds.reserved(run, place.placement, waits_for, latest)
 
-    def _preempt(self, run: Waiting, *, hold: bool = True) -> bool:
+    def _preempt(self, run: Waiting, *, aged: bool, hold: bool = True) -> bool:
         """Stops other runs if that makes it fit; its place is kept until they are gone."""
         found = None
         ending = [
@@ -183,9 +204,11 @@ class Decision:
             for other in self._snapshot.running
             if other.ending and self._draining.isdisjoint(other.placement.nodes)
         ]
-        # Young runs with equal demand, stage and priority get the same answer.
-        key = None if has_aged(run, self._policy, self._now) else (run.demand, run.priority, run.stage)
-        if (key is None or key not in self._not_helped) and self._tries < _PREEMPTION_TRIES_MAX:
+        key = (run.demand, run.priority, run.stage, aged)
+        # By priority alone, and for a stage's floor, it does not matter when a run came. What fills a promised place
+        # may be stopped by whom it is promised to, whenever that one came.
+        since = -math.inf if aged and needs_promise(run, self._policy, self._now) else run.submitted if aged else 0.0
+        if since < self._not_helped.get(key, math.inf) and self._tries < _PREEMPTION_TRIES_MAX:
             stoppable = [
                 other
                 for other in self._stoppable
@@ -195,9 +218,9 @@ class Decision:
             ]
             if stoppable or ending:
                 self._tries += 1
-                found = fewest_stopped(self._unpromised, run, ending, stoppable, self._policy.packing, self._now)
-            if found is None and key is not None:
-                self._not_helped.add(key)
+                found = fewest_stopped(self._unpromised, run, ending, stoppable, self._policy, self._now)
+            if found is None and since > -math.inf and not (aged and run.num_preemptions):
+                self._not_helped[key] = since
         if found is None:
             if hold:
                 self._hold(run)
@@ -229,9 +252,9 @@ class Decision:
             return 0.0
         return other.started + other.expected_seconds
 
-    def _look_again_at(self, young: list[Waiting]) -> float | None:
-        held = [run for run in young if run.run_id not in self._admissions]
-        times = [goes_by_age_at(run, self._policy) for run in held]
+    def _look_again_at(self, young: list[Waiting], ages: list[float]) -> float | None:
+        """`ages`: when each of the young runs will go by age."""
+        times = [at for run, at in zip(young, ages, strict=True) if run.run_id not in self._admissions]
         if self._holds:
             times += self._stages.changes()
             if self._policy.preemption is not None:

@@ -4,8 +4,8 @@ The text below each name is its line in docs/reference.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 STAGE = "headrace/stage"
 """Name of the stage, such as `training`, for floors and ceilings. Without it: none."""
@@ -61,6 +61,18 @@ class Demand:
     cpu_milli: int = 0
     memory_mib: int = 0
 
+    def __hash__(self) -> int:
+        # A plan looks each run's demand up several times.
+        known = self.__dict__.get(_HASH)
+        if known is None:
+            known = hash(tuple(getattr(self, name) for name in _FIELDS))
+            object.__setattr__(self, _HASH, known)
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hashes of text differ between processes.
+        return {name: value for name, value in self.__dict__.items() if name != _HASH}
+
     @property
     def is_shared(self) -> bool:
         """Whether it takes a part of one GPU beside other runs."""
@@ -74,6 +86,10 @@ class Demand:
             return WHOLE
         by_memory = math.ceil(self.gpu_memory_mib * WHOLE / gpu_memory_mib) if self.gpu_memory_mib else 0
         return max(self.gpu_milli, by_memory)
+
+
+_HASH = "_hash"
+_FIELDS = tuple(field.name for field in fields(Demand))
 
 
 def stage_tags(

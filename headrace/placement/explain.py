@@ -15,6 +15,8 @@ from headrace.placement.stage_policy import StageLimit
 
 # Larger counts are rounded down, so that a long queue is not rewritten whenever one run starts.
 _EXACT_MAX = 10
+# Runs that are named where several are meant.
+SHOWN_MAX = 3
 WAITS_FOR_REPAIR = "What is healthy now does not suffice even when every run has ended: sick GPUs must come back."
 _STEPS = (3000, 1000, 300, 100, 30, 10)
 
@@ -23,13 +25,17 @@ def short(run_id: str) -> str:
     return run_id[:8]
 
 
-def runs_text(run_ids: Sequence[str], shown_max: int = 3) -> str:
-    """`run 1c07ab12`, `runs 1c07ab12 and 88e2ff00`, `runs … and 4 more`."""
-    shown = [short(run_id) for run_id in run_ids[:shown_max]]
-    more = len(run_ids) - len(shown)
+def runs_text(run_ids: Sequence[str], count: int | None = None) -> str:
+    """`run 1c07ab12`, `runs 1c07ab12 and 88e2ff00`, `runs … and 4 more`.
+
+    Args:
+        count: how many there are, where `run_ids` are only the first `SHOWN_MAX`.
+    """
+    shown = [short(run_id) for run_id in run_ids[:SHOWN_MAX]]
+    more = (len(run_ids) if count is None else count) - len(shown)
     if more:
         shown.append(f"{more} more")
-    noun = "run" if len(run_ids) == 1 else "runs"
+    noun = "run" if len(shown) == 1 else "runs"
     return f"{noun} {' and '.join([', '.join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)}"
 
 
@@ -144,13 +150,13 @@ def over_share(queue: str, gpu_milli: int, num_gpus: int, weight: float, weights
     )
 
 
-def ahead_text(ahead: Sequence[str]) -> str:
-    if not ahead:
+def ahead_text(first: Sequence[str], num_ahead: int) -> str:
+    if not num_ahead:
         return ""
-    if len(ahead) <= _EXACT_MAX:
-        return f"Ahead of it: {runs_text(ahead)}."
-    return f"More than {next(step for step in _STEPS if len(ahead) > step):,} runs are ahead of it."
+    if num_ahead <= _EXACT_MAX:
+        return f"Ahead of it: {runs_text(first, num_ahead)}."
+    return f"More than {next(step for step in _STEPS if num_ahead > step):,} runs are ahead of it."
 
 
 def goes_first(at: float, now: float) -> str:
-    return f"From {clock(at, now)} on it goes by age, ahead of priority and share."
+    return f"From {clock(at, now)} on, or later if the backlog grows, it goes by age, ahead of priority and share."

@@ -1,7 +1,12 @@
-"""Collects the reasons of holds while a plan is made, and writes the sentences at the end."""
+"""Collects the reasons of holds while a plan is made; a sentence is written when somebody asks for it.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+A queue of thousands is decided on several times a minute, and people read of the first hundred.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 from headrace.placement import explain
 from headrace.placement.fleet import Fleet
@@ -11,12 +16,19 @@ from headrace.placement.placements import Placement
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.snapshot import Hold, Preemption, Running, Snapshot, Waiting
 
+_Sentence = Callable[[explain.FreeBlocks], str]
+_Found = Callable[[Waiting], tuple[str, ...]]
 
-@dataclass(frozen=True, kw_only=True)
-class _Held:
+
+class _Held(NamedTuple):
+    """`why`: complete, or to be completed by what is free, or None: what it lacks.
+
+    `waits_for`: known, or to be found.
+    """
+
     run: Waiting
-    sentence: Callable[[explain.FreeBlocks], str]
-    waits_for: tuple[str, ...] = ()
+    why: str | _Sentence | None
+    waits_for: tuple[str, ...] | _Found = ()
     latest: float | None = None
     in_line: bool = True  # it waits for a place: those before it are ahead of it
     shows_line: bool = False
@@ -32,52 +44,31 @@ class HoldWriter:
         return bool(self._held)
 
     def blocked(self, run: Waiting, reason: str) -> None:
-        self._held.append(_Held(run=run, sentence=lambda _: reason, in_line=False))
+        self._held.append(_Held(run, reason, in_line=False))
 
     def no_slot(self, run: Waiting) -> None:
-        text = explain.no_slot(len(self._snapshot.running))
-        self._held.append(_Held(run=run, sentence=lambda _: text, shows_line=True))
+        self._held.append(_Held(run, explain.no_slot(len(self._snapshot.running)), shows_line=True))
 
     def staged(self, run: Waiting, reason: str) -> None:
-        self._held.append(_Held(run=run, sentence=lambda _: reason, in_line=False))
+        self._held.append(_Held(run, reason, in_line=False))
 
-    def no_place(self, run: Waiting, *, kept_for: str | None, waits_for: tuple[str, ...] = ()) -> None:
-        def sentence(blocks: explain.FreeBlocks) -> str:
-            if kept_for is not None:
-                return explain.kept_for_older(kept_for)
-            return f"{blocks.lack(run.demand)} {explain.ends_the_wait(waits_for)}".rstrip()
-
+    def no_place(self, run: Waiting, *, kept_for: str | None, waits_for: _Found | None = None) -> None:
         self.has_line = True
-        self._held.append(_Held(run=run, sentence=sentence, waits_for=waits_for, shows_line=True))
+        why = None if kept_for is None else explain.kept_for_older(kept_for)
+        self._held.append(_Held(run, why, waits_for or (), shows_line=True))
 
     def no_healthy_place(self, run: Waiting) -> None:
-        self._held.append(
-            _Held(run=run, sentence=lambda blocks: f"{blocks.lack(run.demand)} {explain.WAITS_FOR_REPAIR}")
-        )
+        self._held.append(_Held(run, lambda blocks: f"{blocks.lack(run.demand)} {explain.WAITS_FOR_REPAIR}"))
 
     def reserved(self, run: Waiting, placement: Placement, waits_for: tuple[str, ...], latest: float | None) -> None:
         text = explain.reserved(_devices(placement), waits_for, latest, self._now)
-        self._held.append(
-            _Held(
-                run=run,
-                sentence=lambda blocks: f"{blocks.lack(run.demand)} {text}",
-                waits_for=waits_for,
-                latest=latest,
-            )
-        )
+        self._held.append(_Held(run, lambda blocks: f"{blocks.lack(run.demand)} {text}", waits_for, latest))
 
     def stopping(self, run: Waiting, placement: Placement, leaving: tuple[str, ...]) -> None:
         text = explain.reserved(_devices(placement), (), None, self._now)
         if leaving:
             text += f" {explain.leaving(leaving)}"
-        self._held.append(
-            _Held(
-                run=run,
-                sentence=lambda blocks: f"{blocks.lack(run.demand)} {text}",
-                waits_for=leaving,
-                latest=self._now,
-            )
-        )
+        self._held.append(_Held(run, lambda blocks: f"{blocks.lack(run.demand)} {text}", leaving, self._now))
 
     def preemption(self, victim: Running, run: Waiting) -> Preemption:
         return Preemption(
@@ -86,41 +77,99 @@ class HoldWriter:
             sentence=explain.stopped_for(run, aged=has_aged(run, self._policy, self._now)),
         )
 
-    def holds(self, fleet: Fleet, shares: Shares) -> dict[str, Hold]:
-        blocks = explain.FreeBlocks(fleet)
-        starts = expected_starts(self._snapshot, [held.run for held in self._held if held.in_line], self._now)
-        found: dict[str, Hold] = {}
-        ahead: list[str] = []
-        queues_ahead: dict[str, None] = {}
-        for held in self._held:
-            run = held.run
-            parts = [held.sentence(blocks)]
-            if held.shows_line:
-                parts += self._line(run, ahead, list(queues_ahead), shares)
-            found[run.run_id] = Hold(
-                run_id=run.run_id,
-                sentence=" ".join(part for part in parts if part),
-                waits_for=held.waits_for,
-                latest=held.latest if held.latest is not None else starts.get(run.run_id),
-            )
-            if held.in_line:
-                ahead.append(run.run_id)
-                queues_ahead[run.queue] = None
+    def holds(self, fleet: Fleet, shares: Shares) -> "Holds":
+        """Nothing may be held, and neither `fleet` nor `shares` may change, from now on."""
+        return Holds(self._held, self._snapshot, self._policy, self._now, fleet, shares)
+
+
+class Holds(Mapping[str, Hold]):
+    """The holds by run, in the order of the queue; each is made when it is read."""
+
+    def __init__(
+        self,
+        held: Sequence[_Held],
+        snapshot: Snapshot,
+        policy: QueuePolicy,
+        now: float,
+        fleet: Fleet,
+        shares: Shares,
+    ) -> None:
+        self._held, self._snapshot, self._policy, self._now = held, snapshot, policy, now
+        self._fleet, self._shares = fleet, shares
+        self._made: dict[str, Hold] = {}
+
+    def __getitem__(self, run_id: str) -> Hold:
+        found = self._made.get(run_id)
+        if found is None:
+            found = self._made[run_id] = self._hold(self._places[run_id])
         return found
 
-    def _line(self, run: Waiting, ahead: list[str], queues_ahead: list[str], shares: Shares) -> list[str]:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {held.run.run_id: place for place, held in enumerate(self._held)}
+
+    @cached_property
+    def _line(self) -> list[int]:
+        """The places of those that stand in line."""
+        return [place for place, held in enumerate(self._held) if held.in_line]
+
+    @cached_property
+    def _queues(self) -> dict[str, int]:
+        """The queues that stand in line, each with its first place."""
+        firsts: dict[str, int] = {}
+        for place in self._line:
+            firsts.setdefault(self._held[place].run.queue, place)
+        return firsts
+
+    @cached_property
+    def _blocks(self) -> explain.FreeBlocks:
+        return explain.FreeBlocks(self._fleet)
+
+    @cached_property
+    def _starts(self) -> dict[str, float]:
+        return expected_starts(self._snapshot, [self._held[place].run for place in self._line], self._now)
+
+    def _hold(self, place: int) -> Hold:
+        held = self._held[place]
+        run = held.run
+        waits_for = held.waits_for if isinstance(held.waits_for, tuple) else held.waits_for(run)
+        if held.why is None:
+            why = f"{self._blocks.lack(run.demand)} {explain.ends_the_wait(waits_for)}".rstrip()
+        else:
+            why = held.why if isinstance(held.why, str) else held.why(self._blocks)
+        parts = [why, *(self._of_line(run, place) if held.shows_line else ())]
+        return Hold(
+            run_id=run.run_id,
+            sentence=" ".join(part for part in parts if part),
+            waits_for=waits_for,
+            latest=held.latest if held.latest is not None else self._starts.get(run.run_id),
+        )
+
+    def _of_line(self, run: Waiting, place: int) -> list[str]:
+        """What is told of those ahead, and of its age."""
         parts = []
-        others = [queue for queue in queues_ahead if queue != run.queue]
+        others = [queue for queue, first in self._queues.items() if first < place and queue != run.queue]
         aged = has_aged(run, self._policy, self._now)
         weight = self._policy.weight(run.queue)
         for other in others if not aged else []:
-            if shares.of(run.queue) / weight > shares.of(other) / self._policy.weight(other):
+            if self._shares.of(run.queue) / weight > self._shares.of(other) / self._policy.weight(other):
                 weights = weight + sum(self._policy.weight(queue) for queue in others)
-                held = shares.gpu_milli(run.queue)
+                held = self._shares.gpu_milli(run.queue)
                 num_gpus = self._snapshot.inventory.num_gpus
                 parts.append(explain.over_share(run.queue, held, num_gpus, weight, weights, other))
                 break
-        parts.append(explain.ahead_text(ahead))
+        num_ahead = bisect_left(self._line, place)
+        first = [self._held[place].run.run_id for place in self._line[: min(num_ahead, explain.SHOWN_MAX)]]
+        parts.append(explain.ahead_text(first, num_ahead))
         if not aged:
             parts.append(explain.goes_first(goes_by_age_at(run, self._policy), self._now))
         return parts

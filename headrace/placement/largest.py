@@ -36,6 +36,9 @@ class Largest:
             self._kinds.setdefault(kind, node)
             self._counts[kind] += 1
 
+    def answers_for(self, inventory: Inventory, stages: StagePolicy) -> bool:
+        return self._inventory is inventory and self._stages is stages
+
     def refusal(self, demand: Demand, stage: str = "", *, may_borrow: bool = False) -> str | None:
         """Why such a run can never start, in one sentence; None: it can.
 
@@ -116,6 +119,20 @@ class Largest:
                 gpus = min(gpus, kind.memory_mib * demand.num_gpus // demand.memory_mib)
             total += gpus * count
         return demand.gang == "any" and total >= demand.num_gpus
+
+
+def largest_of(inventory: Inventory, stages: StagePolicy) -> Largest:
+    """One for the same two objects, as long as they were asked about lately: the next plan asks the same again."""
+    for known in _LATELY:
+        if known.answers_for(inventory, stages):
+            return known
+    largest = Largest(inventory, stages)
+    _LATELY.insert(0, largest)
+    del _LATELY[4:]
+    return largest
+
+
+_LATELY: list[Largest] = []
 
 
 def _largest(nodes: Sequence[Node], amount: Callable[[Node], int]) -> Node:

@@ -31,7 +31,8 @@ class RunNeeds:
     version_set: str = ""
 
     def to_json(self) -> str:
-        stated = {**vars(self.demand), **vars(self), "gpu_models": sorted(self.demand.gpu_models)}
+        stated = {one.name: getattr(self.demand, one.name) for one in fields(Demand)}
+        stated |= {**vars(self), "gpu_models": sorted(self.demand.gpu_models)}
         del stated["demand"]
         return json.dumps(stated, separators=(",", ":"))
 

@@ -1,12 +1,12 @@
 """The order in which waiting runs are considered: aged runs first, then by priority, fair share and length."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.queue_policy import QueuePolicy
-from headrace.placement.snapshot import Waiting
+from headrace.placement.snapshot import Running, Waiting
 
 
 def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
@@ -15,12 +15,17 @@ def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
     A preempted run keeps its earlier waiting time, but never precedes the run that was promised a place when it was
     stopped: that one went by age already.
     """
-    at = run.submitted + policy.patience_seconds(run.demand)
+    at = run.submitted + run.ran_seconds + policy.patience_of(run.demand) * run.fifo_wait_seconds
     return max(at, run.preempted_at) if run.num_preemptions else at
 
 
 def has_aged(run: Waiting, policy: QueuePolicy, now: float) -> bool:
     return now >= goes_by_age_at(run, policy)
+
+
+def had_aged(run: Running, policy: QueuePolicy) -> bool:
+    """Whether it had waited too long when it started."""
+    return run.waited_seconds > policy.patience_of(run.demand) * run.fifo_wait_seconds
 
 
 class Shares:
@@ -51,13 +56,25 @@ class Shares:
         return self._held[queue][0]
 
 
-def aged_first(runs: Iterable[Waiting], policy: QueuePolicy, now: float) -> tuple[list[Waiting], list[Waiting]]:
-    """The aged runs, in the order in which they are served; and the others."""
-    aged, young = [], []
+def aged_first(
+    runs: Iterable[Waiting], policy: QueuePolicy, now: float, promised: Collection[str] = ()
+) -> tuple[list[Waiting], list[Waiting], list[float]]:
+    """The aged runs, in the order in which they are served; the others; and when each of the others will go by age.
+
+    Args:
+        promised: whoever has a place already is served first, so that nobody takes it who was held back by something
+            else until now.
+    """
+    aged, young, ages = [], [], []
     for run in runs:
-        (aged if has_aged(run, policy, now) else young).append(run)
-    aged.sort(key=lambda run: (goes_by_age_at(run, policy), run.num_preemptions, run.submitted, run.run_id))
-    return aged, young
+        at = goes_by_age_at(run, policy)
+        if now >= at:
+            aged.append((run.run_id not in promised, at, run.num_preemptions, run.submitted, run.run_id, run))
+        else:
+            young.append(run)
+            ages.append(at)
+    aged.sort()  # ids differ, so that no two runs are compared
+    return [entry[-1] for entry in aged], young, ages
 
 
 def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> Iterator[Waiting]:
@@ -68,8 +85,12 @@ def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> It
     for priority in sorted(classes, reverse=True):
         queues = classes[priority]
         for queue in queues.values():
-            # Reversed, since the next run is popped from the end.
-            queue.sort(key=lambda run: (_length(run, policy), run.submitted, run.run_id), reverse=True)
+            queue.sort(key=_by_length if policy.order == "shortest_first" else _by_submission)
+        if len(queues) == 1:
+            yield from next(iter(queues.values()))
+            continue
+        for queue in queues.values():
+            queue.reverse()  # the next run is popped from the end
         while queues:
             name = min(queues, key=lambda queue: (shares.of(queue) / policy.weight(queue), queue))
             yield queues[name].pop()
@@ -77,5 +98,9 @@ def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> It
                 del queues[name]
 
 
-def _length(run: Waiting, policy: QueuePolicy) -> float:
-    return run.expected_seconds if policy.order == "shortest_first" else 0.0
+def _by_length(run: Waiting) -> tuple[float, float, str]:
+    return run.expected_seconds, run.submitted, run.run_id
+
+
+def _by_submission(run: Waiting) -> tuple[float, str]:
+    return run.submitted, run.run_id

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from headrace.placement.demand import Demand
 from headrace.placement.packing import Packing
@@ -11,6 +11,7 @@ from headrace.placement.stage_policy import StagePolicy
 from headrace.user_files.ranges import check_ranges
 
 Seconds = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Le(1)]
 QueueWeights = dict[str, Annotated[float, Gt(0)]]
 
 
@@ -18,10 +19,11 @@ QueueWeights = dict[str, Annotated[float, Gt(0)]]
 class Preempting:
     """When runs with `headrace/preemptible` may be stopped for others.
 
-    A run is stopped for a run of higher priority; for a run that it overtook and that has waited too long; and for a
-    stage whose floor it borrows. It must have run for `min_run_seconds` before, to make up for its start; a run that
-    fills a place kept for another run does not get this time. `preemptions_max` ends every circle: a run that was
-    stopped so often is not stopped again.
+    A run is stopped for a run of higher priority; for a run that it overtook and that has waited too long; with one GPU
+    or less, for any gang that has waited too long; and for a stage whose floor it borrows. It must have run for
+    `min_run_seconds` before, to make up for its start; a run that fills a place kept for another run does not get this
+    time. `preemptions_max` ends every circle: a run that was stopped so often is not stopped again. A run that waited
+    too long itself is stopped for gangs alone.
     """
 
     min_run_seconds: Seconds = 300.0
@@ -37,18 +39,19 @@ class QueuePolicy:
 
     Order: runs that have waited too long, by the time when that happened; then by priority; inside a priority by queue,
     the one with the smallest share of the fleet for its weight first; inside a queue by `order`. The first run that
-    waited too long and does not fit is given a place: nothing that could keep it waiting is put there. Too long is
-    `reserve_after_seconds` for a run of several GPUs, which cannot use the gaps that others leave, and
-    `reserve_small_after_seconds` for all others. Shorter times limit waiting more tightly; the price is GPUs that stand
-    idle while a place drains, and short runs that wait for long ones. The defaults are for runs of minutes to an hour;
-    for runs of up to a day, `python -m benchmarks.queueing` gave 20,000 and 40,000.
+    waited too long and does not fit is given a place: nothing that could keep it waiting is put there.
+
+    Too long is no number of seconds, but a share of what a queue served in order of submission would have kept the run
+    waiting (`fifo_waits`): `gang_patience` of it for a run of several GPUs, which cannot use the gaps that others
+    leave, and `patience` for all others. Smaller shares limit waiting more tightly; the price is GPUs that stand idle
+    while a place drains, and short runs that wait for long ones.
     """
 
     packing: Packing = field(default_factory=Packing)
     # Dagster promises first in, first out; shortest first halves the mean wait.
     order: Literal["shortest_first", "submission"] = "submission"
-    reserve_after_seconds: Seconds = 3_600.0
-    reserve_small_after_seconds: Seconds = 7_200.0
+    gang_patience: Share = 0.7
+    patience: Share = 0.95
     # By queue; queues that are not named weigh 1.
     queue_weights: QueueWeights = field(default_factory=dict)
     # None: no run is stopped for another.
@@ -58,9 +61,9 @@ class QueuePolicy:
     def __post_init__(self) -> None:
         check_ranges(self)
 
-    def patience_seconds(self, demand: Demand) -> float:
-        """How long such a run may wait before it goes by age."""
-        return self.reserve_after_seconds if demand.num_gpus > 1 else self.reserve_small_after_seconds
+    def patience_of(self, demand: Demand) -> float:
+        """The share of its `fifo_wait_seconds` that such a run may wait before it goes by age."""
+        return self.gang_patience if demand.num_gpus > 1 else self.patience
 
     def weight(self, queue: str) -> float:
         return self.queue_weights.get(queue, 1.0)

@@ -6,17 +6,19 @@ from typing import Any, Literal
 
 from headrace.errors import InvalidInput
 from headrace.placement.packing import Packing
-from headrace.placement.queue_policy import Preempting, QueuePolicy, QueueWeights, Seconds
+from headrace.placement.queue_policy import Preempting, QueuePolicy, QueueWeights, Share
 from headrace.placement.stage_policy import StagePolicy, StageRule
 from headrace.user_files.shapes import from_mapping
+
+_GONE = ("reserve_after_seconds", "reserve_small_after_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Section:
     packing: Packing = field(default_factory=Packing)
     order: Literal["shortest_first", "submission"] = QueuePolicy.order
-    reserve_after_seconds: Seconds = QueuePolicy.reserve_after_seconds
-    reserve_small_after_seconds: Seconds = QueuePolicy.reserve_small_after_seconds
+    gang_patience: Share = QueuePolicy.gang_patience
+    patience: Share = QueuePolicy.patience
     queue_weights: QueueWeights = field(default_factory=dict)
     preemption: Preempting | None = None
     time_zone: str = "UTC"
@@ -31,8 +33,8 @@ def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
     ```yaml
     policy:
       order: submission                # or shortest_first: by expected_seconds
-      reserve_after_seconds: 3600      # runs of several GPUs: who waited so long goes first and gets a place reserved
-      reserve_small_after_seconds: 7200    # all others
+      gang_patience: 0.7               # runs of several GPUs: who waited this part of what a queue in order of
+      patience: 0.95                   # submission would have made it wait goes first; and all others
       queue_weights:                   # headrace/queue; a queue that is not named weighs 1
         interactive: 3
         batch: 1
@@ -53,13 +55,19 @@ def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
     Raises:
         InvalidInput: an unknown key, a wrong type or an impossible value; the sentence names the key.
     """
+    gone = [key for key in _GONE if key in mapping]
+    if gone:
+        raise InvalidInput(
+            f"policy has {' and '.join(gone)}, which is gone: how long a run may wait follows from the queue's own "
+            "backlog now. Take it out; gang_patience and patience change the share."
+        )
     section = from_mapping(_Section, mapping, "policy")
     try:
         return QueuePolicy(
             packing=section.packing,
             order=section.order,
-            reserve_after_seconds=section.reserve_after_seconds,
-            reserve_small_after_seconds=section.reserve_small_after_seconds,
+            gang_patience=section.gang_patience,
+            patience=section.patience,
             queue_weights=section.queue_weights,
             preemption=section.preemption,
             stages=StagePolicy(rules=section.stages, time_zone=section.time_zone),

@@ -1,5 +1,6 @@
 """The input and output of a decision: plain values, so that equal moments decide equally."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from headrace.placement.demand import Demand
@@ -21,18 +22,26 @@ class PlannedRun:
     version_set: str = ""
     # Keeps preemption from going in circles.
     num_preemptions: int = 0
+    # How long a queue served in order of submission would keep it waiting (`fifo_waits`); 0: nobody has measured it,
+    # and the run goes by age from the start.
+    fifo_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting(PlannedRun):
-    """A queued run. `submitted`, and `preempted_at` of its last attempt (0: of none), in seconds since the epoch."""
+    """A queued run. `submitted`, and `preempted_at` of its last attempt (0: of none), in seconds since the epoch.
+
+    `ran_seconds`: how long earlier attempts ran since `submitted`; that time it did not wait.
+    """
 
     submitted: float
     preempted_at: float = 0.0
+    ran_seconds: float = 0.0
 
     def started(self, placement: Placement, now: float) -> "Running":
         known = {name: getattr(self, name) for name in _OF_ANY_RUN}
-        return Running(placement=placement, started=now, **known)
+        waited = max(0.0, now - self.submitted - self.ran_seconds)
+        return Running(placement=placement, started=now, waited_seconds=waited, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,7 @@ class Running(PlannedRun):
 
     placement: Placement
     started: float
+    waited_seconds: float = 0.0  # before it started
     # It is ending (canceled, preempted, finished): its place returns by itself.
     ending: bool = False
 
@@ -98,7 +108,7 @@ class Reservation:
 class Plan:
     admissions: dict[str, Placement] = field(default_factory=dict)  # by run, in the order of admission
     preemptions: tuple[Preemption, ...] = ()
-    holds: dict[str, Hold] = field(default_factory=dict)
+    holds: Mapping[str, Hold] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)  # by run: why the fleet can never give what it asks for
     reservations: tuple[Reservation, ...] = ()
     # When the decision may change without any event (ageing, a stage policy's hours); None: never.

@@ -7,6 +7,7 @@ which runs still hold devices, an inventory that cannot be read) raises an error
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from logging import Logger
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -15,6 +16,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from headrace.errors import InvalidInput
 from headrace.placement.discovery import Discovery
+from headrace.placement.fifo_waits import FifoWaits
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import InvalidNeeds
 from headrace.placement.placements import Placement
@@ -35,6 +37,7 @@ from headrace_dagster.coordinator.hold_reports import HoldReports
 from headrace_dagster.coordinator.queue_state import QueueState
 from headrace_dagster.coordinator.run_tag_writes import add_tags
 from headrace_dagster.coordinator.stock_limits import PoolReading, StockLimits
+from headrace_dagster.coordinator.waits_row import WaitsRow
 
 # Dagster launches in the admitting iteration. A run that is still queued after three has an unknown obstacle.
 _LOOKS_BEFORE_REVOKED = 3
@@ -54,6 +57,7 @@ class Dequeuing:
     policy: QueuePolicy
     concurrency: Callable[[], ConcurrencyConfig]
     reports: HoldReports
+    waits_row: WaitsRow
     logger: Logger
     inventory: Inventory = field(default_factory=Inventory)
     _unlaunched: dict[str, int] = field(default_factory=dict)
@@ -62,6 +66,10 @@ class Dequeuing:
     # estimates.
     _promised: tuple[Reservation, ...] = ()
     _restless: bool = True
+
+    @cached_property
+    def _waits(self) -> FifoWaits:
+        return self.waits_row.read()
 
     @property
     def num_under_way(self) -> int:
@@ -107,6 +115,7 @@ class Dequeuing:
                 self._evict(run_id, sentence, now)
         self._admit(decision.admissions, waiting, now)
         self.reports.tell(decision.holds)
+        self.waits_row.keep(self._waits)
         self.state.forget_ended()
         return bool(self.state.lingering or limits.change_unseen or self.state.admitted() or self.state.evicted)
 
@@ -126,7 +135,7 @@ class Dequeuing:
                 limits.count(self.state.feed.queued[run_id].dagster_run)
             if blocked is None:
                 blocked = limits.reasons(waiting.values())
-            decision = plan(self.snapshot(blocked, occupied), self.policy, now, self._promised)
+            decision = plan(self.snapshot(blocked, occupied, now), self.policy, now, self._promised)
             accepted = {}
             for run_id, placement in decision.admissions.items():
                 if limits.reason(waiting[run_id]) is None:
@@ -137,20 +146,21 @@ class Dequeuing:
             # With the accepted runs, many more may exceed a limit: all of them make room for others.
             blocked |= limits.reasons(run for run_id, run in waiting.items() if run_id not in accepted)
 
-    def snapshot(self, blocked: dict[str, str], occupied: frozenset[str]) -> Snapshot:
+    def snapshot(self, blocked: dict[str, str], occupied: frozenset[str], now: float) -> Snapshot:
         queue = self.concurrency().run_queue_config
         assert queue
         taken = len(self.state.feed.under_way) + len(self.state.admitted())
         cap = queue.max_concurrent_runs
-        return self.state.snapshot(
+        snapshot = self.state.snapshot(
             self.inventory,
             ever_seen=self.discovery.ever_seen,
             blocked=blocked,
             num_slots=None if cap == -1 else max(0, cap - taken),
             occupied=occupied,
         )
+        return self._waits.look(snapshot, self.policy, now)
 
-    def read_only_snapshot(self) -> tuple[Snapshot, dict[str, DagsterRun]]:
+    def read_only_snapshot(self, now: float) -> tuple[Snapshot, dict[str, DagsterRun]]:
         """The input of `look`'s decision; writes, revokes and ends nothing."""
         launcher = self.instance.run_launcher
         occupied: frozenset[str] = frozenset()
@@ -163,7 +173,7 @@ class Dequeuing:
             limits.count(self.state.feed.queued[run_id].dagster_run)
         feed = self.state.feed
         runs = {run_id: record.dagster_run for run_id, record in (feed.queued | feed.under_way).items()}
-        return self.snapshot(limits.reasons(waiting.values()), occupied), runs | self.state.lingering
+        return self.snapshot(limits.reasons(waiting.values()), occupied, now), runs | self.state.lingering
 
     def _limits(
         self, paused_locations: frozenset[str], waiting: dict[str, DagsterRun], pools: PoolReading

@@ -4,7 +4,9 @@ Each report costs a row, so they are written for the runs that people look at fi
 when the reason changes; `headrace why` explains any run at any time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from dagster import DagsterInstance, DagsterRun, MetadataValue
 from dagster._core.events import EngineEventData
@@ -30,12 +32,12 @@ class HoldReports:
 
     instance: DagsterInstance
     feed: RunFeed
-    _holds: dict[str, Hold] = field(default_factory=dict)
+    _holds: Mapping[str, Hold] = field(default_factory=dict)
     _is_written: bool = True
     _logged: dict[str, tuple[str, float]] = field(default_factory=dict)  # by run: sentence, when
     _log_again_at: float = 0.0
 
-    def tell(self, holds: dict[str, Hold]) -> None:
+    def tell(self, holds: Mapping[str, Hold]) -> None:
         """Takes the holds in the order of the queue."""
         self._holds = holds
         self._is_written = False
@@ -50,11 +52,12 @@ class HoldReports:
     def _write_tags(self) -> bool:
         """Returns whether all tags are written."""
         stale: dict[str, DagsterRun] = {}
-        for place, hold in enumerate(self._holds.values()):
-            record = self.feed.queued.get(hold.run_id)
-            sentence = hold.sentence if place < _NUM_TOLD else IN_LINE
+        for place, run_id in enumerate(self._holds):
+            record = self.feed.queued.get(run_id)
+            # A hold that is not read is not made.
+            sentence = self._holds[run_id].sentence if place < _NUM_TOLD else IN_LINE
             if record is not None and record.dagster_run.tags.get(WHY_TAG) != sentence:
-                stale[hold.run_id] = record.dagster_run.with_tags({**record.dagster_run.tags, WHY_TAG: sentence})
+                stale[run_id] = record.dagster_run.with_tags({**record.dagster_run.tags, WHY_TAG: sentence})
                 if len(stale) > _TAGS_AT_ONCE:
                     break
         now = dict(list(stale.items())[:_TAGS_AT_ONCE])
@@ -68,7 +71,7 @@ class HoldReports:
         # Until then, every run that has waited long enough has its report.
         self._log_again_at = now + _LOG_AFTER_SECONDS
         written = 0
-        for hold in list(self._holds.values())[:_NUM_TOLD]:
+        for hold in islice(self._holds.values(), _NUM_TOLD):
             record = self.feed.queued.get(hold.run_id)
             if record is None or now - record.create_timestamp.timestamp() < _LOG_AFTER_SECONDS:
                 continue

@@ -29,6 +29,8 @@ from headrace_dagster.coordinator.run_feed import RunFeed
 from headrace_dagster.coordinator.run_needs import RunPlans, needs_of_run
 from headrace_dagster.launchers.eviction import last_eviction
 
+# Equal demands share an object; a deployment has few kinds.
+_DEMANDS_MAX = 10_000
 # As in Dagster: a value that is not an integer counts as 0 (its contract, point 3).
 _PRIORITY_MAX = 10**9
 _EARLIER_ATTEMPT = "Waits for the processes of its earlier attempt {} to be gone."
@@ -51,6 +53,10 @@ class QueueState:
     # Queued runs in the last snapshot that can never start, and why.
     unfit: dict[str, str] = field(default_factory=dict)
     _needs: dict[str, tuple[str | None, RunNeeds]] = field(default_factory=dict)
+    # What was made of a run, and of what: nothing is made again of what has not changed.
+    _waiting_of: dict[str, tuple[tuple[object, ...], Waiting]] = field(default_factory=dict)
+    _running_of: dict[str, tuple[tuple[object, ...], Running]] = field(default_factory=dict)
+    _demands: dict[Demand, Demand] = field(default_factory=dict)
 
     def needs(self, run: DagsterRun) -> RunNeeds:
         """The needs in the tag that `submit_run` wrote; computed again for a run that was queued without it.
@@ -72,6 +78,10 @@ class QueueState:
     def forget_ended(self) -> None:
         known = {*self.feed.queued, *self.feed.under_way, *self.lingering}
         self._needs = {run_id: needs for run_id, needs in self._needs.items() if run_id in known}
+        self._waiting_of = {run_id: made for run_id, made in self._waiting_of.items() if run_id in known}
+        self._running_of = {run_id: made for run_id, made in self._running_of.items() if run_id in known}
+        if len(self._demands) > _DEMANDS_MAX:
+            self._demands.clear()
         self.evicted = {run_id: asked for run_id, asked in self.evicted.items() if run_id in known}
 
     def admitted(self) -> dict[str, Admission]:
@@ -128,8 +138,9 @@ class QueueState:
             # A run may itself have been launched and queued again.
             for attempt in {run_id, run.parent_run_id} & occupied:
                 all_blocked[run_id] = _EARLIER_ATTEMPT.format((attempt or "")[:8])
-        running = [self._running(record.dagster_run) for record in self.feed.under_way.values()]
-        running += [self._running(self.feed.queued[run_id].dagster_run) for run_id in self.admitted()]
+        running = [self._running(record.dagster_run, record) for record in self.feed.under_way.values()]
+        admitted = (self.feed.queued[run_id] for run_id in self.admitted())
+        running += [self._running(record.dagster_run, record) for record in admitted]
         running += [replace(self._running(run), ending=True) for run in self.lingering.values()]
         return Snapshot(
             inventory=inventory,
@@ -148,29 +159,45 @@ class QueueState:
 
     def _waiting(self, record: RunRecord, inventory: Inventory) -> Waiting:
         run = record.dagster_run
-        needs, preempted = self.needs(run), last_eviction(run)
-        return Waiting(
-            **self._planned(run, needs, self.fitted(inventory, needs.demand)),
+        needs = self.needs(run)
+        seconds = self.durations.expected_seconds(run, needs)
+        made_of = (run, inventory, seconds)
+        known = self._waiting_of.get(run.run_id)
+        if known is not None and _same(known[0], made_of):
+            return known[1]
+        preempted = last_eviction(run)
+        waiting = Waiting(
+            **self._planned(run, needs, self.fitted(inventory, needs.demand), seconds),
             submitted=record.create_timestamp.timestamp(),
             preempted_at=preempted.at if preempted else 0.0,
         )
+        self._waiting_of[run.run_id] = made_of, waiting
+        return waiting
 
-    def _running(self, run: DagsterRun) -> Running:
-        admission, preempted = admission_of(run), last_eviction(run)
+    def _running(self, run: DagsterRun, record: RunRecord | None = None) -> Running:
         try:
             needs = self.needs(run)
         except InvalidNeeds:
             needs = RunNeeds()
-        return Running(
-            **self._planned(run, needs, needs.demand),
+        seconds = self.durations.expected_seconds(run, needs)
+        is_ending = run.run_id in self.feed.canceling or run.run_id in self.evicted
+        made_of = (run, is_ending, seconds)
+        known = self._running_of.get(run.run_id)
+        if known is not None and _same(known[0], made_of):
+            return known[1]
+        admission, preempted = admission_of(run), last_eviction(run)
+        submitted = record.create_timestamp.timestamp() if record else None
+        running = Running(
+            **self._planned(run, needs, needs.demand, seconds),
             placement=admission.placement if admission else NOTHING,
             started=admission.at if admission else 0.0,
-            ending=run.run_id in self.feed.canceling
-            or run.run_id in self.evicted
-            or (preempted is not None and preempted.run_id == run.run_id),
+            waited_seconds=max(0.0, admission.at - submitted) if admission and submitted is not None else 0.0,
+            ending=is_ending or (preempted is not None and preempted.run_id == run.run_id),
         )
+        self._running_of[run.run_id] = made_of, running
+        return running
 
-    def _planned(self, run: DagsterRun, needs: RunNeeds, demand: Demand) -> dict[str, Any]:
+    def _planned(self, run: DagsterRun, needs: RunNeeds, demand: Demand, expected_seconds: float) -> dict[str, Any]:
         """The fields of a `PlannedRun`."""
         preempted = last_eviction(run)
         return {
@@ -178,9 +205,15 @@ class QueueState:
             "priority": priority_of(run),
             "num_preemptions": preempted.num if preempted else 0,
             **vars(needs),
-            "demand": demand,
-            "expected_seconds": self.durations.expected_seconds(run, needs),
+            # One object for equal ones: a plan compares them more often than anything else.
+            "demand": self._demands.setdefault(demand, demand),
+            "expected_seconds": expected_seconds,
         }
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Of the same objects, or equal numbers: comparing two runs field by field takes longer than making one anew."""
+    return all(a is b or (isinstance(a, float) and a == b) for a, b in zip(one, other, strict=True))
 
 
 def priority_of(run: DagsterRun) -> int:

@@ -61,6 +61,7 @@ from headrace_dagster.coordinator.queue_state import QueueState
 from headrace_dagster.coordinator.run_feed import RunFeed
 from headrace_dagster.coordinator.run_needs import KIND_TAG, RunPlans, kind_of, needs_of_run
 from headrace_dagster.coordinator.run_tag_writes import OpenDatabases
+from headrace_dagster.coordinator.waits_row import WaitsRow
 
 SIMULATED_GPUS_VARIABLE = "HEADRACE_GPUS"
 """GPUs to simulate on this machine, for the daemon and `headrace queue`: `4xH100:81559` (MiB), mixed with commas."""
@@ -172,7 +173,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         dequeuing = self._new_dequeuing()
         dequeuing.state.feed.refresh(now)
         dequeuing.inventory = dequeuing.discovery.look(now)
-        return dequeuing.read_only_snapshot()
+        return dequeuing.read_only_snapshot(now)
 
     def dispose(self) -> None:
         if self._lease:
@@ -209,6 +210,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         if isinstance(launcher, DeviceLauncher):
             launcher.finish_evictions()
         self._open_databases = OpenDatabases(self._instance)
+        dequeuing.state.feed.database_version = self._open_databases.runs_version
         return dequeuing
 
     def _new_dequeuing(self) -> Dequeuing:
@@ -226,6 +228,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             policy=self.policy,
             concurrency=self._instance.get_concurrency_config,
             reports=HoldReports(instance=self._instance, feed=state.feed),
+            waits_row=WaitsRow(self._instance),
             logger=self._logger,
         )
 

@@ -2,10 +2,10 @@
 
 A queued run is read once, and again when it changes; counting shows that runs left the queue. Runs under way are looked
 up by id. Dagster stamps a row with the writer's clock and commits it later, so each look goes back some seconds, and
-once a minute all ids are compared.
+once a minute all ids are compared. Where the database tells that nobody has written to it, nothing is read but that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -36,11 +36,26 @@ class RunFeed:
     canceling: frozenset[str] = frozenset()
     # Runs that are no longer under way; of a deleted run this is all that remains.
     left: dict[str, DagsterRun] = field(default_factory=dict)
+    # A number that is another one as soon as the database is; None: it does not tell.
+    database_version: Callable[[], int | None] = lambda: None
+    _version: int | None = None
     _read_until: float | None = None
     _compared_at: float = 0.0
 
     def refresh(self, now: float) -> bool:
         """Returns whether anything changed that a decision may depend on."""
+        # Before anything is read: what is written meanwhile is read next time.
+        version = self.database_version()
+        is_late = self._read_until is None or now - self._compared_at > _COMPARE_SECONDS
+        if version is not None and version == self._version and not is_late:
+            return False
+        # None until everything is read: an interrupted look is repeated.
+        self._version = None
+        changed = self._read(now)
+        self._version = version
+        return changed
+
+    def _read(self, now: float) -> bool:
         # Runs under way first: a run that is queued again in between is then seen twice, not never.
         changed = self._refresh_under_way()
         return self._refresh_queued(now) or changed

@@ -76,8 +76,18 @@ class OpenDatabases:
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._connections = [_opened(path) for path in _sqlite_files(instance) if path.exists()]
+        has_runs = self._connections and isinstance(run_storage(instance), SqliteRunStorage)
+        self._runs = self._connections[0] if has_runs else None
+
+    def runs_version(self) -> int | None:
+        """A number that changes whenever somebody else has written to the runs; None: this database does not tell.
+
+        SQLite counts commits by other connections, of this process and of others; asking takes 10 µs.
+        """
+        return self._runs.execute("PRAGMA data_version").fetchone()[0] if self._runs else None
 
     def close(self) -> None:
+        self._runs = None
         while self._connections:
             with suppress(sqlite3.Error):
                 self._connections.pop().close()

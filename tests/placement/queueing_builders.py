@@ -11,8 +11,10 @@ from headrace.placement.snapshot import Running, Waiting
 
 NOW = 1_700_000_000.0  # 2023-11-14 22:13:20 UTC
 HOUR = 3600.0
-# Short enough for tests: too long is 100 s for gangs, 200 s for others.
-POLICY = QueuePolicy(reserve_after_seconds=100.0, reserve_small_after_seconds=200.0)
+# In order of submission, each run of a test would have waited so long.
+FIFO_WAIT_SECONDS = 200.0
+# Too long is 100 s for gangs, 200 s for others.
+POLICY = QueuePolicy(gang_patience=0.5, patience=1.0)
 
 
 def make_fleet(*num_gpus: int, sick: tuple[tuple[str, str], ...] = (), cpus: int = 64) -> Inventory:
@@ -30,6 +32,7 @@ def make_fleet(*num_gpus: int, sick: tuple[tuple[str, str], ...] = (), cpus: int
 
 def make_waiting(run_id: str, gpus: int = 1, *, ago: float = 0.0, seconds: float = 600.0, **fields: Any) -> Waiting:
     demand = fields.pop("demand", Demand(num_gpus=gpus, gang=fields.pop("gang", "node")))
+    fields = {"fifo_wait_seconds": FIFO_WAIT_SECONDS, **fields}
     return Waiting(run_id=run_id, demand=demand, submitted=NOW - ago, expected_seconds=seconds, **fields)
 
 

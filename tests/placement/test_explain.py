@@ -44,11 +44,11 @@ def test_a_run_behind_others_says_who_is_ahead_and_when_it_goes_by_age():
     told = sentences(Snapshot(inventory=make_fleet(1), waiting=waiting, running=running))
     assert told["first"] == (
         "Needs 1 GPU; no such GPU is free. It can start when run r has ended. "
-        "From 22:15 on it goes by age, ahead of priority and share."
+        "From 22:15 on, or later if the backlog grows, it goes by age, ahead of priority and share."
     )
     assert told["second"] == (
         "Needs 1 GPU; no such GPU is free. Ahead of it: run first. "
-        "From 22:16 on it goes by age, ahead of priority and share."
+        "From 22:16 on, or later if the backlog grows, it goes by age, ahead of priority and share."
     )
 
 

@@ -9,8 +9,8 @@ from headrace.placement.snapshot import Plan, Running, Snapshot, Waiting
 from tests.placement.queueing_builders import NOW, make_fleet, make_running, make_waiting
 
 POLICY = QueuePolicy(
-    reserve_after_seconds=100.0,
-    reserve_small_after_seconds=200.0,
+    gang_patience=0.5,
+    patience=1.0,
     preemption=Preempting(min_run_seconds=30.0, preemptions_max=3),
 )
 
@@ -114,3 +114,32 @@ def test_a_part_of_a_gpu_is_freed_by_stopping_only_who_holds_it():
     ]
     wanted = make_waiting("part", demand=Demand(num_gpus=1, gpu_milli=500), priority=1)
     assert stopped(decide(wanted, *halves)) == ["half0"]
+
+
+def test_small_runs_are_stopped_for_a_gang_that_came_after_they_started_and_those_first_that_were_never_late():
+    small = [
+        replace(make_running(f"late{index}", f"node-a:{index}", ago=150, preemptible=True), waited_seconds=999.0)
+        for index in range(2)
+    ]
+    early = [
+        replace(make_running(f"early{index}", f"node-a:{2 + index}", ago=900, preemptible=True), waited_seconds=1.0)
+        for index in range(2)
+    ]
+    running = [replace(run, fifo_wait_seconds=200.0) for run in (*small, *early)]
+    assert sorted(stopped(decide(make_waiting("gang", 2, ago=120), *running, gpus=(4,)))) == ["early0", "early1"]
+    assert len(stopped(decide(make_waiting("gang", 3, ago=120), *running, gpus=(4,)))) == 3
+
+
+def test_who_waited_too_long_itself_is_not_stopped_for_one_that_is_no_gang():
+    victim = make_running("r", "node-a:0", "node-a:1", ago=150, preemptible=True, waited_seconds=999.0)
+    victim = replace(victim, fifo_wait_seconds=200.0)
+    assert stopped(decide(make_waiting("one", 1, ago=300), victim)) == []
+    assert stopped(decide(make_waiting("one", 1, ago=300), replace(victim, waited_seconds=1.0))) == ["r"]
+
+
+def test_a_run_of_one_gpu_that_may_be_stopped_is_promised_a_place_only_after_twice_as_long():
+    running = (make_running("r", "node-a:0", ago=500, seconds=9000),)
+    for ago, promised in ((399, ["gang"]), (400, ["soft"])):
+        waiting = (make_waiting("soft", ago=ago, preemptible=True), make_waiting("gang", 1, ago=250))
+        decision = plan(Snapshot(inventory=make_fleet(1), waiting=waiting, running=running), POLICY, NOW)
+        assert [reservation.run_id for reservation in decision.reservations] == promised

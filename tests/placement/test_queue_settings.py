@@ -35,9 +35,14 @@ def test_the_example_in_the_docstring_is_read():
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ({"reserve_after": 5}, "policy has an unknown key 'reserve_after'; did you mean 'reserve_after_seconds'?"),
-        ({"reserve_after_seconds": "1h"}, "policy: reserve_after_seconds must be a number, got '1h'."),
-        ({"reserve_after_seconds": -1}, "policy: reserve_after_seconds must be at least 0, got -1."),
+        ({"gang_patience_share": 5}, "policy has an unknown key 'gang_patience_share'; did you mean 'gang_patience'?"),
+        ({"patience": "1h"}, "policy: patience must be a number, got '1h'."),
+        ({"gang_patience": 0}, "policy: gang_patience must be above 0 and at most 1, got 0."),
+        (
+            {"reserve_after_seconds": 3600},
+            "policy has reserve_after_seconds, which is gone: how long a run may wait follows from the queue's own "
+            "backlog now. Take it out; gang_patience and patience change the share.",
+        ),
         ({"order": "lifo"}, "policy: order must be one of shortest_first, submission, got 'lifo'."),
         ({"queue_weights": {"a": 0}}, "policy: queue_weights.a must be above 0, got 0."),
         ({"queue_weights": [1]}, "policy: queue_weights must be a mapping of keys to values, got [1]."),

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.placement.demand import WHOLE, Demand
+from headrace.placement.fifo_waits import FifoWaits
 from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Inventory
 from headrace.placement.packing import best_placement
 from headrace.placement.queueing import Preempting, QueuePolicy, plan
-from headrace.placement.snapshot import Plan, Running, Snapshot, Waiting
+from headrace.placement.snapshot import Plan, Reservation, Running, Snapshot, Waiting
 from tests.placement.queueing_builders import make_fleet
 
-FIRM = QueuePolicy(reserve_after_seconds=100.0, reserve_small_after_seconds=150.0)
+# Too long is 100 s for gangs, 150 s for others.
+FIFO_WAIT_SECONDS = 200.0
+FIRM = QueuePolicy(gang_patience=0.5, patience=0.75)
 STOPPING = replace(FIRM, preemption=Preempting(min_run_seconds=20.0, preemptions_max=2))
 
 demands = st.one_of(
@@ -34,8 +37,11 @@ demands = st.one_of(
 class World:
     """A clock, a fleet and runs; whatever a plan says is done."""
 
-    def __init__(self, inventory: Inventory, policy: QueuePolicy) -> None:
+    def __init__(self, inventory: Inventory, policy: QueuePolicy, *, measured: bool = False) -> None:
+        """`measured`: how long is too long follows from the backlog; else it is the same for all."""
         self.inventory, self.policy, self.now = inventory, policy, 1_000.0
+        self.waits = FifoWaits() if measured else None
+        self.promised: tuple[Reservation, ...] = ()
         self.waiting: dict[str, Waiting] = {}
         self.running: dict[str, Running] = {}
         self.seconds: dict[str, float] = {}
@@ -49,14 +55,18 @@ class World:
         self.num_submitted += 1
         self.seconds[run_id] = seconds
         self.waiting[run_id] = Waiting(
-            run_id=run_id, demand=demand, submitted=self.now, **{"expected_seconds": seconds, **fields}
+            run_id=run_id,
+            demand=demand,
+            submitted=self.now,
+            **{"expected_seconds": seconds, "fifo_wait_seconds": FIFO_WAIT_SECONDS, **fields},
         )
         return run_id
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(
+        snapshot = Snapshot(
             inventory=self.inventory, waiting=tuple(self.waiting.values()), running=tuple(self.running.values())
         )
+        return self.waits.look(snapshot, self.policy, self.now) if self.waits else snapshot
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -67,7 +77,8 @@ class World:
                     self._queue_again(run)
 
     def step(self) -> Plan:
-        decision = plan(self.snapshot(), self.policy, self.now)
+        decision = plan(self.snapshot(), self.policy, self.now, self.promised)
+        self.promised = decision.reservations
         for run_id, placement in decision.admissions.items():
             run = self.waiting.pop(run_id)
             self.waited[run_id] = self.now - max(run.submitted, run.preempted_at)
@@ -91,10 +102,11 @@ class World:
 
 class Queue(RuleBasedStateMachine):
     policy = FIRM
+    measured = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(make_fleet(2, 4, 4, cpus=16), self.policy)
+        self.world = World(make_fleet(2, 4, 4, cpus=16), self.policy, measured=self.measured)
         self.whole = self.world.inventory
         self.last: Plan | None = None
 
@@ -133,7 +145,8 @@ class Queue(RuleBasedStateMachine):
     @rule()
     def decide(self):
         world, before = self.world, self.world.snapshot()
-        assert plan(before, world.policy, world.now) == plan(before, world.policy, world.now)
+        promised = world.promised
+        assert plan(before, world.policy, world.now, promised) == plan(before, world.policy, world.now, promised)
         demands_of = {run.run_id: run.demand for run in before.waiting}
         decision = world.step()
         assert set(decision.admissions) | set(decision.holds) | set(decision.impossible) == set(demands_of)
@@ -188,8 +201,14 @@ class StoppingQueue(Queue):
     policy = STOPPING
 
 
+class MeasuredQueue(Queue):
+    policy = STOPPING
+    measured = True
+
+
 TestQueue = Queue.TestCase
 TestStoppingQueue = StoppingQueue.TestCase
+TestMeasuredQueue = MeasuredQueue.TestCase
 
 
 @given(
@@ -230,10 +249,11 @@ def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estim
     ),
     nodes=st.sampled_from([(6,), (3, 3)]),
     stopping=st.booleans(),
+    measured=st.booleans(),
 )
-def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping):
+def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping, measured):
     """T0: the first instant at which what is free, and what those that run release when they really end, will do."""
-    world = World(make_fleet(*nodes), STOPPING if stopping else FIRM)
+    world = World(make_fleet(*nodes), STOPPING if stopping else FIRM, measured=measured)
     gang = "any" if len(nodes) > 1 else "node"
     due: dict[str, float] = {}
     arrivals = list(jobs)
@@ -271,6 +291,32 @@ def _due_at(world: World, demand: Demand) -> float:
         if best_placement(fleet, demand) is not None:
             return max(world.now, run.started + world.seconds[run.run_id])
     return float("inf")
+
+
+@given(
+    demand=demands,
+    stream=st.sampled_from([Demand(num_gpus=1), Demand(num_gpus=1, gpu_milli=600), Demand(num_gpus=2)]),
+    preemptible=st.booleans(),
+    stopping=st.booleans(),
+)
+def test_no_load_keeps_a_run_waiting_though_its_patience_follows_the_backlog(demand, stream, preemptible, stopping):
+    """Three times as much comes as can be done, for ever, and of the highest priority."""
+    world = World(make_fleet(2, 4, cpus=16), STOPPING if stopping else FIRM, measured=True)
+
+    def arrive(count: int) -> None:
+        for _ in range(count):
+            world.submit(stream, 20.0, priority=9, preemptible=preemptible)
+
+    arrive(20)
+    world.step()
+    run_id = world.submit(demand, 50.0, preemptible=preemptible)
+    steps = 0
+    while run_id in world.waiting:
+        assert steps < 100
+        arrive(9)
+        world.step()
+        world.advance(10.0)
+        steps += 1
 
 
 @given(

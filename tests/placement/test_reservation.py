@@ -5,9 +5,7 @@ from headrace.placement.queueing import Preempting, QueuePolicy, plan
 from headrace.placement.snapshot import Reservation, Snapshot
 from tests.placement.queueing_builders import NOW, POLICY, make_cpu_running, make_fleet, make_running, make_waiting
 
-STOPPING = QueuePolicy(
-    reserve_after_seconds=100.0, reserve_small_after_seconds=200.0, preemption=Preempting(min_run_seconds=30.0)
-)
+STOPPING = QueuePolicy(gang_patience=0.5, patience=1.0, preemption=Preempting(min_run_seconds=30.0))
 
 
 def test_the_first_run_that_waited_too_long_is_promised_the_place_that_is_free_first():

@@ -25,9 +25,7 @@ def berlin(text: str) -> float:
 
 
 def policy(rules: dict[str, StageRule], **fields) -> QueuePolicy:
-    return QueuePolicy(
-        stages=StagePolicy(rules=rules), reserve_after_seconds=100.0, reserve_small_after_seconds=100.0, **fields
-    )
+    return QueuePolicy(stages=StagePolicy(rules=rules), gang_patience=0.5, patience=0.5, **fields)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +59,13 @@ def test_it_looks_again_when_a_window_begins():
     snapshot = Snapshot(inventory=make_fleet(8), waiting=(make_waiting("t", stage="training"),), running=running)
     fresh = Snapshot(
         inventory=snapshot.inventory,
-        waiting=tuple(make_waiting(run.run_id, stage="training", ago=NOW - noon) for run in snapshot.waiting),
+        waiting=tuple(
+            make_waiting(run.run_id, stage="training", ago=NOW - noon, fifo_wait_seconds=86_400.0)
+            for run in snapshot.waiting
+        ),
         running=running,
     )
-    patient = QueuePolicy(stages=NIGHTLY, reserve_after_seconds=86_400.0, reserve_small_after_seconds=86_400.0)
+    patient = QueuePolicy(stages=NIGHTLY)
     assert plan(fresh, patient, noon).look_again_at == berlin("2026-03-10 22:00")
 
 

@@ -135,7 +135,8 @@ def test_an_iteration_with_nothing_to_admit_reads_no_queued_run_and_skips_the_st
         counts[num_waiting] = len(sent)
 
     assert counts[3] == counts[30]
-    assert counts[3] <= 12
+    # Nobody has written since: what is read is the runs under way, by the stock daemon.
+    assert counts[3] <= 3
 
 
 def is_stock_scan(statement: str) -> bool:
