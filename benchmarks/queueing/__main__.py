@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sets:
         body, bars = run_sets(
             tasks,
-            pods=options.pods,
-            kept=options.kept,
             num_sets=options.sets,
             num_gpus=options.gpus,
             load=options.load,
+            kept=options.kept,
+            pods=options.pods,
             policies=list(dict.fromkeys([*(options.policies or _COMPARED_BY_SETS), "easy"])),
         )
         return finish(body, bars, options.json)

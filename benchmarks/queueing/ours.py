@@ -54,9 +54,8 @@ class Headrace:
         )
 
     def _read_running(self, name: str, run: Active) -> tuple[Active, Running]:
-        known = self._running.get(name)
-        if known is not None and known[0] is run:
-            return known
+        if name in self._running and self._running[name][0] is run:
+            return self._running[name]
         return run, Running(
             **self._planned(name, run),
             placement=run.placement,

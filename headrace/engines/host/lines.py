@@ -240,9 +240,10 @@ def piece_in(data: bytes) -> Piece:
     if data.startswith(b'{"error"'):
         raise error_of(json.loads(data))
     told = _read(_CHUNK, data)
+    choice = told.choices[0]
     return Piece(
-        text=told.choices[0].delta.content,
-        finish_reason=told.choices[0].finish_reason,
+        text=choice.delta.content,
+        finish_reason=choice.finish_reason,
         num_prompt_tokens=told.usage.prompt_tokens,
         num_output_tokens=told.usage.completion_tokens,
         replica=told.replica,
