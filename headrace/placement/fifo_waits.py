@@ -38,12 +38,14 @@ from headrace.placement.stage_ledger import asked_milli
 _FORGOTTEN_AFTER = 100.0
 # Only a wait that is longer by so much is noted, so that few points tell it, and fit into one row of a database.
 _LONGER = 1.02
+# What a newcomer would wait is noted where it has changed by so much.
+_OTHER = 1.25
 _POINTS_MAX = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatedWaits:
-    """What must outlive a restart. By pool, of the head and of the last: since when the longest wait was how long."""
+    """What must outlive a restart, by pool: since when the head's longest wait was how long, and the last's."""
 
     heads: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     lasts: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class FifoWaits:
         """`stated`: what `stated` of a predecessor gave; what it does not tell is measured anew."""
         self._times = RunTimes(stated.run_times)
         self._heads = {name: _Longest(points) for name, points in stated.heads.items()}
-        self._lasts = {name: _Longest(points) for name, points in stated.lasts.items()}
+        self._lasts = {name: _Lately(points) for name, points in stated.lasts.items()}
         self._pools = GpuPools()
         self._numbers: dict[str, int] = {}
         self._arrivals = Arrivals(self._times, self._asked)
@@ -69,7 +71,7 @@ class FifoWaits:
     def stated(self) -> StatedWaits:
         """For a successor: after a restart, runs go by age when they were told that they would."""
         heads, lasts = (
-            {name: tuple(longest.points) for name, longest in known.items()} for known in (self._heads, self._lasts)
+            {name: tuple(one.points) for name, one in known.items()} for known in (self._heads, self._lasts)
         )
         return StatedWaits(heads=heads, lasts=lasts, run_times=self._times.stated())
 
@@ -106,22 +108,21 @@ class FifoWaits:
             if not capacity or not len(part.at):
                 continue
             head, last = self._wait(part, capacity, now)
-            for known, seconds in ((self._heads, head), (self._lasts, last)):
-                longest = known.setdefault(name, _Longest(()))
-                self.num_raised += longest.raise_to(seconds, self._looked_at, now)
+            self.num_raised += self._heads.setdefault(name, _Longest(())).raise_to(head, self._looked_at, now)
+            self._lasts.setdefault(name, _Lately(())).note(last, self._looked_at)
 
     def _wait(self, work: Work, capacity: float, now: float) -> tuple[float, float]:
         """Of the head, and of the last."""
         backlog = float(work.waiting.sum())
-        if not backlog:
-            return 0.0, 0.0
         newest_first = work.total[::-1].cumsum()
+        mean = float(newest_first[-1]) / float(work.amount.sum() or 1.0)
+        if not backlog:
+            return 0.0, mean
         # As sums of the same numbers in another order, both are a little off.
         back = min(int(newest_first.searchsorted(backlog * (1 - 1e-9))), len(newest_first) - 1)
         # Of what came before the first look, only what was left then is known.
         assert self._known_since is not None
         head = max(float(work.at[len(newest_first) - 1 - back]), self._known_since)
-        mean = float(newest_first[-1]) / float(work.amount.sum() or 1.0)
         return now - head, max(backlog / capacity, mean)
 
     def _forget(self, snapshot: Snapshot, now: float) -> None:
@@ -177,17 +178,46 @@ def _waits_since(run: Waiting | Running) -> float:
     return run.submitted + run.ran_seconds if isinstance(run, Waiting) else run.started - run.waited_seconds
 
 
-class _Longest:
-    """A pool's longest wait over time: points, each of which holds from its moment on, until the next."""
+class _Points:
+    """A number of seconds over time, in points, each of which holds from its moment on, until the next."""
 
     def __init__(self, points: Iterable[tuple[float, float]]) -> None:
         self.points = list(points)
 
+    def before(self, moment: float) -> tuple[float, float] | None:
+        """The point that holds just before; the first, if none is so old."""
+        found = bisect_left(self.points, (moment,))
+        return self.points[max(0, found - 1)] if self.points else None
+
+    def drop_before(self, moment: float) -> None:
+        """Keeps what tells the number at `moment` and later."""
+        while len(self.points) > 1 and (self.points[1][0] < moment or len(self.points) > _POINTS_MAX):
+            del self.points[0]
+
+
+class _Lately(_Points):
+    """As it is: what a newcomer meets."""
+
     def at(self, moment: float) -> float:
-        for since, seconds in reversed(self.points):
-            if since < moment:
-                return max(0.0, seconds - (moment - since) / _FORGOTTEN_AFTER)
-        return self.points[0][1] if self.points else 0.0
+        point = self.before(moment)
+        return point[1] if point else 0.0
+
+    def note(self, seconds: float, since: float) -> None:
+        """`since`: the last look."""
+        known = self.points[-1][1] if self.points else 0.0
+        if seconds > _OTHER * known or known > _OTHER * seconds:
+            self.points.append((since, round(seconds, 1)))
+
+
+class _Longest(_Points):
+    """The longest wait, which is forgotten slowly."""
+
+    def at(self, moment: float) -> float:
+        point = self.before(moment)
+        if point is None:
+            return 0.0
+        since, seconds = point
+        return max(0.0, seconds - max(0.0, moment - since) / _FORGOTTEN_AFTER)
 
     def waited_out(self, since: float, share: float) -> float:
         """The first moment when who waits since then has waited that share of the longest wait."""
@@ -208,11 +238,6 @@ class _Longest:
             return False
         self.points.append((since, round(seconds, 1)))
         return True
-
-    def drop_before(self, moment: float) -> None:
-        """Keeps what tells the wait at `moment` and later."""
-        while len(self.points) > 1 and (self.points[1][0] < moment or len(self.points) > _POINTS_MAX):
-            del self.points[0]
 
 
 def _held_by_limits(snapshot: Snapshot, policy: QueuePolicy, now: float) -> list[str]:

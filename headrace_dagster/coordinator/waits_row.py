@@ -13,6 +13,7 @@ from headrace.placement.fifo_waits import FifoWaits, StatedWaits
 from headrace.store.small_objects import Record
 
 _KEY = "headrace/fifo_waits"
+"""No tag, but a row of Dagster's key-value table: how long runs would wait in order of submission, over time."""
 _RECORD = Record("Waits of the queue", StatedWaits)
 
 

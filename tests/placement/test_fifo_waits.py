@@ -46,7 +46,8 @@ def test_the_head_of_the_queue_is_as_old_as_what_came_since_is_work():
         came.append(replace(make_waiting(f"r{number:02d}", seconds=100), submitted=NOW + 50 * number))
         found = waits(queue(*came, running=holders), of=measured, at=NOW + 50 * number)
     # By work the last waits 40 × 100 / 2 s; the first has waited 39 × 50 s.
-    assert found["r39"] == pytest.approx(2_000, rel=0.01)
+    # What a newcomer would wait is noted where it has changed by a quarter.
+    assert 1_600 <= found["r39"] <= 2_000
     for later in range(1, 41):
         found = waits(queue(*came, running=holders), of=measured, at=NOW + 1_950 + 50 * later)
     # Less what is forgotten while the last waits.
@@ -80,11 +81,14 @@ def test_a_run_that_has_waited_too_long_stays_one_though_the_queue_grows():
 
 
 def test_the_longest_wait_is_forgotten_a_second_in_a_hundred():
-    measured = FifoWaits()
-    waits(queue(*(make_waiting(f"r{index}", seconds=600) for index in range(10))), of=measured)
-    waits(queue(), of=measured, at=NOW + 1)
-    late = replace(make_waiting("late", seconds=60), submitted=NOW + 20_000)
-    assert waits(queue(late), of=measured, at=NOW + 20_000)["late"] == pytest.approx(3_000 - 20_000 / 100)
+    measured, holders = FifoWaits(), (make_running("x", "node-a:0"), make_running("y", "node-a:1"))
+    for at in (0, 3_000):
+        waits(queue(make_waiting("first", seconds=100), running=holders), of=measured, at=NOW + at)
+    waits(queue(), of=measured, at=NOW + 3_001)
+    late = replace(make_waiting("late", seconds=60), submitted=NOW + 23_000)
+    found = waits(queue(late), of=measured, at=NOW + 23_000)["late"]
+    # And a little more while it waits.
+    assert found == pytest.approx(3_000 - 20_000 / 100, rel=0.03)
 
 
 def test_a_successor_tells_the_same_times():
