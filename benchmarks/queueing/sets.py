@@ -1,4 +1,4 @@
-"""Many sets of five seeds: how often a policy keeps what it promises, on seeds that nobody tuned it on."""
+"""Many sets of five seeds: how often a policy keeps what it promises on them."""
 
 import time
 from collections.abc import Mapping, Sequence

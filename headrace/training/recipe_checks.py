@@ -96,7 +96,9 @@ def check_heldout_shards(recipe: "Recipe", shards: Collection[str]) -> None:
 
 def _check_length(recipe: "Recipe") -> None:
     if recipe.epochs is None and recipe.steps < 1:
-        raise InvalidTrainingRun("steps or epochs must say how long to train, got neither: write one of them.")
+        raise InvalidTrainingRun(
+            f"steps or epochs must say how long to train, got steps={recipe.steps} and no epochs: write one of them."
+        )
     if recipe.epochs is not None and recipe.steps:
         raise InvalidTrainingRun(
             f"epochs must stand alone, got epochs={recipe.epochs:g} beside steps={recipe.steps}: leave one out."

@@ -55,7 +55,7 @@ def test_every_fault_of_every_file_is_told_at_once_and_the_others_are_examined(p
         "  resources/campaigns/bad.yaml:4:1: has an unknown key 'shards'; did you mean 'num_shards'?",
         "  resources/recipes/torn.yml:1:8: is not readable as YAML: ",
         f"  {project.recipe.relative_to(project.root)}:3:8: steps or epochs must say how long to train, "
-        "got neither: write one of them.",
+        "got steps=0 and no epochs: write one of them.",
         "  live/desk.yaml:2:8: chain must name roles of this file (writer), got ['nobody'].",
     ):
         assert line in found.stdout

@@ -115,7 +115,7 @@ MISTAKES = [
         "7:3",
         "shares_max must name rules, got 'too_few_word'; did you mean 'too_few_words'?",
     ),
-    ("set: short", "set: short, shares_max: {filler: 3}", "7:8", "shares_max.filler must be between 0 and 1, got 3"),
+    ("set: short", "set: short, shares_max: {filler: 3}", "7:33", "shares_max.filler must be between 0 and 1, got 3"),
     ("set: short", "set: short, share_max: 3", "7:32", "share_max must be between 0 and 1, got 3"),
     ("set: short", "set: [web, code]", "7:14", "set must be one of web, fineweb, instructions … got ['web', 'code']"),
     ("set: short", "sets: short", "7:9", "unknown key 'sets' … did you mean 'set'?"),

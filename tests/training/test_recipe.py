@@ -52,7 +52,10 @@ def test_the_shipped_recipe_takes_at_least_sixty_steps_on_two_ranks_with_zero() 
     [
         (MINIMAL + "lr: 3\n", "unknown key 'lr'; did you mean 'learning_rate'?"),
         (MINIMAL + "sequence_length: 3\n", "unknown key 'sequence_length'; how long sequences are is said by"),
-        (MINIMAL.replace("steps: 10", "steps: 0"), "steps or epochs must say how long to train, got neither"),
+        (
+            MINIMAL.replace("steps: 10", "steps: 0"),
+            "steps or epochs must say how long to train, got steps=0 and no epochs",
+        ),
         (MINIMAL + "offload: {parameters: cpu}\n", "yaml:6:10: offload.parameters needs zero_stage 3"),
         (MINIMAL.replace("steps: 10", "steps: ten"), "steps must be a whole number, got 'ten'"),
         (MINIMAL + "zero_stage: 4\n", "zero_stage must be between 0 and 3, got 4."),

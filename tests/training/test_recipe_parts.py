@@ -30,7 +30,7 @@ PAINTER = MINIMAL + "objective: flow_matching\nbase_model: encoder\n"
 REFUSED = {
     "neither steps nor epochs": (
         MINIMAL.replace("steps: 10\n", ""),
-        "steps or epochs must say how long to train, got neither",
+        "steps or epochs must say how long to train, got steps=0 and no epochs",
     ),
     "both": (MINIMAL + "epochs: 2\n", "epochs must stand alone, got epochs=2 beside steps=10"),
     "an unknown optimizer": (MINIMAL + "optimizer: lion\n", "optimizer: name must be one of adamw, adam, adamax"),
