@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -34,6 +35,9 @@ from headrace.training.run_config import RunConfig
 from headrace.training.shards import TAG, rank_file
 from headrace.training.universal import load
 
+# Of a rank's files, as many are put on the disk at once.
+_THREADS = 4
+
 
 class Snapshots:
     """Writes the checkpoints of one training; every rank makes one.
@@ -48,7 +52,7 @@ class Snapshots:
         self._objective = objective
         self._store = store
         self._config = config
-        self._thread = ThreadPoolExecutor(1)
+        self._threads = ThreadPoolExecutor(_THREADS)
         self._dropping: Future[None] | None = None
 
     def save(self, *, step: int, curve: bytes) -> None:
@@ -85,33 +89,44 @@ class Snapshots:
             self._dropping = None
 
     def _write(self, prefix: str, curve: bytes) -> list[CheckpointFile]:
-        """This rank's files."""
+        """This rank's files. Each is put on the disk while the next one is written."""
         import torch
 
         gang, engine, store, config = self._gang, self._engine, self._store, self._config
         files: list[CheckpointFile] = []
+        sealing: list[Future[None]] = []
+
+        def write(name: str, state: Any) -> None:
+            with ExitStack() as stack:
+                file = stack.enter_context(write_file(store, prefix, name, files.append))
+                if isinstance(state, bytes):
+                    file.write(state)
+                else:
+                    torch.save(state, cast(IO[bytes], file))
+                sealing.append(self._threads.submit(stack.pop_all().close))
+
         # DeepSpeed copies recovery scripts beside its files; they stay in the attempt's own directory.
         scratch = config.work / "checkpoint"
         # DeepSpeed's own checkpoint engine, replaced by ours only for this call, so that nothing else in DeepSpeed sees
         # ours.
         left_out = untrained(engine) if config.recipe.lora else frozenset()
-        ours = _store_checkpoint_engine(store, prefix, files, left_out)
+        ours = _store_checkpoint_engine(write, left_out)
         stock, engine.checkpoint_engine = engine.checkpoint_engine, ours
         try:
             engine.save_checkpoint(str(scratch), tag=TAG, save_latest=False, exclude_frozen_parameters=bool(left_out))
         finally:
             engine.checkpoint_engine = stock
-        with write_file(store, prefix, rank_file(gang.rank), files.append) as file:
-            torch.save(_random_state() | self._objective.state(), cast(IO[bytes], file))
+        write(rank_file(gang.rank), _random_state() | self._objective.state())
         if gang.rank == 0:
-            with write_file(store, prefix, CURVE, files.append) as file:
-                file.write(curve)
+            write(CURVE, curve)
+        for sealed in sealing:
+            sealed.result()
         return files
 
     def _publish(self, checkpoint: Checkpoint) -> None:
         if publish(self._store, checkpoint):
             kept = self._config.recipe.checkpoints_kept
-            self._dropping = self._thread.submit(drop_older, self._store, checkpoint, kept=kept)
+            self._dropping = self._threads.submit(drop_older, self._store, checkpoint, kept=kept)
 
 
 def _failure(call: Callable[[], None]) -> Exception | None:
@@ -170,19 +185,15 @@ def state_digest(gang: Gang, engine: Any, objective: Kept) -> str:
     return hashlib.sha256("".join(gang.gather(digest.hexdigest())).encode()).hexdigest()
 
 
-def _store_checkpoint_engine(
-    store: ObjectStore, prefix: str, files: list[CheckpointFile], left_out: frozenset[str]
-) -> Any:
-    import torch
+def _store_checkpoint_engine(write: Callable[[str, Any], None], left_out: frozenset[str]) -> Any:
+    """DeepSpeed's, which hands each file's name and content to `write`."""
     from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
     class StoreCheckpointEngine(TorchCheckpointEngine):
         def save(self, state_dict: Any, path: str) -> None:
-            name = f"{TAG}/{Path(path).name}"
             for tensor in left_out & (state_dict.get("module") or {}).keys():
                 del state_dict["module"][tensor]
-            with write_file(store, prefix, name, files.append) as file:
-                torch.save(state_dict, cast(IO[bytes], file))
+            write(f"{TAG}/{Path(path).name}", state_dict)
 
     return StoreCheckpointEngine()
 
