@@ -49,7 +49,7 @@ from tests.command_line.builders import checked_json, run
 from tests.differential.one_gang import WORLD_SIZE, gang_config, train_in_one_gang, training_id
 from tests.differential.plain_training import PlainTraining, Weights, distance_share, train_plainly
 from tests.pair_builders import make_pair_bench
-from tests.processes.killed_training import run_until_step
+from tests.processes.killed_training import run_until_checkpoint
 from tests.rollout.builders import make_member
 from tests.serving.engines.turns import make_turn
 from tests.training_builders import Bench, make_bench, make_recipe
@@ -193,12 +193,12 @@ def test_a_resumed_training_ends_bit_for_bit_like_one_that_was_not(trained: Trai
 def train_dropped(directory: str, base: str) -> Outcome:
     bench = make_bench(Path(directory), Path(base))
     request = bench.request(**DROPPED, zero_stage=2)
-    return train(request, bench.place(dict(os.environ)), on_rows=lambda rows: print(rows[-1]["step"], flush=True))
+    return train(request, bench.place(dict(os.environ)))
 
 
 def killed_once(work: str, directory: Path, base: Path) -> Outcome:
     directory.mkdir()
-    run_until_step(f"{work}; train_dropped({str(directory)!r}, {str(base)!r})", CHECKPOINT_EVERY)
+    run_until_checkpoint(f"{work}; train_dropped({str(directory)!r}, {str(base)!r})", directory)
     return train_dropped(str(directory), str(base))
 
 

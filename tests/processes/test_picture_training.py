@@ -18,7 +18,7 @@ from headrace.training.picture_measures import TAUGHT_ERROR
 from headrace.training.schedule import learning_rate_at
 from headrace.training.session import train
 from tests.picture_builders import TINY, build_caption_encoder, make_picture_bench, picture_recipe
-from tests.processes.killed_training import run_until_step
+from tests.processes.killed_training import run_until_checkpoint
 from tests.training_builders import Bench, make_run_config
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
@@ -51,11 +51,8 @@ from headrace.training.session import train
 from tests.picture_builders import make_picture_bench
 from tests.processes.test_picture_training import RECIPE
 
-def tell(rows):
-    print(rows[-1]["step"], flush=True)
-
 bench = make_picture_bench(Path({directory!r}), Path({encoder!r}))
-train(bench.request(**RECIPE), bench.place(dict(os.environ)), on_rows=tell)
+train(bench.request(**RECIPE), bench.place(dict(os.environ)))
 """
 
 
@@ -73,7 +70,7 @@ def straight(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def kill_worker_in_the_middle(directory: Path, encoder: Path) -> None:
     script = WORKER.format(checkout=str(Path(__file__).parents[2]), directory=str(directory), encoder=str(encoder))
-    run_until_step(script, CHECKPOINT_EVERY)
+    run_until_checkpoint(script, directory)
 
 
 def test_a_picture_training_that_is_killed_and_resumed_ends_bit_for_bit_like_one_that_was_not(

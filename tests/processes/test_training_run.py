@@ -28,7 +28,7 @@ from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.training_launcher import TrainingLauncher
 from resources.training import TrainingResource
-from tests.processes.killed_training import run_until_step
+from tests.processes.killed_training import run_until_checkpoint
 from tests.training_builders import Bench, make_bench
 from tests.waiting import eventually
 
@@ -183,11 +183,8 @@ from headrace.training.recipe_parts import Guards, LossSpike, StalledRank
 from headrace.training.session import train
 from tests.training_builders import make_bench
 
-def tell(rows):
-    print(rows[-1]["step"], flush=True)
-
 bench = make_bench(Path({directory!r}), Path({model!r}))
-train(bench.request(**{recipe!r}), bench.place(dict(os.environ)), on_rows=tell)
+train(bench.request(**{recipe!r}), bench.place(dict(os.environ)))
 """
 
 
@@ -195,7 +192,7 @@ def kill_worker_in_the_middle(directory: Path, model: Path) -> None:
     script = WORKER.format(
         checkout=str(Path(__file__).parents[2]), directory=str(directory), model=str(model), recipe=RECIPE
     )
-    run_until_step(script, CHECKPOINT_EVERY)
+    run_until_checkpoint(script, directory)
 
 
 def processes_of(marker: str) -> list[int]:
