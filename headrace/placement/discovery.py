@@ -14,7 +14,7 @@ from headrace.errors import HeadraceError, InvalidInput
 from headrace.placement.discovery_file import InvalidFleet, parse_simulated, read_fleet_file
 from headrace.placement.inventory import Gpu, Inventory, Node
 from headrace.placement.nvml import UNKNOWN_MODEL, read_nvml
-from headrace.placement.this_machine import cpu_milli_here, memory_mib_here
+from headrace.this_machine import cpu_milli_here, memory_mib_here
 
 __all__ = [
     "Discovery",

@@ -18,7 +18,7 @@ from headrace.placement.discovery import (
 )
 from headrace.placement.inventory import Gpu, Inventory, Node
 from headrace.placement.nvml import read_nvml
-from headrace.placement.this_machine import cpu_milli_here, memory_mib_here
+from headrace.this_machine import available_mib_here, cpu_milli_here, memory_mib_here
 from tests.placement.fake_nvml import GPU_IS_LOST, UNKNOWN, Device, FakeNvml
 
 FLEET = """
@@ -295,6 +295,16 @@ def test_a_control_group_limits_what_a_machine_has(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text(f"{512 * 2**20}\n")
     assert cpu_milli_here(tmp_path, own) == 500
     assert memory_mib_here(tmp_path, own) == 512
+
+
+def test_what_a_control_group_uses_is_not_available_but_files_pages_are(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/runs\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/memory.max").write_text(f"{64 * 2**20}\n")
+    (tmp_path / "runs/memory.current").write_text(f"{48 * 2**20}\n")
+    (tmp_path / "runs/memory.stat").write_text(f"anon 1\ninactive_file {8 * 2**20}\n")
+    assert available_mib_here(tmp_path, own) == 24
 
 
 def test_a_control_group_of_the_first_version_limits_too(tmp_path: Path) -> None:

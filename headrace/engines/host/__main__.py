@@ -14,12 +14,12 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.edge import LEAVE_SECONDS
-from headrace.engines.host.memory import available_mib, machine_mib
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
 from headrace.engines.host.wanted import CPU
 from headrace.errors import HeadraceError
 from headrace.text.terminal import say
+from headrace.this_machine import available_mib_here, memory_mib_here
 from headrace.unix_sockets import identity, leave_file, listen_on_file
 
 # Of the machine's memory. The rest is for runs, Dagster and the page cache.
@@ -59,9 +59,9 @@ def main(
     socket_file.chmod(0o600)
     table = Residents(
         time.monotonic,
-        {CPU: memory_mib or int(machine_mib() * _SHARE)},
+        {CPU: memory_mib or int(memory_mib_here() * _SHARE)},
         idle_seconds=idle_seconds,
-        available_mib=lambda place: available_mib(),
+        available_mib=lambda place: available_mib_here(),
     )
     asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds))
 

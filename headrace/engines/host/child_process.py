@@ -11,10 +11,10 @@ from pathlib import Path
 
 import aiohttp
 
-from headrace.engines.host.memory import proportional_mib, resident_mib
 from headrace.engines.host.outcomes import error_of
 from headrace.engines.host.wanted import FACTS, Facts, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
+from headrace.this_machine import proportional_mib, resident_mib
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.

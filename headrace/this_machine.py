@@ -1,4 +1,4 @@
-"""This machine's CPUs and memory, as far as this process's control groups allow."""
+"""This machine's CPUs and memory, as far as this process's control groups allow, and what processes hold of it."""
 
 import math
 import os
@@ -30,6 +30,33 @@ def memory_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) ->
     files += [directory / "memory.limit_in_bytes" for directory in _groups(cgroups / "memory", own_cgroup)]
     limits += [int(text) for text in map(_text, files) if text.isdecimal()]
     return min(limits) // 2**20
+
+
+def available_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """What can still be had without taking from somebody; files' pages, which are given back, count as available."""
+    found = [psutil.virtual_memory().available]
+    for directory in _groups(cgroups, own_cgroup):
+        limit, used = _text(directory / "memory.max"), _text(directory / "memory.current")
+        if limit.isdecimal() and used.isdecimal():
+            fields = dict(line.split(maxsplit=1) for line in _text(directory / "memory.stat").splitlines())
+            found.append(int(limit) - int(used) + int(fields.get("inactive_file", 0)))
+    return max(0, min(found)) // 2**20
+
+
+def resident_mib(pid: int) -> int:
+    """What a process has in memory, pages that it shares counted whole. Cheap. 0: it is gone."""
+    try:
+        return psutil.Process(pid).memory_info().rss // 2**20
+    except psutil.Error:
+        return 0
+
+
+def proportional_mib(pid: int) -> int:
+    """What a process has in memory, of pages that several share its part. Costs milliseconds. 0: it is gone."""
+    try:
+        return -(-psutil.Process(pid).memory_full_info().pss // 2**20)
+    except psutil.Error:
+        return 0
 
 
 def _groups(cgroups: Path, own_cgroup: Path) -> list[Path]:
