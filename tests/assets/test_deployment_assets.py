@@ -342,7 +342,8 @@ def test_an_edited_journal_fails_its_check(deployment: Deployment) -> None:
     deployment.train("good", loss=3.0)
     deployment.register("good")
     deployment.roll_out()
-    entry = deployment.home / "store/rollout/tales/journal/00000003.json"
+    journal = deployment.home / "store/rollout/tales/journal"
+    entry = next(file for file in sorted(journal.glob("*.json")) if '"weight":0.5' in file.read_text())
     text = entry.read_text().replace('"weight":0.5', '"weight":1.0')
     entry.unlink()
     entry.write_text(text)
