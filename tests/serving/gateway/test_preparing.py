@@ -73,12 +73,16 @@ class Gateway:
     """What watches, prepares and closes sets at one gateway, over a store in memory."""
 
     def __init__(
-        self, failures: dict[str, Exception], file: Path, open_engine: Callable[..., Any] | None = None
+        self,
+        failures: dict[str, Exception],
+        file: Path,
+        open_engine: Callable[..., Any] | None = None,
+        prepare_seconds: float = 60.0,
     ) -> None:
         self.failures = failures
         self.engines: list[FailingEngine] = []
         self.store: Any = MemoryStore(FixedClock())
-        self.service = make_service(rollout=LivePlan(prepare_seconds=0.2))
+        self.service = make_service(rollout=LivePlan(prepare_seconds=prepare_seconds))
         self.stable, self.proposed = (self._set(version) for version in (STABLE_VERSION, PROPOSED_VERSION))
         for one in (self.stable, self.proposed):
             VersionSets(self.store).put(one)
@@ -163,8 +167,9 @@ def test_a_load_that_hangs_is_given_up_and_holds_up_no_other(tmp_path: Path) -> 
         return engine
 
     async def load() -> None:
-        gateway = Gateway({}, tmp_path / "log", open_engine)
-        with pytest.raises(EngineUnavailable, match=r"writer \(tiny 2\) was not loaded within 0.2 s"):
+        # Long enough for the stable set on a busy machine.
+        gateway = Gateway({}, tmp_path / "log", open_engine, prepare_seconds=2.0)
+        with pytest.raises(EngineUnavailable, match=r"writer \(tiny 2\) was not loaded within 2.0 s"):
             await gateway.sets.ensure(gateway.proposed.id)
         assert (await gateway.sets.ensure(gateway.stable.id)).id == gateway.stable.id
         is_over.set()
