@@ -14,6 +14,7 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.edge import LEAVE_SECONDS
+from headrace.engines.host.remembered import Remembered
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
 from headrace.engines.host.wanted import CPU
@@ -57,20 +58,22 @@ def main(
         raise SystemExit(2) from None
     look_for_cycles_rarely()
     socket_file.chmod(0o600)
+    remembered = Remembered(socket_file)
     table = Residents(
         time.monotonic,
         {CPU: memory_mib or int(memory_mib_here() * _SHARE)},
         idle_seconds=idle_seconds,
         available_mib=lambda place: available_mib_here(),
+        remembered=remembered.read(),
     )
-    asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds))
+    supervisor = Supervisor(table, socket_file, remember=lambda: remembered.write(table.remembered()))
+    asyncio.run(run_host(supervisor, listener, socket_file, idle_seconds=idle_seconds))
 
 
-async def run_host(table: Residents, listener: socket.socket, socket_file: Path, *, idle_seconds: float) -> None:
+async def run_host(supervisor: Supervisor, listener: socket.socket, socket_file: Path, *, idle_seconds: float) -> None:
     """Serves until a signal, or until there has been no client for so long."""
     made = identity(socket_file)
     remove_leftovers(socket_file)
-    supervisor = Supervisor(table, socket_file)
     runner = web.AppRunner(
         supervisor.app(),
         access_log=None,
@@ -84,7 +87,7 @@ async def run_host(table: Residents, listener: socket.socket, socket_file: Path,
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     looking = asyncio.create_task(supervisor.keep_looking())
-    logging.info("listening on %s, %s MiB for models", socket_file, sum(table.accounts.values()))
+    logging.info("listening on %s, %s MiB for models", socket_file, sum(supervisor.table.accounts.values()))
     try:
         await _until_idle(supervisor, runner, told, idle_seconds)
     finally:

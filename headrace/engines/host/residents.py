@@ -1,115 +1,34 @@
-"""The table of residents: which models a host holds, which it brings next, and which leaves for it. Pure.
+"""The table of residents: which models a host holds and where, which work begins, and what comes and leaves. Pure.
 
-A place (a GPU, or the CPU) has one account of memory. A model gets a part of it before its process starts, and gives it
-back once the process has ended, so what is promised is never more than there is. How large a model is and how long it
-takes to come is measured, never configured; before the first time there is only a guess at its size.
+A place (a GPU, or the CPU) has one account of memory. A copy of a model gets a part of it before its process starts,
+and gives it back once the process has ended, so what is promised is never more than there is. How large a model is and
+how long it takes to come is measured, never configured; before the first time there is only a guess at its size.
 
-Work is let in as it came. A model without room waits until enough others are idle: those that are cheapest to bring
-back, for the use that is made of them and the memory they hold, go first. None goes under work. One that must go takes
-no later work, and one that has just come stays for some times what its coming took: so two models that have room for
-one take turns of useful length, and neither waits forever. The cost: a smaller model does not overtake one that waits
-for room.
+Work goes where its model already is: a free copy does what has waited longest for its model. A model without a copy
+that could do its work comes where that costs least, the longest awaited first; it gets one more copy where the work
+that waits for it, shared by the copies there are, takes twice as long as bringing one. Nobody waits forever: for who
+has waited long for a model without a copy, others are closed to later work. The cost: work of a model that is here
+passes older work of one that is not. `room` says which copies leave, `work` and `desk` which work is next, `demands`
+which model comes.
 
 The table knows no process, socket or engine. Its caller tells it what happened, and does what `next_steps` says.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 
+from headrace.engines.host.account import Accounts
+from headrace.engines.host.copies import Copy, Figures, Model, State
+from headrace.engines.host.demands import Demand, demands, longest_queues
+from headrace.engines.host.desk import Desk
+from headrace.engines.host.holdings import Holdings
+from headrace.engines.host.refusals import Refusals
+from headrace.engines.host.room import Room, Rooms, Sought
+from headrace.engines.host.rules import Rules
+from headrace.engines.host.steps import Load, Refuse, Sleep, Step, Stop, Wake
+from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable, HeadraceError
-
-# A use counts half after so long, and a quarter after twice as long.
-_HALF_LIFE_SECONDS = 600.0
-# How many times what its coming took a model stays at least, while others wait: at most a fifth of the time is loading.
-_STAY_FACTOR = 4
-# On top of the most that was measured: a process that comes again is seldom as large to the MiB.
-_SLACK_SHARE, _SLACK_MIB = 0.05, 16
-# A model that could not come is tried anew after so long, then after twice as long.
-_PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 30.0, 3600.0
-# Ends of its process in a row, without an answer between them, after which a model counts as one that cannot come.
-_NUM_CRASHES_MAX = 3
-
-
-class State(Enum):
-    """Of a resident; the value is for people."""
-
-    ABSENT = "absent"
-    LOADING = "loading"
-    ON_DEVICE = "on the device"
-    LEAVING = "leaving"
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A piece of work for one model."""
-
-    key: str
-    is_at_work: bool = False
-    is_over: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """Bring the model: its memory is set aside."""
-
-    key: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """End the model's process. `at_once`: it has outgrown its part."""
-
-    key: str
-    why: str
-    at_once: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The ticket's work may begin."""
-
-    ticket: Ticket
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refuse:
-    """The ticket is over: its model cannot come."""
-
-    ticket: Ticket
-    error: HeadraceError
-
-
-Step = Load | Stop | Start | Refuse
-
-
-@dataclass(eq=False, kw_only=True)
-class Resident:
-    """One model at one place. `since`: of the state. Sizes are in MiB; `reserved_mib` is its part of the account."""
-
-    key: str
-    place: str
-    label: str
-    guess_mib: int
-    state: State = State.ABSENT
-    since: float = 0.0
-    reserved_mib: int = 0
-    # Measured last, and the most ever; 0: never.
-    mib: int = 0
-    peak_mib: int = 0
-    # None: it has never come.
-    bring_seconds: float | None = None
-    used_at: float = 0.0
-    num_hits: int = 0
-    num_loads: int = 0
-    at_work: set[Ticket] = field(default_factory=set)
-    refusal: HeadraceError | None = None
-    # Decayed uses, as of `used_at`.
-    uses: float = 0.0
-    tried_again_at: float = 0.0
-    pause_seconds: float = 0.0
-    num_crashes: int = 0
-    has_outgrown: bool = False
 
 
 class Residents:
@@ -120,257 +39,377 @@ class Residents:
         *,
         idle_seconds: float,
         available_mib: Callable[[str], int] | None = None,
+        remembered: Mapping[str, Figures] | None = None,
+        rules: Rules | None = None,
     ) -> None:
         """Args:
         clock: monotonic seconds.
         accounts: place → MiB for all of its models together.
-        idle_seconds: a model that nobody has asked for so long leaves.
+        idle_seconds: a copy that nobody has used for so long leaves.
         available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
+        remembered: key → what an earlier table measured.
         """
         self._clock = clock
-        self.accounts = dict(accounts)
+        self._accounts = Accounts(accounts, available_mib)
         self._idle_seconds = idle_seconds
-        self._available_mib = available_mib
-        self._residents: dict[str, Resident] = {}
-        self._waiting: list[Ticket] = []
+        self._remembered = dict(remembered or {})
+        self._holdings = Holdings(clock, self._accounts, rules or Rules())
+        self._desk = Desk(self._holdings)
+        self._refusals = Refusals(self._holdings)
+        self._rooms = Rooms(self._holdings)
+        self._numbers = count()
+        self._grown: list[Copy] = []
 
     # --- what is known ---
 
+    @property
+    def accounts(self) -> dict[str, int]:
+        """Place → MiB for all of its models together."""
+        return dict(self._accounts.mib)
+
     def __contains__(self, key: str) -> bool:
-        return key in self._residents
+        return key in self._holdings.models
 
-    def of(self, key: str) -> Resident:
-        return self._residents[key]
+    def of(self, key: str) -> Model:
+        return self._holdings.models[key]
 
-    def all(self) -> list[Resident]:
-        return list(self._residents.values())
+    def all(self) -> list[Model]:
+        return list(self._holdings.models.values())
 
-    def seconds_in_state(self, resident: Resident) -> float:
-        return self._clock() - resident.since
+    def state(self, key: str, place: str) -> State:
+        copy = self.of(key).copies.get(place)
+        return State.ABSENT if copy is None else copy.state
+
+    def is_kept(self, key: str) -> bool:
+        return key in self._holdings.kept
+
+    def seconds_in_state(self, copy: Copy) -> float:
+        return self._clock() - copy.since
 
     def reserved_mib(self, place: str) -> int:
-        return sum(one.reserved_mib for one in self._residents.values() if one.place == place)
+        return self._accounts.reserved(place)
 
-    def next_out(self, place: str) -> list[Resident]:
-        """Those on the device, the one that would leave first in front."""
+    def next_out(self, place: str) -> list[Copy]:
+        """Those on the device or asleep there, the one that would make room first in front."""
+        now = self._clock()
         return sorted(
-            (one for one in self._residents.values() if one.place == place and one.state is State.ON_DEVICE),
-            key=lambda one: (self._worth(one), one.used_at, one.key),
+            (one for one in self._accounts.at(place) if one.state in (State.ON_DEVICE, State.ASLEEP)),
+            key=lambda one: (self.is_kept(one.model.key), self._rooms.worth(one, now), one.used_at, one.model.key),
         )
+
+    def remembered(self) -> dict[str, Figures]:
+        """What a later table can start from: key → what was measured, the latest last; also what earlier ones did."""
+        measured = {key: model.figures for key, model in self._holdings.models.items() if model.peak_mib}
+        return {key: one for key, one in self._remembered.items() if key not in measured} | measured
 
     # --- what happens ---
 
-    def know(self, key: str, *, place: str, label: str, guess_mib: int) -> None:
+    def know(
+        self,
+        key: str,
+        *,
+        places: Sequence[str],
+        label: str,
+        guess_mib: int,
+        num_at_once: int | None = None,
+        can_sleep: bool = False,
+    ) -> None:
         """Makes a model known; one that is known already stays as it is.
 
-        Raises: EngineUnavailable: the host has no account for this place.
+        Raises: EngineUnavailable: the host has no account for one of its places.
         """
-        if place not in self.accounts:
-            places = ", ".join(self.accounts)
-            raise EngineUnavailable(f"This engine host has {places}, and {label} is asked for on {place}.")
-        if key not in self._residents:
-            self._residents[key] = Resident(key=key, place=place, label=label, guess_mib=max(1, guess_mib))
+        for place in places:
+            if place not in self._accounts.mib:
+                known = ", ".join(self._accounts.mib)
+                raise EngineUnavailable(f"This engine host has {known}, and {label} is asked for on {place}.")
+        if key in self._holdings.models:
+            return
+        model = self._holdings.models[key] = Model(
+            key=key,
+            label=label,
+            places=tuple(places),
+            guess_mib=max(1, guess_mib),
+            num_at_once=num_at_once,
+            can_sleep=can_sleep,
+        )
+        if (figures := self._remembered.get(key)) is not None:
+            model.remember(figures)
 
-    def enter(self, key: str) -> Ticket:
-        """Work for a known model, which waits for `Start` or `Refuse`."""
-        ticket = Ticket(key)
-        self._waiting.append(ticket)
+    def told(self, key: str, *, num_at_once: int | None, can_sleep: bool) -> None:
+        """What an opened engine says of itself: how much work a copy does at once (None: all that comes), and whether
+        it can sleep."""
+        model = self.of(key)
+        model.num_at_once, model.can_sleep = num_at_once, can_sleep
+
+    def keep(self, keys: Collection[str]) -> None:
+        """These models, which live sets need, and no others make no room for bulk work and do not leave unused."""
+        self._holdings.kept = frozenset(keys)
+
+    def enter(
+        self,
+        key: str,
+        *,
+        is_live: bool = False,
+        seconds: float | None = None,
+        only_at: str | None = None,
+        parts: Sequence[str] = (),
+    ) -> Ticket:
+        """Work for a known model, which waits for `Start` or `Refuse`.
+
+        Args:
+            is_live: somebody waits for each answer; it goes before bulk work.
+            seconds: that it is expected to take; None: as other work of this model did.
+            only_at: the place where it is to be done; None: any of the model's.
+            parts: keys of other known models, an adapter's say, that must be at the same place meanwhile.
+
+        Raises: EngineUnavailable: the model is not for this place.
+        """
+        model = self.of(key)
+        if only_at is not None and only_at not in model.places:
+            raise EngineUnavailable(
+                f"{model.label} may be on {', '.join(model.places)}, and is asked for on {only_at}."
+            )
+        ticket = Ticket(
+            key=key,
+            number=next(self._numbers),
+            entered_at=self._clock(),
+            told_seconds=seconds,
+            expected_seconds=model.work.beside(self._desk.everybody) if seconds is None else max(0.0, seconds),
+            is_live=is_live,
+            only_at=only_at,
+            parts=tuple(dict.fromkeys(part for part in parts if part != key)),
+        )
+        self._desk.add(ticket)
         return ticket
 
     def leave(self, ticket: Ticket, *, is_answered: bool) -> None:
         """The work is done or given up, wherever it stood."""
-        resident = self._residents[ticket.key]
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
-        if ticket.is_at_work and is_answered:
-            resident.num_crashes = 0
-            resident.num_hits += 1
-        resident.at_work.discard(ticket)
-        ticket.is_at_work, ticket.is_over = False, True
-        if is_answered and not resident.at_work:
-            # What it takes to answer is known now, and the first guess was rough.
-            resident.reserved_mib = min(resident.reserved_mib, self._wanted_mib(resident))
-        self._used(resident, 0)
+        self._desk.withdraw(ticket, is_answered=is_answered)
 
-    def loaded(self, key: str, *, seconds: float) -> None:
-        """The model is on the device; its coming took so long."""
-        resident = self._residents[key]
-        if resident.state is State.LOADING:
-            self._enters(resident, State.ON_DEVICE)
-        resident.bring_seconds = seconds
-        resident.num_loads += 1
-        resident.refusal, resident.pause_seconds = None, 0.0
-        self._used(resident, 0)
+    def loaded(self, key: str, place: str, *, seconds: float) -> None:
+        """The copy is on the device; its coming took so long."""
+        model = self.of(key)
+        copy = model.copies[place]
+        model.bring_seconds = seconds
+        model.num_loads += 1
+        self._refusals.has_come(model)
+        self._holdings.used(model, 0)
+        copy.used_at = self._clock()
+        if copy.state is State.LOADING:
+            self._holdings.enters(copy, State.ON_DEVICE)
 
-    def not_loaded(self, key: str, error: HeadraceError) -> None:
-        """The model could not come, and its process has ended. For a while, everybody who asks is told why."""
-        resident = self._residents[key]
+    def not_loaded(self, key: str, place: str, error: HeadraceError) -> None:
+        """The copy could not come, and its process has ended."""
+        model = self.of(key)
+        copy = model.copies[place]
         # One that had outgrown its part is tried with a larger one, if the place can have it.
-        if not resident.has_outgrown:
-            self._refused(resident, error)
-        self._is_gone(resident)
+        if not copy.has_outgrown:
+            self._refusals.could_not_come(model, error)
+        self._is_gone(copy)
 
-    def gone(self, key: str) -> None:
-        """The process of a model that was on the device, or was told to leave, has ended."""
-        resident = self._residents[key]
-        if resident.state is not State.LEAVING:
-            resident.num_crashes += 1
-            if resident.num_crashes >= _NUM_CRASHES_MAX:
-                self._refused(
-                    resident,
-                    EngineUnavailable(
-                        f"The process of {resident.label} has ended {resident.num_crashes} times in a row without an "
-                        "answer. The engine host's log says how."
-                    ),
-                )
-                resident.num_crashes = 0
-        self._is_gone(resident)
+    def gone(self, key: str, place: str) -> None:
+        """The process of a copy that had come, or was told to leave, has ended."""
+        model = self.of(key)
+        copy = model.copies[place]
+        if copy.state is not State.LEAVING:
+            self._refusals.crashed(model)
+        self._is_gone(copy)
 
-    def measured(self, key: str, mib: int) -> None:
-        """The process holds so much. It gets more of the account if there is some; else it has outgrown its part."""
-        resident = self._residents[key]
-        resident.mib, resident.peak_mib = mib, max(resident.peak_mib, mib)
-        if resident.state not in (State.LOADING, State.ON_DEVICE) or mib <= resident.reserved_mib:
+    def slept(self, key: str, place: str, *, mib: int) -> None:
+        """The copy sleeps, and holds so much."""
+        model = self.of(key)
+        copy = model.copies[place]
+        copy.mib = model.asleep_mib = mib
+        if copy.state is not State.FALLING_ASLEEP:
             return
-        if mib - resident.reserved_mib <= self._free_mib(resident.place):
-            resident.reserved_mib = mib
-        else:
-            resident.has_outgrown = True
+        self._accounts.give(copy, max(1, min(copy.reserved_mib, model.asleep_part_mib(copy.reserved_mib))))
+        copy.is_closed = False
+        self._holdings.enters(copy, State.ASLEEP)
+
+    def woken(self, key: str, place: str, *, seconds: float) -> None:
+        """The copy is on the device again; that took so long."""
+        model = self.of(key)
+        copy = model.copies[place]
+        model.wake_seconds = seconds
+        copy.used_at = self._clock()
+        if copy.state is State.WAKING:
+            self._holdings.enters(copy, State.ON_DEVICE)
+
+    def measured(self, key: str, place: str, mib: int) -> None:
+        """The copy's process holds so much. It gets more of the account if there is some; else it has outgrown it."""
+        copy = self.of(key).copies[place]
+        copy.mib = mib
+        if copy.state in (State.FALLING_ASLEEP, State.ASLEEP, State.LEAVING):
+            # What falls asleep is still as large as it was.
+            return
+        copy.model.peak_mib = max(copy.model.peak_mib, mib)
+        if mib <= copy.reserved_mib:
+            return
+        if mib - copy.reserved_mib <= self._accounts.free(place):
+            self._accounts.give(copy, mib)
+        elif not copy.has_outgrown:
+            copy.has_outgrown = True
+            self._grown.append(copy)
 
     # --- what to do ---
 
     def next_steps(self) -> list[Step]:
         """What to do now. The table is as if all of it had been done; an empty list: nothing changes by itself before
         something else happens or time passes."""
-        steps: list[Step] = [*self._outgrown()]
-        # Places at which somebody waits for room, and residents that must make it.
-        crowded: set[str] = set()
-        closed: set[Resident] = set()
-        for ticket in list(self._waiting):
-            resident = self._residents[ticket.key]
-            if resident.state is State.ON_DEVICE and resident not in closed:
-                self._begin(ticket, resident)
-                steps.append(Start(ticket=ticket))
-            elif resident.state is State.ABSENT:
-                if (error := self._refusal_now(resident)) is not None:
-                    self._waiting.remove(ticket)
-                    ticket.is_over = True
-                    steps.append(Refuse(ticket=ticket, error=error))
-                elif resident.place not in crowded:
-                    steps += self._brought(resident, crowded, closed)
-        return [*steps, *self._idle()]
-
-    def _brought(self, resident: Resident, crowded: set[str], closed: set[Resident]) -> list[Step]:
-        """Brings a model, or makes room for it. What is not there at once is waited for at the place."""
-        missing = self._wanted_mib(resident) - self._free_now_mib(resident.place)
-        if missing <= 0:
-            resident.reserved_mib = self._wanted_mib(resident)
-            self._enters(resident, State.LOADING)
-            return [Load(key=resident.key)]
-        crowded.add(resident.place)
-        # What leaves already comes free by itself.
-        missing -= sum(
-            one.reserved_mib
-            for one in self._residents.values()
-            if one.place == resident.place and one.state is State.LEAVING
-        )
-        steps: list[Step] = []
-        for other in self.next_out(resident.place):
-            if missing <= 0:
-                break
-            if other in closed or not self._has_stayed(other):
-                continue
-            closed.add(other)
-            missing -= other.reserved_mib
-            if not other.at_work:
-                self._enters(other, State.LEAVING)
-                steps.append(Stop(key=other.key, why=f"makes room for {resident.label}"))
-        return steps
+        steps: list[Step] = [*self._outgrown(), *self._desk.begun(), *self._refused(), *self._room_made()]
+        if self._holdings.absent:
+            steps += self._brought(demands(self._holdings))
+        if self._holdings.awaited:
+            steps += self._one_more()
+        # Copies whose room is not wanted any more.
+        return [*steps, *self._desk.begun(), *self._unused()]
 
     def _outgrown(self) -> list[Step]:
-        found = [one for one in self._residents.values() if one.has_outgrown and one.state is not State.LEAVING]
-        for one in found:
-            self._enters(one, State.LEAVING)
-        return [
-            Stop(key=one.key, why=f"holds {one.mib} MiB, and its part is {one.reserved_mib} MiB", at_once=True)
-            for one in found
-        ]
+        steps: list[Step] = []
+        for copy in self._grown:
+            if copy.state in (State.ABSENT, State.LEAVING):
+                continue
+            why = f"holds {copy.mib} MiB, and its part is {copy.reserved_mib} MiB"
+            steps.append(self._stopped(copy, why, at_once=True))
+        self._grown.clear()
+        return steps
 
-    def _idle(self) -> list[Step]:
-        now = self._clock()
-        waited_for = {ticket.key for ticket in self._waiting}
-        found = [
-            one
-            for one in self._residents.values()
-            if one.state is State.ON_DEVICE
-            and not one.at_work
-            and one.key not in waited_for
-            and now - one.used_at >= self._idle_seconds
-        ]
-        for one in found:
-            self._enters(one, State.LEAVING)
-        return [Stop(key=one.key, why="nobody has asked for it") for one in found]
+    def _refused(self) -> list[Step]:
+        steps: list[Step] = []
+        for model in list(self._holdings.absent):
+            for line in model.waiting.lines():
+                oldest = line.oldest
+                if oldest is None or self._holdings.is_served(model, oldest.only_at):
+                    continue
+                # One answer for all that wait for the same.
+                if (error := self._error(model, oldest)) is not None:
+                    for whole in [one.belongs_to or one for one in line]:
+                        self._desk.withdraw(whole, is_answered=False)
+                        steps.append(Refuse(ticket=whole, error=error))
+        return steps
+
+    def _error(self, model: Model, ticket: Ticket) -> HeadraceError | None:
+        if ticket.belongs_to is None:
+            return self._refusals.now(model, ticket)
+        held_mib = self._desk.held_mib(ticket.belongs_to)
+        return self._refusals.now(model, ticket) or self._refusals.of_part(model, ticket, held_mib)
+
+    def _room_made(self) -> list[Step]:
+        """Copies that are to make room do so once they have no work; models come for whom it is made."""
+        steps: list[Step] = []
+        for room in self._rooms.all():
+            if not self._is_wanted(room):
+                self._reopen(room)
+                continue
+            steps += self._cleared(room)
+            if self._rooms.missing_mib(room.model, room.place) <= 0:
+                self._reopen(room)
+                steps.append(self._comes(room.model, room.place))
+            elif not self._rooms.is_being_made(room):
+                # Somebody else has taken it: it is looked for anew.
+                self._reopen(room)
+        return steps
+
+    def _brought(self, wanted: Sequence[Demand]) -> list[Step]:
+        """Models that have no copy where somebody waits for them."""
+        steps: list[Step] = []
+        now, rules = self._clock(), self._holdings.rules
+        is_hopeless = self._rooms.is_hopeless(demand.model for demand in wanted)
+        # Where not even closing found room: the same holds for who has waited less.
+        in_vain: set[tuple[Sequence[str], bool]] = set()
+        for demand in wanted:
+            model = demand.model
+            sought = Sought(
+                model=model,
+                only_at=demand.only_at,
+                takes_kept=demand.ticket.is_live,
+                ignores_claims=demand.ticket.belongs_to is not None,
+            )
+            if self._rooms.is_made_for(sought) or self._holdings.is_served(model, demand.only_at):
+                continue
+            room = None if is_hopeless else self._rooms.found(sought)
+            kind = (sought.places, sought.takes_kept)
+            has_waited = demand.waited_seconds(now) >= rules.guard_factor * (model.bring_seconds or 0.0)
+            if room is None and has_waited and kind not in in_vain:
+                room = self._rooms.found(replace(sought, may_close=True))
+                if room is None and not sought.ignores_claims:
+                    in_vain.add(kind)
+            if room is not None:
+                steps += self._taken(room)
+        return steps
+
+    def _one_more(self) -> list[Step]:
+        """Copies of models whose work waits longer than bringing one takes."""
+        steps: list[Step] = []
+        if self._rooms.is_hopeless(self._holdings.awaited):
+            return steps
+        for model in longest_queues(self._holdings, self._rooms.num_by_model()):
+            if self._refusals.may_come(model) and (room := self._rooms.found(Sought(model=model))) is not None:
+                steps += self._taken(room)
+        return steps
+
+    def _unused(self) -> list[Step]:
+        now, steps = self._clock(), list[Step]()
+        for copy in list(self._holdings.idle):
+            if now - copy.used_at < self._idle_seconds:
+                break
+            if not copy.model.waiting and not self.is_kept(copy.model.key):
+                steps.append(self._stopped(copy, "nobody has asked for it"))
+        return steps
 
     # --- small steps ---
 
-    def _begin(self, ticket: Ticket, resident: Resident) -> None:
-        self._waiting.remove(ticket)
-        ticket.is_at_work = True
-        resident.at_work.add(ticket)
-        self._used(resident, 1)
+    def _taken(self, room: Room) -> list[Step]:
+        """Uses room that was found: at once, or when the copies in its way have gone."""
+        if not room.in_the_way and self._rooms.missing_mib(room.model, room.place) <= 0:
+            return [self._comes(room.model, room.place)]
+        self._rooms.add(room)
+        for copy in room.in_the_way:
+            copy.is_closed = True
+            self._holdings.idle.pop(copy, None)
+            self._holdings.note(copy.model)
+        return self._cleared(room)
 
-    def _enters(self, resident: Resident, state: State) -> None:
-        resident.state, resident.since = state, self._clock()
+    def _cleared(self, room: Room) -> list[Step]:
+        steps: list[Step] = []
+        why = f"makes room for {room.model.label}"
+        for copy, state in room.in_the_way.items():
+            if copy.at_work or not copy.is_closed or copy.state not in (State.ON_DEVICE, State.ASLEEP):
+                continue
+            if state is State.FALLING_ASLEEP and copy.state is State.ON_DEVICE:
+                self._holdings.enters(copy, State.FALLING_ASLEEP)
+                steps.append(Sleep(key=copy.model.key, place=copy.place, why=why))
+            elif state is State.LEAVING:
+                steps.append(self._stopped(copy, why))
+        return steps
 
-    def _is_gone(self, resident: Resident) -> None:
-        self._enters(resident, State.ABSENT)
-        resident.reserved_mib, resident.mib, resident.has_outgrown = 0, 0, False
-        resident.at_work.clear()
+    def _comes(self, model: Model, place: str) -> Step:
+        copy = model.copies.get(place)
+        if copy is None:
+            self._holdings.add(model, place)
+            return Load(key=model.key, place=place)
+        self._accounts.give(copy, max(copy.reserved_mib, self._holdings.wanted_mib(model, place)))
+        self._holdings.enters(copy, State.WAKING)
+        return Wake(key=model.key, place=place)
 
-    def _refused(self, resident: Resident, error: HeadraceError) -> None:
-        resident.refusal = error
-        resident.pause_seconds = min(max(_PAUSE_SECONDS_MIN, 2 * resident.pause_seconds), _PAUSE_SECONDS_MAX)
-        resident.tried_again_at = self._clock() + resident.pause_seconds
+    def _stopped(self, copy: Copy, why: str, *, at_once: bool = False) -> Stop:
+        self._holdings.enters(copy, State.LEAVING)
+        return Stop(key=copy.model.key, place=copy.place, why=why, at_once=at_once)
 
-    def _refusal_now(self, resident: Resident) -> HeadraceError | None:
-        if resident.peak_mib > self.accounts[resident.place]:
-            return self._too_large(resident)
-        return resident.refusal if resident.refusal and self._clock() < resident.tried_again_at else None
+    def _is_gone(self, copy: Copy) -> None:
+        self._desk.lost(copy)
+        self._holdings.remove(copy)
 
-    def _too_large(self, resident: Resident) -> EngineUnavailable:
-        return EngineUnavailable(
-            f"{resident.label} needs more than {resident.peak_mib} MiB, and {resident.place} of this engine host has "
-            f"{self.accounts[resident.place]} MiB for models, of which {self._free_mib(resident.place)} are free. Give "
-            "it more (--memory-mib), or set HEADRACE_ENGINE_HOST=off, so that each run opens its own."
-        )
+    def _is_wanted(self, room: Room) -> bool:
+        """Somebody still waits for it, and no other room has been used for the same copy."""
+        waits = room.only_at in room.model.waiting.targets() and self._refusals.may_come(room.model)
+        copy = room.model.copies.get(room.place)
+        return waits and (copy is None or copy.state is State.ASLEEP)
 
-    def _wanted_mib(self, resident: Resident) -> int:
-        # A first guess may be too high: alone, any model is tried.
-        most = self.accounts[resident.place]
-        if not resident.peak_mib:
-            return min(resident.guess_mib, most)
-        return min(resident.peak_mib + int(resident.peak_mib * _SLACK_SHARE) + _SLACK_MIB, most)
-
-    def _free_mib(self, place: str) -> int:
-        return self.accounts[place] - self.reserved_mib(place)
-
-    def _free_now_mib(self, place: str) -> int:
-        """Of the account, and of what others have left of the place. Alone, a model is tried all the same."""
-        there = [one for one in self._residents.values() if one.place == place and one.state is not State.ABSENT]
-        if self._available_mib is None or not there:
-            return self._free_mib(place)
-        still_to_grow = sum(max(0, one.reserved_mib - one.mib) for one in there)
-        return min(self._free_mib(place), self._available_mib(place) - still_to_grow)
-
-    def _has_stayed(self, resident: Resident) -> bool:
-        return self._clock() - resident.since >= _STAY_FACTOR * (resident.bring_seconds or 0.0)
-
-    def _used(self, resident: Resident, num_uses: int) -> None:
-        resident.uses, resident.used_at = self._uses(resident) + num_uses, self._clock()
-
-    def _uses(self, resident: Resident) -> float:
-        return resident.uses * 0.5 ** ((self._clock() - resident.used_at) / _HALF_LIFE_SECONDS)
-
-    def _worth(self, resident: Resident) -> float:
-        """Seconds that its absence would cost, for each MiB that it holds."""
-        return (resident.bring_seconds or 0.0) * self._uses(resident) / max(resident.reserved_mib, 1)
+    def _reopen(self, room: Room) -> None:
+        self._rooms.remove(room)
+        for copy in room.in_the_way:
+            if copy.state in (State.ON_DEVICE, State.ASLEEP):
+                copy.is_closed = False
+                self._holdings.rests(copy)
+                self._holdings.touch(copy.model)

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -28,12 +28,15 @@ import aiohttp
 from aiohttp import web
 
 from headrace.engines.host.child_process import ChildProcess, told_of
+from headrace.engines.host.copies import COMING, State
 from headrace.engines.host.edge import REQUEST_BYTES_MAX, telling
 from headrace.engines.host.lines import BATCHES, CHAT, MODELS
 from headrace.engines.host.outcomes import ModelLost
-from headrace.engines.host.residents import Load, Refuse, Residents, Start, State, Stop, Ticket
+from headrace.engines.host.residents import Residents
+from headrace.engines.host.steps import Load, Refuse, Start, Stop
 from headrace.engines.host.table_view import ACCOUNTS, table_body
 from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable
 
 _log = logging.getLogger(__name__)
@@ -45,13 +48,18 @@ _HEADERS = ("Content-Type", "Cache-Control")
 class Supervisor:
     """Used on one event loop."""
 
-    def __init__(self, table: Residents, socket_file: Path) -> None:
-        """Args: socket_file: the host's own; its models' lie beside it."""
+    def __init__(self, table: Residents, socket_file: Path, *, remember: Callable[[], None]) -> None:
+        """Args:
+        socket_file: the host's own; its models' lie beside it.
+        remember: writes down what the table has measured.
+        """
         self.table = table
+        self._remember = remember
         self._file = socket_file
         self._wanted: dict[str, Wanted] = {}
         self._facts: dict[str, Facts] = {}
-        self._children: dict[str, ChildProcess] = {}
+        # By key and place.
+        self._children: dict[tuple[str, str], ChildProcess] = {}
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_started = 0
@@ -79,7 +87,7 @@ class Supervisor:
                 f"The engine host finds another key for {wanted.label}: it is of another release. End it, and the next "
                 "run starts one of its own."
             )
-        self.table.know(key, place=wanted.place.device, label=wanted.label, guess_mib=wanted.guess_mib)
+        self.table.know(key, places=(wanted.place.device,), label=wanted.label, guess_mib=wanted.guess_mib)
         self._wanted[key] = wanted
         async with self._turn(key):
             facts = self._facts[key]
@@ -122,7 +130,7 @@ class Supervisor:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
         unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
         async with self._turn(key) as turn:
-            child = self._children[key]
+            child = self._children[key, turn.place]
             try:
                 url = f"http://model{request.path.removeprefix(f'/models/{key}')}"
                 async with child.session.post(url, data=raw, headers=unit) as answer:
@@ -134,7 +142,7 @@ class Supervisor:
                 raise ModelLost(f"The process of {self._wanted[key].label} ended while it answered.") from error
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        pids = {key: child.pid for key, child in self._children.items()}
+        pids = {at: child.pid for at, child in self._children.items()}
         return web.json_response({"object": "list", ACCOUNTS: self._accounts(), **table_body(self.table, pids)})
 
     def _accounts(self) -> list[dict[str, Any]]:
@@ -158,6 +166,7 @@ class Supervisor:
         try:
             self._step()
             await future
+            turn.place = ticket.place
             yield turn
         finally:
             self._waiting.pop(ticket, None)
@@ -169,11 +178,11 @@ class Supervisor:
         while not self._is_closing and (steps := self.table.next_steps()):
             for step in steps:
                 match step:
-                    case Load(key=key):
-                        self._run(self._life(key))
-                    case Stop(key=key, why=why, at_once=at_once):
+                    case Load(key=key, place=place):
+                        self._run(self._life(key, place))
+                    case Stop(key=key, place=place, why=why, at_once=at_once):
                         _log.info("%s leaves: %s", self._wanted[key].label, why)
-                        self._run(self._children[key].stop(at_once=at_once))
+                        self._run(self._children[key, place].stop(at_once=at_once))
                     case Start(ticket=ticket):
                         if not (future := self._waiting[ticket]).done():
                             future.set_result(None)
@@ -183,11 +192,11 @@ class Supervisor:
 
     # --- processes ---
 
-    async def _life(self, key: str) -> None:
+    async def _life(self, key: str, place: str) -> None:
         """Of one process, from its start to its end."""
         wanted, started = self._wanted[key], time.monotonic()
         self._num_started += 1
-        child = self._children[key] = ChildProcess(wanted, Path(f"{self._file}.{self._num_started}"))
+        child = self._children[key, place] = ChildProcess(wanted, Path(f"{self._file}.{self._num_started}"))
         _log.info("%s comes", wanted.label)
         try:
             self._facts[key] = await child.opened()
@@ -196,31 +205,32 @@ class Supervisor:
             await child.ended()
             why = told_of(error, wanted)
             _log.info("%s cannot come: %s", wanted.label, why)
-            self.table.not_loaded(key, why)
+            self.table.not_loaded(key, place, why)
         else:
-            self._measure(key)
-            self.table.loaded(key, seconds=time.monotonic() - started)
+            self._measure(key, place)
+            self.table.loaded(key, place, seconds=time.monotonic() - started)
+            self._remember()
             self._step()
             how = await child.ended()
-            if not self._is_closing and self.table.of(key).state is not State.LEAVING:
+            if not self._is_closing and self.table.state(key, place) is not State.LEAVING:
                 _log.warning("the process of %s ended by itself: %s", wanted.label, how)
-            self.table.gone(key)
-        del self._children[key]
+            self.table.gone(key, place)
+        del self._children[key, place]
         child.is_gone.set()
         self._step()
 
-    def _measure(self, key: str) -> None:
-        self.table.measured(key, self._children[key].measured_mib())
+    def _measure(self, key: str, place: str) -> None:
+        self.table.measured(key, place, self._children[key, place].measured_mib())
 
     async def keep_looking(self) -> None:
         """Measures the processes, and lets time's own steps happen."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
-                for key, child in self._children.items():
-                    resident = self.table.of(key)
-                    if child.pid and (resident.state is State.LOADING or resident.at_work):
-                        self._measure(key)
+                for (key, place), child in self._children.items():
+                    copy = self.table.of(key).copies.get(place)
+                    if child.pid and copy is not None and (copy.state in COMING or copy.at_work):
+                        self._measure(key, place)
                 self._step()
             except Exception:  # noqa: BLE001 (one look that fails must not end the later ones: somebody waits)
                 _log.exception("a look failed")
@@ -228,6 +238,7 @@ class Supervisor:
     async def close(self) -> None:
         """Ends all processes; who still waits is told nothing more."""
         self._is_closing = True
+        self._remember()
         await asyncio.gather(*(child.stop() for child in self._children.values()), return_exceptions=True)
         for task in list(self._tasks):
             with suppress(Exception):
@@ -244,9 +255,10 @@ def _told_on(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 class _Turn:
-    """`is_answered`: the model's process has answered it, whatever it said."""
+    """`is_answered`: the model's process has answered it, whatever it said. `place`: where that process is."""
 
     is_answered = False
+    place = ""
 
 
 def remove_leftovers(socket_file: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.engines.host.residents import Resident, Residents, State
+from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.residents import Residents
 from headrace.store.small_objects import Record
 
 ACCOUNTS = "accounts"
@@ -21,14 +22,14 @@ class AccountRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """One model that the host has, has had, or was asked for."""
+    """One copy of a model that the host has; or a model that it has had, or was asked for."""
 
     id: str
     """The key of its weights, settings and place: equal ones are one model."""
     model: str
     place: str
     state: str
-    """absent, loading, on the device, or leaving."""
+    """absent, loading, on the device, falling asleep, asleep, waking, or leaving."""
     state_seconds: float
     """How long it has been in that state."""
     mib: int
@@ -39,11 +40,17 @@ class ModelRow:
     """The most that it was ever measured to hold."""
     bring_seconds: float | None = None
     """How long it took to come the last time; null: it never came."""
+    wake_seconds: float | None = None
+    """How long it took to wake the last time; null: it never slept."""
     hits: int = 0
-    """Requests that it was here for."""
+    """Requests that the model was here for, at any place."""
     loads: int = 0
     at_work: int = 0
     """Requests that it answers now."""
+    waiting: int = 0
+    """Requests that wait for the model, at any place."""
+    is_kept: bool = False
+    """A live set needs the model: it makes no room for bulk work."""
     next_out: int | None = None
     """1: the first to leave if another needs room; null: it is not on the device."""
     pid: int | None = None
@@ -60,31 +67,42 @@ class Table:
 TABLE = Record("Table of an engine host", Table)
 
 
-def table_body(table: Residents, pids: Mapping[str, int]) -> dict[str, Any]:
-    """`data` of the list of models."""
-    order: dict[str, int] = {}
+def table_body(table: Residents, pids: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """`data` of the list of models. Args: pids: of copies, by key and place."""
+    order: dict[Copy, int] = {}
     for place in table.accounts:
-        order |= {one.key: rank for rank, one in enumerate(table.next_out(place), 1)}
-    rows = [_row(table, one, order.get(one.key), pids.get(one.key)) for one in table.all()]
+        order |= {one: rank for rank, one in enumerate(table.next_out(place), 1)}
+    rows = [
+        _row(table, model, copy, order.get(copy), pids.get((model.key, copy.place)))
+        for model in table.all()
+        for copy in list(model.copies.values()) or [_absent(model)]
+    ]
     # `object` is OpenAI's, so that its clients can list the models.
     return {"data": [{"object": "model", **asdict(row)} for row in rows]}
 
 
-def _row(table: Residents, one: Resident, next_out: int | None, pid: int | None) -> ModelRow:
+def _absent(model: Model) -> Copy:
+    return Copy(model=model, place=model.places[0], state=State.ABSENT, since=model.gone_at)
+
+
+def _row(table: Residents, model: Model, copy: Copy, next_out: int | None, pid: int | None) -> ModelRow:
     return ModelRow(
-        id=one.key,
-        model=one.label,
-        place=one.place,
-        state=one.state.value,
-        state_seconds=table.seconds_in_state(one),
-        mib=one.mib,
-        reserved_mib=one.reserved_mib,
-        peak_mib=one.peak_mib,
-        bring_seconds=one.bring_seconds,
-        hits=one.num_hits,
-        loads=one.num_loads,
-        at_work=len(one.at_work),
+        id=model.key,
+        model=model.label,
+        place=copy.place,
+        state=copy.state.value,
+        state_seconds=table.seconds_in_state(copy),
+        mib=copy.mib,
+        reserved_mib=copy.reserved_mib,
+        peak_mib=model.peak_mib,
+        bring_seconds=model.bring_seconds,
+        wake_seconds=model.wake_seconds,
+        hits=model.num_hits,
+        loads=model.num_loads,
+        at_work=len(copy.at_work),
+        waiting=len(model.waiting),
+        is_kept=table.is_kept(model.key),
         next_out=next_out,
         pid=pid,
-        refusal=str(one.refusal) if one.refusal and one.state is State.ABSENT else None,
+        refusal=str(model.refusal) if model.refusal and copy.state is State.ABSENT else None,
     )

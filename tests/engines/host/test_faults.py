@@ -106,7 +106,11 @@ def test_a_batch_whose_host_is_killed_fails_for_now_and_is_no_rows_fault(
     # Another one at the same place is found by who asks again, and what the first one left is gone.
     own_host.process = started_host(own_host.socket_file, "--memory-mib", "1000").process
     assert loop.run(answers_of(engine, TURNS)) == whole
-    assert sorted(path.name for path in own_host.socket_file.parent.iterdir()) == ["host.sock", "host.sock.1"]
+    assert sorted(path.name for path in own_host.socket_file.parent.iterdir()) == [
+        "host.sock",
+        "host.sock.1",
+        "host.sock.models.json",
+    ]
     loop.run(close(engine))
 
 

@@ -1,0 +1,64 @@
+"""Accounts of memory: what each place has for models, and which copy has which part of it. Sizes are in MiB. Pure.
+
+All parts are given and taken in one method, which gives no more than there is.
+"""
+
+from collections.abc import Callable, Mapping
+
+from headrace.engines.host.copies import Copy, State
+
+
+class Accounts:
+    def __init__(self, mib: Mapping[str, int], available_mib: Callable[[str], int] | None = None) -> None:
+        """Args:
+        mib: place → what it has for all of its models together.
+        available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
+        """
+        self.mib = dict(mib)
+        self._available_mib = available_mib
+        self._reserved = dict.fromkeys(mib, 0)
+        self._copies: dict[str, dict[str, Copy]] = {place: {} for place in mib}
+
+    def at(self, place: str) -> list[Copy]:
+        return list(self._copies[place].values())
+
+    def reserved(self, place: str) -> int:
+        return self._reserved[place]
+
+    def free(self, place: str) -> int:
+        return self.mib[place] - self._reserved[place]
+
+    def could_hold(self, mib: int) -> set[str]:
+        """Places that could without anybody making room; also those of which nothing is promised, since what is
+        larger than them is so by a guess."""
+        return {
+            place for place, reserved in self._reserved.items() if not reserved or self.mib[place] - reserved >= mib
+        }
+
+    def free_now(self, place: str) -> int:
+        """Of the account, and of what others have left of the place. Alone, a model is tried all the same."""
+        free = self.free(place)
+        if self._available_mib is None or not self._copies[place]:
+            return free
+        still_to_grow = sum(max(0, one.reserved_mib - one.mib) for one in self._copies[place].values())
+        return min(free, self._available_mib(place) - still_to_grow)
+
+    def give(self, copy: Copy, mib: int) -> None:
+        """Makes this the copy's part; 0: it is gone."""
+        reserved = self._reserved[copy.place] - copy.reserved_mib + mib
+        assert mib >= 0
+        assert reserved <= self.mib[copy.place], "more is promised than there is"
+        self._reserved[copy.place] = reserved
+        copy.reserved_mib = mib
+        if mib:
+            self._copies[copy.place][copy.model.key] = copy
+        else:
+            self._copies[copy.place].pop(copy.model.key, None)
+
+    def leaving(self, place: str) -> int:
+        """What comes free by itself."""
+        return sum(one.reserved_mib if one.state is State.LEAVING else 0 for one in self._copies[place].values()) + sum(
+            max(0, one.reserved_mib - one.model.asleep_part_mib(one.reserved_mib))
+            for one in self._copies[place].values()
+            if one.state is State.FALLING_ASLEEP
+        )

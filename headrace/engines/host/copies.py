@@ -1,0 +1,168 @@
+"""A model that a host knows, its copies at places, and what is measured of both. Sizes are in MiB. Pure."""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Annotated
+
+from annotated_types import Ge
+
+from headrace.engines.host.work import Ticket, Waiting, WorkSeconds
+from headrace.errors import HeadraceError
+
+# On top of the most that was measured: a process that comes again is seldom as large to the MiB.
+_SLACK_SHARE, _SLACK_MIB = 0.05, 16
+# Of its part a sleeping copy is thought to hold so much, until it was measured.
+_ASLEEP_SHARE = 0.25
+
+
+class State(Enum):
+    """Of a copy; the value is for people."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    ON_DEVICE = "on the device"
+    FALLING_ASLEEP = "falling asleep"
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    LEAVING = "leaving"
+
+
+# It will be able to work.
+COMING = frozenset({State.LOADING, State.WAKING})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What was measured of a model, for a later host. None and 0: never."""
+
+    peak_mib: Annotated[int, Ge(0)] = 0
+    asleep_mib: Annotated[int, Ge(0)] | None = None
+    bring_seconds: Annotated[float, Ge(0)] | None = None
+    wake_seconds: Annotated[float, Ge(0)] | None = None
+    num_worked: Annotated[int, Ge(0)] = 0
+    work_seconds: Annotated[float, Ge(0)] = 0.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Copy:
+    """Of a model, at one place. `since`: of the state. `reserved_mib`: its part of the place's account."""
+
+    model: "Model"
+    place: str
+    state: State = State.LOADING
+    since: float = 0.0
+    reserved_mib: int = 0
+    # Measured last.
+    mib: int = 0
+    # When it came to the device last, and when it last had work.
+    came_at: float = 0.0
+    used_at: float = 0.0
+    # What it does, and what gathers its parts for it.
+    at_work: set[Ticket] = field(default_factory=set)
+    # It takes no later work, since another model needs the room.
+    is_closed: bool = False
+    has_outgrown: bool = False
+    # Until when its last bulk work was expected to take.
+    bulk_until: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is State.ON_DEVICE and not self.is_closed
+
+    @property
+    def has_room(self) -> bool:
+        """For one more piece of work."""
+        return self.is_open and (self.model.num_at_once is None or len(self.at_work) < self.model.num_at_once)
+
+    @property
+    def could_serve(self) -> bool:
+        """Now, or once it has come."""
+        state = self.state
+        return (state is State.ON_DEVICE and not self.is_closed) or state is State.LOADING or state is State.WAKING
+
+    @property
+    def freed_by_sleep_mib(self) -> int:
+        if not self.model.can_sleep or self.state is not State.ON_DEVICE:
+            return 0
+        return max(0, self.reserved_mib - self.model.asleep_part_mib(self.reserved_mib))
+
+
+@dataclass(eq=False, kw_only=True)
+class Model:
+    """What tickets ask for, at any of `places`."""
+
+    key: str
+    label: str
+    places: tuple[str, ...]
+    guess_mib: int
+    # Pieces of work that a copy does at once; None: as many as come.
+    num_at_once: int | None = None
+    can_sleep: bool = False
+    copies: dict[str, Copy] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
+    # The most that a copy ever held, and what one held asleep last.
+    peak_mib: int = 0
+    asleep_mib: int | None = None
+    # None: it has never come, or never woken.
+    bring_seconds: float | None = None
+    wake_seconds: float | None = None
+    work: WorkSeconds = field(default_factory=WorkSeconds)
+    # When its last copy left.
+    gone_at: float = 0.0
+    used_at: float = 0.0
+    # Decayed uses, as of `used_at`.
+    uses: float = 0.0
+    num_hits: int = 0
+    num_loads: int = 0
+    refusal: HeadraceError | None = None
+    tried_again_at: float = 0.0
+    pause_seconds: float = 0.0
+    num_crashes: int = 0
+
+    @property
+    def num_serving(self) -> int:
+        """Copies that work, or will."""
+        return sum(one.could_serve for one in self.copies.values())
+
+    def uses_at(self, now: float, half_life_seconds: float) -> float:
+        return self.uses * 0.5 ** ((now - self.used_at) / half_life_seconds)
+
+    def wanted_mib(self, account_mib: int) -> int:
+        """Of a place's account. A first guess may be too high: alone, any model is tried."""
+        if not self.peak_mib:
+            return min(self.guess_mib, account_mib)
+        return min(self.peak_mib + int(self.peak_mib * _SLACK_SHARE) + _SLACK_MIB, account_mib)
+
+    @property
+    def least_mib(self) -> int:
+        """It does not come with less, unless that is a guess, and no place could ever give it."""
+        return self.peak_mib or self.guess_mib
+
+    def asleep_part_mib(self, reserved_mib: int) -> int:
+        """What a copy asleep will need of what it has."""
+        if self.asleep_mib is None:
+            return int(reserved_mib * _ASLEEP_SHARE)
+        return min(reserved_mib, self.asleep_mib + _SLACK_MIB)
+
+    def come_seconds(self, copy: Copy | None) -> float:
+        """Until one is on the device where there is this copy of it."""
+        if copy is not None and copy.state is State.ASLEEP:
+            return self.wake_seconds or 0.0
+        return self.bring_seconds or 0.0
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(
+            peak_mib=self.peak_mib,
+            asleep_mib=self.asleep_mib,
+            bring_seconds=self.bring_seconds,
+            wake_seconds=self.wake_seconds,
+            num_worked=self.work.num,
+            work_seconds=self.work.mean,
+        )
+
+    def remember(self, figures: Figures) -> None:
+        for name, value in asdict(figures).items():
+            if name not in ("num_worked", "work_seconds"):
+                setattr(self, name, value)
+        self.work = WorkSeconds(num=figures.num_worked, mean=figures.work_seconds)

@@ -1,0 +1,181 @@
+"""Which work begins at which copy: the one gate between bulk and live work, and work that needs parts beside its model.
+
+A copy with a limit does live work first, and bulk work where it has room left. One without a limit does whatever comes,
+so that bulk work begins there only while its place does nothing live. Either way bulk work gets its share.
+
+Work that needs parts takes its model's copy first and then gathers them at its place, one piece of work a place at a
+time, or two could each wait for what the other has.
+"""
+
+from headrace.engines.host.copies import Copy, Model
+from headrace.engines.host.holdings import Holdings
+from headrace.engines.host.steps import Start, Step
+from headrace.engines.host.work import Kind, Ticket, WorkSeconds
+
+
+class Desk:
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
+        # Of all models' work.
+        self.everybody = WorkSeconds()
+        # Who gathers its parts at a place, and how much live work is done at one.
+        self._gathering: dict[str, Ticket] = {}
+        self._num_live: dict[str, int] = {}
+
+    def add(self, ticket: Ticket) -> None:
+        model = self._model(ticket)
+        model.waiting.add(ticket)
+        self._holdings.touch(model)
+
+    def withdraw(self, ticket: Ticket, *, is_answered: bool) -> None:
+        """It is done or given up, wherever it stood."""
+        model = self._model(ticket)
+        if ticket in model.waiting:
+            model.waiting.remove(ticket)
+        if ticket.is_at_work and is_answered:
+            model.num_crashes = 0
+            model.num_hits += 1
+            if ticket.belongs_to is None:
+                seconds = self._holdings.clock() - ticket.begun_at
+                model.work.add(seconds)
+                self.everybody.add(seconds)
+        self._off(ticket, is_answered=is_answered)
+        ticket.is_over = True
+        self._holdings.used(model, 0)
+        self._holdings.touch(model)
+
+    def lost(self, copy: Copy) -> None:
+        """Its process has ended. Work that it did is its caller's to end; what gathered its parts waits again."""
+        for ticket in list(copy.at_work):
+            whole = ticket.belongs_to or ticket
+            if not whole.is_at_work:
+                self._off(whole, is_answered=False)
+                self.add(whole)
+            elif ticket is whole:
+                self._num_live[copy.place] = self._num_live.get(copy.place, 0) - ticket.is_live
+        copy.at_work.clear()
+
+    def begun(self) -> list[Step]:
+        """All work that can begin, begins."""
+        steps: list[Step] = []
+        touched = self._holdings.touched
+        held_back: list[Model] = []
+        while touched:
+            del touched[model := next(iter(touched))]
+            self._begin_for(model, steps)
+            if model.waiting and any(copy.has_room for copy in model.copies.values()):
+                # The gate opens as time passes, or as other models' work ends.
+                held_back.append(model)
+        touched.update(dict.fromkeys(held_back))
+        return steps
+
+    def held_mib(self, ticket: Ticket) -> int:
+        """Of its place, with its parts, as far as they are there."""
+        copies = (self._model(one).copies.get(ticket.place) for one in (ticket, *ticket.holds))
+        return sum(copy.reserved_mib for copy in copies if copy is not None)
+
+    # --- who is next ---
+
+    def _begin_for(self, model: Model, steps: list[Step]) -> None:
+        while model.waiting:
+            choices = [
+                (copy, ticket)
+                for copy in model.copies.values()
+                if copy.has_room and (ticket := self._next_at(copy)) is not None
+            ]
+            if not choices:
+                break
+            first = min((ticket for _, ticket in choices), key=lambda one: (not one.is_live, one.number))
+            copy = min(
+                (copy for copy, ticket in choices if ticket is first),
+                key=lambda one: (self._missing_seconds(first, one.place), len(one.at_work), -one.used_at),
+            )
+            self._begin(first, copy, steps)
+        self._holdings.note(model)
+
+    def _next_at(self, copy: Copy) -> Ticket | None:
+        model, rules, now = copy.model, self._holdings.rules, self._holdings.clock()
+        came_before = now - rules.patience_factor * model.work.beside(self.everybody)
+        part, live, bulk = (model.waiting.first_for(copy.place, kind, came_before=came_before) for kind in Kind)
+        if part is not None:
+            return part
+        found = live or bulk
+        if bulk is not None and (live is not None or self._is_for_live(copy)):
+            stood_back_seconds = now - max(bulk.entered_at, copy.bulk_until)
+            found = bulk if stood_back_seconds >= rules.live_factor * bulk.expected_seconds else live
+        if found is not None and found.parts and copy.place in self._gathering:
+            return None
+        return found
+
+    def _is_for_live(self, copy: Copy) -> bool:
+        return copy.model.num_at_once is None and self._num_live.get(copy.place, 0) > 0
+
+    def _missing_seconds(self, ticket: Ticket, place: str) -> float:
+        """Until its parts would be there too."""
+        models = (self._holdings.models[key] for key in ticket.parts)
+        return sum(
+            one.come_seconds(copy) for one in models if (copy := one.copies.get(place)) is None or not copy.is_open
+        )
+
+    # --- small steps ---
+
+    def _begin(self, ticket: Ticket, copy: Copy, steps: list[Step]) -> None:
+        now = self._holdings.clock()
+        copy.model.waiting.remove(ticket)
+        ticket.place = copy.place
+        copy.at_work.add(ticket)
+        copy.used_at = now
+        self._holdings.rests(copy)
+        self._holdings.used(copy.model, 1)
+        if not ticket.is_live:
+            copy.bulk_until = now + ticket.expected_seconds
+        if not ticket.parts:
+            self._start(ticket, steps)
+            return
+        self._gathering[copy.place] = ticket
+        ticket.holds = [
+            Ticket(
+                key=key,
+                number=ticket.number,
+                entered_at=ticket.entered_at,
+                is_live=ticket.is_live,
+                only_at=copy.place,
+                belongs_to=ticket,
+            )
+            for key in ticket.parts
+        ]
+        for part in ticket.holds:
+            self.add(part)
+
+    def _start(self, ticket: Ticket, steps: list[Step]) -> None:
+        ticket.is_at_work, ticket.begun_at = True, self._holdings.clock()
+        whole = ticket.belongs_to
+        if whole is None:
+            self._num_live[ticket.place] = self._num_live.get(ticket.place, 0) + ticket.is_live
+            steps.append(Start(ticket=ticket))
+        elif all(one.is_at_work for one in whole.holds):
+            del self._gathering[whole.place]
+            self._start(whole, steps)
+
+    def _off(self, ticket: Ticket, *, is_answered: bool) -> None:
+        """Takes it, and its parts' tickets, off the copies that they are at."""
+        for part in ticket.holds:
+            self.withdraw(part, is_answered=is_answered)
+        ticket.holds = []
+        if self._gathering.get(ticket.place) is ticket:
+            del self._gathering[ticket.place]
+        copy = self._model(ticket).copies.get(ticket.place)
+        if copy is not None and ticket in copy.at_work:
+            copy.at_work.remove(ticket)
+            copy.used_at = self._holdings.clock()
+            if ticket.is_at_work and ticket.belongs_to is None:
+                self._num_live[copy.place] -= ticket.is_live
+            if is_answered and not copy.at_work:
+                # What it takes to answer is known now, and the first guess was rough.
+                wanted = self._holdings.wanted_mib(copy.model, copy.place)
+                self._holdings.accounts.give(copy, min(copy.reserved_mib, wanted))
+            self._holdings.rests(copy)
+        ticket.place, ticket.is_at_work = "", False
+
+    def _model(self, ticket: Ticket) -> Model:
+        return self._holdings.models[ticket.key]

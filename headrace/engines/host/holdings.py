@@ -1,0 +1,96 @@
+"""What a table of residents holds: models, their copies, and which of them somebody has to look at. Pure."""
+
+from collections.abc import Callable
+
+from headrace.engines.host.account import Accounts
+from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.rules import Rules
+
+
+class Holdings:
+    """Kept up to date by whoever changes a model or a copy, so that a look costs no look at everything."""
+
+    def __init__(self, clock: Callable[[], float], accounts: Accounts, rules: Rules) -> None:
+        self.clock, self.accounts, self.rules = clock, accounts, rules
+        self.models: dict[str, Model] = {}
+        # Keys of models that live sets need.
+        self.kept: frozenset[str] = frozenset()
+        # Copies without work, awake and asleep, nobody's room; the one that has rested longest in front.
+        self.idle: dict[Copy, None] = {}
+        # Models whose waiting work may be able to begin.
+        self.touched: dict[Model, None] = {}
+        # Models that somebody waits for where no copy could serve, and those that somebody waits for at all.
+        self.absent: dict[Model, None] = {}
+        self.awaited: dict[Model, None] = {}
+
+    def note(self, model: Model) -> None:
+        """Call it after every change of a model's waiting work, or of its copies' states."""
+        self.absent.pop(model, None)
+        if not model.waiting:
+            self.awaited.pop(model, None)
+            return
+        self.awaited[model] = None
+        if any(not self.is_served(model, target) for target in model.waiting.targets()):
+            self.absent[model] = None
+
+    def touch(self, model: Model) -> None:
+        """As `note`; and its waiting work is looked at."""
+        self.note(model)
+        if model.waiting:
+            self.touched[model] = None
+
+    def is_served(self, model: Model, target: str | None) -> bool:
+        """By a copy that works there, or will."""
+        if target is None:
+            return any(copy.could_serve for copy in model.copies.values())
+        copy = model.copies.get(target)
+        return copy is not None and copy.could_serve
+
+    def enters(self, copy: Copy, state: State) -> None:
+        copy.state, copy.since = state, self.clock()
+        if state is State.ON_DEVICE:
+            copy.came_at = copy.since
+        self.rests(copy)
+        self.touch(copy.model)
+
+    def rests(self, copy: Copy) -> None:
+        """Makes it one of those without work, if it is."""
+        self.idle.pop(copy, None)
+        if not copy.at_work and not copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP):
+            self.idle[copy] = None
+
+    def used(self, model: Model, num_uses: int) -> None:
+        now = self.clock()
+        model.uses, model.used_at = model.uses_at(now, self.rules.half_life_seconds) + num_uses, now
+
+    def add(self, model: Model, place: str) -> Copy:
+        """A copy that comes; its memory is set aside."""
+        copy = Copy(model=model, place=place, used_at=self.clock())
+        self.accounts.give(copy, self.wanted_mib(model, place))
+        model.copies[place] = copy
+        self.enters(copy, State.LOADING)
+        return copy
+
+    def remove(self, copy: Copy) -> None:
+        """Its process has ended."""
+        self.idle.pop(copy, None)
+        self.accounts.give(copy, 0)
+        copy.state, copy.model.gone_at = State.ABSENT, self.clock()
+        del copy.model.copies[copy.place]
+        self.touch(copy.model)
+
+    def wanted_mib(self, model: Model, place: str) -> int:
+        """A guess is no reason to end what live sets need: it is tried with the rest."""
+        account = self.accounts.mib[place]
+        wanted = model.wanted_mib(account)
+        return wanted if model.peak_mib else max(1, min(wanted, account - self.kept_mib(place, beside=model)))
+
+    def kept_mib(self, place: str, *, beside: Model) -> int:
+        """What live sets' copies hold of a place."""
+        if not self.kept:
+            return 0
+        return sum(
+            one.reserved_mib
+            for one in self.accounts.at(place)
+            if one.model.key in self.kept and one.model is not beside
+        )

@@ -1,0 +1,201 @@
+"""Where a model comes to, and which copies make room for it there. Pure: looks, and changes nothing.
+
+A copy without work makes room at once; one under work only for a model that has waited long, and then takes no later
+work. Those go first whose absence costs least: the uses expected of a copy, times the seconds until it is back, for
+each MiB that comes free. A copy that can sleep sleeps first, and leaves if that is not enough. One that has just come
+stays for some times what its coming took, unless nobody has used it for a good part of that: so two models that have
+room for one take turns of useful length.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.holdings import Holdings
+
+
+@dataclass(eq=False, kw_only=True)
+class Room:
+    """For a model at a place, once the copies in the way have left it. `only_at`: as the tickets that ask have it."""
+
+    model: Model
+    place: str
+    only_at: str | None
+    # Copies that make it, and whether they leave or sleep.
+    in_the_way: dict[Copy, State] = field(default_factory=dict)
+    # Seconds until the model is there, and those that the absence of the others is expected to cost.
+    cost_seconds: float = 0.0
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lowest is the best: of equals, the one whose copies have rested longest."""
+        return (self.cost_seconds, max((one.used_at for one in self.in_the_way), default=0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """What room is looked for. `may_close`: also at copies under work. `takes_kept`: also at live sets' copies.
+    `ignores_claims`: it completes what others' room would wait for."""
+
+    model: Model
+    only_at: str | None = None
+    may_close: bool = False
+    takes_kept: bool = False
+    ignores_claims: bool = False
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return self.model.places if self.only_at is None else (self.only_at,)
+
+
+class Rooms:
+    """Room that was found, and is being made."""
+
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings, self._accounts = holdings, holdings.accounts
+        self._made: list[Room] = []
+
+    def all(self) -> list[Room]:
+        return list(self._made)
+
+    def add(self, room: Room) -> None:
+        self._made.append(room)
+
+    def remove(self, room: Room) -> None:
+        self._made.remove(room)
+
+    def is_made_for(self, sought: Sought) -> bool:
+        return any(one.model is sought.model and one.only_at == sought.only_at for one in self._made)
+
+    def is_being_made(self, room: Room) -> bool:
+        """Something that is in its way has not gone yet."""
+        return self._accounts.leaving(room.place) > 0 or any(
+            copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP) for copy in room.in_the_way
+        )
+
+    def num_by_model(self) -> dict[Model, int]:
+        return Counter(one.model for one in self._made)
+
+    def missing_mib(self, model: Model, place: str) -> int:
+        """Until it could come there now."""
+        return self._more_mib(model, place) - self._accounts.free_now(place)
+
+    def found(self, sought: Sought) -> Room | None:
+        """The cheapest, nothing in the way if there is room already; None: there is none now."""
+        best: Room | None = None
+        model, now = sought.model, self._holdings.clock()
+        by_place: dict[str, list[Copy]] = {}
+        for copy in self._all_at(sought.places) if sought.may_close else self._holdings.idle:
+            if self._may_go(copy, sought, now):
+                by_place.setdefault(copy.place, []).append(copy)
+        # Most places of a busy fleet are full. What leaves there is somebody's room already, or comes free by itself.
+        could_hold = self._could_hold(model.least_mib)
+        for place in sought.places:
+            there = by_place.get(place, ())
+            if not there and place not in could_hold:
+                continue
+            held = model.copies.get(place)
+            if (held is not None and held.state is not State.ASLEEP) or model.peak_mib > self._accounts.mib[place]:
+                continue
+            room = self._at(place, sought, there, now)
+            if room is not None and (best is None or room.rank < best.rank):
+                best = room
+        return best
+
+    def is_hopeless(self, models: Iterable[Model]) -> bool:
+        """No copy may make room now for any of these without being closed: a look at each of them is saved."""
+        now = self._holdings.clock()
+        if any(copy.state is State.ASLEEP or self._has_rested(copy, now) for copy in self._holdings.idle):
+            return False
+        return not self._could_hold(min((model.least_mib for model in models), default=0))
+
+    def worth(self, copy: Copy, now: float) -> float:
+        """Seconds that its absence would cost, for each MiB that comes free."""
+        return self._offers(copy, now)[0][0]
+
+    def _could_hold(self, mib: int) -> Collection[str]:
+        """What is only guessed is cut to what a place can give beside what is kept."""
+        return self._accounts.mib if self._holdings.kept else self._accounts.could_hold(mib)
+
+    def _has_rested(self, copy: Copy, now: float) -> bool:
+        """It is idle, and not between two pieces of work."""
+        rules, bring_seconds = self._holdings.rules, copy.model.bring_seconds or 0.0
+        return now - copy.used_at >= rules.rest_share * bring_seconds or self._has_stayed(copy, now)
+
+    def _has_stayed(self, copy: Copy, now: float) -> bool:
+        return now - copy.came_at >= self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
+
+    def _all_at(self, places: Iterable[str]) -> Iterable[Copy]:
+        return (copy for place in places for copy in self._accounts.at(place))
+
+    def _at(self, place: str, sought: Sought, there: Iterable[Copy], now: float) -> Room | None:
+        room = Room(model=sought.model, place=place, only_at=sought.only_at)
+        room.cost_seconds = sought.model.come_seconds(sought.model.copies.get(place))
+        missing = self.missing_mib(sought.model, place)
+        if not sought.ignores_claims:
+            missing += self._claimed_mib(place)
+        if missing <= 0:
+            return room
+        missing -= self._accounts.leaving(place) + self._to_be_freed_mib(place)
+        offers = sorted(
+            (offer for copy in there for offer in self._offers(copy, now)),
+            key=lambda offer: (offer[0], offer[1].used_at, offer[1].model.key),
+        )
+        for _, copy, state, mib, cost_seconds in offers:
+            if missing <= 0:
+                break
+            room.in_the_way[copy] = state
+            room.cost_seconds += cost_seconds
+            missing -= mib
+        return room if missing <= 0 else None
+
+    def _offers(self, copy: Copy, now: float) -> list[tuple[float, Copy, State, int, float]]:
+        """Cost for each MiB, copy, what it does, MiB, cost: to sleep, and to leave what it holds asleep."""
+        model, mib = copy.model, copy.reserved_mib
+        uses = model.uses_at(now, self._holdings.rules.half_life_seconds)
+        back = (model.bring_seconds or 0.0) * uses / max(1, model.num_serving)
+        offers: list[tuple[float, Copy, State, int, float]] = []
+        if asleep := copy.freed_by_sleep_mib:
+            # Until one has woken, half of what coming takes is thought to be the process itself.
+            share = 0.5
+            if model.wake_seconds is not None and model.bring_seconds:
+                share = min(1.0, model.wake_seconds / model.bring_seconds)
+            wake = back * share
+            offers.append((wake / asleep, copy, State.FALLING_ASLEEP, asleep, wake))
+            # No copy leaves before it would sleep.
+            mib, back = mib - asleep, max(back - wake, wake / asleep * (mib - asleep))
+        offers.append((back / max(mib, 1), copy, State.LEAVING, mib, back))
+        return offers
+
+    def _may_go(self, copy: Copy, sought: Sought, now: float) -> bool:
+        model = copy.model
+        if copy.is_closed or model is sought.model or copy.state not in (State.ON_DEVICE, State.ASLEEP):
+            return False
+        if model.key in self._holdings.kept and not sought.takes_kept:
+            return False
+        if copy.state is State.ASLEEP:
+            return True
+        if not copy.at_work and not model.waiting:
+            return self._has_rested(copy, now)
+        # What gathers its parts waits for room itself.
+        is_whole = all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
+        return sought.may_close and self._has_stayed(copy, now) and is_whole
+
+    def _more_mib(self, model: Model, place: str) -> int:
+        """Than it has there."""
+        held = model.copies.get(place)
+        return self._holdings.wanted_mib(model, place) - (held.reserved_mib if held else 0)
+
+    def _claimed_mib(self, place: str) -> int:
+        return sum(self._more_mib(one.model, place) for one in self._made if one.place == place)
+
+    def _to_be_freed_mib(self, place: str) -> int:
+        """By copies that make room once their work is done."""
+        return sum(
+            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else copy.reserved_mib
+            for one in self._made
+            if one.place == place
+            for copy, state in one.in_the_way.items()
+            if copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP)
+        )

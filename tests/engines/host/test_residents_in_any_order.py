@@ -1,0 +1,103 @@
+"""What holds of the table of residents whatever happens in whatever order."""
+
+import random
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from headrace.engines.host.work import Ticket
+from simulation.residents import KEYS, PLACES, Shaken
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Nothing is promised twice, no work is cut off, and nobody waits forever."""
+
+    tickets = Bundle("tickets")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shaken = Shaken()
+
+    @rule(
+        target=tickets,
+        key=st.sampled_from(sorted(KEYS)),
+        is_live=st.booleans(),
+        seconds=st.none() | st.floats(0, 50),
+        has_parts=st.booleans(),
+        names_its_place=st.booleans(),
+        number=st.integers(0, 2),
+    )
+    def asks(
+        self,
+        key: str,
+        is_live: bool,
+        seconds: float | None,
+        has_parts: bool,
+        names_its_place: bool,
+        number: int,
+    ) -> Ticket:
+        places = KEYS[key].places
+        return self.shaken.ask(
+            key,
+            is_live=is_live,
+            seconds=seconds,
+            parts=["adapter"] if has_parts and key != "adapter" else [],
+            only_at=places[number % len(places)] if names_its_place else None,
+        )
+
+    @rule(ticket=consumes(tickets), is_answered=st.booleans())
+    def is_done_or_gives_up(self, ticket: Ticket, is_answered: bool) -> None:
+        self.shaken.finish(ticket, is_answered=is_answered)
+
+    @precondition(lambda self: self.shaken.coming)
+    @rule(data=st.data(), seconds=st.floats(0, 5), comes=st.booleans())
+    def is_loaded_or_woken(self, data: st.DataObject, seconds: float, comes: bool) -> None:
+        at = data.draw(st.sampled_from(sorted(self.shaken.coming)))
+        self.shaken.come(at, seconds=seconds, comes=comes)
+
+    @precondition(lambda self: self.shaken.alive)
+    @rule(data=st.data())
+    def is_killed(self, data: st.DataObject) -> None:
+        self.shaken.end(data.draw(st.sampled_from(sorted(self.shaken.alive))))
+
+    @precondition(lambda self: self.shaken.leaving)
+    @rule(data=st.data())
+    def has_left(self, data: st.DataObject) -> None:
+        self.shaken.end(data.draw(st.sampled_from(sorted(self.shaken.leaving))))
+
+    @precondition(lambda self: self.shaken.falling_asleep)
+    @rule(data=st.data(), mib=st.integers(1, 30))
+    def sleeps(self, data: st.DataObject, mib: int) -> None:
+        self.shaken.sleep(data.draw(st.sampled_from(sorted(self.shaken.falling_asleep))), mib)
+
+    @precondition(lambda self: self.shaken.alive | self.shaken.coming)
+    @rule(data=st.data(), mib=st.integers(1, 80))
+    def is_measured(self, data: st.DataObject, mib: int) -> None:
+        self.shaken.measure(data.draw(st.sampled_from(sorted(self.shaken.alive | self.shaken.coming))), mib)
+
+    @rule(keys=st.sets(st.sampled_from(sorted(KEYS)), max_size=2))
+    def live_sets_change(self, keys: set[str]) -> None:
+        self.shaken.keep(keys)
+
+    @rule(seconds=st.floats(0, 100))
+    def time_passes(self, seconds: float) -> None:
+        self.shaken.pass_time(seconds)
+
+    @invariant()
+    def nothing_is_promised_twice(self) -> None:
+        self.shaken.check()
+
+    def teardown(self) -> None:
+        self.shaken.let_all_end()
+        self.shaken.check()
+
+
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_thousands_of_random_steps_promise_nothing_twice_and_leave_nothing_behind() -> None:
+    shaken = Shaken()
+    shaken.shake(random.Random(5), num_steps=3000)
+    shaken.let_all_end()
+    shaken.let_all_leave()
+    assert {place: shaken.table.reserved_mib(place) for place in PLACES} == dict.fromkeys(PLACES, 0)
