@@ -53,14 +53,7 @@ class Shaken:
         self.num_loads = 0
         self.num_over = 0
         for key, kind in KEYS.items():
-            self.table.know(
-                key,
-                places=kind.places,
-                label=key,
-                guess_mib=kind.mib,
-                num_at_once=kind.num_at_once,
-                can_sleep=kind.can_sleep,
-            )
+            self.table.know(key, places=kind.places, label=key, guess_mib=kind.mib)
 
     # --- what happens ---
 
@@ -89,10 +82,11 @@ class Shaken:
         state = self.table.state(*at)
         self.coming.discard(at)
         if state is State.WAKING and comes:
-            self.table.woken(*at, seconds=seconds)
+            self.table.awake(*at, seconds=seconds)
             self.alive.add(at)
         elif state is State.LOADING and comes:
-            self.table.loaded(*at, seconds=seconds)
+            kind = KEYS[at[0]]
+            self.table.loaded(*at, seconds=seconds, num_at_once=kind.num_at_once, can_sleep=kind.can_sleep)
             self.alive.add(at)
         elif state is State.WAKING:
             self.table.gone(*at)
@@ -109,7 +103,8 @@ class Shaken:
 
     def sleep(self, at: At, mib: int) -> None:
         self.falling_asleep.discard(at)
-        self.table.slept(*at, mib=mib)
+        self.table.measured(*at, mib)
+        self.table.asleep(*at)
         self.asleep.add(at)
         self._do()
 
@@ -202,6 +197,8 @@ class Shaken:
         """Without work, all models leave in time."""
         for _ in range(100):
             self.pass_time(60)
+            for at in sorted(self.falling_asleep):
+                self.sleep(at, 1)
             for at in sorted(self.leaving):
                 self.end(at)
 

@@ -51,7 +51,7 @@ class Simulated:
         places = [f"worker {number}" for number in range(num_workers)]
         self.table = Residents(lambda: self._now, dict.fromkeys(places, worker_mib), idle_seconds=1e9, rules=rules)
         for key, one in brought.items():
-            self.table.know(key, places=places, label=key, guess_mib=one.mib, num_at_once=None if one.is_part else 1)
+            self.table.know(key, places=places, label=key, guess_mib=one.mib)
         self._brought, self._asked, self._has_ended = brought, asked, has_ended
         self._jobs: dict[Ticket, Job] = {}
         self._happens: list[tuple[float, int, Callable[[], None]]] = []
@@ -102,7 +102,8 @@ class Simulated:
                 self._num_brought += 1
                 ends = max(self._now, self._loads_until[place]) + seconds
                 self._loads_until[place] = ends
-                self._at(ends, lambda: self.table.loaded(key, place, seconds=seconds))
+                num_at_once = None if self._brought[key].is_part else 1
+                self._at(ends, lambda: self.table.loaded(key, place, seconds=seconds, num_at_once=num_at_once))
             case Stop(key=key, place=place):
                 self.table.gone(key, place)
             case Start(ticket=ticket):

@@ -76,8 +76,8 @@ BARS: dict[str, tuple[float, str, str, str, str]] = {
     "mean": (0.5, "switches", "ours", "central_affinity_16", "mean"),
     "p99": (0.55, "switches", "ours", "central_affinity_16", "p99"),
     "parts_mean": (0.8, "parts", "ours", "ours, whole", "mean"),
-    "sizes_mean": (0.82, "sizes", "ours", "jsq", "mean"),
-    "sizes_p99": (1.0, "sizes", "ours", "jsq", "p99"),
+    "sizes_wait_mean": (0.82, "sizes", "ours", "jsq", "wait_mean"),
+    "sizes_wait_p99": (1.0, "sizes", "ours", "jsq", "wait_p99"),
     "bursts_mean": (0.6, "bursts", "ours", "jsq", "mean"),
     "bursts_longest_wait": (1.2, "bursts", "ours", "jsq", "wait_max"),
 }

@@ -15,6 +15,8 @@ class Accounts:
         available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
         """
         self.mib = dict(mib)
+        # Of the smallest place.
+        self.least_mib = min(mib.values(), default=0)
         self._available_mib = available_mib
         self._reserved = dict.fromkeys(mib, 0)
         self._copies: dict[str, dict[str, Copy]] = {place: {} for place in mib}

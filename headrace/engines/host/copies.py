@@ -66,6 +66,11 @@ class Copy:
     bulk_until: float = 0.0
 
     @property
+    def rests_since(self) -> float:
+        """Since when it does as it does: without work on the device, or asleep."""
+        return self.since if self.state is State.ASLEEP else self.used_at
+
+    @property
     def is_open(self) -> bool:
         return self.state is State.ON_DEVICE and not self.is_closed
 
@@ -114,6 +119,7 @@ class Model:
     uses: float = 0.0
     num_hits: int = 0
     num_loads: int = 0
+    num_wakes: int = 0
     refusal: HeadraceError | None = None
     tried_again_at: float = 0.0
     pause_seconds: float = 0.0

@@ -1,48 +1,13 @@
 """Which models are to come, and in which order. Pure: looks, and changes nothing."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 from headrace.engines.host.copies import Model
-from headrace.engines.host.holdings import Holdings
-from headrace.engines.host.work import Kind, Ticket
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """A model that somebody waits for where no copy could serve it. `ticket`: the longest waiting."""
-
-    model: Model
-    only_at: str | None
-    ticket: Ticket
-    rank: tuple[bool, float, int]
-
-    def waited_seconds(self, now: float) -> float:
-        return now - self.ticket.entered_at
+from headrace.engines.host.holdings import Demand, Holdings
 
 
 def demands(holdings: Holdings) -> list[Demand]:
     """The first to be brought in front: what work needs that has begun to gather its parts; then the longest awaited,
     where live work counts as if it had come earlier, so that it is before bulk work but not forever."""
-    return sorted((one for model in holdings.absent for one in _demands_for(model, holdings)), key=lambda one: one.rank)
-
-
-def _demands_for(model: Model, holdings: Holdings) -> Iterator[Demand]:
-    for only_at in model.waiting.targets():
-        if holdings.is_served(model, only_at):
-            continue
-        for kind in Kind:
-            ticket = model.waiting.oldest(only_at, kind)
-            if ticket is None:
-                continue
-            ahead = (model.bring_seconds or 0.0) + ticket.expected_seconds if kind is Kind.LIVE else 0.0
-            since = ticket.entered_at - ahead * holdings.rules.live_factor
-            yield Demand(
-                model=model,
-                only_at=only_at,
-                ticket=ticket,
-                rank=(kind is not Kind.PART, since, ticket.number),
-            )
+    return sorted((one for found in holdings.absent.values() for one in found), key=lambda one: one.rank)
 
 
 def longest_queues(holdings: Holdings, num_coming: dict[Model, int]) -> list[Model]:

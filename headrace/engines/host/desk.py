@@ -1,7 +1,8 @@
 """Which work begins at which copy: the one gate between bulk and live work, and work that needs parts beside its model.
 
-A copy with a limit does live work first, and bulk work where it has room left. One without a limit does whatever comes,
-so that bulk work begins there only while its place does nothing live. Either way bulk work gets its share.
+A copy with a limit does live work first, and bulk work where it has room left, which gets a share. One without a limit
+does what comes; but where live work of its model is at work, or a live set needs it, one piece of bulk work at a time,
+so that live work waits for one at most.
 
 Work that needs parts takes its model's copy first and then gathers them at its place, one piece of work a place at a
 time, or two could each wait for what the other has.
@@ -18,9 +19,8 @@ class Desk:
         self._holdings = holdings
         # Of all models' work.
         self.everybody = WorkSeconds()
-        # Who gathers its parts at a place, and how much live work is done at one.
+        # Who gathers its parts, by place.
         self._gathering: dict[str, Ticket] = {}
-        self._num_live: dict[str, int] = {}
 
     def add(self, ticket: Ticket) -> None:
         model = self._model(ticket)
@@ -51,8 +51,6 @@ class Desk:
             if not whole.is_at_work:
                 self._off(whole, is_answered=False)
                 self.add(whole)
-            elif ticket is whole:
-                self._num_live[copy.place] = self._num_live.get(copy.place, 0) - ticket.is_live
         copy.at_work.clear()
 
     def begun(self) -> list[Step]:
@@ -64,7 +62,7 @@ class Desk:
             del touched[model := next(iter(touched))]
             self._begin_for(model, steps)
             if model.waiting and any(copy.has_room for copy in model.copies.values()):
-                # The gate opens as time passes, or as other models' work ends.
+                # The gate opens as time passes, as live sets change, or once its place gathers no other parts.
                 held_back.append(model)
         touched.update(dict.fromkeys(held_back))
         return steps
@@ -95,20 +93,24 @@ class Desk:
 
     def _next_at(self, copy: Copy) -> Ticket | None:
         model, rules, now = copy.model, self._holdings.rules, self._holdings.clock()
-        came_before = now - rules.patience_factor * model.work.beside(self.everybody)
-        part, live, bulk = (model.waiting.first_for(copy.place, kind, came_before=came_before) for kind in Kind)
+        part, live, bulk = (model.waiting.first_for(copy.place, kind) for kind in Kind)
         if part is not None:
             return part
+        if bulk is not None and self._is_held_back(copy):
+            bulk = None
         found = live or bulk
-        if bulk is not None and (live is not None or self._is_for_live(copy)):
+        if live is not None and bulk is not None:
             stood_back_seconds = now - max(bulk.entered_at, copy.bulk_until)
             found = bulk if stood_back_seconds >= rules.live_factor * bulk.expected_seconds else live
         if found is not None and found.parts and copy.place in self._gathering:
             return None
         return found
 
-    def _is_for_live(self, copy: Copy) -> bool:
-        return copy.model.num_at_once is None and self._num_live.get(copy.place, 0) > 0
+    def _is_held_back(self, copy: Copy) -> bool:
+        """Bulk work, while other bulk work is under way."""
+        if copy.model.num_at_once is not None or all(one.is_live for one in copy.at_work):
+            return False
+        return copy.model.key in self._holdings.kept or any(one.is_live for one in copy.at_work)
 
     def _missing_seconds(self, ticket: Ticket, place: str) -> float:
         """Until its parts would be there too."""
@@ -151,7 +153,6 @@ class Desk:
         ticket.is_at_work, ticket.begun_at = True, self._holdings.clock()
         whole = ticket.belongs_to
         if whole is None:
-            self._num_live[ticket.place] = self._num_live.get(ticket.place, 0) + ticket.is_live
             steps.append(Start(ticket=ticket))
         elif all(one.is_at_work for one in whole.holds):
             del self._gathering[whole.place]
@@ -168,8 +169,6 @@ class Desk:
         if copy is not None and ticket in copy.at_work:
             copy.at_work.remove(ticket)
             copy.used_at = self._holdings.clock()
-            if ticket.is_at_work and ticket.belongs_to is None:
-                self._num_live[copy.place] -= ticket.is_live
             if is_answered and not copy.at_work:
                 # What it takes to answer is known now, and the first guess was rough.
                 wanted = self._holdings.wanted_mib(copy.model, copy.place)

@@ -1,10 +1,22 @@
 """What a table of residents holds: models, their copies, and which of them somebody has to look at. Pure."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from headrace.engines.host.account import Accounts
 from headrace.engines.host.copies import Copy, Model, State
 from headrace.engines.host.rules import Rules
+from headrace.engines.host.work import Kind, Ticket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A model that somebody waits for where no copy could serve it. `ticket`: the longest waiting of one kind."""
+
+    model: Model
+    only_at: str | None
+    ticket: Ticket
+    rank: tuple[bool, float, int]
 
 
 class Holdings:
@@ -19,8 +31,9 @@ class Holdings:
         self.idle: dict[Copy, None] = {}
         # Models whose waiting work may be able to begin.
         self.touched: dict[Model, None] = {}
-        # Models that somebody waits for where no copy could serve, and those that somebody waits for at all.
-        self.absent: dict[Model, None] = {}
+        # Models that somebody waits for where no copy could serve, with what is asked of them there; and those that
+        # somebody waits for at all.
+        self.absent: dict[Model, list[Demand]] = {}
         self.awaited: dict[Model, None] = {}
 
     def note(self, model: Model) -> None:
@@ -30,8 +43,8 @@ class Holdings:
             self.awaited.pop(model, None)
             return
         self.awaited[model] = None
-        if any(not self.is_served(model, target) for target in model.waiting.targets()):
-            self.absent[model] = None
+        if found := self._demands_for(model):
+            self.absent[model] = found
 
     def touch(self, model: Model) -> None:
         """As `note`; and its waiting work is looked at."""
@@ -45,6 +58,19 @@ class Holdings:
             return any(copy.could_serve for copy in model.copies.values())
         copy = model.copies.get(target)
         return copy is not None and copy.could_serve
+
+    def _demands_for(self, model: Model) -> list[Demand]:
+        found: list[Demand] = []
+        for line in model.waiting.lines():
+            ticket = line.oldest
+            if ticket is None or self.is_served(model, ticket.only_at):
+                continue
+            kind = ticket.kind
+            ahead_seconds = (model.bring_seconds or 0.0) + ticket.expected_seconds if kind is Kind.LIVE else 0.0
+            since = ticket.entered_at - ahead_seconds * self.rules.live_factor
+            rank = (kind is not Kind.PART, since, ticket.number)
+            found.append(Demand(model=model, only_at=ticket.only_at, ticket=ticket, rank=rank))
+        return found
 
     def enters(self, copy: Copy, state: State) -> None:
         copy.state, copy.since = state, self.clock()

@@ -20,15 +20,17 @@ from itertools import count
 
 from headrace.engines.host.account import Accounts
 from headrace.engines.host.copies import Copy, Figures, Model, State
-from headrace.engines.host.demands import Demand, demands, longest_queues
+from headrace.engines.host.demands import demands, longest_queues
 from headrace.engines.host.desk import Desk
-from headrace.engines.host.holdings import Holdings
+from headrace.engines.host.holdings import Demand, Holdings
 from headrace.engines.host.refusals import Refusals
 from headrace.engines.host.room import Room, Rooms, Sought
 from headrace.engines.host.rules import Rules
 from headrace.engines.host.steps import Load, Refuse, Sleep, Step, Stop, Wake
 from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable, HeadraceError
+
+_UNUSED = "nobody has asked for it"
 
 
 class Residents:
@@ -86,6 +88,10 @@ class Residents:
     def seconds_in_state(self, copy: Copy) -> float:
         return self._clock() - copy.since
 
+    def num_waiting(self, key: str) -> int:
+        """Pieces of work for a model that have not begun."""
+        return len(self.of(key).waiting)
+
     def reserved_mib(self, place: str) -> int:
         return self._accounts.reserved(place)
 
@@ -104,16 +110,7 @@ class Residents:
 
     # --- what happens ---
 
-    def know(
-        self,
-        key: str,
-        *,
-        places: Sequence[str],
-        label: str,
-        guess_mib: int,
-        num_at_once: int | None = None,
-        can_sleep: bool = False,
-    ) -> None:
+    def know(self, key: str, *, places: Sequence[str], label: str, guess_mib: int) -> None:
         """Makes a model known; one that is known already stays as it is.
 
         Raises: EngineUnavailable: the host has no account for one of its places.
@@ -129,17 +126,9 @@ class Residents:
             label=label,
             places=tuple(places),
             guess_mib=max(1, guess_mib),
-            num_at_once=num_at_once,
-            can_sleep=can_sleep,
         )
         if (figures := self._remembered.get(key)) is not None:
             model.remember(figures)
-
-    def told(self, key: str, *, num_at_once: int | None, can_sleep: bool) -> None:
-        """What an opened engine says of itself: how much work a copy does at once (None: all that comes), and whether
-        it can sleep."""
-        model = self.of(key)
-        model.num_at_once, model.can_sleep = num_at_once, can_sleep
 
     def keep(self, keys: Collection[str]) -> None:
         """These models, which live sets need, and no others make no room for bulk work and do not leave unused."""
@@ -169,11 +158,13 @@ class Residents:
             raise EngineUnavailable(
                 f"{model.label} may be on {', '.join(model.places)}, and is asked for on {only_at}."
             )
+        now = self._clock()
         ticket = Ticket(
             key=key,
             number=next(self._numbers),
-            entered_at=self._clock(),
+            entered_at=now,
             told_seconds=seconds,
+            turn_at=now + self._holdings.rules.length_factor * (seconds or 0.0),
             expected_seconds=model.work.beside(self._desk.everybody) if seconds is None else max(0.0, seconds),
             is_live=is_live,
             only_at=only_at,
@@ -186,11 +177,18 @@ class Residents:
         """The work is done or given up, wherever it stood."""
         self._desk.withdraw(ticket, is_answered=is_answered)
 
-    def loaded(self, key: str, place: str, *, seconds: float) -> None:
-        """The copy is on the device; its coming took so long."""
+    def loaded(
+        self, key: str, place: str, *, seconds: float, num_at_once: int | None = None, can_sleep: bool = False
+    ) -> None:
+        """The copy is on the device; its coming took so long.
+
+        Args:
+            num_at_once: pieces of work that a copy does at once; None: as many as come.
+            can_sleep: it takes `Sleep` and `Wake`.
+        """
         model = self.of(key)
         copy = model.copies[place]
-        model.bring_seconds = seconds
+        model.bring_seconds, model.num_at_once, model.can_sleep = seconds, num_at_once, can_sleep
         model.num_loads += 1
         self._refusals.has_come(model)
         self._holdings.used(model, 0)
@@ -215,22 +213,21 @@ class Residents:
             self._refusals.crashed(model)
         self._is_gone(copy)
 
-    def slept(self, key: str, place: str, *, mib: int) -> None:
-        """The copy sleeps, and holds so much."""
-        model = self.of(key)
-        copy = model.copies[place]
-        copy.mib = model.asleep_mib = mib
-        if copy.state is not State.FALLING_ASLEEP:
-            return
-        self._accounts.give(copy, max(1, min(copy.reserved_mib, model.asleep_part_mib(copy.reserved_mib))))
-        copy.is_closed = False
-        self._holdings.enters(copy, State.ASLEEP)
+    def asleep(self, key: str, place: str) -> None:
+        """The copy has let its weights go; what its process holds still was measured before this is told."""
+        copy = self.of(key).copies[place]
+        if copy.state is State.FALLING_ASLEEP:
+            copy.model.asleep_mib = copy.mib
+            self._accounts.give(copy, max(1, copy.model.asleep_part_mib(copy.reserved_mib)))
+            copy.is_closed = False
+            self._holdings.enters(copy, State.ASLEEP)
 
-    def woken(self, key: str, place: str, *, seconds: float) -> None:
-        """The copy is on the device again; that took so long."""
+    def awake(self, key: str, place: str, *, seconds: float) -> None:
+        """The copy is on the device again; its waking took so long."""
         model = self.of(key)
         copy = model.copies[place]
         model.wake_seconds = seconds
+        model.num_wakes += 1
         copy.used_at = self._clock()
         if copy.state is State.WAKING:
             self._holdings.enters(copy, State.ON_DEVICE)
@@ -250,6 +247,11 @@ class Residents:
         elif not copy.has_outgrown:
             copy.has_outgrown = True
             self._grown.append(copy)
+
+    def empty(self, place: str) -> list[Step]:
+        """Somebody needs the place whole: what nobody uses there leaves, unless live sets need it."""
+        idle = [one for one in self._holdings.idle if one.place == place and not self.is_kept(one.model.key)]
+        return [self._stopped(one, "the place is needed whole") for one in idle if not one.model.waiting]
 
     # --- what to do ---
 
@@ -276,23 +278,20 @@ class Residents:
 
     def _refused(self) -> list[Step]:
         steps: list[Step] = []
-        for model in list(self._holdings.absent):
-            for line in model.waiting.lines():
-                oldest = line.oldest
-                if oldest is None or self._holdings.is_served(model, oldest.only_at):
-                    continue
-                # One answer for all that wait for the same.
-                if (error := self._error(model, oldest)) is not None:
-                    for whole in [one.belongs_to or one for one in line]:
-                        self._desk.withdraw(whole, is_answered=False)
-                        steps.append(Refuse(ticket=whole, error=error))
+        for demand in [one for found in self._holdings.absent.values() for one in found]:
+            # One answer for all that wait for the same.
+            if (error := self._error(demand)) is not None:
+                for whole in [one.belongs_to or one for one in demand.model.waiting.beside(demand.ticket)]:
+                    self._desk.withdraw(whole, is_answered=False)
+                    steps.append(Refuse(ticket=whole, error=error))
         return steps
 
-    def _error(self, model: Model, ticket: Ticket) -> HeadraceError | None:
-        if ticket.belongs_to is None:
-            return self._refusals.now(model, ticket)
-        held_mib = self._desk.held_mib(ticket.belongs_to)
-        return self._refusals.now(model, ticket) or self._refusals.of_part(model, ticket, held_mib)
+    def _error(self, demand: Demand) -> HeadraceError | None:
+        model, whole = demand.model, demand.ticket.belongs_to
+        if whole is None:
+            return self._refusals.now(model, demand.ticket)
+        held_mib = self._desk.held_mib(whole)
+        return self._refusals.now(model, demand.ticket) or self._refusals.of_part(model, demand.ticket, held_mib)
 
     def _room_made(self) -> list[Step]:
         """Copies that are to make room do so once they have no work; models come for whom it is made."""
@@ -314,25 +313,27 @@ class Residents:
         """Models that have no copy where somebody waits for them."""
         steps: list[Step] = []
         now, rules = self._clock(), self._holdings.rules
-        is_hopeless = self._rooms.is_hopeless(demand.model for demand in wanted)
+        is_hopeless = self._rooms.is_hopeless(self._holdings.absent)
         # Where not even closing found room: the same holds for who has waited less.
-        in_vain: set[tuple[Sequence[str], bool]] = set()
+        in_vain: set[tuple[str | None, bool]] = set()
         for demand in wanted:
-            model = demand.model
+            model, ticket = demand.model, demand.ticket
+            may_close = now - ticket.entered_at >= rules.guard_factor * (model.bring_seconds or 0.0)
+            kind = (demand.only_at, ticket.is_live)
+            if is_hopeless and (not may_close or kind in in_vain):
+                continue
             sought = Sought(
                 model=model,
                 only_at=demand.only_at,
-                takes_kept=demand.ticket.is_live,
-                ignores_claims=demand.ticket.belongs_to is not None,
+                takes_kept=ticket.is_live,
+                ignores_claims=ticket.belongs_to is not None,
             )
             if self._rooms.is_made_for(sought) or self._holdings.is_served(model, demand.only_at):
                 continue
             room = None if is_hopeless else self._rooms.found(sought)
-            kind = (sought.places, sought.takes_kept)
-            has_waited = demand.waited_seconds(now) >= rules.guard_factor * (model.bring_seconds or 0.0)
-            if room is None and has_waited and kind not in in_vain:
+            if room is None and may_close and kind not in in_vain:
                 room = self._rooms.found(replace(sought, may_close=True))
-                if room is None and not sought.ignores_claims:
+                if room is None and not sought.ignores_claims and len(sought.places) == len(self._accounts.mib):
                     in_vain.add(kind)
             if room is not None:
                 steps += self._taken(room)
@@ -349,12 +350,17 @@ class Residents:
         return steps
 
     def _unused(self) -> list[Step]:
+        """Copies that nobody has used for long sleep, if they can, and leave after as long again."""
         now, steps = self._clock(), list[Step]()
         for copy in list(self._holdings.idle):
-            if now - copy.used_at < self._idle_seconds:
+            if now - copy.rests_since < self._idle_seconds:
                 break
-            if not copy.model.waiting and not self.is_kept(copy.model.key):
-                steps.append(self._stopped(copy, "nobody has asked for it"))
+            if copy.model.waiting or self.is_kept(copy.model.key):
+                continue
+            if copy.freed_by_sleep_mib:
+                steps.append(self._sleeps(copy, _UNUSED))
+            else:
+                steps.append(self._stopped(copy, _UNUSED))
         return steps
 
     # --- small steps ---
@@ -377,8 +383,7 @@ class Residents:
             if copy.at_work or not copy.is_closed or copy.state not in (State.ON_DEVICE, State.ASLEEP):
                 continue
             if state is State.FALLING_ASLEEP and copy.state is State.ON_DEVICE:
-                self._holdings.enters(copy, State.FALLING_ASLEEP)
-                steps.append(Sleep(key=copy.model.key, place=copy.place, why=why))
+                steps.append(self._sleeps(copy, why))
             elif state is State.LEAVING:
                 steps.append(self._stopped(copy, why))
         return steps
@@ -391,6 +396,10 @@ class Residents:
         self._accounts.give(copy, max(copy.reserved_mib, self._holdings.wanted_mib(model, place)))
         self._holdings.enters(copy, State.WAKING)
         return Wake(key=model.key, place=place)
+
+    def _sleeps(self, copy: Copy, why: str) -> Sleep:
+        self._holdings.enters(copy, State.FALLING_ASLEEP)
+        return Sleep(key=copy.model.key, place=copy.place, why=why)
 
     def _stopped(self, copy: Copy, why: str, *, at_once: bool = False) -> Stop:
         self._holdings.enters(copy, State.LEAVING)

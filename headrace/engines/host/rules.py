@@ -18,7 +18,7 @@ class Rules:
     guard_factor: float = 4.0
     # One more copy comes where the work that waits, shared by the copies there are, takes so many times its coming.
     copy_factor: float = 2.0
-    # Shorter work passes older for at most so many times what a piece of work takes.
-    patience_factor: float = 4.5
+    # Shorter work passes longer work that came earlier by at most so many times the difference.
+    length_factor: float = 2.5
     # Live work is before bulk work for at most so many times what the bulk work takes.
     live_factor: float = 9.0

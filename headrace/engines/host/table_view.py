@@ -45,12 +45,15 @@ class ModelRow:
     hits: int = 0
     """Requests that the model was here for, at any place."""
     loads: int = 0
+    wakes: int = 0
     at_work: int = 0
     """Requests that it answers now."""
+    live_at_work: int = 0
+    """Of them, those that somebody waits for."""
     waiting: int = 0
-    """Requests that wait for the model, at any place."""
+    """Requests that the model is not here for yet, at any place, or that give way to others."""
     is_kept: bool = False
-    """A live set needs the model: it makes no room for bulk work."""
+    """Whether a live service keeps it: it does not make room for bulk work."""
     next_out: int | None = None
     """1: the first to leave if another needs room; null: it is not on the device."""
     pid: int | None = None
@@ -99,8 +102,10 @@ def _row(table: Residents, model: Model, copy: Copy, next_out: int | None, pid: 
         wake_seconds=model.wake_seconds,
         hits=model.num_hits,
         loads=model.num_loads,
+        wakes=model.num_wakes,
         at_work=len(copy.at_work),
-        waiting=len(model.waiting),
+        live_at_work=sum(ticket.is_live for ticket in copy.at_work),
+        waiting=table.num_waiting(model.key),
         is_kept=table.is_kept(model.key),
         next_out=next_out,
         pid=pid,

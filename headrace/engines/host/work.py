@@ -1,8 +1,8 @@
 """Work that waits for a model: which piece is next at a copy, and how long it is expected to take. Pure.
 
-Bulk work waits for live work, but not forever: the copy that it waits for does nine parts of live work to one of bulk
-at most. Among equals the oldest goes first. Where callers tell how long their work takes, the shortest goes first,
-which lowers everybody's mean wait, until the oldest has waited for some times what a piece of work takes.
+Among equals the oldest goes first. Where callers tell how long their work takes, shorter work passes longer, which
+lowers everybody's mean wait; but only what came within a few times the difference: who asks for much waits in
+proportion, and nobody forever.
 """
 
 import heapq
@@ -28,6 +28,8 @@ class Ticket:
     entered_at: float
     # Seconds of work that its caller told; None: nobody did.
     told_seconds: float | None = None
+    # Work of which that was told is done in this order: when it came, and some times what it takes.
+    turn_at: float = 0.0
     # Told, or what work of this model took so far.
     expected_seconds: float = 1.0
     is_live: bool = False
@@ -57,7 +59,7 @@ class Line:
     def __init__(self) -> None:
         self._by_age: dict[Ticket, None] = {}
         # Those whose seconds were told, among them some that wait no more.
-        self._by_seconds: list[tuple[float, int, Ticket]] = []
+        self._by_turn: list[tuple[float, int, Ticket]] = []
 
     def __len__(self) -> int:
         return len(self._by_age)
@@ -79,19 +81,19 @@ class Line:
         if newest is not None and newest.number > ticket.number:
             self._by_age = dict.fromkeys(sorted(self._by_age, key=lambda one: one.number))
         if ticket.told_seconds is not None:
-            heapq.heappush(self._by_seconds, (ticket.told_seconds, ticket.number, ticket))
+            heapq.heappush(self._by_turn, (ticket.turn_at, ticket.number, ticket))
 
     def remove(self, ticket: Ticket) -> None:
         del self._by_age[ticket]
 
-    def first(self, *, came_before: float) -> Ticket | None:
-        """The shortest; the oldest if it came before that, or if nobody told how long it takes."""
+    def first(self) -> Ticket | None:
+        """Whose turn it is; the oldest's if nobody told how long it takes."""
         oldest = self.oldest
-        if oldest is None or oldest.told_seconds is None or oldest.entered_at < came_before:
+        if oldest is None or oldest.told_seconds is None:
             return oldest
-        while self._by_seconds[0][2] not in self._by_age:
-            heapq.heappop(self._by_seconds)
-        return self._by_seconds[0][2]
+        while self._by_turn[0][2] not in self._by_age:
+            heapq.heappop(self._by_turn)
+        return self._by_turn[0][2]
 
 
 class Waiting:
@@ -127,20 +129,18 @@ class Waiting:
         """Those that somebody is in."""
         return [line for line in self._lines.values() if line]
 
+    def beside(self, ticket: Ticket) -> list[Ticket]:
+        """All that wait for the same, itself among them."""
+        return list(self._lines[ticket.only_at, ticket.kind])
+
     def targets(self) -> list[str | None]:
         """Places that somebody waits for; None among them: any."""
         return list(dict.fromkeys(place for (place, _), line in self._lines.items() if line))
 
-    def oldest(self, place: str | None, kind: Kind) -> Ticket | None:
-        line = self._lines.get((place, kind))
-        return line.oldest if line else None
-
-    def first_for(self, place: str, kind: Kind, *, came_before: float) -> Ticket | None:
+    def first_for(self, place: str, kind: Kind) -> Ticket | None:
         """What a copy at this place would do next of one kind."""
         heads = [
-            head
-            for only_at in (None, place)
-            if (line := self._lines.get((only_at, kind))) and (head := line.first(came_before=came_before))
+            head for only_at in (None, place) if (line := self._lines.get((only_at, kind))) and (head := line.first())
         ]
         return min(heads, key=lambda one: one.number, default=None)
 

@@ -25,16 +25,11 @@ class Table:
     def __post_init__(self) -> None:
         self.residents = Residents(lambda: self.now, self.accounts, idle_seconds=self.idle_seconds)
         self.told: list[str] = []
+        self.facts: dict[str, Any] = {}
 
     def know(self, key: str, mib: int, *places: str, num_at_once: int | None = None, can_sleep: bool = False) -> None:
-        self.residents.know(
-            key,
-            places=places or ("cpu",),
-            label=key,
-            guess_mib=mib,
-            num_at_once=num_at_once,
-            can_sleep=can_sleep,
-        )
+        self.residents.know(key, places=places or ("cpu",), label=key, guess_mib=mib)
+        self.facts[key] = {"num_at_once": num_at_once, "can_sleep": can_sleep}
 
     def enter(self, key: str, *, seconds: float = 1.0, **asked: Any) -> Ticket:
         """`seconds`: what coming or waking takes, if it must."""
@@ -62,16 +57,17 @@ class Table:
                     case Load(key=key, place=place):
                         self.told.append(f"load {key}" + (f" on {place}" if place != "cpu" else ""))
                         self.residents.measured(key, place, self.residents.of(key).copies[place].reserved_mib)
-                        self.residents.loaded(key, place, seconds=seconds)
+                        self.residents.loaded(key, place, seconds=seconds, **self.facts[key])
                     case Stop(key=key, place=place):
                         self.told.append(f"stop {key}" + (f" on {place}" if place != "cpu" else ""))
                         self.residents.gone(key, place)
                     case Sleep(key=key, place=place):
                         self.told.append(f"sleep {key}")
-                        self.residents.slept(key, place, mib=5)
+                        self.residents.measured(key, place, 5)
+                        self.residents.asleep(key, place)
                     case Wake(key=key, place=place):
                         self.told.append(f"wake {key}")
-                        self.residents.woken(key, place, seconds=seconds)
+                        self.residents.awake(key, place, seconds=seconds)
                     case Start():
                         self.told.append("start")
                     case Refuse(error=error):

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.engines.host.copies import State
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.steps import Refuse, Start
+from headrace.engines.host.steps import Refuse, Start, Stop
 from headrace.errors import EngineUnavailable
 from tests.engines.host.test_residents import Table
 
@@ -99,20 +99,22 @@ def test_who_waits_long_for_a_model_without_a_copy_has_one_under_work_closed() -
     assert tickets[num_done].is_at_work
 
 
-def test_who_tells_how_long_work_takes_is_served_shortest_first_until_the_oldest_has_waited(table: Table) -> None:
+def test_shorter_work_passes_longer_that_came_at_most_some_times_the_difference_earlier(table: Table) -> None:
     table.know("a", 80, "gpu 0", num_at_once=1)
-    table.used("a", times=10)
     busy = table.enter("a")
     long, short, middle = (table.residents.enter("a", seconds=seconds) for seconds in (40, 5, 10))
-    table.leave(busy)
-    assert short.is_at_work
-    table.leave(short)
-    assert middle.is_at_work
-    shorter = table.residents.enter("a", seconds=1)
-    table.now = 100
-    table.leave(middle)
-    assert long.is_at_work
-    assert not shorter.is_at_work
+    for ticket in (short, middle):
+        table.leave(busy)
+        assert ticket.is_at_work
+        busy = ticket
+    table.now = 97
+    just_in_time = table.residents.enter("a", seconds=1)
+    table.now = 98
+    too_late = table.residents.enter("a", seconds=1)
+    for ticket in (just_in_time, long, too_late):
+        table.leave(busy)
+        assert ticket.is_at_work
+        busy = ticket
 
 
 def test_live_work_begins_before_bulk_work_that_came_earlier(table: Table) -> None:
@@ -139,24 +141,38 @@ def test_bulk_work_gets_a_tenth_beside_live_work_without_end(table: Table) -> No
     assert 18 <= done[False] <= 20
 
 
-def test_without_a_limit_bulk_work_begins_only_while_its_place_does_nothing_live() -> None:
+def test_without_a_limit_bulk_work_of_a_model_in_live_use_begins_a_piece_at_a_time() -> None:
     table = Table()
     table.know("a", 40)
-    table.know("b", 40)
-    table.used("b")
-    live = table.enter("a", is_live=True)
-    bulk = table.residents.enter("b", seconds=5)
-    table.run()
-    assert not bulk.is_at_work
+    table.residents.keep(["a"])
+    first, second, live = table.enter("a"), table.enter("a"), table.enter("a", is_live=True)
+    assert (first.is_at_work, second.is_at_work, live.is_at_work) == (True, False, True)
+    table.leave(first)
+    assert second.is_at_work
+    third = table.enter("a")
+    assert not third.is_at_work
+    table.residents.keep([])
     table.leave(live)
-    assert bulk.is_at_work
-    table.enter("a", is_live=True)
-    later = table.residents.enter("b", seconds=5)
-    table.run()
-    assert not later.is_at_work
-    table.now += 51
-    table.run()
-    assert later.is_at_work, "not forever"
+    assert third.is_at_work, "nobody waits for it any more"
+
+
+def test_what_nobody_uses_leaves_a_place_that_is_needed_whole(table: Table) -> None:
+    for key in ("used", "idle", "kept"):
+        table.know(key, 30, "gpu 0")
+    table.enter("used")
+    table.used("idle")
+    table.used("kept")
+    table.residents.keep(["kept"])
+    assert table.residents.empty("gpu 1") == []
+    assert table.residents.empty("gpu 0") == [Stop(key="idle", place="gpu 0", why="the place is needed whole")]
+
+
+def test_a_copy_that_can_sleep_and_is_not_used_sleeps_and_leaves_after_as_long_again(table: Table) -> None:
+    table.know("a", 80, "gpu 0", can_sleep=True)
+    table.used("a")
+    for table.now in (999, 1001, 1999, 2002):
+        table.run()
+    assert table.told == ["load a on gpu 0", "start", "sleep a", "stop a on gpu 0"]
 
 
 def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table) -> None:
