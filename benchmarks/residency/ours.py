@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from benchmarks.residency.image_trace import Job
 from benchmarks.residency.outcome import Done, Figures, figures_of
-from benchmarks.residency.trace import Job
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.rules import Rules
 from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Step, Stop, Wake

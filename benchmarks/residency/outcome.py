@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.residency.trace import Job
+from benchmarks.residency.image_trace import Job
 
 
 @dataclass(frozen=True, kw_only=True)

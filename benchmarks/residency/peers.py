@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.residency.image_trace import Job
 from benchmarks.residency.outcome import Done, Figures, figures_of
-from benchmarks.residency.trace import Job
 
 _NUM_LOOKED_AT = 16
 _NUM_AT_ONCE_IN_RAY = 5

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from benchmarks.residency.trace import Job
+from benchmarks.residency.image_trace import Job
 from headrace.engines.host.work import WorkSeconds
 
 # A mean of so many others stands beside a few of one's own.

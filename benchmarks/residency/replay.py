@@ -23,11 +23,11 @@ from pathlib import Path
 from benchmarks.measuring import at_most, median, print_table, progress, rounded
 from benchmarks.parts import Outcome
 from benchmarks.residency.given import Given
+from benchmarks.residency.image_trace import Job, at_own_times, at_poisson_times, read_jobs, with_parts
 from benchmarks.residency.ours import Asked, Brought, Simulated
 from benchmarks.residency.outcome import Figures
 from benchmarks.residency.peers import PEERS, Fleet
 from benchmarks.residency.predicting import Predictor
-from benchmarks.residency.trace import Job, at_own_times, at_poisson_times, read_jobs, with_parts
 from headrace.errors import InvalidInput
 
 LOAD, HIGH_LOAD = 0.70, 0.85

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.residency.image_trace import Job, at_own_times, at_poisson_times, read_jobs, with_parts
 from benchmarks.residency.ours import Asked, Brought, Simulated
 from benchmarks.residency.peers import PEERS, Fleet
 from benchmarks.residency.predicting import Predictor
-from benchmarks.residency.trace import Job, at_own_times, at_poisson_times, read_jobs, with_parts
 from headrace.errors import InvalidInput
 
 HEADER = (

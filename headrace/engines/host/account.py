@@ -37,6 +37,13 @@ class Accounts:
             place for place, reserved in self._reserved.items() if not reserved or self.mib[place] - reserved >= mib
         }
 
+    def most_free(self) -> float:
+        """At any place; a place of which nothing is promised could hold anything."""
+        return max(
+            (self.mib[place] - reserved if reserved else float("inf") for place, reserved in self._reserved.items()),
+            default=0.0,
+        )
+
     def free_now(self, place: str) -> int:
         """Of the account, and of what others have left of the place. Alone, a model is tried all the same."""
         free = self.free(place)

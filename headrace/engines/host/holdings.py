@@ -25,6 +25,8 @@ class Holdings:
     def __init__(self, clock: Callable[[], float], accounts: Accounts, rules: Rules) -> None:
         self.clock, self.accounts, self.rules = clock, accounts, rules
         self.models: dict[str, Model] = {}
+        # No model is known to need less.
+        self.least_mib = float("inf")
         # Keys of models that live sets need.
         self.kept: frozenset[str] = frozenset()
         # Copies without work, awake and asleep, nobody's room; the one that has rested longest in front.

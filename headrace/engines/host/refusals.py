@@ -40,8 +40,6 @@ class Refusals:
     def now(self, model: Model, ticket: Ticket) -> HeadraceError | None:
         """Why this work cannot be done by any copy that may still come; None: it waits."""
         accounts = self._holdings.accounts
-        if model.refusal is None and not self._holdings.kept and model.peak_mib <= accounts.least_mib:
-            return None
         places = model.places if ticket.only_at is None else (ticket.only_at,)
         if all(model.peak_mib > accounts.mib[place] for place in places):
             return self._too_large(model, places[0])

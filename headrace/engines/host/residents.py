@@ -129,6 +129,7 @@ class Residents:
         )
         if (figures := self._remembered.get(key)) is not None:
             model.remember(figures)
+        self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
 
     def keep(self, keys: Collection[str]) -> None:
         """These models, which live sets need, and no others make no room for bulk work and do not leave unused."""
@@ -240,6 +241,7 @@ class Residents:
             # What falls asleep is still as large as it was.
             return
         copy.model.peak_mib = max(copy.model.peak_mib, mib)
+        self._holdings.least_mib = min(self._holdings.least_mib, copy.model.least_mib)
         if mib <= copy.reserved_mib:
             return
         if mib - copy.reserved_mib <= self._accounts.free(place):
@@ -278,13 +280,23 @@ class Residents:
 
     def _refused(self) -> list[Step]:
         steps: list[Step] = []
-        for demand in [one for found in self._holdings.absent.values() for one in found]:
+        for demand in [one for found in self._holdings.absent.values() for one in found if self._may_be_refused(one)]:
             # One answer for all that wait for the same.
             if (error := self._error(demand)) is not None:
                 for whole in [one.belongs_to or one for one in demand.model.waiting.beside(demand.ticket)]:
                     self._desk.withdraw(whole, is_answered=False)
                     steps.append(Refuse(ticket=whole, error=error))
         return steps
+
+    def _may_be_refused(self, demand: Demand) -> bool:
+        """Most may not, and are asked about at each look."""
+        model = demand.model
+        return bool(
+            model.refusal is not None
+            or self._holdings.kept
+            or demand.ticket.belongs_to is not None
+            or model.peak_mib > self._accounts.least_mib
+        )
 
     def _error(self, demand: Demand) -> HeadraceError | None:
         model, whole = demand.model, demand.ticket.belongs_to
@@ -337,6 +349,7 @@ class Residents:
                     in_vain.add(kind)
             if room is not None:
                 steps += self._taken(room)
+                is_hopeless = self._rooms.is_hopeless(self._holdings.absent)
         return steps
 
     def _one_more(self) -> list[Step]:

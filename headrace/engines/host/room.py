@@ -108,7 +108,10 @@ class Rooms:
         now = self._holdings.clock()
         if any(copy.state is State.ASLEEP or self._has_rested(copy, now) for copy in self._holdings.idle):
             return False
-        return not self._could_hold(min((model.least_mib for model in models), default=0))
+        most_mib = self._accounts.most_free()
+        if self._holdings.kept or most_mib < self._holdings.least_mib:
+            return not self._holdings.kept
+        return not any(model.least_mib <= most_mib for model in models)
 
     def worth(self, copy: Copy, now: float) -> float:
         """Seconds that its absence would cost, for each MiB that comes free."""
@@ -169,18 +172,19 @@ class Rooms:
         return offers
 
     def _may_go(self, copy: Copy, sought: Sought, now: float) -> bool:
-        model = copy.model
-        if copy.is_closed or model is sought.model or copy.state not in (State.ON_DEVICE, State.ASLEEP):
+        model, state = copy.model, copy.state
+        if copy.is_closed or model is sought.model or (state is not State.ON_DEVICE and state is not State.ASLEEP):
             return False
         if model.key in self._holdings.kept and not sought.takes_kept:
             return False
-        if copy.state is State.ASLEEP:
+        if state is State.ASLEEP:
             return True
         if not copy.at_work and not model.waiting:
             return self._has_rested(copy, now)
+        if not sought.may_close or not self._has_stayed(copy, now):
+            return False
         # What gathers its parts waits for room itself.
-        is_whole = all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
-        return sought.may_close and self._has_stayed(copy, now) and is_whole
+        return all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
 
     def _more_mib(self, model: Model, place: str) -> int:
         """Than it has there."""
