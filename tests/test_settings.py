@@ -10,7 +10,7 @@ from headrace.settings import InvalidSetting, misspelt_variables, settings_of
 _ENGINES = ", ".join(engine_names())
 _ZONE = "must be a time zone such as Europe/Berlin"
 _ADDRESS = "must be an address that begins with http:// or https://"
-_HOST = "must be off, on, or the absolute path of an engine host's socket"
+_HOST = "must be off, on, cpu, or the absolute path of an engine host's socket"
 
 
 def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> Non
     assert (settings.store_url, settings.services) == (str(settings.home / "store"), settings.home / "services")
     assert (settings.first_day, settings.timezone, settings.automation) == ("2026-11-01", "UTC", False)
     assert (settings.engine, settings.alert_webhook) == (None, None)
-    assert settings.engine_host == "on"
+    assert settings.engine_host == "cpu"
     assert settings.ui_url == "http://127.0.0.1:3000"
 
 

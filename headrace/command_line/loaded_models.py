@@ -31,12 +31,12 @@ def loaded(
     """Show which models the engine host of this node holds in memory, since when, and which would leave first.
 
     NEXT OUT 1 makes room first: it is the cheapest to bring back for the use that is made of it and the memory it
-    holds. Runs that need a GPU open their models themselves.
+    holds. Runs that have a GPU open their models themselves, unless HEADRACE_ENGINE_HOST is `on`.
     """
     from headrace.command_line.bodies.models import LoadedModelsBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
-    from headrace.engines.host.address import OFF, ON, checked_word, default_socket
+    from headrace.engines.host.address import CPU_ONLY, OFF, ON, checked_word, default_socket
     from headrace.engines.host.connection import table_of
     from headrace.errors import InvalidInput
 
@@ -44,7 +44,7 @@ def loaded(
         word = checked_word(host or ON)
     except InvalidInput as error:
         raise InvalidInput(f"--host {error}") from error
-    socket_file = default_socket(open_objects(context, store)) if word in (ON, OFF) else _path(word)
+    socket_file = default_socket(open_objects(context, store)) if word in (ON, OFF, CPU_ONLY) else _path(word)
     table = table_of(socket_file)
     rows = table.data if table else ()
     if as_json:

@@ -269,6 +269,7 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
             code_version="1",
             gpus=1,
             gpu_memory_mib=GPU_MEMORY_MIB,
+            demand_from="campaign_writer",
         ),
         *(
             site.asset(
@@ -281,8 +282,9 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
                 code_version="1",
                 gpus=1,
                 gpu_memory_mib=GPU_MEMORY_MIB,
+                demand_from=source,
             )
-            for body in (generated_images, generated_speech)
+            for body, source in ((generated_images, "campaign_painter"), (generated_speech, "campaign_speaker"))
         ),
         site.asset(
             reviewed_content,

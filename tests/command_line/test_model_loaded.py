@@ -52,4 +52,4 @@ def test_without_a_socket_the_host_of_the_stores_runs_is_asked(tmp_path: Path, m
 def test_a_host_that_is_no_path_is_refused(tmp_path: Path) -> None:
     result = run("model", "loaded", "--host", "warm", store=tmp_path)
     assert result.exit_code == 2
-    assert "--host must be off, on, or the absolute path of an engine host's socket, got 'warm'." in result.stderr
+    assert "--host must be off, on, cpu, or the absolute path of an engine host's socket, got 'warm'." in result.stderr

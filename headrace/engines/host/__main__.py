@@ -14,6 +14,7 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.edge import LEAVE_SECONDS
+from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
 from headrace.engines.host.wanted import CPU
@@ -36,7 +37,7 @@ def main(
         typer.Option(
             min=1,
             envvar="HEADRACE_ENGINE_HOST_MIB",
-            help="Memory for all models together, in MiB; default: 80% of the machine's, or of its container's.",
+            help="Memory for all models without a GPU together, in MiB; default: 80% of the machine's, or of its container's.",
         ),
     ] = None,
     idle_seconds: Annotated[
@@ -57,20 +58,28 @@ def main(
         raise SystemExit(2) from None
     look_for_cycles_rarely()
     socket_file.chmod(0o600)
+    gpus = GpuMemory()
     table = Residents(
         time.monotonic,
-        {CPU: memory_mib or int(memory_mib_here() * _SHARE)},
+        {CPU: memory_mib or int(memory_mib_here() * _SHARE), **gpus.accounts()},
         idle_seconds=idle_seconds,
-        available_mib=lambda place: available_mib_here(),
+        available_mib=lambda place: available_mib_here() if place == CPU else gpus.free_mib(place),
     )
-    asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds))
+    asyncio.run(run_host(table, listener, socket_file, idle_seconds=idle_seconds, gpus=gpus))
 
 
-async def run_host(table: Residents, listener: socket.socket, socket_file: Path, *, idle_seconds: float) -> None:
+async def run_host(
+    table: Residents,
+    listener: socket.socket,
+    socket_file: Path,
+    *,
+    idle_seconds: float,
+    gpus: GpuMemory | None = None,
+) -> None:
     """Serves until a signal, or until there has been no client for so long."""
     made = identity(socket_file)
     remove_leftovers(socket_file)
-    supervisor = Supervisor(table, socket_file)
+    supervisor = Supervisor(table, socket_file, gpus)
     runner = web.AppRunner(
         supervisor.app(),
         access_log=None,

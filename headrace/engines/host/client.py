@@ -22,7 +22,7 @@ from headrace.engines.host.lines import (
     piece_in,
     text_lines,
 )
-from headrace.engines.host.wanted import CPU, Facts, Place, Wanted, code_of, guessed_mib, numeric_environment
+from headrace.engines.host.wanted import Facts, Place, Wanted, code_of, guessed_mib, numeric_environment
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
 from headrace.engines.openai.wire import EventLines
 from headrace.store.sealed_directory import find_directory
@@ -111,7 +111,7 @@ def _wanted(kind: "EngineKind", opening: "Opening", host: HostAddress) -> Wanted
     return Wanted(
         member=member,
         engine=opening.spec,
-        place=Place(device=CPU, environment=numeric_environment(os.environ)),
+        place=Place(device=host.device, environment=numeric_environment(os.environ)),
         store=host.store,
         build=kind.build,
         code=code_of(kind.open.__module__),

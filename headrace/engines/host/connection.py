@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -131,18 +132,31 @@ class Connection:
             raise EngineUnavailable(f"The engine host answered what cannot be read: {error}.") from None
 
 
-def table_of(socket_file: Path) -> Table | None:
+def table_of(socket_file: Path, *, seconds_max: float | None = None) -> Table | None:
     """What a host holds; None: nobody listens there.
 
-    Raises: EngineUnavailable: what listens there is no engine host.
-    """
+    Args: seconds_max: how long it is waited for; None: as long as it takes.
 
+    Raises: EngineUnavailable: what listens there is no engine host, or does not answer in time.
+    """
+    return _asked_once(socket_file, "GET", MODELS, seconds_max)
+
+
+def empty_place(socket_file: Path, place: str, *, seconds_max: float | None = None) -> Table | None:
+    """Has what nobody uses at a place leave; returns the table as it begins to. Args, raises: as `table_of`."""
+    return _asked_once(socket_file, "DELETE", f"/places/{quote(place, safe='')}/models", seconds_max)
+
+
+def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float | None) -> Table | None:
     async def got() -> bytes:
-        async with _session(socket_file) as session, session.get(_url(MODELS)) as response:
-            return await response.read()
+        async with asyncio.timeout(seconds_max), _session(socket_file) as session:
+            async with session.request(method, _url(path)) as response:
+                return await response.read()
 
     try:
         return TABLE.checked(_run(got()))
+    except TimeoutError:
+        raise EngineUnavailable(f"The engine host at {socket_file} says nothing for {seconds_max:g} s.") from None
     except (FileNotFoundError, aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
         return None
     except (ValueError, *_LOST) as error:

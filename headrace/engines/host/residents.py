@@ -237,6 +237,13 @@ class Residents:
         else:
             resident.has_outgrown = True
 
+    def empty(self, place: str) -> list["Step"]:
+        """Somebody needs the place whole: what nobody uses there leaves. What is at work, or comes, stays."""
+        idle = [one for one in self.next_out(place) if not one.at_work]
+        for one in idle:
+            self._enters(one, State.LEAVING)
+        return [Stop(key=one.key, why="the place is needed whole") for one in idle]
+
     # --- what to do ---
 
     def next_steps(self) -> list[Step]:

@@ -10,6 +10,7 @@ socket:
 | POST /models/KEY/v1/chat/completions | a turn of it, whole or in pieces |
 | POST /models/KEY/v1/batches | turns that are made together |
 | GET /v1/models | the table: what is where, and what would go next |
+| DELETE /places/PLACE/models | the table; what nobody uses at the place begins to leave |
 
 A client that leaves, however it does, takes its turns along.
 """
@@ -29,11 +30,12 @@ from aiohttp import web
 
 from headrace.engines.host.child_process import ChildProcess, told_of
 from headrace.engines.host.edge import REQUEST_BYTES_MAX, telling
+from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.lines import BATCHES, CHAT, MODELS
 from headrace.engines.host.outcomes import ModelLost
-from headrace.engines.host.residents import Load, Refuse, Residents, Start, State, Stop, Ticket
+from headrace.engines.host.residents import Load, Refuse, Residents, Start, State, Step, Stop, Ticket
 from headrace.engines.host.table_view import ACCOUNTS, table_body
-from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.engines.host.wanted import CPU, WANTED, Facts, Wanted
 from headrace.errors import EngineUnavailable
 
 _log = logging.getLogger(__name__)
@@ -45,9 +47,10 @@ _HEADERS = ("Content-Type", "Cache-Control")
 class Supervisor:
     """Used on one event loop."""
 
-    def __init__(self, table: Residents, socket_file: Path) -> None:
-        """Args: socket_file: the host's own; its models' lie beside it."""
+    def __init__(self, table: Residents, socket_file: Path, gpus: GpuMemory | None = None) -> None:
+        """Args: socket_file: the host's own; its models' lie beside it. gpus: those that the table has accounts of."""
         self.table = table
+        self._gpus = gpus
         self._file = socket_file
         self._wanted: dict[str, Wanted] = {}
         self._facts: dict[str, Facts] = {}
@@ -64,6 +67,7 @@ class Supervisor:
         for path, handler in ((CHAT, self._relay), (BATCHES, self._batch)):
             app.router.add_post(f"/models/{{key}}{path}", telling(handler))
         app.router.add_get(MODELS, self._list)
+        app.router.add_delete("/places/{place}/models", telling(self._empty))
         return app
 
     # --- what clients ask ---
@@ -79,7 +83,7 @@ class Supervisor:
                 f"The engine host finds another key for {wanted.label}: it is of another release. End it, and the next "
                 "run starts one of its own."
             )
-        self.table.know(key, place=wanted.place.device, label=wanted.label, guess_mib=wanted.guess_mib)
+        self.table.know(key, place=self._place(wanted.place.device), label=wanted.label, guess_mib=wanted.guess_mib)
         self._wanted[key] = wanted
         async with self._turn(key):
             facts = self._facts[key]
@@ -135,7 +139,18 @@ class Supervisor:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         pids = {key: child.pid for key, child in self._children.items()}
-        return web.json_response({"object": "list", ACCOUNTS: self._accounts(), **table_body(self.table, pids)})
+        ids = {key: wanted.model_id for key, wanted in self._wanted.items()}
+        return web.json_response({"object": "list", ACCOUNTS: self._accounts(), **table_body(self.table, pids, ids)})
+
+    async def _empty(self, request: web.Request) -> web.StreamResponse:
+        place = self._place(request.match_info["place"])
+        if place in self.table.accounts:
+            self._do(self.table.empty(place))
+        return await self._list(request)
+
+    def _place(self, device: str) -> str:
+        """The account of a device, however it is named."""
+        return self._gpus.named(device) if self._gpus and device != CPU else device
 
     def _accounts(self) -> list[dict[str, Any]]:
         return [
@@ -167,19 +182,22 @@ class Supervisor:
     def _step(self) -> None:
         """Does what the table says, until it says nothing more."""
         while not self._is_closing and (steps := self.table.next_steps()):
-            for step in steps:
-                match step:
-                    case Load(key=key):
-                        self._run(self._life(key))
-                    case Stop(key=key, why=why, at_once=at_once):
-                        _log.info("%s leaves: %s", self._wanted[key].label, why)
-                        self._run(self._children[key].stop(at_once=at_once))
-                    case Start(ticket=ticket):
-                        if not (future := self._waiting[ticket]).done():
-                            future.set_result(None)
-                    case Refuse(ticket=ticket, error=error):
-                        if not (future := self._waiting[ticket]).done():
-                            future.set_exception(error)
+            self._do(steps)
+
+    def _do(self, steps: list[Step]) -> None:
+        for step in steps:
+            match step:
+                case Load(key=key):
+                    self._run(self._life(key))
+                case Stop(key=key, why=why, at_once=at_once):
+                    _log.info("%s leaves: %s", self._wanted[key].label, why)
+                    self._run(self._children[key].stop(at_once=at_once))
+                case Start(ticket=ticket):
+                    if not (future := self._waiting[ticket]).done():
+                        future.set_result(None)
+                case Refuse(ticket=ticket, error=error):
+                    if not (future := self._waiting[ticket]).done():
+                        future.set_exception(error)
 
     # --- processes ---
 
@@ -210,7 +228,9 @@ class Supervisor:
         self._step()
 
     def _measure(self, key: str) -> None:
-        self.table.measured(key, self._children[key].measured_mib())
+        child, place = self._children[key], self.table.of(key).place
+        here = child.measured_mib() if self._gpus is None or place == CPU else self._gpus.held_mib(place, child.pid)
+        self.table.measured(key, here)
 
     async def keep_looking(self) -> None:
         """Measures the processes, and lets time's own steps happen."""

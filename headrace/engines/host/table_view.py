@@ -26,6 +26,8 @@ class ModelRow:
     id: str
     """The key of its weights, settings and place: equal ones are one model."""
     model: str
+    model_id: str
+    """The same for all places, environments and releases: by it a coordinator knows what a run needs."""
     place: str
     state: str
     """absent, loading, on the device, or leaving."""
@@ -60,20 +62,21 @@ class Table:
 TABLE = Record("Table of an engine host", Table)
 
 
-def table_body(table: Residents, pids: Mapping[str, int]) -> dict[str, Any]:
-    """`data` of the list of models."""
+def table_body(table: Residents, pids: Mapping[str, int], model_ids: Mapping[str, str]) -> dict[str, Any]:
+    """`data` of the list of models. `model_ids`: by key."""
     order: dict[str, int] = {}
     for place in table.accounts:
         order |= {one.key: rank for rank, one in enumerate(table.next_out(place), 1)}
-    rows = [_row(table, one, order.get(one.key), pids.get(one.key)) for one in table.all()]
+    rows = [_row(table, one, order.get(one.key), pids.get(one.key), model_ids.get(one.key, "")) for one in table.all()]
     # `object` is OpenAI's, so that its clients can list the models.
     return {"data": [{"object": "model", **asdict(row)} for row in rows]}
 
 
-def _row(table: Residents, one: Resident, next_out: int | None, pid: int | None) -> ModelRow:
+def _row(table: Residents, one: Resident, next_out: int | None, pid: int | None, model_id: str) -> ModelRow:
     return ModelRow(
         id=one.key,
         model=one.label,
+        model_id=model_id,
         place=one.place,
         state=one.state.value,
         state_seconds=table.seconds_in_state(one),
