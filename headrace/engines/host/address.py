@@ -32,13 +32,16 @@ _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 @dataclass(frozen=True, kw_only=True)
 class HostAddress:
     """`is_started`: a host is started there if none listens; `log`: what it says then. `takes_all`: also engines that
-    load no more than a run would notice are asked there."""
+    load no more than a run would notice are asked there. `silent_seconds`: a host that says nothing for so long is not
+    waited for."""
 
     socket_file: Path
     store: StoreAddress
     is_started: bool = False
     takes_all: bool = True
     log: Path | None = None
+    # A busy machine pauses any process for seconds.
+    silent_seconds: float = 60.0
 
     @property
     def command(self) -> tuple[str, ...]:
