@@ -89,7 +89,8 @@ def generated_content(
     outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
     if outcome.sealed is None:
         return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
-    return dg.MaterializeResult(value=outcome.content, metadata={**making.texts_shown(outcome), **outcome.figures()})
+    shown = {**making.texts_shown(outcome), **making.models_shown()}
+    return dg.MaterializeResult(value=outcome.content, metadata={**shown, **outcome.figures()})
 
 
 def _media_body(kind: MemberKind, name: str, told: str) -> Body:

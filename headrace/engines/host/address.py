@@ -32,7 +32,8 @@ _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 @dataclass(frozen=True, kw_only=True)
 class HostAddress:
     """`is_started`: a host is started there if none listens; `log`: what it says then. `takes_all`: also engines that
-    load no more than a run would notice are asked there. `device`: where models are asked for."""
+    load no more than a run would notice are asked there. `device`: where models are asked for. `silent_seconds`: a host
+    that says nothing for so long is not waited for."""
 
     socket_file: Path
     store: StoreAddress
@@ -40,6 +41,8 @@ class HostAddress:
     takes_all: bool = True
     log: Path | None = None
     device: str = CPU
+    # A busy machine pauses any process for seconds.
+    silent_seconds: float = 60.0
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -10,10 +10,13 @@ no later work, and one that has just come stays for some times what its coming t
 one take turns of useful length, and neither waits forever. The cost: a smaller model does not overtake one that waits
 for room.
 
+Live work goes before bulk work that came up to a minute earlier; where a live service keeps a model (`keep`), bulk work
+of it is let in one piece at a time, so that a live one waits for one at most, and its memory is not given to bulk work.
+
 The table knows no process, socket or engine. Its caller tells it what happened, and does what `next_steps` says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -23,6 +26,8 @@ from headrace.errors import EngineUnavailable, HeadraceError
 _HALF_LIFE_SECONDS = 600.0
 # How many times what its coming took a model stays at least, while others wait: at most a fifth of the time is loading.
 _STAY_FACTOR = 4
+# Live work goes before bulk work that came up to so much earlier; older bulk work has waited long enough.
+_BULK_PATIENCE_SECONDS = 60.0
 # On top of the most that was measured: a process that comes again is seldom as large to the MiB.
 _SLACK_SHARE, _SLACK_MIB = 0.05, 16
 # A model that could not come is tried anew after so long, then after twice as long.
@@ -37,14 +42,19 @@ class State(Enum):
     ABSENT = "absent"
     LOADING = "loading"
     ON_DEVICE = "on the device"
+    ASLEEP = "asleep"
     LEAVING = "leaving"
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A piece of work for one model."""
+    """A piece of work for one model. `is_live`: somebody waits for it. `since`: when it came. `seconds`: what it is
+    expected to take, if that is known."""
 
     key: str
+    is_live: bool = False
+    since: float = 0.0
+    seconds: float | None = None
     is_at_work: bool = False
     is_over: bool = False
 
@@ -66,6 +76,22 @@ class Stop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sleep:
+    """Have the model's process let its weights go, and live on. `place`: whose memory it gives back."""
+
+    key: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wake:
+    """Have the model's process bring its weights again: their memory is set aside at `place`."""
+
+    key: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
     """The ticket's work may begin."""
 
@@ -80,7 +106,7 @@ class Refuse:
     error: HeadraceError
 
 
-Step = Load | Stop | Start | Refuse
+Step = Load | Stop | Sleep | Wake | Start | Refuse
 
 
 @dataclass(eq=False, kw_only=True)
@@ -97,12 +123,19 @@ class Resident:
     # Measured last, and the most ever; 0: never.
     mib: int = 0
     peak_mib: int = 0
-    # None: it has never come.
+    # None: it has never come; and it was never woken.
     bring_seconds: float | None = None
+    wake_seconds: float | None = None
+    can_sleep: bool = False
+    # What its process held asleep, the last time; 0: it never slept.
+    asleep_mib: int = 0
+    num_wakes: int = 0
     used_at: float = 0.0
     num_hits: int = 0
     num_loads: int = 0
     at_work: set[Ticket] = field(default_factory=set)
+    # A live service needs it: it does not leave for bulk work, nor because nobody has asked for it.
+    is_kept: bool = False
     refusal: HeadraceError | None = None
     # Decayed uses, as of `used_at`.
     uses: float = 0.0
@@ -133,6 +166,7 @@ class Residents:
         self._available_mib = available_mib
         self._residents: dict[str, Resident] = {}
         self._waiting: list[Ticket] = []
+        self._kept: frozenset[str] = frozenset()
 
     # --- what is known ---
 
@@ -148,14 +182,24 @@ class Residents:
     def seconds_in_state(self, resident: Resident) -> float:
         return self._clock() - resident.since
 
+    def num_waiting(self, key: str) -> int:
+        """Pieces of work for a model that have not begun."""
+        return sum(ticket.key == key for ticket in self._waiting)
+
     def reserved_mib(self, place: str) -> int:
         return sum(one.reserved_mib for one in self._residents.values() if one.place == place)
 
     def next_out(self, place: str) -> list[Resident]:
-        """Those on the device, the one that would leave first in front."""
+        """Those on the device or asleep, the one that would leave first in front; at the end those that leave for live
+        work alone."""
+        found = [
+            one
+            for one in self._residents.values()
+            if one.place == place and one.state in (State.ON_DEVICE, State.ASLEEP)
+        ]
         return sorted(
-            (one for one in self._residents.values() if one.place == place and one.state is State.ON_DEVICE),
-            key=lambda one: (self._worth(one), one.used_at, one.key),
+            found,
+            key=lambda one: (one.is_kept, one.state is not State.ASLEEP, self._worth(one), one.used_at, one.key),
         )
 
     # --- what happens ---
@@ -169,13 +213,27 @@ class Residents:
             places = ", ".join(self.accounts)
             raise EngineUnavailable(f"This engine host has {places}, and {label} is asked for on {place}.")
         if key not in self._residents:
-            self._residents[key] = Resident(key=key, place=place, label=label, guess_mib=max(1, guess_mib))
+            self._residents[key] = Resident(
+                key=key, place=place, label=label, guess_mib=max(1, guess_mib), is_kept=key in self._kept
+            )
 
-    def enter(self, key: str) -> Ticket:
-        """Work for a known model, which waits for `Start` or `Refuse`."""
-        ticket = Ticket(key)
+    def enter(self, key: str, *, is_live: bool = False, seconds: float | None = None) -> Ticket:
+        """Work for a known model, which waits for `Start` or `Refuse`.
+
+        Args:
+            is_live: somebody waits for it.
+            seconds: what it is expected to take, if that is known.
+        """
+        ticket = Ticket(key, is_live=is_live, since=self._clock(), seconds=seconds)
         self._waiting.append(ticket)
         return ticket
+
+    def keep(self, keys: Collection[str]) -> None:
+        """The models that live services need, in place of those that were named before; unknown ones are passed
+        over."""
+        self._kept = frozenset(keys)
+        for resident in self._residents.values():
+            resident.is_kept = resident.key in self._kept
 
     def leave(self, ticket: Ticket, *, is_answered: bool) -> None:
         """The work is done or given up, wherever it stood."""
@@ -192,14 +250,31 @@ class Residents:
             resident.reserved_mib = min(resident.reserved_mib, self._wanted_mib(resident))
         self._used(resident, 0)
 
-    def loaded(self, key: str, *, seconds: float) -> None:
-        """The model is on the device; its coming took so long."""
+    def loaded(self, key: str, *, seconds: float, can_sleep: bool = False) -> None:
+        """The model is on the device; its coming took so long. `can_sleep`: it takes `Sleep` and `Wake`."""
         resident = self._residents[key]
         if resident.state is State.LOADING:
             self._enters(resident, State.ON_DEVICE)
-        resident.bring_seconds = seconds
+        resident.bring_seconds, resident.can_sleep = seconds, can_sleep
         resident.num_loads += 1
         resident.refusal, resident.pause_seconds = None, 0.0
+        self._used(resident, 0)
+
+    def asleep(self, key: str) -> None:
+        """The model's process has let its weights go; what it holds still was measured before this is told."""
+        resident = self._residents[key]
+        if resident.state is State.LEAVING:
+            self._enters(resident, State.ASLEEP)
+            # Never more than before: it had its part.
+            resident.reserved_mib = resident.asleep_mib = max(1, min(resident.reserved_mib, resident.mib))
+
+    def awake(self, key: str, *, seconds: float) -> None:
+        """The model is on the device again; its waking took so long."""
+        resident = self._residents[key]
+        if resident.state is State.LOADING:
+            self._enters(resident, State.ON_DEVICE)
+        resident.wake_seconds = seconds
+        resident.num_wakes += 1
         self._used(resident, 0)
 
     def not_loaded(self, key: str, error: HeadraceError) -> None:
@@ -238,8 +313,8 @@ class Residents:
             resident.has_outgrown = True
 
     def empty(self, place: str) -> list["Step"]:
-        """Somebody needs the place whole: what nobody uses there leaves. What is at work, or comes, stays."""
-        idle = [one for one in self.next_out(place) if not one.at_work]
+        """Somebody needs the place whole: what nobody uses there leaves. What is at work, comes, or is kept stays."""
+        idle = [one for one in self.next_out(place) if not one.at_work and not one.is_kept]
         for one in idle:
             self._enters(one, State.LEAVING)
         return [Stop(key=one.key, why="the place is needed whole") for one in idle]
@@ -253,27 +328,34 @@ class Residents:
         # Places at which somebody waits for room, and residents that must make it.
         crowded: set[str] = set()
         closed: set[Resident] = set()
-        for ticket in list(self._waiting):
+        for ticket in sorted(self._waiting, key=_order):
             resident = self._residents[ticket.key]
             if resident.state is State.ON_DEVICE and resident not in closed:
+                if self._is_held_back(ticket, resident):
+                    continue
                 self._begin(ticket, resident)
                 steps.append(Start(ticket=ticket))
-            elif resident.state is State.ABSENT:
-                if (error := self._refusal_now(resident)) is not None:
+            elif resident.state in (State.ABSENT, State.ASLEEP) and resident not in closed:
+                if (error := self._refusal_now(resident, is_live=ticket.is_live)) is not None:
                     self._waiting.remove(ticket)
                     ticket.is_over = True
                     steps.append(Refuse(ticket=ticket, error=error))
                 elif resident.place not in crowded:
-                    steps += self._brought(resident, crowded, closed)
+                    steps += self._brought(resident, crowded, closed, is_live=ticket.is_live)
         return [*steps, *self._idle()]
 
-    def _brought(self, resident: Resident, crowded: set[str], closed: set[Resident]) -> list[Step]:
+    def _brought(self, resident: Resident, crowded: set[str], closed: set[Resident], *, is_live: bool) -> list[Step]:
         """Brings a model, or makes room for it. What is not there at once is waited for at the place."""
-        missing = self._wanted_mib(resident) - self._free_now_mib(resident.place)
+        wanted = self._wanted_mib(resident)
+        if not is_live:
+            # A first guess, or what comes on top of a measured size, may be too high: what is not kept is tried.
+            wanted = max(1, min(wanted, self.accounts[resident.place] - self._kept_mib(resident)))
+        missing = wanted - resident.reserved_mib - self._free_now_mib(resident.place)
         if missing <= 0:
-            resident.reserved_mib = self._wanted_mib(resident)
+            is_asleep = resident.state is State.ASLEEP
+            resident.reserved_mib = max(wanted, resident.reserved_mib)
             self._enters(resident, State.LOADING)
-            return [Load(key=resident.key)]
+            return [Wake(key=resident.key, place=resident.place) if is_asleep else Load(key=resident.key)]
         crowded.add(resident.place)
         # What leaves already comes free by itself.
         missing -= sum(
@@ -281,17 +363,26 @@ class Residents:
             for one in self._residents.values()
             if one.place == resident.place and one.state is State.LEAVING
         )
+        others = [
+            other
+            for other in self.next_out(resident.place)
+            if not (other is resident or other in closed or (other.is_kept and not is_live))
+            and (other.state is State.ASLEEP or self._has_stayed(other))
+        ]
+        awake = [other for other in others if other.can_sleep and other.state is State.ON_DEVICE]
+        # Those that sleep come back sooner, so as few as possible end.
+        is_sleep_enough = sum(map(_freed_by_sleep, awake)) >= missing
         steps: list[Step] = []
-        for other in self.next_out(resident.place):
+        for other in awake if is_sleep_enough else others:
             if missing <= 0:
                 break
-            if other in closed or not self._has_stayed(other):
-                continue
             closed.add(other)
-            missing -= other.reserved_mib
-            if not other.at_work:
-                self._enters(other, State.LEAVING)
-                steps.append(Stop(key=other.key, why=f"makes room for {resident.label}"))
+            missing -= _freed_by_sleep(other) if is_sleep_enough else other.reserved_mib
+            if other.at_work:
+                continue
+            self._enters(other, State.LEAVING)
+            why = f"makes room for {resident.label}"
+            steps.append(Sleep(key=other.key, place=other.place) if is_sleep_enough else Stop(key=other.key, why=why))
         return steps
 
     def _outgrown(self) -> list[Step]:
@@ -309,16 +400,27 @@ class Residents:
         found = [
             one
             for one in self._residents.values()
-            if one.state is State.ON_DEVICE
-            and not one.at_work
+            if one.state in (State.ON_DEVICE, State.ASLEEP)
+            and not (one.at_work or one.is_kept)
             and one.key not in waited_for
-            and now - one.used_at >= self._idle_seconds
+            and now - (one.since if one.state is State.ASLEEP else one.used_at) >= self._idle_seconds
         ]
+        steps: list[Step] = []
         for one in found:
+            if one.can_sleep and one.state is State.ON_DEVICE:
+                steps.append(Sleep(key=one.key, place=one.place))
+            else:
+                steps.append(Stop(key=one.key, why="nobody has asked for it"))
             self._enters(one, State.LEAVING)
-        return [Stop(key=one.key, why="nobody has asked for it") for one in found]
+        return steps
 
     # --- small steps ---
+
+    def _is_held_back(self, ticket: Ticket, resident: Resident) -> bool:
+        """Bulk work, of a model that live services use, while other bulk work of it is under way."""
+        if ticket.is_live or not any(not other.is_live for other in resident.at_work):
+            return False
+        return resident.is_kept or any(other.is_live for other in resident.at_work)
 
     def _begin(self, ticket: Ticket, resident: Resident) -> None:
         self._waiting.remove(ticket)
@@ -339,9 +441,16 @@ class Residents:
         resident.pause_seconds = min(max(_PAUSE_SECONDS_MIN, 2 * resident.pause_seconds), _PAUSE_SECONDS_MAX)
         resident.tried_again_at = self._clock() + resident.pause_seconds
 
-    def _refusal_now(self, resident: Resident) -> HeadraceError | None:
+    def _refusal_now(self, resident: Resident, *, is_live: bool) -> HeadraceError | None:
         if resident.peak_mib > self.accounts[resident.place]:
             return self._too_large(resident)
+        beside_live = self.accounts[resident.place] - self._kept_mib(resident)
+        if not is_live and max(resident.peak_mib, 1) > beside_live:
+            return EngineUnavailable(
+                f"{resident.label} needs {max(resident.peak_mib, 1)} MiB, and of the {self.accounts[resident.place]} "
+                f"MiB that {resident.place} of this engine host has for models, live services keep all but "
+                f"{beside_live}. Give it more (--memory-mib), or set HEADRACE_ENGINE_HOST=off for this run."
+            )
         return resident.refusal if resident.refusal and self._clock() < resident.tried_again_at else None
 
     def _too_large(self, resident: Resident) -> EngineUnavailable:
@@ -358,6 +467,14 @@ class Residents:
             return min(resident.guess_mib, most)
         return min(resident.peak_mib + int(resident.peak_mib * _SLACK_SHARE) + _SLACK_MIB, most)
 
+    def _kept_mib(self, beside: Resident) -> int:
+        """Memory at a model's place that others hold or come to hold, and that does not come free for bulk work."""
+        return sum(
+            one.reserved_mib
+            for one in self._residents.values()
+            if one.place == beside.place and one.is_kept and one is not beside
+        )
+
     def _free_mib(self, place: str) -> int:
         return self.accounts[place] - self.reserved_mib(place)
 
@@ -370,7 +487,7 @@ class Residents:
         return min(self._free_mib(place), self._available_mib(place) - still_to_grow)
 
     def _has_stayed(self, resident: Resident) -> bool:
-        return self._clock() - resident.since >= _STAY_FACTOR * (resident.bring_seconds or 0.0)
+        return self._clock() - resident.since >= _STAY_FACTOR * _seconds_back(resident)
 
     def _used(self, resident: Resident, num_uses: int) -> None:
         resident.uses, resident.used_at = self._uses(resident) + num_uses, self._clock()
@@ -380,4 +497,19 @@ class Residents:
 
     def _worth(self, resident: Resident) -> float:
         """Seconds that its absence would cost, for each MiB that it holds."""
-        return (resident.bring_seconds or 0.0) * self._uses(resident) / max(resident.reserved_mib, 1)
+        return _seconds_back(resident) * self._uses(resident) / max(resident.reserved_mib, 1)
+
+
+def _seconds_back(resident: Resident) -> float:
+    """What it takes to have it again; 0: it has never come."""
+    return (resident.bring_seconds if resident.wake_seconds is None else resident.wake_seconds) or 0.0
+
+
+def _freed_by_sleep(resident: Resident) -> int:
+    """Before it slept for the first time, half of what it holds is a guess."""
+    return resident.reserved_mib - (resident.asleep_mib or resident.reserved_mib // 2)
+
+
+def _order(ticket: Ticket) -> float:
+    """Work is let in by it, the lowest first."""
+    return ticket.since if ticket.is_live else ticket.since + _BULK_PATIENCE_SECONDS

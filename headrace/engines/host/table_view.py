@@ -7,8 +7,6 @@ from typing import Any
 from headrace.engines.host.residents import Resident, Residents, State
 from headrace.store.small_objects import Record
 
-ACCOUNTS = "accounts"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AccountRow:
@@ -30,7 +28,7 @@ class ModelRow:
     """The same for all places, environments and releases: by it a coordinator knows what a run needs."""
     place: str
     state: str
-    """absent, loading, on the device, or leaving."""
+    """absent, loading, on the device, asleep, or leaving."""
     state_seconds: float
     """How long it has been in that state."""
     mib: int
@@ -41,13 +39,22 @@ class ModelRow:
     """The most that it was ever measured to hold."""
     bring_seconds: float | None = None
     """How long it took to come the last time; null: it never came."""
+    wake_seconds: float | None = None
+    """How long it took to wake the last time; null: it never slept."""
     hits: int = 0
     """Requests that it was here for."""
     loads: int = 0
+    wakes: int = 0
     at_work: int = 0
     """Requests that it answers now."""
+    live_at_work: int = 0
+    """Of them, those that somebody waits for."""
+    waiting: int = 0
+    """Requests that it is not here for yet, or that give way to others."""
+    is_kept: bool = False
+    """Whether a live service keeps it: it does not make room for bulk work."""
     next_out: int | None = None
-    """1: the first to leave if another needs room; null: it is not on the device."""
+    """1: the first to leave if another needs room; null: it is not here."""
     pid: int | None = None
     refusal: str | None = None
     """Why it cannot come, told to everybody who asks until it is tried again."""
@@ -62,14 +69,25 @@ class Table:
 TABLE = Record("Table of an engine host", Table)
 
 
-def table_body(table: Residents, pids: Mapping[str, int], model_ids: Mapping[str, str]) -> dict[str, Any]:
-    """`data` of the list of models. `model_ids`: by key."""
+def table_of(table: Residents, pids: Mapping[str, int], model_ids: Mapping[str, str]) -> Table:
+    """Args: by key: `pids`: of the models' processes; `model_ids`: as a row has them."""
     order: dict[str, int] = {}
     for place in table.accounts:
         order |= {one.key: rank for rank, one in enumerate(table.next_out(place), 1)}
-    rows = [_row(table, one, order.get(one.key), pids.get(one.key), model_ids.get(one.key, "")) for one in table.all()]
-    # `object` is OpenAI's, so that its clients can list the models.
-    return {"data": [{"object": "model", **asdict(row)} for row in rows]}
+    accounts = tuple(
+        AccountRow(place=place, mib=mib, reserved_mib=table.reserved_mib(place))
+        for place, mib in table.accounts.items()
+    )
+    rows = tuple(
+        _row(table, one, order.get(one.key), pids.get(one.key), model_ids.get(one.key, "")) for one in table.all()
+    )
+    return Table(accounts=accounts, data=rows)
+
+
+def table_body(table: Table) -> dict[str, Any]:
+    """The list of models, as OpenAI's clients read one, with the accounts beside it."""
+    body = asdict(table)
+    return {"object": "list", **body, "data": [{"object": "model", **row} for row in body["data"]]}
 
 
 def _row(table: Residents, one: Resident, next_out: int | None, pid: int | None, model_id: str) -> ModelRow:
@@ -84,9 +102,14 @@ def _row(table: Residents, one: Resident, next_out: int | None, pid: int | None,
         reserved_mib=one.reserved_mib,
         peak_mib=one.peak_mib,
         bring_seconds=one.bring_seconds,
+        wake_seconds=one.wake_seconds,
         hits=one.num_hits,
         loads=one.num_loads,
+        wakes=one.num_wakes,
         at_work=len(one.at_work),
+        live_at_work=sum(ticket.is_live for ticket in one.at_work),
+        waiting=table.num_waiting(one.key),
+        is_kept=one.is_kept,
         next_out=next_out,
         pid=pid,
         refusal=str(one.refusal) if one.refusal and one.state is State.ABSENT else None,

@@ -95,6 +95,7 @@ class Facts:
     computes_on_cpu: bool
     mixes_rows: bool
     deterministic: bool
+    can_sleep: bool = False
 
 
 WANTED = Record("Wanted model", Wanted)

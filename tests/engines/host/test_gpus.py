@@ -186,7 +186,9 @@ def test_memory_is_counted_by_gpu_and_by_process() -> None:
     assert [memory.named(name) for name in ("0", "1", "7", FIRST[:8], "GPU-9")] == [FIRST, "GPU-2", "7", FIRST, "GPU-9"]
 
 
-@pytest.mark.parametrize("driver", [FakeNvml(init_error=9), FakeNvml(count_error=UNKNOWN)], ids=["none", "a broken one"])
+@pytest.mark.parametrize(
+    "driver", [FakeNvml(init_error=9), FakeNvml(count_error=UNKNOWN)], ids=["none", "a broken one"]
+)
 def test_without_a_driver_there_is_no_account(driver: Any) -> None:
     assert GpuMemory(driver).accounts() == {}
     assert math.isfinite(sum(GpuMemory(driver).accounts().values()))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from headrace.engines.host.residents import Load, Refuse, Residents, Start, State, Stop, Ticket
+from headrace.engines.host.residents import Load, Refuse, Residents, Sleep, Start, State, Stop, Ticket, Wake
 from headrace.errors import EngineUnavailable, InvalidInput
 
 PLACES = {"cpu": 100, "gpu": 60}
@@ -19,6 +19,7 @@ class Table:
 
     accounts: dict[str, int] = field(default_factory=lambda: dict(PLACES))
     idle_seconds: float = 1000.0
+    can_sleep: bool = False
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -28,8 +29,8 @@ class Table:
     def know(self, key: str, mib: int, place: str = "cpu") -> None:
         self.residents.know(key, place=place, label=key, guess_mib=mib)
 
-    def enter(self, key: str, *, seconds: float = 1.0) -> Ticket:
-        ticket = self.residents.enter(key)
+    def enter(self, key: str, *, seconds: float = 1.0, is_live: bool = False) -> Ticket:
+        ticket = self.residents.enter(key, is_live=is_live)
         self.run(seconds=seconds)
         return ticket
 
@@ -50,7 +51,15 @@ class Table:
                     case Load(key=key):
                         self.told.append(f"load {key}")
                         self.residents.measured(key, self.residents.of(key).reserved_mib)
-                        self.residents.loaded(key, seconds=seconds)
+                        self.residents.loaded(key, seconds=seconds, can_sleep=self.can_sleep)
+                    case Sleep(key=key):
+                        self.told.append(f"sleep {key}")
+                        self.residents.measured(key, 5)
+                        self.residents.asleep(key)
+                    case Wake(key=key):
+                        self.told.append(f"wake {key}")
+                        self.residents.measured(key, self.residents.of(key).reserved_mib)
+                        self.residents.awake(key, seconds=seconds)
                     case Stop(key=key):
                         self.told.append(f"stop {key}")
                         self.residents.gone(key)
@@ -213,6 +222,90 @@ def test_a_model_that_nobody_asks_for_leaves(table: Table) -> None:
     assert table.residents.of("a").state is State.ABSENT
 
 
+def test_a_model_that_can_sleep_sleeps_before_it_leaves_and_keeps_only_what_its_process_holds() -> None:
+    table = Table(can_sleep=True)
+    table.know("a", 40)
+    table.used("a")
+    table.now = 1001
+    table.run()
+    assert (table.residents.of("a").state, table.residents.reserved_mib("cpu")) == (State.ASLEEP, 5)
+    table.used("a", seconds=0.1)
+    assert table.residents.of("a").wake_seconds == 0.1
+    assert table.residents.of("a").num_loads == 1
+    table.now = 2002
+    table.run()
+    table.now = 3003
+    table.run()
+    told = [one for one in table.told if one != "start"]
+    assert told == ["load a", "sleep a", "wake a", "sleep a", "stop a"]
+
+
+def test_idle_models_sleep_to_make_room_and_leave_only_where_that_is_too_little() -> None:
+    table = Table(can_sleep=True)
+    for key, mib in (("a", 40), ("b", 40), ("c", 60), ("d", 95)):
+        table.know(key, mib)
+    for seconds, key in enumerate(("a", "b", "c", "a")):
+        table.now = 100.0 * seconds
+        table.used(key)
+    table.now = 500
+    table.used("d")
+    told = [one for one in table.told if one != "start"]
+    assert told[:7] == ["load a", "load b", "sleep a", "sleep b", "load c", "sleep c", "wake a"]
+    assert sorted(told[7:-1]) == ["stop a", "stop b", "stop c"]
+    assert told[-1] == "load d"
+
+
+def test_live_work_goes_first_but_not_before_bulk_work_that_has_waited_a_minute(table: Table) -> None:
+    table.know("a", 80)
+    busy = table.enter("a", seconds=0)
+    for key in ("old", "bulk", "live"):
+        table.know(key, 80)
+    old = table.enter("old")
+    table.now = 61
+    bulk, live = table.enter("bulk"), table.enter("live", is_live=True)
+    table.leave(busy)
+    assert (old.is_at_work, bulk.is_at_work, live.is_at_work) == (True, False, False)
+    table.now = 70
+    table.leave(old)
+    assert (bulk.is_at_work, live.is_at_work) == (False, True)
+
+
+def test_what_a_live_service_keeps_makes_no_room_for_bulk_work_and_does_not_leave_by_itself(table: Table) -> None:
+    table.know("kept", 60)
+    table.used("kept")
+    table.residents.keep({"kept", "not known yet"})
+    table.know("other", 60)
+    table.now = 5000
+    bulk = table.enter("other")
+    assert table.residents.of("kept").state is State.ON_DEVICE
+    assert bulk.is_at_work, "what it is guessed to need may be too much: it is tried in what is left"
+    assert table.residents.of("other").reserved_mib == 40
+    table.residents.measured("other", 60)
+    table.run()
+    assert table.residents.of("kept").state is State.ON_DEVICE
+    again = table.residents.enter("other")
+    table.run()
+    assert again.is_over
+    assert "live services keep all but 40. Give it more (--memory-mib)" in table.told[-1]
+    live = table.enter("other", is_live=True)
+    assert live.is_at_work, "live work of another service takes turns with it"
+    assert table.residents.of("kept").state is State.ABSENT
+
+
+def test_bulk_work_of_a_model_that_is_kept_is_let_in_a_piece_at_a_time(table: Table) -> None:
+    table.know("a", 40)
+    table.residents.keep({"a"})
+    first, second, live = table.enter("a"), table.enter("a"), table.enter("a", is_live=True)
+    assert (first.is_at_work, second.is_at_work, live.is_at_work) == (True, False, True)
+    table.leave(first)
+    assert second.is_at_work
+    third = table.enter("a")
+    assert not third.is_at_work
+    table.residents.keep(())
+    table.leave(live)
+    assert third.is_at_work, "nobody waits for it any more"
+
+
 def test_memory_that_others_hold_is_not_given_away_but_a_model_alone_is_tried() -> None:
     table, free = Table(), [30]
     table.residents = Residents(lambda: table.now, PLACES, idle_seconds=1000, available_mib=lambda place: free[0])
@@ -246,14 +339,17 @@ class AnyOrder(RuleBasedStateMachine):
         self.loading: set[str] = set()
         self.alive: set[str] = set()
         self.leaving: set[str] = set()
+        # Told to sleep, and asleep.
+        self.dozing: set[str] = set()
+        self.sleeping: set[str] = set()
         self.open: set[Ticket] = set()
         self.at_once: set[str] = set()
         for key, (place, mib) in KEYS.items():
             self.table.know(key, place=place, label=key, guess_mib=mib)
 
-    @rule(target=tickets, key=st.sampled_from(sorted(KEYS)))
-    def asks(self, key: str) -> Ticket:
-        ticket = self.table.enter(key)
+    @rule(target=tickets, key=st.sampled_from(sorted(KEYS)), is_live=st.booleans())
+    def asks(self, key: str, is_live: bool) -> Ticket:
+        ticket = self.table.enter(key, is_live=is_live)
         self.open.add(ticket)
         self.do()
         return ticket
@@ -261,6 +357,16 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(ticket=consumes(tickets), is_answered=st.booleans())
     def is_done_or_gives_up(self, ticket: Ticket, is_answered: bool) -> None:
         self.finish(ticket, is_answered=is_answered)
+
+    @rule(keys=st.sets(st.sampled_from(sorted(KEYS)), max_size=2))
+    def are_kept(self, keys: set[str]) -> None:
+        self.table.keep(keys)
+        self.do()
+
+    @precondition(lambda self: self.dozing)
+    @rule(data=st.data())
+    def sleeps(self, data: st.DataObject) -> None:
+        self.doze(data.draw(st.sampled_from(sorted(self.dozing))))
 
     @precondition(lambda self: self.loading)
     @rule(data=st.data(), seconds=st.floats(0, 5))
@@ -275,10 +381,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.table.not_loaded(key, EngineUnavailable("no"))
         self.do()
 
-    @precondition(lambda self: self.alive)
+    @precondition(lambda self: self.alive | self.sleeping | self.dozing)
     @rule(data=st.data())
     def is_killed(self, data: st.DataObject) -> None:
-        self.end(data.draw(st.sampled_from(sorted(self.alive))))
+        self.end(data.draw(st.sampled_from(sorted(self.alive | self.sleeping | self.dozing))))
 
     @precondition(lambda self: self.leaving)
     @rule(data=st.data())
@@ -312,13 +418,22 @@ class AnyOrder(RuleBasedStateMachine):
     def did(self, step: object) -> None:
         match step:
             case Load(key=key):
-                assert key not in self.loading | self.alive | self.leaving, "a model is never there twice"
+                there = self.loading | self.alive | self.leaving | self.dozing | self.sleeping
+                assert key not in there, "a model is never there twice"
+                self.loading.add(key)
+            case Sleep(key=key):
+                assert not self.table.of(key).at_work, "none sleeps under work"
+                self.alive.remove(key)
+                self.dozing.add(key)
+            case Wake(key=key):
+                self.sleeping.remove(key)
                 self.loading.add(key)
             case Stop(key=key, at_once=at_once):
                 assert at_once or not self.table.of(key).at_work, "none goes under work"
                 # One that is told to end while it loads ends as one that cannot be loaded.
-                if key in self.alive:
+                if key in self.alive | self.sleeping:
                     self.alive.discard(key)
+                    self.sleeping.discard(key)
                     self.leaving.add(key)
             case Start(ticket=ticket):
                 assert ticket in self.open
@@ -331,13 +446,20 @@ class AnyOrder(RuleBasedStateMachine):
         if self.table.of(key).state is State.LEAVING:
             self.table.not_loaded(key, EngineUnavailable("killed"))
         else:
-            self.table.loaded(key, seconds=seconds)
+            self.table.loaded(key, seconds=seconds, can_sleep=key in ("a", "d"))
             self.alive.add(key)
         self.do()
 
+    def doze(self, key: str) -> None:
+        self.dozing.discard(key)
+        self.table.measured(key, 2)
+        self.table.asleep(key)
+        self.sleeping.add(key)
+        self.do()
+
     def end(self, key: str) -> None:
-        self.alive.discard(key)
-        self.leaving.discard(key)
+        for some in (self.alive, self.leaving, self.sleeping, self.dozing):
+            some.discard(key)
         self.table.gone(key)
         self.do()
 
@@ -352,6 +474,8 @@ class AnyOrder(RuleBasedStateMachine):
         for _ in range(200):
             for key in sorted(self.loading):
                 self.load(key, 1.0)
+            for key in sorted(self.dozing):
+                self.doze(key)
             for key in sorted(self.leaving):
                 self.end(key)
             for ticket in [one for one in self.open if one.is_at_work]:
