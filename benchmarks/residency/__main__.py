@@ -1,4 +1,4 @@
-"""Warm models: `python -m benchmarks.residency [--only runs,…]`.
+"""Warm models: `python -m benchmarks.residency [--only PART,…]`.
 
 Each part is a module of its own, which says what it measures; without `--only`, all run. The exit status is 1 if a bar
 of a part that ran is not met.
@@ -10,10 +10,15 @@ from pathlib import Path
 
 from benchmarks.measuring import parser_of, some_of
 from benchmarks.parts import Options, Outcome, run_parts
-from benchmarks.residency import runs
+from benchmarks.residency import live, real, runs, waking
 
 # In the order in which they run; each has a scratch directory of its own.
-PARTS: dict[str, Callable[[Options, Path], Outcome]] = {"runs": runs.run}
+PARTS: dict[str, Callable[[Options, Path], Outcome]] = {
+    "runs": runs.run,
+    "live": live.run,
+    "waking": waking.run,
+    "real": real.run,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
