@@ -37,20 +37,17 @@ class Gateway:
     def __init__(
         self,
         service: Service,
-        *,
         units: Units,
         outcomes: Outcomes,
+        *,
         readiness: Readiness,
         metrics: Metrics,
         clock: Clock,
         host_metrics: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         """Args: host_metrics: the page of the engine host that this gateway asks, if it does."""
-        self._units = units
-        self._outcomes = outcomes
-        self._readiness = readiness
-        self._metrics = metrics
-        self._host_metrics = host_metrics
+        self._units, self._outcomes, self._readiness = units, outcomes, readiness
+        self._metrics, self._host_metrics = metrics, host_metrics
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
         self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
         read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)

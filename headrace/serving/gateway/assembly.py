@@ -138,14 +138,9 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
+    host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
     app = Gateway(
-        service,
-        units=units,
-        outcomes=outcomes,
-        readiness=readiness,
-        metrics=metrics,
-        clock=clock,
-        host_metrics=partial(metrics_of, engine_host.socket_file) if engine_host else None,
+        service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock, host_metrics=host_metrics
     )
     connections = Connections(
         service.limits,

@@ -37,14 +37,9 @@ class RolloutWatch:
         clock: Clock,
         floor: Floor | None = None,
     ) -> None:
-        self._store = store
-        # The gateway's only journal reader, so that preparing and routing follow the same state.
-        self._lease = lease
-        self._sets = sets
-        self._node = node
-        self._records = records
-        self._clock = clock
-        self._floor = floor
+        # The lease is the gateway's only journal reader, so that preparing and routing follow the same state.
+        self._store, self._lease, self._sets, self._floor = store, lease, sets, floor
+        self._node, self._records, self._clock = node, records, clock
         self._head = 0
         self._thread = DaemonThreads(1, "rollout-watch")
         self._proposals: dict[int, asyncio.Task[None]] = {}

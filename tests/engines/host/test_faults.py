@@ -43,13 +43,6 @@ def own_host() -> Iterator[RunningHost]:
 
 
 @pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
 def whole(loop: LoopThread) -> list[Any]:
     """What the turns are answered with in this process."""
     return loop.run(answers_of(opened("echo"), TURNS))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +26,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 LABEL = "model 1 (echo)"
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
 
 
 def test_live_work_passes_bulk_work_that_waits_for_a_model_that_is_kept(loop: LoopThread) -> None:
