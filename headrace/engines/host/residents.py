@@ -250,25 +250,30 @@ class Residents:
             resident.reserved_mib = min(resident.reserved_mib, self._wanted_mib(resident))
         self._used(resident, 0)
 
-    def loaded(self, key: str, *, seconds: float, can_sleep: bool = False) -> None:
-        """The model is on the device; its coming took so long. `can_sleep`: it takes `Sleep` and `Wake`."""
+    def told(self, key: str, *, can_sleep: bool) -> None:
+        """What a model says of itself once it is here. `can_sleep`: its process takes `Sleep` and `Wake`."""
+        self._residents[key].can_sleep = can_sleep
+
+    def loaded(self, key: str, *, seconds: float) -> None:
+        """The model is on the device; its coming took so long."""
         resident = self._residents[key]
         if resident.state is State.LOADING:
             self._enters(resident, State.ON_DEVICE)
-        resident.bring_seconds, resident.can_sleep = seconds, can_sleep
+        resident.bring_seconds = seconds
         resident.num_loads += 1
         resident.refusal, resident.pause_seconds = None, 0.0
         self._used(resident, 0)
 
-    def asleep(self, key: str) -> None:
-        """The model's process has let its weights go; what it holds still was measured before this is told."""
+    def slept(self, key: str, place: str, *, mib: int) -> None:
+        """The model's process has let its weights go; it holds so much still."""
         resident = self._residents[key]
+        resident.mib = mib
         if resident.state is State.LEAVING:
             self._enters(resident, State.ASLEEP)
             # Never more than before: it had its part.
             resident.reserved_mib = resident.asleep_mib = max(1, min(resident.reserved_mib, resident.mib))
 
-    def awake(self, key: str, *, seconds: float) -> None:
+    def woken(self, key: str, place: str, *, seconds: float) -> None:
         """The model is on the device again; its waking took so long."""
         resident = self._residents[key]
         if resident.state is State.LOADING:
@@ -367,11 +372,14 @@ class Residents:
             other
             for other in self.next_out(resident.place)
             if not (other is resident or other in closed or (other.is_kept and not is_live))
-            and (other.state is State.ASLEEP or self._has_stayed(other))
         ]
-        awake = [other for other in others if other.can_sleep and other.state is State.ON_DEVICE]
         # Those that sleep come back sooner, so as few as possible end.
-        is_sleep_enough = sum(map(_freed_by_sleep, awake)) >= missing
+        awake = [other for other in others if other.state is State.ON_DEVICE and other.can_sleep]
+        awake = [other for other in awake if self._has_stayed(other, other.wake_seconds)]
+        if not (is_sleep_enough := sum(map(_freed_by_sleep, awake)) >= missing):
+            others = [
+                other for other in others if other.state is State.ASLEEP or self._has_stayed(other, other.bring_seconds)
+            ]
         steps: list[Step] = []
         for other in awake if is_sleep_enough else others:
             if missing <= 0:
@@ -486,8 +494,8 @@ class Residents:
         still_to_grow = sum(max(0, one.reserved_mib - one.mib) for one in there)
         return min(self._free_mib(place), self._available_mib(place) - still_to_grow)
 
-    def _has_stayed(self, resident: Resident) -> bool:
-        return self._clock() - resident.since >= _STAY_FACTOR * _seconds_back(resident)
+    def _has_stayed(self, resident: Resident, seconds_back: float | None) -> bool:
+        return self._clock() - resident.since >= _STAY_FACTOR * (seconds_back or 0.0)
 
     def _used(self, resident: Resident, num_uses: int) -> None:
         resident.uses, resident.used_at = self._uses(resident) + num_uses, self._clock()

@@ -252,10 +252,10 @@ class Supervisor:
                 case Stop(key=key, why=why, at_once=at_once):
                     _log.info("%s leaves: %s", self._wanted[key].label, why)
                     self._run(self._children[key].stop(at_once=at_once))
-                case Sleep(key=key):
-                    self._run(self._sleep(key))
-                case Wake(key=key):
-                    self._run(self._wake(key))
+                case Sleep(key=key, place=place):
+                    self._run(self._sleep(key, place))
+                case Wake(key=key, place=place):
+                    self._run(self._wake(key, place))
                 case Start(ticket=ticket):
                     if not (future := self._waiting[ticket]).done():
                         future.set_result(None)
@@ -281,7 +281,8 @@ class Supervisor:
             self.table.not_loaded(key, why)
         else:
             self._measure(key)
-            self.table.loaded(key, seconds=time.monotonic() - started, can_sleep=self._facts[key].can_sleep)
+            self.table.told(key, can_sleep=self._facts[key].can_sleep)
+            self.table.loaded(key, seconds=time.monotonic() - started)
             self._step()
             how = await child.ended()
             if not self._is_closing and self.table.of(key).state is not State.LEAVING:
@@ -291,19 +292,18 @@ class Supervisor:
         child.is_gone.set()
         self._step()
 
-    async def _sleep(self, key: str) -> None:
+    async def _sleep(self, key: str, place: str) -> None:
         child = self._children[key]
         if await self._is_done(key, child, child.sleep()):
             _log.info("%s sleeps", self._wanted[key].label)
-            self._measure(key)
-            self.table.asleep(key)
+            self.table.slept(key, place, mib=child.measured_mib())
             self._step()
 
-    async def _wake(self, key: str) -> None:
+    async def _wake(self, key: str, place: str) -> None:
         child, started = self._children[key], time.monotonic()
         if await self._is_done(key, child, child.wake()):
             self._measure(key)
-            self.table.awake(key, seconds=time.monotonic() - started)
+            self.table.woken(key, place, seconds=time.monotonic() - started)
             self._step()
 
     async def _is_done(self, key: str, child: ChildProcess, told: Coroutine[Any, Any, None]) -> bool:

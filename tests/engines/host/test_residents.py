@@ -51,15 +51,15 @@ class Table:
                     case Load(key=key):
                         self.told.append(f"load {key}")
                         self.residents.measured(key, self.residents.of(key).reserved_mib)
-                        self.residents.loaded(key, seconds=seconds, can_sleep=self.can_sleep)
+                        self.residents.told(key, can_sleep=self.can_sleep)
+                        self.residents.loaded(key, seconds=seconds)
                     case Sleep(key=key):
                         self.told.append(f"sleep {key}")
-                        self.residents.measured(key, 5)
-                        self.residents.asleep(key)
+                        self.residents.slept(key, "cpu", mib=5)
                     case Wake(key=key):
                         self.told.append(f"wake {key}")
                         self.residents.measured(key, self.residents.of(key).reserved_mib)
-                        self.residents.awake(key, seconds=seconds)
+                        self.residents.woken(key, "cpu", seconds=seconds)
                     case Stop(key=key):
                         self.told.append(f"stop {key}")
                         self.residents.gone(key)
@@ -446,14 +446,14 @@ class AnyOrder(RuleBasedStateMachine):
         if self.table.of(key).state is State.LEAVING:
             self.table.not_loaded(key, EngineUnavailable("killed"))
         else:
-            self.table.loaded(key, seconds=seconds, can_sleep=key in ("a", "d"))
+            self.table.told(key, can_sleep=key in ("a", "d"))
+            self.table.loaded(key, seconds=seconds)
             self.alive.add(key)
         self.do()
 
     def doze(self, key: str) -> None:
         self.dozing.discard(key)
-        self.table.measured(key, 2)
-        self.table.asleep(key)
+        self.table.slept(key, KEYS[key][0], mib=2)
         self.sleeping.add(key)
         self.do()
 
