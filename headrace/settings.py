@@ -16,7 +16,7 @@
 | HEADRACE_ENGINE | engine for every campaign (`echo` in tests) | each campaign's own |
 | HEADRACE_FIRST_DAY, HEADRACE_TIMEZONE | first day of generation partitions | 2026-11-01, UTC |
 | HEADRACE_AUTOMATION | `on`: schedules and sensors start running; `off` | off |
-| HEADRACE_ENGINE_HOST | who holds models: a host (`on`, or its socket), of runs without GPU (`cpu`), each run (`off`) | cpu |
+| HEADRACE_ENGINE_HOST | who holds models: a host (`on`, its socket), one for CPU runs (`cpu`), each run (`off`) | cpu |
 | HEADRACE_ENGINE_KEY | key for the servers behind the engine openai_http | none |
 | HEADRACE_ALERT_WEBHOOK | URL that failed nights are posted to | none |
 | HEADRACE_PORT | port of Dagster's UI where Headrace starts it | 3000 |

@@ -149,9 +149,12 @@ def empty_place(socket_file: Path, place: str, *, seconds_max: float | None = No
 
 def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float | None) -> Table | None:
     async def got() -> bytes:
-        async with asyncio.timeout(seconds_max), _session(socket_file) as session:
-            async with session.request(method, _url(path)) as response:
-                return await response.read()
+        async with (
+            asyncio.timeout(seconds_max),
+            _session(socket_file) as session,
+            session.request(method, _url(path)) as response,
+        ):
+            return await response.read()
 
     try:
         return TABLE.checked(_run(got()))

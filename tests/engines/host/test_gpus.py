@@ -69,6 +69,7 @@ def test_a_gpu_that_the_host_has_not_is_told(gpu_host: RunningHost) -> None:
 def test_a_coordinator_is_told_what_is_where_and_has_it_leave(gpu_host: RunningHost) -> None:
     left(opened_at(gpu_host, SECOND))
     [row] = gpu_host.table.data
+    assert row.bring_seconds
     host = EngineHost("node-a", gpu_host.socket_file, clock=lambda: 0.0)
     found = host.look(make_inventory(*UUIDS))
     assert found == Residency(
@@ -186,7 +187,9 @@ def test_memory_is_counted_by_gpu_and_by_process() -> None:
     assert [memory.named(name) for name in ("0", "1", "7", FIRST[:8], "GPU-9")] == [FIRST, "GPU-2", "7", FIRST, "GPU-9"]
 
 
-@pytest.mark.parametrize("driver", [FakeNvml(init_error=9), FakeNvml(count_error=UNKNOWN)], ids=["none", "a broken one"])
+@pytest.mark.parametrize(
+    "driver", [FakeNvml(init_error=9), FakeNvml(count_error=UNKNOWN)], ids=["none", "a broken one"]
+)
 def test_without_a_driver_there_is_no_account(driver: Any) -> None:
     assert GpuMemory(driver).accounts() == {}
     assert math.isfinite(sum(GpuMemory(driver).accounts().values()))
