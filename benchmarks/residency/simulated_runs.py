@@ -60,6 +60,7 @@ class Simulation:
         self._brought: set[str] = set()
         self._took: list[float] = []
         self._num_loads = 0
+        self._ended_at = 0.0
         self._began: dict[str, float] = {}
         self._promised: tuple[Reservation, ...] = ()
         self._by_name = {job.name: job for job in jobs}
@@ -78,12 +79,13 @@ class Simulation:
                 next_arrival += 1
             for name in [name for name, end in self._ends.items() if end <= now]:
                 self._took.append(now - self._running[name].started)
+                self._ended_at = now
                 del self._running[name], self._ends[name]
             for at in self._decide(now):
                 heapq.heappush(looks, max(at, now + _LOOK_SECONDS) if at <= now else at)
         assert not self._waiting, f"{len(self._waiting)} runs were never started"
         waits = [self._began[job.name] - job.arrival for job in self._jobs]
-        return Result(num_loads=self._num_loads, waits=waits, ends_at=now)
+        return Result(num_loads=self._num_loads, waits=waits, ends_at=self._ended_at)
 
     def _arrives(self, job: Job) -> None:
         self._waiting[job.name] = Waiting(

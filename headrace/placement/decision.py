@@ -143,7 +143,7 @@ class Decision:
             return False
         models.waits(run, sooner.device)
         self._lapses.append(sooner.lapses_at)
-        self._holds.sooner(run, sooner, models.label(sooner.models))
+        self._holds.sooner(run, sooner, models.labels(sooner.models))
         return True
 
     def _may_promise(self, run: Waiting) -> bool:

@@ -1,8 +1,8 @@
 """What an engine host has on this node's GPUs, as a coordinator asks for it: seldom, briefly, and with a memory.
 
 A host may be dead, stopped, of another release or a liar. It is asked once a look, and waited for a moment. One that
-did not answer in time is left alone for a while, twice as long each time: what it told last is taken for true meanwhile,
-since a stopped host's models stay where they are. Where nobody listens there is nothing: a host's models end with it.
+did not answer in time is left alone for a while, twice as long each time: what it told last is taken for true, since
+a stopped host's models stay where they are. Where nobody listens there is nothing: a host's models end with it.
 What is read is checked here and nowhere else.
 """
 
@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.engines.host.connection import empty_place, table_of
 from headrace.engines.host.table_view import ModelRow, Table
 from headrace.engines.host.wanted import CPU
 from headrace.errors import EngineUnavailable
@@ -63,12 +62,17 @@ class EngineHost:
             self._emptying[device] = (now if now - last > _ASKED_AGAIN_SECONDS else first, now)
             if one.node != self._node or now < self._asked_again_at:
                 continue
+            from headrace.engines.host.connection import empty_place
+
             try:
                 empty_place(self._socket_file, self._place(one.device), seconds_max=_ANSWER_SECONDS_MAX)
             except EngineUnavailable as error:
                 self._pauses(error)
 
     def _read(self) -> None:
+        # Imported here: aiohttp takes a third of a second, which a coordinator without a host never pays.
+        from headrace.engines.host.connection import table_of
+
         try:
             self._last = table_of(self._socket_file, seconds_max=_ANSWER_SECONDS_MAX)
         except EngineUnavailable as error:

@@ -131,12 +131,14 @@ def reserved(devices: Sequence[tuple[str, str]], waits_for: Sequence[str], lates
     return f"Reserved {where}: starts when {runs_text(waits_for)} {ended}{by}."
 
 
-def waits_for_model(there: tuple[str, str], here: tuple[str, str], models: str, seconds: float) -> str:
+def waits_for_model(there: tuple[str, str], here: tuple[str, str], models: Sequence[str], seconds: float) -> str:
     """`Waits for GPU 1, where painter 3 is loaded: about 40 s sooner than loading it on GPU 0.`"""
     same_node = there[0] == here[0]
+    there_text, here_text = (_gpu_text(device, with_node=not same_node) for device in (there, here))
+    verb, them = ("is", "it") if len(models) == 1 else ("are", "them")
     return (
-        f"Waits for {_gpu_text(there, with_node=not same_node)}, where {models} is loaded: about "
-        f"{_rounded(seconds)} s sooner than loading it on {_gpu_text(here, with_node=not same_node)}."
+        f"Waits for {there_text}, where {' and '.join(models)} {verb} loaded: about {_rounded(seconds)} s sooner than "
+        f"loading {them} on {here_text}."
     )
 
 
@@ -145,7 +147,9 @@ def being_emptied(leaving: Sequence[Eviction]) -> str:
     places = " and ".join(_gpu_text((one.node, one.device)) for one in leaving)
     models = list(dict.fromkeys(model for one in leaving for model in one.models))
     left = "has left it" if len(models) == 1 else "have left it"
-    return f"Starts on {places} as soon as {' and '.join(models)} {left}: the run computes by itself, and needs the room."
+    return (
+        f"Starts on {places} as soon as {' and '.join(models)} {left}: the run computes by itself, and needs the room."
+    )
 
 
 def _gpu_text(device: tuple[str, str], *, with_node: bool = True) -> str:

@@ -58,7 +58,7 @@ class HoldWriter:
         why = None if kept_for is None else explain.kept_for_older(kept_for)
         self._held.append(_Held(run, why, waits_for or (), shows_line=True))
 
-    def sooner(self, run: Waiting, sooner: Sooner, models: str) -> None:
+    def sooner(self, run: Waiting, sooner: Sooner, models: Sequence[str]) -> None:
         text = explain.waits_for_model(sooner.device, sooner.here, models, sooner.seconds)
         there = tuple(
             other.run_id

@@ -20,8 +20,8 @@ from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Gpu
 from headrace.placement.packing import Wish
 from headrace.placement.placements import GpuShare, Placement
-from headrace.placement.residency import NO_MODELS, Device, Residency
-from headrace.placement.snapshot import Eviction, PlannedRun, Running, Snapshot, Waiting
+from headrace.placement.residency import NO_MODELS, Device
+from headrace.placement.snapshot import Eviction, PlannedRun, Snapshot, Waiting
 
 _NO_WISH = Wish()
 # How a run of a queue goes before others of equal rank.
@@ -44,6 +44,11 @@ class Sooner:
     seconds: float
     free_at: float
     lapses_at: float
+
+
+def is_hosted(run: PlannedRun) -> bool:
+    """Whether a host would open its models. On several GPUs, or if nobody knows what it loads, a run does it itself."""
+    return run.demand.num_gpus == 1 and bool(run.loads)
 
 
 class ModelPlaces:
@@ -75,15 +80,15 @@ class ModelPlaces:
         gone = self._admitted | self._snapshot.blocked.keys()
         return Counter(model for run in self._snapshot.waiting if run.run_id not in gone for model in run.loads)
 
-    def label(self, models: Iterable[str]) -> str:
-        return " and ".join(sorted(map(self._residency.label, models)))
+    def labels(self, models: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(map(self._residency.label, models)))
 
     # --- where a run is put ---
 
     def wishes(self, run: PlannedRun, fleet: Fleet) -> Iterator[Wish]:
         """In the order in which they are tried; the last one wishes nothing."""
         if run.demand.num_gpus:
-            if prefer := self._best_of(run, fleet):
+            if is_hosted(run) and (prefer := self._best_of(run, fleet)):
                 yield Wish(prefer=prefer)
             else:
                 yield from self._sparing(run, fleet)
@@ -106,8 +111,7 @@ class ModelPlaces:
         worth = {
             device: self._worth(device)
             for device in self._here
-            if self._has_room(fleet, device, run.demand)
-            and (not run.loads or run.demand.num_gpus > 1 or self._worth(device))
+            if self._has_room(fleet, device, run.demand) and not (is_hosted(run) and not self._worth(device))
         }
         if worth:
             yield Wish(avoid=frozenset(worth))
@@ -162,7 +166,7 @@ class ModelPlaces:
 
     def sooner(self, run: Waiting, placement: Placement, kept: Collection[Device]) -> Sooner | None:
         """Args: kept: devices that are promised to other runs."""
-        if run.demand.num_gpus != 1 or not run.loads:
+        if not is_hosted(run):
             return None
         [here] = ((share.node, share.device) for share in placement.gpus)
         bringing = self._missing(run.loads, here)[0]
@@ -179,9 +183,7 @@ class ModelPlaces:
             saved = bringing - self._missing(run.loads, device)[0] - waits
             if saved > 0 and (found is None or saved > found.seconds):
                 lapses_at = max(self._now, end) + (saved if end <= self._now else saved + waits)
-                found = Sooner(
-                    device=device, here=here, models=has, seconds=saved, free_at=end, lapses_at=lapses_at
-                )
+                found = Sooner(device=device, here=here, models=has, seconds=saved, free_at=end, lapses_at=lapses_at)
         return found
 
     def waits(self, run: Waiting, device: Device) -> None:
@@ -193,15 +195,16 @@ class ModelPlaces:
     def to_empty(self, run: Waiting, gpus: Iterable[GpuShare]) -> tuple[Eviction, ...]:
         """What a host still has on a run's devices that computes there by itself, and that nobody uses. Whoever has one
         GPU and says what it loads has the host make room; on several, each run opens its models itself."""
-        if run.loads and run.demand.num_gpus == 1:
+        if is_hosted(run):
             return ()
         found = []
         for share in gpus:
             device = (share.node, share.device)
             models = self._residency.loaded.get(device, NO_MODELS) - self._is_at_work.get(device, NO_MODELS)
             if models:
-                labels = tuple(sorted(map(self._residency.label, models)))
-                found.append(Eviction(node=share.node, device=share.device, models=labels, for_run_id=run.run_id))
+                found.append(
+                    Eviction(node=share.node, device=share.device, models=self.labels(models), for_run_id=run.run_id)
+                )
         return tuple(found)
 
     # --- small steps ---

@@ -139,7 +139,7 @@ class _Wish:
     stage: str | None = None
     preemptible: bool | None = None
     version_set: str | None = None
-    loads: frozenset[str] | None = None
+    loads: frozenset[str] = frozenset()
 
     @property
     def milli_of_gpus(self) -> int:
@@ -168,12 +168,12 @@ def _read(tags: Mapping[str, str], carrier: str) -> _Wish:
         stage=read(STAGE, TagValue.name),
         preemptible=read(PREEMPTIBLE, TagValue.flag),
         version_set=read(VERSION_SET, TagValue.name),
-        loads=read(LOADS, TagValue.names),
+        loads=read(LOADS, TagValue.names) or frozenset(),
     )
 
 
 def _loads(wishes: Collection[_Wish]) -> frozenset[str]:
-    stated = frozenset(model for wish in wishes for model in wish.loads or ())
+    stated = frozenset(model for wish in wishes for model in wish.loads)
     return stated or frozenset(wish.version_set for wish in wishes if wish.version_set)
 
 

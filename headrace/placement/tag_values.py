@@ -84,7 +84,9 @@ class TagValue:
     def names(self) -> frozenset[str]:
         """Several, divided by `|`; as many as a version set may have members."""
         names = [part.strip() for part in self.text.split("|")]
-        if len(names) > NUM_NAMES_MAX or any(len(name) > NAME_LENGTH_MAX or not _NAME.fullmatch(name) for name in names):
+        if len(names) > NUM_NAMES_MAX or any(
+            len(name) > NAME_LENGTH_MAX or not _NAME.fullmatch(name) for name in names
+        ):
             raise self._wanted(f"at most {NUM_NAMES_MAX} names of letters, digits and ._-/:@+, divided by |")
         return frozenset(names)
 

@@ -5,8 +5,8 @@ tag, and a tag limit of 0 on it keeps the stock daemon from launching any. At ea
 limits; there, on its own thread, the policy decides and opens the gates of runs that may start. Launching, retries,
 pauses, pools and the UI stay Dagster's.
 
-It knows runs, tags and an inventory, and what this node's engine host has on its GPUs. The launcher gives the devices to the run: `GpuRunLauncher` on one
-machine, `GpuK8sRunLauncher` on a cluster.
+It knows runs, tags and an inventory, and what this node's engine host has on its GPUs. The launcher gives the devices
+to the run: `GpuRunLauncher` on one machine, `GpuK8sRunLauncher` on a cluster.
 """
 
 import os

@@ -6,7 +6,7 @@ import pytest
 
 from headrace.engines.host.wanted import model_id
 from headrace.placement.demand import LOADS
-from headrace.rollout.events import INITIALIZED
+from headrace.rollout.states import INITIALIZED
 from headrace.store.local import LocalStore
 from headrace_dagster import campaign_loads
 from simulation.campaign_site import CampaignSite

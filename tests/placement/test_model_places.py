@@ -143,7 +143,8 @@ def test_a_run_that_computes_by_itself_gets_a_gpu_without_models_or_waits_until_
     assert places(free) == {"train": ["1"]}
     assert free.evictions == ()
 
-    both = decided(make_waiting("train", 2), make_waiting("after"), residency=make_residency(a0="painter writer"))
+    waiting = make_waiting("train", 2, ago=5), make_waiting("after")
+    both = decided(*waiting, residency=make_residency(a0="painter writer"))
     assert both.admissions == {}, "nobody else is put where models leave for it"
     assert both.evictions == (
         Eviction(node="node-a", device="0", models=("painter 3", "writer 1"), for_run_id="train"),

@@ -14,7 +14,7 @@ from headrace.placement.queueing import QueuePolicy, plan
 from headrace.placement.residency import Device, Residency
 from headrace.placement.snapshot import Plan, Snapshot
 from tests.placement.queueing_builders import make_fleet
-from tests.placement.test_queueing_properties import FIRM, STOPPING, Queue, World, demands
+from tests.placement.test_queueing_properties import FIRM, STOPPING, Queue, World, demands, starts_within
 
 MODELS = ("painter", "speaker", "writer")
 BRING_SECONDS = {"painter": 40.0, "writer": 15.0}  # the speaker was never measured
@@ -113,7 +113,9 @@ TestWarmStoppingQueue = WarmStoppingQueue.TestCase
 TestWarmShortestQueue = WarmShortestQueue.TestCase
 
 
-@given(demand=demands, own=loads, priority=st.sampled_from([0, 9]), order=st.sampled_from(["submission", "shortest_first"]))
+@given(
+    demand=demands, own=loads, priority=st.sampled_from([0, 9]), order=st.sampled_from(["submission", "shortest_first"])
+)
 def test_no_stream_of_warm_runs_keeps_a_run_waiting(demand, own, priority, order):
     """The stream's model is on every GPU, its runs are shorter, and there are more of them than fit, for ever."""
     world = WarmWorld(make_fleet(2, 4, cpus=16), QueuePolicy(gang_patience=0.5, patience=0.75, order=order))
@@ -127,12 +129,7 @@ def test_no_stream_of_warm_runs_keeps_a_run_waiting(demand, own, priority, order
     world.step()
     run_id = world.submit(demand, 50.0, expected_seconds=9_999.0, loads=own)
     # As without models; and a look more, in which they leave.
-    bound = 150.0 + (10 + 3 * 50 / 10) * 20.0 / 2 + 20.0 + 10.0
-    while run_id in world.waiting:
-        assert world.now - 1_000.0 <= bound + 10.0
-        arrive(3)
-        world.step()
-        world.advance(10.0)
+    starts_within(world, run_id, 150.0 + (10 + 3 * 50 / 10) * 20.0 / 2 + 20.0 + 10.0, lambda: arrive(3))
 
 
 @given(

@@ -1,6 +1,7 @@
 """What holds for every order of events: capacity, whole gangs, no idle GPU that could work, bounded waiting, an end."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from hypothesis import given
@@ -232,9 +233,14 @@ def test_no_stream_of_others_keeps_a_run_waiting(demand, stream, priority, estim
     run_id = world.submit(demand, 50.0, expected_seconds=9_999.0)
     # Ahead of it at worst: what came within 50 s after it (a gang is less patient), two at a time; then one drain.
     bound = 150.0 + (10 + 3 * 50 / 10) * 20.0 / 2 + 20.0
+    starts_within(world, run_id, bound, lambda: arrive(3))
+
+
+def starts_within(world: World, run_id: str, seconds: float, meanwhile: Callable[[], object]) -> None:
+    """Of a world that began at 1,000 s, in looks every 10 s."""
     while run_id in world.waiting:
-        assert world.now - 1_000.0 <= bound + 10.0
-        arrive(3)
+        assert world.now - 1_000.0 <= seconds + 10.0
+        meanwhile()
         world.step()
         world.advance(10.0)
 

@@ -37,7 +37,7 @@ def main(
         typer.Option(
             min=1,
             envvar="HEADRACE_ENGINE_HOST_MIB",
-            help="Memory for all models without a GPU, in MiB; default: 80% of the machine's, or of its container's.",
+            help="Memory for all models on the CPU, in MiB; default: 80% of the machine's, or of its container's.",
         ),
     ] = None,
     idle_seconds: Annotated[

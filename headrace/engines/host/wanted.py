@@ -77,14 +77,15 @@ class Wanted:
         }
         return hashlib.sha256(canonical_json(body)).hexdigest()
 
-    @cached_property
-    def model_id(self) -> str:
-        return model_id(self.member, self.engine)
-
     @property
     def label(self) -> str:
         """For people: `painter 3 (diffusers)`."""
         return f"{self.member.model_name} {self.member.model_version} ({self.engine.name})"
+
+    @cached_property
+    def model_id(self) -> str:
+        """As a coordinator knows it."""
+        return model_id(self.member, self.engine)
 
 
 @dataclass(frozen=True, kw_only=True)

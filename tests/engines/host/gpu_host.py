@@ -19,11 +19,11 @@ MEMORY_MIB = 10_000
 
 class Driver(FakeNvml):
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Device) -> list[Any]:  # noqa: N802 (NVML's name)
-        found = []
-        for child in psutil.Process(os.getpid()).children(recursive=True):
-            if child.environ().get("CUDA_VISIBLE_DEVICES") == handle.uuid:
-                found.append(SimpleNamespace(pid=child.pid, usedGpuMemory=child.memory_info().rss))
-        return found
+        return [
+            SimpleNamespace(pid=child.pid, usedGpuMemory=child.memory_info().rss)
+            for child in psutil.Process(os.getpid()).children(recursive=True)
+            if child.environ().get("CUDA_VISIBLE_DEVICES") == handle.uuid
+        ]
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def test_a_gpu_that_the_host_has_not_is_told(gpu_host: RunningHost) -> None:
 def test_a_coordinator_is_told_what_is_where_and_has_it_leave(gpu_host: RunningHost) -> None:
     left(opened_at(gpu_host, SECOND))
     [row] = gpu_host.table.data
+    assert row.bring_seconds
     host = EngineHost("node-a", gpu_host.socket_file, clock=lambda: 0.0)
     found = host.look(make_inventory(*UUIDS))
     assert found == Residency(
