@@ -75,9 +75,7 @@ def run(given: Options, directory: Path) -> Outcome:
     require_peers({"ray": RAY_AND_DAFT / "bin/ray"})
     models = build_models(directory / "models")
     store = LocalStore(directory / "store")
-    members = {
-        name: with_weights(member_of(name, picture=PICTURE), store, path) for name, path in models.items()
-    }
+    members = {name: with_weights(member_of(name, picture=PICTURE), store, path) for name, path in models.items()}
     account = _account_mib(store, members, directory)
     sides: dict[str, Callable[[list[str]], Run]] = {
         "host": lambda asked: _host_run(store, members, directory, account, asked),
