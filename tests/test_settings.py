@@ -63,7 +63,7 @@ def test_automation_is_on_or_off_in_every_spelling(tmp_path: Path, word: str, is
         ("HEADRACE_TIMEZONE", "europe/berlin", f"{_ZONE}, got 'europe/berlin'. Did you mean Europe/Berlin?"),
         ("HEADRACE_TIMEZONE", "../etc/passwd", f"{_ZONE}, got '../etc/passwd'."),
         ("HEADRACE_AUTOMATION", "enabled", "must be on or off, got 'enabled'."),
-        ("HEADRACE_ENGINE", "vllm", f"must be an installed engine ({_ENGINES}), got 'vllm'."),
+        ("HEADRACE_ENGINE", "tgi", f"must be an installed engine ({_ENGINES}), got 'tgi'."),
         ("HEADRACE_ENGINE_HOST", "warm", f"{_HOST}, got 'warm'."),
         ("HEADRACE_ENGINE_HOST", "/" + "a" * 100, "must be a path of at most 100 bytes, got one of 101."),
         ("HEADRACE_CACHE_BYTES", "20GB", "must be a positive whole number of bytes, got '20GB'."),
