@@ -44,7 +44,7 @@ from headrace.this_machine import proportional_mib
 from headrace.version_sets.sets import Member
 from pipelines.setup import RAY_AND_DAFT
 
-_ROUNDS, _NUM_REQUESTS, _NUM_CLIENTS = 1, 60, 8
+_ROUNDS, _NUM_REQUESTS, _NUM_CLIENTS = 3, 300, 8
 _SAMPLE_SECONDS = 0.05
 # What a process holds varies by a little each time that it comes.
 _SLACK = 1.05
