@@ -8,10 +8,9 @@ has room for one set, bringing one takes 40 s, and a run about 120 s: partitions
 - *today, hosts*: the same coordinator, told neither; a GPU still keeps what was loaded last, so it is lucky at times.
 - *today*: no host keeps anything, so each run loads its set.
 
-The lower bound of what is queued at once: each set is loaded once, and once more for each further GPU without which
-its runs could not end when ours do. Of a stream there is none that anybody could reach without letting runs wait:
-shown is what the best of all caches would load (Belady's, which knows all that comes), as if each GPU could serve any
-number of runs at once.
+The lower bound of what is queued at once: each set is loaded once, and once more for each further GPU without which its
+runs could not end when ours do. Of a stream there is none that anybody could reach without letting runs wait: shown is
+what the best of all caches would load (Belady's, which knows all that comes), as if a GPU served any number at once.
 """
 
 import random

@@ -14,7 +14,16 @@ from headrace.placement.queueing import QueuePolicy, plan
 from headrace.placement.residency import Device, Residency
 from headrace.placement.snapshot import Plan, Snapshot
 from tests.placement.queueing_builders import make_fleet
-from tests.placement.test_queueing_properties import FIRM, STOPPING, Queue, World, demands, starts_within
+from tests.placement.test_queueing_properties import (
+    FIRM,
+    STOPPING,
+    Queue,
+    World,
+    demands,
+    jobs_of_several_gpus,
+    keeps_its_promises,
+    starts_within,
+)
 
 MODELS = ("painter", "speaker", "writer")
 BRING_SECONDS = {"painter": 40.0, "writer": 15.0}  # the speaker was never measured
@@ -130,6 +139,20 @@ def test_no_stream_of_warm_runs_keeps_a_run_waiting(demand, own, priority, order
     run_id = world.submit(demand, 50.0, expected_seconds=9_999.0, loads=own)
     # As without models; and a look more, in which they leave.
     starts_within(world, run_id, 150.0 + (10 + 3 * 50 / 10) * 20.0 / 2 + 20.0 + 10.0, lambda: arrive(3))
+
+
+@given(
+    jobs=jobs_of_several_gpus,
+    nodes=st.sampled_from([(6,), (3, 3)]),
+    stopping=st.booleans(),
+    measured=st.booleans(),
+    own=st.sampled_from([frozenset({"painter"}), frozenset({"writer", "speaker"})]),
+)
+def test_models_push_no_promised_place_back_but_for_the_time_that_they_take_to_leave(
+    jobs, nodes, stopping, measured, own
+):
+    world = WarmWorld(make_fleet(*nodes), STOPPING if stopping else FIRM, measured=measured)
+    keeps_its_promises(world, jobs, loads=own)
 
 
 @given(
