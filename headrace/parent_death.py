@@ -1,8 +1,12 @@
-"""Ties a process's life to its parent's, by the kernel: no child outlives a parent that was killed."""
+"""Ties a process's life to its parent's, by the kernel: no child outlives a parent that was killed.
+
+`python -m headrace.parent_death PARENT COMMAND …` becomes a command that is not ours, tied to its parent.
+"""
 
 import ctypes
 import os
 import signal
+import sys
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -21,3 +25,8 @@ def die() -> NoReturn:
     # SIGKILL, not exit: inside a collective a rank runs no Python and would never see an exception.
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

@@ -16,7 +16,7 @@
 | HEADRACE_ENGINE | engine for every campaign (`echo` in tests) | each campaign's own |
 | HEADRACE_FIRST_DAY, HEADRACE_TIMEZONE | first day of generation partitions | 2026-11-01, UTC |
 | HEADRACE_AUTOMATION | `on`: schedules and sensors start running; `off` | off |
-| HEADRACE_ENGINE_HOST | who holds models of runs without GPU: a host (`on`, or its socket), or each run (`off`) | on |
+| HEADRACE_ENGINE_HOST | who holds models: a host (`on`, or its socket), only without a GPU (`cpu`), or `off` | cpu |
 | HEADRACE_ENGINE_KEY | key for the servers behind the engine openai_http | none |
 | HEADRACE_ALERT_WEBHOOK | URL that failed nights are posted to | none |
 | HEADRACE_PORT | port of Dagster's UI where Headrace starts it | 3000 |
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from headrace.engines.host.address import ENGINE_HOST, ON, checked_word
+from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, checked_word
 from headrace.engines.registry import engine_names
 from headrace.errors import InvalidInput
 from headrace.keys import is_day
@@ -119,7 +119,7 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
         services=of("HEADRACE_SERVICES", _path, home / "services"),
         base_model=environment.get("HEADRACE_BASE_MODEL") or str(home / "models/smollm2-135m"),
         engine=of("HEADRACE_ENGINE", _engine, None),
-        engine_host=of(ENGINE_HOST, checked_word, ON),
+        engine_host=of(ENGINE_HOST, checked_word, CPU_ONLY),
         first_day=of("HEADRACE_FIRST_DAY", _day, "2026-11-01"),
         timezone=of("HEADRACE_TIMEZONE", _timezone, "UTC"),
         automation=of("HEADRACE_AUTOMATION", _switch, False),

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,17 @@ def is_listened_on(file: Path) -> bool:
         # So that a full backlog answers at once too.
         probe.setblocking(False)
         return probe.connect_ex(str(file)) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def listener_pid(file: Path) -> int | None:
+    """The process that listens on a socket, whether it runs or was stopped; None: none does, or it cannot be told."""
+    credentials = getattr(socket, "SO_PEERCRED", None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if credentials is None or probe.connect_ex(str(file)):
+            return None
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, credentials, struct.calcsize("3i")))
+    return pid or None
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.clock import SystemClock
+from headrace.engines.host.address import OFF
+from headrace.engines.host.emptying import empty_memory
 from headrace.store.opening import open_store
 from headrace.training.attempts import find_result
 from headrace.training.devices import Devices, detect_devices
@@ -40,6 +42,10 @@ class TrainingLauncher(dg.ConfigurableResource):
         default=[], description="Names of hosts whose agents start the ranks, in their order; none: this machine does."
     )
     host_gpus: int = Field(default=0, ge=0, description="GPUs of each of these hosts; 0: their ranks are on CPUs.")
+    engine_host: str = Field(
+        default=OFF,
+        description="The engine host whose idle models leave memory before ranks on CPUs start: HEADRACE_ENGINE_HOST.",
+    )
 
     def train(
         self,
@@ -59,6 +65,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             return Outcome(result=result, reused=True)
         needed_mib = check(request, place)
         devices = place.devices
+        self._make_room(place, context.log.info)
         context.log.info(
             f"training {request.training_id}: {devices.num_ranks(request.recipe.ranks)} ranks on {devices.kind}, "
             f"ZeRO stage {request.recipe.zero_stage}, at least {needed_mib:,} MiB of model state a rank"
@@ -82,6 +89,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             TrainingFailed: the evaluating process died.
         """
         place = self._place(context.run.run_id, dict(os.environ))
+        self._make_room(place, context.log.info)
         return evaluate(
             place.store,
             weights,
@@ -93,6 +101,10 @@ class TrainingLauncher(dg.ConfigurableResource):
             environment=place.environment,
             say=context.log.info,
         )
+
+    def _make_room(self, place: Workplace, say: Callable[[str], None]) -> None:
+        if not self.hosts:
+            empty_memory(self.engine_host, place.store, os.environ, say)
 
     def _place(self, run_id: str, environment: dict[str, str]) -> Workplace:
         # The gang and the evaluating process open the store by its URL, and share this node's cache.

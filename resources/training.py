@@ -56,4 +56,5 @@ def training_launcher(settings: Settings) -> TrainingLauncher:
         cache=str(settings.cache),
         cache_bytes=settings.cache_bytes,
         work_directory=str(settings.home / "training"),
+        engine_host=settings.engine_host,
     )

@@ -10,7 +10,7 @@ from headrace.settings import InvalidSetting, misspelt_variables, settings_of
 _ENGINES = ", ".join(engine_names())
 _ZONE = "must be a time zone such as Europe/Berlin"
 _ADDRESS = "must be an address that begins with http:// or https://"
-_HOST = "must be off, on, or the absolute path of an engine host's socket"
+_HOST = "must be off, on, cpu, or the absolute path of an engine host's socket"
 
 
 def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_without_variables_everything_lies_in_the_project(tmp_path: Path) -> Non
     assert (settings.store_url, settings.services) == (str(settings.home / "store"), settings.home / "services")
     assert (settings.first_day, settings.timezone, settings.automation) == ("2026-11-01", "UTC", False)
     assert (settings.engine, settings.alert_webhook) == (None, None)
-    assert settings.engine_host == "on"
+    assert settings.engine_host == "cpu"
     assert settings.ui_url == "http://127.0.0.1:3000"
 
 
@@ -63,7 +63,7 @@ def test_automation_is_on_or_off_in_every_spelling(tmp_path: Path, word: str, is
         ("HEADRACE_TIMEZONE", "europe/berlin", f"{_ZONE}, got 'europe/berlin'. Did you mean Europe/Berlin?"),
         ("HEADRACE_TIMEZONE", "../etc/passwd", f"{_ZONE}, got '../etc/passwd'."),
         ("HEADRACE_AUTOMATION", "enabled", "must be on or off, got 'enabled'."),
-        ("HEADRACE_ENGINE", "vllm", f"must be an installed engine ({_ENGINES}), got 'vllm'."),
+        ("HEADRACE_ENGINE", "tgi", f"must be an installed engine ({_ENGINES}), got 'tgi'."),
         ("HEADRACE_ENGINE_HOST", "warm", f"{_HOST}, got 'warm'."),
         ("HEADRACE_ENGINE_HOST", "/" + "a" * 100, "must be a path of at most 100 bytes, got one of 101."),
         ("HEADRACE_CACHE_BYTES", "20GB", "must be a positive whole number of bytes, got '20GB'."),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from headrace.engines.host.table_view import ModelRow
 
-_COLUMNS = ["MODEL", "PLACE", "STATE", "SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
+_COLUMNS = ["MODEL", "PLACE", "STATE", "KEPT", "SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
 _RIGHT = ["SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
 
 
@@ -31,12 +31,14 @@ def loaded(
     """Show which models the engine host of this node holds in memory, since when, and which would leave first.
 
     NEXT OUT 1 makes room first: it is the cheapest to bring back for the use that is made of it and the memory it
-    holds. Runs that need a GPU open their models themselves.
+    holds. KEPT: a live service needs it, and it makes no room for bulk work. A model that is asleep has a process
+    without weights, which brings them back sooner. Runs that have a GPU open their models themselves, unless
+    HEADRACE_ENGINE_HOST is `on`.
     """
     from headrace.command_line.bodies.models import LoadedModelsBody
     from headrace.command_line.opening import open_objects
     from headrace.command_line.output import print_json, print_table
-    from headrace.engines.host.address import OFF, ON, checked_word, default_socket
+    from headrace.engines.host.address import CPU_ONLY, OFF, ON, checked_word, default_socket
     from headrace.engines.host.connection import table_of
     from headrace.errors import InvalidInput
 
@@ -44,7 +46,7 @@ def loaded(
         word = checked_word(host or ON)
     except InvalidInput as error:
         raise InvalidInput(f"--host {error}") from error
-    socket_file = default_socket(open_objects(context, store)) if word in (ON, OFF) else _path(word)
+    socket_file = default_socket(open_objects(context, store)) if word in (ON, OFF, CPU_ONLY) else _path(word)
     table = table_of(socket_file)
     rows = table.data if table else ()
     if as_json:
@@ -65,15 +67,17 @@ def loaded(
 
 def _cells(row: "ModelRow") -> list[str]:
     from headrace.command_line.output import age_text
+    from headrace.engines.host.table_text import comes_in
 
     return [
         row.model,
         row.place,
-        f"{row.state}, at work" if row.at_work else row.state,
+        f"{row.state}, at work{' for live' if row.live_at_work else ''}" if row.at_work else row.state,
+        "yes" if row.is_kept else "",
         age_text(row.state_seconds),
         f"{row.mib:,}",
         str(row.hits),
-        f"{row.bring_seconds:.1f} s" if row.bring_seconds is not None else "",
+        comes_in(row),
         str(row.next_out or ""),
     ]
 

@@ -7,6 +7,7 @@ fail in a table, a metric or a client's connection, each in its own way. That co
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from headrace.engines.base import (
@@ -19,6 +20,7 @@ from headrace.engines.base import (
     Turn,
     checked,
     no_answer,
+    settled_together,
     shown,
     wrong_answer,
 )
@@ -103,9 +105,15 @@ async def media_of(
     return await _outcomes(engine, engine.make_together, turns, lambda _, given: _medium(engine, member, given))
 
 
-async def made_of(engine: MediaEngine, turns: Sequence[MediaTurn]) -> list[MediaAnswer | NoAnswer]:
-    """As `media_of`, without a look at the bytes: for who hands them on to one who looks."""
-    return await _outcomes(engine, engine.make_together, turns, lambda _, given: _media_answer(engine, given))
+async def made_of(
+    engine: MediaEngine, turns: Sequence[MediaTurn], *, is_live: bool = False
+) -> list[MediaAnswer | NoAnswer]:
+    """As `media_of`, without a look at the bytes: for who hands them on to one who looks.
+
+    Args: is_live: each turn is asked as a live caller asks, which an engine may prefer to a batch.
+    """
+    ask = partial(settled_together, engine, engine.make) if is_live else engine.make_together
+    return await _outcomes(engine, ask, turns, lambda _, given: _media_answer(engine, given))
 
 
 async def medium_of(engine: MediaEngine, member: Member, turn: MediaTurn) -> tuple[MediaAnswer, MediaFacts]:

@@ -137,11 +137,24 @@ class LoadedModel(ABC):
     deterministic: bool = False
     # Whether the model that it opened lets a row's bytes depend on its neighbours after all, whatever its kind says.
     mixes_rows: bool = False
+    # The name under which an engine host holds the model; empty: it is in this process.
+    resident: str = ""
     # How many turns of a batch are asked at once; more would wait in a server's queue and time out there.
     num_at_once: int = 32
 
+    # Whether a host may let its memory go for a while: by `sleep`, or it is closed and, in the same process, opened
+    # again.
+    can_sleep: bool = True
+
     async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
         """Fails the turns under way, and frees what the engine holds. A second call does nothing."""
+
+    async def sleep(self) -> bool:
+        """Lets go of memory until `wake`, if it can by itself; False: it did nothing. No turn is under way."""
+        return False
+
+    async def wake(self) -> None:  # noqa: B027 (as `close`)
+        """Ends a sleep. Raises: EngineFailed: it cannot."""
 
 
 class Engine(LoadedModel):

@@ -23,6 +23,8 @@ class Deployment:
     unsealed: Mapping[str, Path] = field(default_factory=dict)
     # Where models are asked for that would else be loaded in this process; None: they are.
     host: HostAddress | None = None
+    # Somebody waits for each answer: a host lets it in before bulk work.
+    is_live: bool = False
 
     @classmethod
     def of_bulk(

@@ -108,6 +108,19 @@ class PicturesOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VllmOptions:
+    """Options of `vllm serve` that can change an answer."""
+
+    dtype: Dtype = "bfloat16"
+    """How the weights are held."""
+    max_model_len: Annotated[int, Ge(1)] | None = None
+    """Positions of prompt and answer together; null: as the model's own files say."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions(Options):
     def __post_init__(self) -> None:
         if self.template_date:
@@ -168,6 +181,19 @@ def _open_server(opening: Opening) -> LoadedModel:
         deployment=opening.deployment,
         special_tokens=options.special_tokens,
     )
+
+
+def _open_vllm(opening: Opening) -> LoadedModel:
+    from headrace.engines.openai.vllm_server import VllmEngine
+
+    weights = with_base(opening.objects, opening.weights())
+    if weights.base is not None:
+        raise InvalidInput(
+            f"The engine 'vllm' opens whole weights, and {opening.member.model_name} {opening.member.model_version} is "
+            "an adapter. Seal it merged (headrace model export --merged), or name the engine transformers."
+        )
+    options: VllmOptions = opening.options
+    return VllmEngine(weights.directory, opening.member, dtype=options.dtype, max_model_len=options.max_model_len)
 
 
 def _open_comfyui(opening: Opening) -> LoadedModel:
@@ -255,6 +281,15 @@ TRANSFORMERS = EngineKind(
     deterministic=True,
     needs_weights=True,
     computes_here=True,
+    can_be_hosted=True,
+)
+VLLM = EngineKind(
+    name="vllm",
+    open=_open_vllm,
+    options=VllmOptions,
+    packages=("vllm",),
+    check_member=_check_writer,
+    needs_weights=True,
     can_be_hosted=True,
 )
 DIFFUSERS = EngineKind(

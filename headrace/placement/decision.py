@@ -12,8 +12,9 @@ from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.holds import HoldWriter
 from headrace.placement.largest import largest_of
+from headrace.placement.model_places import ModelPlaces
 from headrace.placement.ordering import Shares, aged_first, by_share
-from headrace.placement.packing import Wish, best_placement
+from headrace.placement.packing import best_placement
 from headrace.placement.placements import Placement
 from headrace.placement.preemption import (
     earliest_stop,
@@ -25,8 +26,9 @@ from headrace.placement.preemption import (
 )
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.reservations import first_place, kept_free
-from headrace.placement.snapshot import Plan, Preemption, Reservation, Running, Snapshot, Waiting
+from headrace.placement.snapshot import Eviction, Plan, Preemption, Reservation, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import StageLedger
+from headrace.placement.warm_line import WarmLine
 
 # At most so many blocked runs of a higher priority try a preemption in one plan: each try costs many placements.
 _PREEMPTION_TRIES_MAX = 4
@@ -65,7 +67,12 @@ class Decision:
         self._preemptions: list[Preemption] = []
         self._reservations: list[Reservation] = []
         self._holds = HoldWriter(snapshot, policy, now)
-        self._resident = resident_devices(snapshot)
+        # None: nothing is known to be loaded anywhere.
+        self._models: ModelPlaces | None = None
+        if snapshot.residency.nodes or any(run.loads for run in snapshot.running):
+            self._models = ModelPlaces(snapshot, lambda: self._unpromised, now)
+        self._evictions: list[Eviction] = []
+        self._lapses: list[float] = []
 
     def plan(self) -> Plan:
         impossible: dict[str, str] = {}
@@ -82,7 +89,8 @@ class Decision:
         aged, young, ages = aged_first(candidates, self._policy, self._now, self._promised)
         for run in aged:
             self._decide(run, aged=True)
-        for run in by_share(young, self._policy, self._shares):
+        is_warm = self._snapshot.residency.nodes and self._models and self._models.has_any_room
+        for run in by_share(young, self._policy, self._shares, self._line if is_warm else None):
             self._decide(run, aged=False)
         return Plan(
             admissions=self._admissions,
@@ -90,6 +98,7 @@ class Decision:
             holds=self._holds.holds(self._fleet, self._shares),
             impossible=impossible,
             reservations=tuple(self._reservations),
+            evictions=tuple(self._evictions),
             look_again_at=self._look_again_at(young, ages),
         )
 
@@ -104,13 +113,38 @@ class Decision:
             return
         placement = self._place(run, fills=fills)
         if placement is not None:
-            self._admit(run, placement)
+            if not (self._models and self._waits_for_models(run, placement, self._models, aged=aged)):
+                self._admit(run, placement)
         elif aged and self._reserved_aged is None and self._may_promise(run):
             self._reserve(run)
         elif self._policy.preemption is not None and self._preempted_for is None:
             self._preempt(run, aged=aged)
         else:
             self._hold(run)
+
+    def _line(self, queue: list[Waiting]) -> WarmLine:
+        assert self._models
+        return WarmLine(queue, self._models, is_by_length=self._policy.order == "shortest_first")
+
+    def _waits_for_models(self, run: Waiting, placement: Placement, models: ModelPlaces, *, aged: bool) -> bool:
+        """Holds a run that would be served sooner on another GPU, or on this one once a host's models have left it."""
+        if leaving := models.to_empty(run, placement.gpus):
+            # As if it had started there: nobody else is put there meanwhile, and a promise stays one.
+            self._start(run, placement)
+            self._evictions += leaving
+            self._holds.emptied(run, leaving)
+            if run.run_id in self._promised:
+                self._reserved_aged = run.run_id
+                self._reservations.append(_reservation(run, placement, self._now))
+            return True
+        kept = {device for reservation in self._reservations for device in reservation.devices}
+        sooner = None if aged else models.sooner(run, placement, kept)
+        if sooner is None:
+            return False
+        models.waits(run, sooner.device)
+        self._lapses.append(sooner.lapses_at)
+        self._holds.sooner(run, sooner, models.labels(sooner.models))
+        return True
 
     def _may_promise(self, run: Waiting) -> bool:
         """A new promise waits until those are gone who are stopped for a run ahead: their places are not for this."""
@@ -119,8 +153,13 @@ class Decision:
         return needs_promise(run, self._policy, self._now)
 
     def _admit(self, run: Waiting, placement: Placement) -> None:
-        self._take(run.run_id, placement)
         self._admissions[run.run_id] = placement
+        self._start(run, placement)
+
+    def _start(self, run: Waiting, placement: Placement) -> None:
+        self._take(run.run_id, placement)
+        if self._models:
+            self._models.admitted(run, placement)
         self._running.append(run.started(placement, self._now))
         milli = gpu_milli(placement)
         self._shares.add(run.queue, run.demand, milli)
@@ -149,8 +188,13 @@ class Decision:
         return placement
 
     def _best(self, fleet: Fleet, run: Waiting) -> Placement | None:
-        prefer = self._resident.get(run.version_set) if run.version_set else None
-        return best_placement(fleet, run.demand, self._policy.packing, Wish(prefer=prefer) if prefer else Wish())
+        if self._models is None:
+            return best_placement(fleet, run.demand, self._policy.packing)
+        for wish in self._models.wishes(run, fleet):
+            placement = best_placement(fleet, run.demand, self._policy.packing, wish)
+            if placement is not None:
+                return placement
+        return None
 
     def _hold(self, run: Waiting) -> None:
         """Holds a run without a promise. The first in line is told which runs it waits for, the others who is ahead."""
@@ -242,8 +286,12 @@ class Decision:
             self._unpromised = self._fleet.copy()
         kept = kept_free(self._unpromised, run.demand, placement)
         self._unpromised.take(f"kept for {run.run_id}", kept, found=True)
-        devices = frozenset((share.node, share.device) for share in placement.gpus)
-        self._reservations.append(Reservation(run_id=run.run_id, devices=devices, latest=latest))
+        reserved = _reservation(run, placement, latest)
+        self._reservations.append(reserved)
+        if self._models:
+            # So that the place is empty by the time when it is complete.
+            free = [share for share in kept.gpus if (share.node, share.device) in reserved.devices]
+            self._evictions += self._models.to_empty(run, free)
         self._stages.keep(run, gpu_milli(kept))
 
     def _end(self, other: Running, run: Waiting) -> float:
@@ -255,6 +303,7 @@ class Decision:
     def _look_again_at(self, young: list[Waiting], ages: list[float]) -> float | None:
         """`ages`: when each of the young runs will go by age."""
         times = [at for run, at in zip(young, ages, strict=True) if run.run_id not in self._admissions]
+        times += self._lapses
         if self._holds:
             times += self._stages.changes()
             if self._policy.preemption is not None:
@@ -270,12 +319,9 @@ def gpu_milli(placement: Placement) -> int:
     return sum(share.milli for share in placement.gpus)
 
 
-def resident_devices(snapshot: Snapshot) -> dict[str, frozenset[tuple[str, str]]]:
-    """The devices on which each version set was loaded last."""
-    found: dict[str, set[tuple[str, str]]] = {}
-    for device, version_set in snapshot.resident.items():
-        found.setdefault(version_set, set()).add(device)
-    return {version_set: frozenset(devices) for version_set, devices in found.items()}
+def _reservation(run: Waiting, placement: Placement, latest: float | None) -> Reservation:
+    devices = frozenset((share.node, share.device) for share in placement.gpus)
+    return Reservation(run_id=run.run_id, devices=devices, latest=latest)
 
 
 def _meet(run: Running, placement: Placement) -> bool:

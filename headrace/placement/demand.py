@@ -28,10 +28,13 @@ QUEUE = "headrace/queue"
 PREEMPTIBLE = "headrace/preemptible"
 """`true`: may be stopped for others, and is queued again. Without it: `false`."""
 VERSION_SET = "headrace/version_set"
-"""What the run loads; a GPU that last loaded the same is preferred."""
+"""What the run loads, by a name of your own; a GPU that last loaded the same is preferred."""
+LOADS = "headrace/loads"
+"""Ids of the models that the run loads, `3fa1c2…|9b07de…`; a GPU on which an engine host has them is preferred.
+Without it: what `headrace/demand_from` tells, else `headrace/version_set`."""
 DEMAND_FROM = "headrace/demand_from"
-"""Who computes what a run of one step needs, from its partition: `training_recipe`. The tags of a run go before it.
-Without it: what the step's tags say."""
+"""Who computes what a run of one step needs, from its partition: `training_recipe`, `campaign_writer`,
+`campaign_painter`, `campaign_speaker`. The tags of a run go before it. Without it: what the step's tags say."""
 REQUESTED_BY = "headrace/requested_by"
 """Who asked for the run: a sensor's name, a command."""
 REASON = "headrace/reason"

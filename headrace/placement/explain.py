@@ -4,13 +4,14 @@ A sentence is written into a run's tags when it changes, so it contains nothing 
 not countdowns, and far back in the queue only a rough count of the runs ahead. Times are UTC.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.largest import demand_text, num_gpus_text
-from headrace.placement.snapshot import Waiting
+from headrace.placement.snapshot import Eviction, Waiting
 from headrace.placement.stage_policy import StageLimit
 
 # Larger counts are rounded down, so that a long queue is not rewritten whenever one run starts.
@@ -18,6 +19,8 @@ _EXACT_MAX = 10
 # Runs that are named where several are meant.
 SHOWN_MAX = 3
 WAITS_FOR_REPAIR = "What is healthy now does not suffice even when every run has ended: sick GPUs must come back."
+# A UUID is shortened, as in the commands' tables.
+_DEVICE_CHARS = 12
 _STEPS = (3000, 1000, 300, 100, 30, 10)
 
 
@@ -126,6 +129,38 @@ def reserved(devices: Sequence[tuple[str, str]], waits_for: Sequence[str], lates
         else "; by their estimates they should have"
     )
     return f"Reserved {where}: starts when {runs_text(waits_for)} {ended}{by}."
+
+
+def waits_for_model(there: tuple[str, str], here: tuple[str, str], models: Sequence[str], seconds: float) -> str:
+    """`Waits for GPU 1, where painter 3 is loaded: about 40 s sooner than loading it on GPU 0.`"""
+    same_node = there[0] == here[0]
+    there_text, here_text = (_gpu_text(device, with_node=not same_node) for device in (there, here))
+    verb, them = ("is", "it") if len(models) == 1 else ("are", "them")
+    return (
+        f"Waits for {there_text}, where {' and '.join(models)} {verb} loaded: about {_rounded(seconds)} s sooner than "
+        f"loading {them} on {here_text}."
+    )
+
+
+def being_emptied(leaving: Sequence[Eviction]) -> str:
+    """`Starts on GPU 0 of node-a as soon as painter 3 has left it: this run computes by itself, and needs the room.`"""
+    places = " and ".join(_gpu_text((one.node, one.device)) for one in leaving)
+    models = list(dict.fromkeys(model for one in leaving for model in one.models))
+    left = "has left it" if len(models) == 1 else "have left it"
+    return (
+        f"Starts on {places} as soon as {' and '.join(models)} {left}: the run computes by itself, and needs the room."
+    )
+
+
+def _gpu_text(device: tuple[str, str], *, with_node: bool = True) -> str:
+    name = device[1] if len(device[1]) <= _DEVICE_CHARS else f"{device[1][: _DEVICE_CHARS - 1]}…"
+    return f"GPU {name} of {device[0]}" if with_node else f"GPU {name}"
+
+
+def _rounded(seconds: float) -> int:
+    """Coarse, since a sentence is written anew whenever it changes."""
+    step = 10 if seconds >= 10 else 1
+    return max(1, math.ceil(seconds / step) * step)
 
 
 def leaving(run_ids: Sequence[str]) -> str:

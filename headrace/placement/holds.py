@@ -11,10 +11,11 @@ from typing import NamedTuple
 from headrace.placement import explain
 from headrace.placement.fleet import Fleet
 from headrace.placement.forecast import expected_starts
+from headrace.placement.model_places import Sooner
 from headrace.placement.ordering import Shares, goes_by_age_at, has_aged
 from headrace.placement.placements import Placement
 from headrace.placement.queue_policy import QueuePolicy
-from headrace.placement.snapshot import Hold, Preemption, Running, Snapshot, Waiting
+from headrace.placement.snapshot import Eviction, Hold, Preemption, Running, Snapshot, Waiting
 
 _Sentence = Callable[[explain.FreeBlocks], str]
 _Found = Callable[[Waiting], tuple[str, ...]]
@@ -56,6 +57,19 @@ class HoldWriter:
         self.has_line = True
         why = None if kept_for is None else explain.kept_for_older(kept_for)
         self._held.append(_Held(run, why, waits_for or (), shows_line=True))
+
+    def sooner(self, run: Waiting, sooner: Sooner, models: Sequence[str]) -> None:
+        text = explain.waits_for_model(sooner.device, sooner.here, models, sooner.seconds)
+        there = tuple(
+            other.run_id
+            for other in self._snapshot.running
+            if any((share.node, share.device) == sooner.device for share in other.placement.gpus)
+        )
+        latest = sooner.free_at if sooner.free_at > self._now else None
+        self._held.append(_Held(run, text, there, latest, in_line=False))
+
+    def emptied(self, run: Waiting, leaving: Sequence[Eviction]) -> None:
+        self._held.append(_Held(run, explain.being_emptied(leaving), in_line=False))
 
     def no_healthy_place(self, run: Waiting) -> None:
         self._held.append(_Held(run, lambda blocks: f"{blocks.lack(run.demand)} {explain.WAITS_FOR_REPAIR}"))

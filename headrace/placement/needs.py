@@ -7,7 +7,8 @@ with one step at a time, the largest). The run holds all of it from admission to
 GPUs, rounded up.
 - GPU memory of shares that stay on one GPU adds up; for whole GPUs it is the most that any step needs of each.
 - Allowed models are those that all steps allow; GPUs are on one node unless every step with GPUs says `any`.
-- Queue, stage and version set come from the step that holds most; a run is preemptible if all its steps are.
+- Queue and stage come from the step that holds most; a run is preemptible if all its steps are.
+- A run loads what its steps load; a version set's name counts where no step says more.
 - A run's tag replaces that tag of all its steps, as a statement about the whole run: `headrace/gpus: 0` makes it
 CPU-only. The steps' own texts for that tag are not read.
 """
@@ -24,6 +25,7 @@ from headrace.placement.demand import (
     GPU_MEMORY_MIB,
     GPU_MODELS,
     GPUS,
+    LOADS,
     MEMORY_MIB,
     PREEMPTIBLE,
     QUEUE,
@@ -118,7 +120,7 @@ def read_needs(
         preemptible=bool(wishes) and all(wish.preemptible for wish in wishes.values())
         if run.preemptible is None
         else run.preemptible,
-        version_set=run.version_set or first.version_set or "",
+        loads=_loads([run]) or _loads(wishes.values()),
     )
 
 
@@ -137,6 +139,7 @@ class _Wish:
     stage: str | None = None
     preemptible: bool | None = None
     version_set: str | None = None
+    loads: frozenset[str] = frozenset()
 
     @property
     def milli_of_gpus(self) -> int:
@@ -165,7 +168,13 @@ def _read(tags: Mapping[str, str], carrier: str) -> _Wish:
         stage=read(STAGE, TagValue.name),
         preemptible=read(PREEMPTIBLE, TagValue.flag),
         version_set=read(VERSION_SET, TagValue.name),
+        loads=read(LOADS, TagValue.names) or frozenset(),
     )
+
+
+def _loads(wishes: Collection[_Wish]) -> frozenset[str]:
+    stated = frozenset(model for wish in wishes for model in wish.loads)
+    return stated or frozenset(wish.version_set for wish in wishes if wish.version_set)
 
 
 class _Together:

@@ -28,11 +28,12 @@ class RunNeeds:
     stage: str = ""
     expected_seconds: float | None = None  # stated by a tag; None: learned from past runs
     preemptible: bool = False
-    version_set: str = ""
+    # Names of models; an unknown one prefers no place.
+    loads: frozenset[str] = frozenset()
 
     def to_json(self) -> str:
         stated = {one.name: getattr(self.demand, one.name) for one in fields(Demand)}
-        stated |= {**vars(self), "gpu_models": sorted(self.demand.gpu_models)}
+        stated |= {**vars(self), "gpu_models": sorted(self.demand.gpu_models), "loads": sorted(self.loads)}
         del stated["demand"]
         return json.dumps(stated, separators=(",", ":"))
 
@@ -67,7 +68,7 @@ class _Tag:
     stage: _Name
     expected_seconds: Annotated[float, Gt(0), Le(EXPECTED_SECONDS_MAX)] | None
     preemptible: bool
-    version_set: _Name
+    loads: frozenset[_Name]
 
     def __post_init__(self) -> None:
         if self.gpu_milli < WHOLE and self.num_gpus != 1:

@@ -1,7 +1,8 @@
 """The order in which waiting runs are considered: aged runs first, then by priority, fair share and length."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
 
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Inventory
@@ -77,8 +78,27 @@ def aged_first(
     return [entry[-1] for entry in aged], young, ages
 
 
-def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> Iterator[Waiting]:
-    """Yields run after run; reads `shares` again for each, so that an admission affects the next choice."""
+class Line(Protocol):
+    """The runs of one queue."""
+
+    def __len__(self) -> int: ...
+
+    def pop(self) -> Waiting:
+        """The run that is next."""
+        ...
+
+
+def by_share(
+    runs: Iterable[Waiting],
+    policy: QueuePolicy,
+    shares: Shares,
+    line: Callable[[list[Waiting]], Line] | None = None,
+) -> Iterator[Waiting]:
+    """Yields run after run; reads `shares` again for each, so that an admission affects the next choice.
+
+    Args:
+        line: of a queue's runs in their order, who is next, asked for each anew; None: in that order.
+    """
     classes: defaultdict[int, defaultdict[str, list[Waiting]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         classes[run.priority][run.queue].append(run)
@@ -86,16 +106,16 @@ def by_share(runs: Iterable[Waiting], policy: QueuePolicy, shares: Shares) -> It
         queues = classes[priority]
         for queue in queues.values():
             queue.sort(key=_by_length if policy.order == "shortest_first" else _by_submission)
-        if len(queues) == 1:
+        if len(queues) == 1 and line is None:
             yield from next(iter(queues.values()))
             continue
-        for queue in queues.values():
-            queue.reverse()  # the next run is popped from the end
-        while queues:
-            name = min(queues, key=lambda queue: (shares.of(queue) / policy.weight(queue), queue))
-            yield queues[name].pop()
-            if not queues[name]:
-                del queues[name]
+        # The next run of a list is popped from the end.
+        lines: dict[str, Line] = {name: line(queue) if line else queue[::-1] for name, queue in queues.items()}
+        while lines:
+            name = min(lines, key=lambda queue: (shares.of(queue) / policy.weight(queue), queue))
+            yield lines[name].pop()
+            if not len(lines[name]):
+                del lines[name]
 
 
 def _by_length(run: Waiting) -> tuple[float, float, str]:

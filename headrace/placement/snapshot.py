@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.placements import Placement
+from headrace.placement.residency import Residency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class PlannedRun:
     priority: int = 0
     stage: str = ""
     preemptible: bool = False
-    version_set: str = ""
+    # Names of the models that it needs; empty: unknown, or none.
+    loads: frozenset[str] = frozenset()
     # Keeps preemption from going in circles.
     num_preemptions: int = 0
     # How long a queue served in order of submission would keep it waiting (`fifo_waits`); 0: nobody has measured it,
@@ -72,8 +74,7 @@ class Snapshot:
     blocked: dict[str, str] = field(default_factory=dict)
     # How many more may start (`max_concurrent_runs`); None: no limit.
     num_slots: int | None = None
-    # (node, device) → version set id that was loaded there last. Only a preference.
-    resident: dict[tuple[str, str], str] = field(default_factory=dict)
+    residency: Residency = field(default_factory=Residency)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,19 @@ class Preemption:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Eviction:
+    """Have a node's host take its models off a device: `for_run_id` starts there once they have left.
+
+    `models`: what leaves, for people.
+    """
+
+    node: str
+    device: str
+    models: tuple[str, ...]
+    for_run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reservation:
     """Devices for a blocked run: nothing that could keep it waiting is put there."""
 
@@ -111,5 +125,6 @@ class Plan:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)  # by run: why the fleet can never give what it asks for
     reservations: tuple[Reservation, ...] = ()
+    evictions: tuple[Eviction, ...] = ()
     # When the decision may change without any event (ageing, a stage policy's hours); None: never.
     look_again_at: float | None = None

@@ -14,6 +14,7 @@ CPU_MILLI_MAX = 1_000_000_000
 MEMORY_MIB_MAX = 1_000_000_000
 EXPECTED_SECONDS_MAX = 100_000_000
 NAME_LENGTH_MAX = 200
+NUM_NAMES_MAX = 100
 
 # ASCII digits only, no sign, no exponent, no underscore: `int` and `float` accept more, which nobody means here.
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?|\.[0-9]{1,12}")
@@ -79,6 +80,15 @@ class TagValue:
         if len(self.text) > NAME_LENGTH_MAX or not _NAME.fullmatch(self.text):
             raise self._wanted(f"a name of at most {NAME_LENGTH_MAX} letters, digits and ._-/:@+")
         return self.text
+
+    def names(self) -> frozenset[str]:
+        """Several, divided by `|`; as many as a version set may have members."""
+        names = [part.strip() for part in self.text.split("|")]
+        if len(names) > NUM_NAMES_MAX or any(
+            len(name) > NAME_LENGTH_MAX or not _NAME.fullmatch(name) for name in names
+        ):
+            raise self._wanted(f"at most {NUM_NAMES_MAX} names of letters, digits and ._-/:@+, divided by |")
+        return frozenset(names)
 
     def _number(self, most: int, wanted: str) -> Decimal:
         if not _NUMBER.fullmatch(self.text):

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le
 
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.engines.host.address import HostAddress
 from headrace.engines.messages import places_of
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price, check_prices
@@ -188,12 +189,19 @@ class Service:
     def plan(self) -> Plan:
         return self.rollout.named(self.name)
 
-    def deployment(self, api_key: str | None) -> Deployment:
-        """The engines' settings outside a version set. `api_key`: for servers that require one."""
+    def deployment(self, api_key: str | None, host: HostAddress | None = None) -> Deployment:
+        """The engines' settings outside a version set.
+
+        Args:
+            api_key: for servers that require one.
+            host: who holds models that would else be loaded in the gateway's process.
+        """
         limits = self.limits
         return Deployment(
             api_key=api_key,
             replicas=self.replicas,
+            host=host,
+            is_live=True,
             turn_seconds_max=limits.unit_seconds_max,
             attempt_seconds_max=limits.unit_seconds_max,
             first_piece_seconds_max=limits.first_piece_seconds_max,

@@ -89,7 +89,8 @@ def generated_content(
     outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
     if outcome.sealed is None:
         return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
-    return dg.MaterializeResult(value=outcome.content, metadata={**making.texts_shown(outcome), **outcome.figures()})
+    shown = {**making.texts_shown(outcome), **making.models_shown()}
+    return dg.MaterializeResult(value=outcome.content, metadata={**shown, **outcome.figures()})
 
 
 def _media_body(kind: MemberKind, name: str, told: str) -> Body:
@@ -269,6 +270,7 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
             code_version="1",
             gpus=1,
             gpu_memory_mib=GPU_MEMORY_MIB,
+            demand_from="campaign_writer",
         ),
         *(
             site.asset(
@@ -281,8 +283,9 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
                 code_version="1",
                 gpus=1,
                 gpu_memory_mib=GPU_MEMORY_MIB,
+                demand_from=source,
             )
-            for body in (generated_images, generated_speech)
+            for body, source in ((generated_images, "campaign_painter"), (generated_speech, "campaign_speaker"))
         ),
         site.asset(
             reviewed_content,

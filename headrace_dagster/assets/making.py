@@ -62,6 +62,11 @@ class Making:
         summary = content_summary(self.partition, outcome.content, self.store.handoffs(), label, report_key=report_key)
         return {SUMMARY: dg.MetadataValue.md(summary)}
 
+    def models_shown(self) -> dict[str, dg.MarkdownMetadataValue]:
+        """What this node's engine host holds as the run ends, if runs ask one."""
+        shown = self.engines.models_in_memory(self.store.objects())
+        return {"models_in_memory": dg.MetadataValue.md(shown)} if shown else {}
+
     def show_others(self, outcome: Outcome, last: MemberKind) -> None:
         """Gives the pages of the parts that waited for the `last` one what they could not show when they were made."""
         assert outcome.sealed, "it had its last part made"
@@ -145,4 +150,4 @@ def made_media(kind: MemberKind, making: Making) -> dg.MaterializeResult:
     if not outcome.reused:
         making.show_others(outcome, kind)
     shown = media_metadata(MediaSet.open(sealed))
-    return dg.MaterializeResult(value=sealed, metadata={**shown, **outcome.figures(kind)})
+    return dg.MaterializeResult(value=sealed, metadata={**shown, **making.models_shown(), **outcome.figures(kind)})

@@ -4,7 +4,8 @@
     training_recipe = "headrace_dagster.recipe_demand:demand_of_recipe"
 
 Asked once, when a run is queued, and written into the run's own tags, where people see and change it. What a run says
-itself stays. A source that cannot tell costs nothing: the step's own tags hold.
+itself stays. A source that cannot tell costs nothing: the step's own tags hold. Of a run of several steps only what
+they load is asked, all of it: the demand of several is more than the sum of tags.
 """
 
 import logging
@@ -14,7 +15,7 @@ from importlib.metadata import entry_points
 from dagster import DagsterRun
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from headrace.placement.demand import DEMAND_FROM
+from headrace.placement.demand import DEMAND_FROM, LOADS
 from headrace_dagster.coordinator.run_needs import RunPlan
 
 GROUP = "headrace.demands"
@@ -25,20 +26,28 @@ _log = logging.getLogger(__name__)
 
 
 def computed_demand(run: DagsterRun, plan: RunPlan | None, has_gpus: Callable[[], bool]) -> dict[str, str]:
-    """Tags that the run lacks. Only of a run with one step, whose demand is the run's."""
+    """Tags that the run lacks."""
     partition = run.tags.get(PARTITION_NAME_TAG)
     keys = (run.step_keys_to_execute or plan.step_keys_to_execute) if plan else ()
-    if plan is None or not partition or len(keys) != 1 or keys[0] not in plan.steps:
+    if plan is None or not partition:
         return {}
-    name = plan.steps[keys[0]].tags.get(DEMAND_FROM)
-    if name is None:
-        return {}
+    told = [plan.steps[key].tags.get(DEMAND_FROM) for key in keys if key in plan.steps]
+    names = {name for name in told if name}
+    found = [_asked(name, run, partition, has_gpus) for name in sorted(names)]
+    if len(keys) == 1:
+        tags = found[0] if found else {}
+    else:
+        loads = {model for asked in found for model in asked.get(LOADS, "").split("|") if model}
+        tags = {LOADS: "|".join(sorted(loads))} if loads else {}
+    return {tag: value for tag, value in tags.items() if tag not in run.tags}
+
+
+def _asked(name: str, run: DagsterRun, partition: str, has_gpus: Callable[[], bool]) -> Mapping[str, str]:
     try:
-        asked = _source(name)(partition, has_gpus())
+        return _source(name)(partition, has_gpus())
     except Exception as error:  # noqa: BLE001 (another package's function; no run may be lost by it)
         _log.warning("The demand of run %s is that of its tags: %s cannot tell it: %s", run.run_id, name, error)
         return {}
-    return {tag: value for tag, value in asked.items() if tag not in run.tags}
 
 
 def _source(name: str) -> Source:

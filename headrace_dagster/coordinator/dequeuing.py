@@ -16,11 +16,13 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from headrace.errors import InvalidInput
 from headrace.placement.discovery import Discovery
+from headrace.placement.engine_hosts import EngineHost
 from headrace.placement.fifo_waits import FifoWaits
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import InvalidNeeds
 from headrace.placement.placements import Placement
 from headrace.placement.queueing import QueuePolicy, plan
+from headrace.placement.residency import Residency
 from headrace.placement.snapshot import Plan, Reservation, Snapshot
 from headrace_dagster.coordinator.admission import (
     ADMITTED,
@@ -59,7 +61,10 @@ class Dequeuing:
     reports: HoldReports
     waits_row: WaitsRow
     logger: Logger
+    # None: no run's model outlives it on a GPU.
+    host: EngineHost | None = None
     inventory: Inventory = field(default_factory=Inventory)
+    residency: Residency = field(default_factory=Residency)
     _unlaunched: dict[str, int] = field(default_factory=dict)
     _look_again_at: float | None = None
     # The last look's reservations, as a preference only: without it, places would move between nodes with the
@@ -102,6 +107,7 @@ class Dequeuing:
             self._unlaunched.clear()
             self.state.forget_ended()
             return bool(self.state.lingering)
+        self.look_at_host()
         decision, limits = self._plan(now, paused_locations, occupied, waiting)
         self._look_again_at = decision.look_again_at
         self._promised = decision.reservations
@@ -113,11 +119,23 @@ class Dequeuing:
             # The launcher has failed to end it for some reason, and the run with the promised place waits: ask again.
             if now - asked_at > _EVICT_AGAIN_SECONDS:
                 self._evict(run_id, sentence, now)
+        if self.host and decision.evictions:
+            self.host.empty(decision.evictions)
         self._admit(decision.admissions, waiting, now)
         self.reports.tell(decision.holds)
         self.waits_row.keep(self._waits)
         self.state.forget_ended()
-        return bool(self.state.lingering or limits.change_unseen or self.state.admitted() or self.state.evicted)
+        return bool(
+            self.state.lingering
+            or limits.change_unseen
+            or self.state.admitted()
+            or self.state.evicted
+            or decision.evictions
+        )
+
+    def look_at_host(self) -> None:
+        """Once a look. After the processes: what a run that is gone has had loaded is in the host's answer then."""
+        self.residency = self.host.look(self.inventory) if self.host else Residency()
 
     def _plan(
         self, now: float, paused_locations: frozenset[str], occupied: frozenset[str], waiting: dict[str, DagsterRun]
@@ -157,6 +175,7 @@ class Dequeuing:
             blocked=blocked,
             num_slots=None if cap == -1 else max(0, cap - taken),
             occupied=occupied,
+            residency=self.residency,
         )
         return self._waits.look(snapshot, self.policy, now)
 
@@ -167,6 +186,7 @@ class Dequeuing:
         if isinstance(launcher, DeviceLauncher):
             occupied = frozenset(launcher.occupied_run_ids())
         self._find_lingering(occupied)
+        self.look_at_host()
         waiting = self.state.waiting_runs()
         limits = self._limits(frozenset(), waiting, PoolReading(self.instance))
         for run_id in self.state.admitted():

@@ -16,6 +16,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import InvalidNeeds, RunNeeds
 from headrace.placement.placements import NOTHING
+from headrace.placement.residency import Residency
 from headrace.placement.snapshot import Running, Snapshot, Waiting
 from headrace_dagster.coordinator.admission import (
     ADMITTED,
@@ -124,6 +125,7 @@ class QueueState:
         blocked: Mapping[str, str],
         num_slots: int | None,
         occupied: frozenset[str],
+        residency: Residency,
     ) -> Snapshot:
         """`occupied`: runs with live processes. A retry of such a run waits until they are gone."""
         all_blocked = dict(blocked)
@@ -149,12 +151,7 @@ class QueueState:
             running=tuple(running),
             blocked=all_blocked,
             num_slots=num_slots,
-            resident={
-                (share.node, share.device): run.version_set
-                for run in sorted(running, key=lambda run: run.started)
-                for share in run.placement.gpus
-                if run.version_set
-            },
+            residency=residency,
         )
 
     def _waiting(self, record: RunRecord, inventory: Inventory) -> Waiting:

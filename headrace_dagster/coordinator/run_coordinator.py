@@ -5,8 +5,8 @@ tag, and a tag limit of 0 on it keeps the stock daemon from launching any. At ea
 limits; there, on its own thread, the policy decides and opens the gates of runs that may start. Launching, retries,
 pauses, pools and the UI stay Dagster's.
 
-It knows runs, tags and an inventory. The launcher gives the devices to the run: `GpuRunLauncher` on one
-machine, `GpuK8sRunLauncher` on a cluster.
+It knows runs, tags and an inventory, and what this node's engine host has on its GPUs. The launcher gives the devices
+to the run: `GpuRunLauncher` on one machine, `GpuK8sRunLauncher` on a cluster.
 """
 
 import os
@@ -37,6 +37,7 @@ from dagster._serdes import ConfigurableClassData
 
 from headrace.placement.demand import Demand
 from headrace.placement.discovery import Discovery, Source, source_of
+from headrace.placement.engine_hosts import EngineHost
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import InvalidNeeds
 from headrace.placement.queue_settings import policy_from_config
@@ -55,6 +56,7 @@ from headrace_dagster.coordinator.computed_demand import computed_demand
 from headrace_dagster.coordinator.daemon_lease import DaemonLease
 from headrace_dagster.coordinator.dequeuing import Dequeuing
 from headrace_dagster.coordinator.durations import DurationHistory
+from headrace_dagster.coordinator.engine_host import engine_host
 from headrace_dagster.coordinator.hold_reports import IN_LINE, HoldReports
 from headrace_dagster.coordinator.lost_retries import LostRetries
 from headrace_dagster.coordinator.queue_state import QueueState
@@ -183,6 +185,16 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         super().dispose()
 
     @cached_property
+    def _host(self) -> EngineHost | None:
+        # Other machines' hosts listen on no socket of this one.
+        return engine_host() if self._inventory_source == "local" else None
+
+    @cached_property
+    def _looked_at_by_submitters(self) -> Discovery:
+        """A backfill submits thousands of runs, and a look at the driver takes milliseconds."""
+        return self._new_dequeuing().discovery
+
+    @cached_property
     def _plans(self) -> RunPlans:
         return RunPlans(self._instance)
 
@@ -230,6 +242,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             reports=HoldReports(instance=self._instance, feed=state.feed),
             waits_row=WaitsRow(self._instance),
             logger=self._logger,
+            host=self._host,
         )
 
     def _source(self, state: QueueState) -> Source:
@@ -252,7 +265,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         return demand
 
     def _has_gpus(self) -> bool:
-        return self._new_dequeuing().discovery.look(time.time()).num_gpus > 0
+        return self._looked_at_by_submitters.look(time.time()).num_gpus > 0
 
     def _take_over_cap(self) -> None:
         """Moves the instance's own cap into ours. Dagster replaces our cap by `concurrency.runs.max_concurrent_runs`

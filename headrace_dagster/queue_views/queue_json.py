@@ -118,6 +118,7 @@ def _node_body(view: NodeView) -> NodeBody:
                 free=device.free_milli / WHOLE,
                 reserved_for=device.reserved_for,
                 held_by=tuple(HeldShareBody(run_id=run_id, share=milli / WHOLE) for run_id, milli in device.shares),
+                loaded=device.models,
             )
             for device in view.devices
         ),

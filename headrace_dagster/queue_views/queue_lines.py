@@ -96,13 +96,14 @@ def plain_lines(view: QueueView, *, limit: int) -> list[str]:
             gpu = device.gpu
             fact = [node.node.name, gpu.device, gpu.model or "?", f"{gpu.memory_mib:,}", device.health]
             kept = f"kept for {short_id(device.reserved_for)}" if device.reserved_for else "-"
+            loaded = one_line(", ".join(device.models)) or "-"
             holders = [
-                [*fact, share_text(milli), short_id(run_id), *_held(view.run(run_id), view.at)]
+                [*fact, share_text(milli), short_id(run_id), *_held(view.run(run_id), view.at), loaded]
                 for run_id, milli in device.shares
             ]
-            gpus += holders or [[*fact, "0", "-", kept, "-"]]
+            gpus += holders or [[*fact, "0", "-", kept, "-", loaded]]
     if gpus:
-        headers = ["NODE", "GPU", "MODEL", "MIB", "HEALTH", "SHARE", "RUN", "WHAT", "UNTIL"]
+        headers = ["NODE", "GPU", "MODEL", "MIB", "HEALTH", "SHARE", "RUN", "WHAT", "UNTIL", "LOADED"]
         lines += ["", *aligned([headers, *gpus], right=[3, 5])]
     rows = [
         [cell or "-" for cell in queue_cells(number, run, view.at).values()]

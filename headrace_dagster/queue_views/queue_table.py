@@ -131,7 +131,7 @@ def _holders(node: NodeView, view: QueueView) -> list[Cells]:
 def _likeness(number: int, device: DeviceView) -> tuple:
     """Equal for neighbours that differ only in their number; a UUID is always unique."""
     itself = None if device.gpu.device.isdecimal() else number
-    return device.shares, device.health, device.reserved_for, _kind(device), itself
+    return device.shares, device.health, device.reserved_for, device.models, _kind(device), itself
 
 
 def _bar(device: DeviceView) -> TerminalText:
@@ -153,7 +153,8 @@ def _nobody(device: DeviceView) -> TerminalText:
         return TerminalText("sick: nothing is put there", style="red")
     if device.reserved_for:
         return TerminalText(f"kept for {short_id(device.reserved_for)}", style="yellow")
-    return TerminalText("free", style="dim")
+    has = f", has {one_line(', '.join(device.models))} loaded" if device.models else ""
+    return TerminalText(f"free{has}", style="dim")
 
 
 def _what(run: RunView | None, device: DeviceView | None) -> TerminalText:

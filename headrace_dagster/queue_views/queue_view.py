@@ -66,12 +66,14 @@ class RunView:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceView:
-    """`shares`: thousandths, by run. *gone*: no longer in the inventory, but a run is on it."""
+    """`shares`: thousandths, by run. *gone*: no longer in the inventory, but a run is on it. `models`: what an engine
+    host has loaded there, for people."""
 
     gpu: Gpu
     health: Literal["healthy", "sick", "gone"]
     shares: Sequence[tuple[str, int]]
     reserved_for: str | None
+    models: tuple[str, ...] = ()
 
     @property
     def free_milli(self) -> int:
@@ -212,8 +214,13 @@ def _nodes(snapshot: Snapshot, plan: Plan) -> tuple[NodeView, ...]:
     kept = {device: reservation.run_id for reservation in plan.reservations for device in reservation.devices}
     known = {node.name: node for node in snapshot.inventory.nodes}
     gone = sorted({node for node, _ in shares} | set(hosts))
+    models = {
+        device: tuple(sorted(map(snapshot.residency.label, loaded)))
+        for device, loaded in snapshot.residency.loaded.items()
+    }
     return tuple(
-        _node(known.get(name, Node(name=name)), shares, hosts[name], kept) for name in dict.fromkeys([*known, *gone])
+        _node(known.get(name, Node(name=name)), shares, hosts[name], kept, models)
+        for name in dict.fromkeys([*known, *gone])
     )
 
 
@@ -222,6 +229,7 @@ def _node(
     shares: Mapping[tuple[str, str], Sequence[tuple[str, int]]],
     hosts: Sequence[tuple[str, HostShare]],
     kept: Mapping[tuple[str, str], str],
+    models: Mapping[tuple[str, str], tuple[str, ...]],
 ) -> NodeView:
     here = {gpu.device for gpu in node.gpus}
     gone = sorted(device for name, device in shares if name == node.name and device not in here)
@@ -231,6 +239,7 @@ def _node(
             health="gone" if gpu.device not in here else "healthy" if gpu.healthy else "sick",
             shares=tuple(shares.get((node.name, gpu.device), ())),
             reserved_for=kept.get((node.name, gpu.device)),
+            models=models.get((node.name, gpu.device), ()),
         )
         for gpu in (*node.gpus, *(Gpu(device=device, model="", memory_mib=0) for device in gone))
     ]

@@ -15,6 +15,7 @@ from headrace.engines.media_rows import MediaRows, open_media_rows
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
+from headrace.errors import HeadraceError
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
 
@@ -44,6 +45,19 @@ class EnginesResource(dg.ConfigurableResource):
     def open_embedder(self, wanted: EmbeddingModel, home: Path, objects: ObjectStore) -> Embedder:
         """Raises: InvalidInput: see `headrace.engines.embedding.open_embedder`."""
         return open_embedder(wanted, home, objects, self._deployment(objects))
+
+    def models_in_memory(self, objects: ObjectStore) -> str | None:
+        """What the engine host that runs ask holds now, as Markdown; None: they ask none, or it does not answer."""
+        # Imported here: it imports what a code location does without.
+        from headrace.engines.host.connection import table_of
+        from headrace.engines.host.table_text import markdown_table
+
+        address = host_address(self.host, objects, os.environ)
+        try:
+            table = table_of(address.socket_file) if address else None
+        except HeadraceError:
+            return None
+        return markdown_table(table) if table else None
 
     def _deployment(self, objects: ObjectStore, replicas: Mapping[str, tuple[str, ...]] | None = None) -> Deployment:
         return Deployment.of_bulk(

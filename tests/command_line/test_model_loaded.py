@@ -29,7 +29,7 @@ def test_what_a_host_holds_is_listed_with_what_would_leave_first(tmp_path: Path)
     assert row["bring_seconds"] > 0
     assert row["next_out"] == 1
     assert listed["accounts"] == [{"place": "cpu", "mib": 1000, "reserved_mib": row["reserved_mib"]}]
-    assert shown[0].split() == ["MODEL", "PLACE", "STATE", "SINCE", "MIB", "HITS", "COMES", "IN", "NEXT", "OUT"]
+    assert shown[0].split() == ["MODEL", "PLACE", "STATE", "KEPT", "SINCE", "MIB", "HITS", "COMES", "IN", "NEXT", "OUT"]
     assert shown[1].startswith("model 1 (echo)  cpu    on the device")
     assert shown[-1] == f"{row['reserved_mib']} of 1,000 MiB of cpu are promised to models."
 
@@ -52,4 +52,4 @@ def test_without_a_socket_the_host_of_the_stores_runs_is_asked(tmp_path: Path, m
 def test_a_host_that_is_no_path_is_refused(tmp_path: Path) -> None:
     result = run("model", "loaded", "--host", "warm", store=tmp_path)
     assert result.exit_code == 2
-    assert "--host must be off, on, or the absolute path of an engine host's socket, got 'warm'." in result.stderr
+    assert "--host must be off, on, cpu, or the absolute path of an engine host's socket, got 'warm'." in result.stderr

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,39 @@ def test_a_batch_of_one_is_the_stock_pipelines_picture_bit_for_bit(kind: str, re
     answers = painted(directory, ASKED, turns_of(*TEXTS))
     for seed, (text, answer) in enumerate(zip(TEXTS, answers, strict=True)):
         assert (pixels(answer) == stock_pixels(directory, text, seed)).all(), text
+
+
+@pytest.mark.parametrize("asked", [ASKED, ASKED | {"scheduler": "FlowMatchHeunDiscreteScheduler"}, None])
+def test_a_live_picture_is_painted_between_two_steps_of_a_batch_and_changes_no_bit_of_it(
+    pixel_pipeline: Path, latent_pipeline: Path, asked: dict[str, Any] | None
+) -> None:
+    directory = pixel_pipeline if asked else latent_pipeline
+    asked = (asked or ASKED) | {"num_inference_steps": 12}
+    [live] = turns_of("a live wheel")
+    batch = turns_of(*TEXTS)
+    alone = [*painted(directory, asked, batch, batch_rows=4), *painted(directory, asked, [live], batch_rows=4)]
+
+    async def beside() -> tuple[list[Any], list[str]]:
+        engine = open_at(directory, painter(**asked), batch_rows=4)
+        is_asked, ended, goes_on = threading.Event(), list[str](), engine._goes_on
+        # The batch takes no step before the live turn is there.
+        engine._goes_on = lambda *given: is_asked.wait(60) and goes_on(*given)
+        made = asyncio.ensure_future(engine.make_together(batch))
+        await asyncio.sleep(0)
+        while engine._num_waiting:
+            await asyncio.sleep(0.001)
+        picture = asyncio.ensure_future(engine.make(live))
+        for name, one in (("batch", made), ("live", picture)):
+            one.add_done_callback(lambda _, name=name: ended.append(name))
+        await asyncio.sleep(0)
+        is_asked.set()
+        answers = [*await made, await picture]
+        await engine.close()
+        return answers, ended
+
+    answers, ended = asyncio.run(beside())
+    assert [one.content for one in answers] == [one.content for one in alone if isinstance(one, MediaAnswer)]
+    assert ended == ["live", "batch"]
 
 
 def test_text_seed_guidance_and_scheduler_make_other_pictures(pixel_pipeline: Path) -> None:

@@ -170,8 +170,8 @@ def test_the_demos_campaigns_ask_as_their_training_did(name: str) -> None:
             "temperature must be at least 0, got -1",
         ),
         "an unknown engine": (
-            {"engine": {"name": "vllm"}},
-            "No engine 'vllm' is installed; there are .*echo, .*openai_http, .*transformers",
+            {"engine": {"name": "tgi"}},
+            "No engine 'tgi' is installed; there are .*echo, .*openai_http, .*transformers",
         ),
         "a server without an address": ({"engine": {"name": "openai_http"}}, "'openai_http' needs base_url and model"),
         "a date that is none": (

@@ -1,5 +1,6 @@
 """The echo and transformers engines; the second on a real model of 1M parameters."""
 
+import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from headrace.chat.tokenizer import ChatTokenizer
+from headrace.engines import conformance
 from headrace.engines.chain import Conversation
 from headrace.engines.deployment import Deployment
 from headrace.engines.local import decoding_batch
@@ -127,6 +129,31 @@ def test_a_rows_bytes_depend_on_the_row_alone(tiny_model: Path, dtype: Any, monk
         whole = dict(zip(requests, made(engine, requests), strict=True))
         for part in requests[::-1], requests[1:4], *([one] for one in requests):
             assert made(engine, part) == [whole[request] for request in part], f"{dtype}, {len(part)} rows"
+
+
+def test_live_turns_are_answered_in_the_middle_of_a_batch_and_change_no_bit_of_it(tiny_model: Path) -> None:
+    """A batch of many steps; live turns come one after the other while it is decoded."""
+    spec = replace(SPEC, batch_rows=4)
+    member = make_member(decoding=Decoding(temperature=0.9, top_p=0.8, max_new_tokens=120))
+    turns = [conformance.turn("Define the noun wheel.", seed=seed, max_tokens=120) for seed in range(4)]
+    asked = conformance.turn("Define the verb to turn.", seed=9, max_tokens=5)
+
+    async def made() -> tuple[list[Any], list[Any], int]:
+        engine = LocalEngine(tiny_model, member, spec)
+        alone, lone = await engine.answer_together(turns), await engine.answer(asked)
+        batch = asyncio.ensure_future(engine.answer_together(turns))
+        num_before = 0
+        while not batch.done():
+            assert await engine.answer(asked) == lone
+            num_before += not batch.done()
+        beside = await batch
+        await engine.close()
+        return alone, beside, num_before
+
+    alone, beside, num_before = asyncio.run(made())
+    assert beside == alone
+    assert all(len(one.text) > 0 for one in alone)
+    assert num_before >= 1, "they do not wait for its end"
 
 
 def test_the_rows_of_a_batch_are_what_transformers_generates(tiny_model: Path) -> None:

@@ -13,6 +13,7 @@ from headrace.command_line.output import json_value
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.placements import Placement
+from headrace.placement.residency import Residency
 from headrace.placement.snapshot import Plan, Preemption, Running, Snapshot
 from headrace_dagster.launchers.signs_of_life import SILENT_TAG, Silence, silence_tag
 from headrace_dagster.queue_views.queue_json import queue_body
@@ -68,6 +69,23 @@ def test_a_held_run_says_why_for_whom_it_waits_and_until_when() -> None:
     assert (other.name, other.until) == ("trained_model[qwen|base]", NOW + 15 * MINUTE)
     assert held.latest == NOW + 15 * MINUTE
     assert {node for node, _ in held.reserved} == {"node-c"}
+
+
+def test_what_a_host_has_loaded_is_shown_beside_its_gpu() -> None:
+    residency = Residency(
+        nodes=frozenset({"node-a"}),
+        loaded={("node-a", "1"): frozenset({"9b07aaaabbbbcccc", "3fa1"})},
+        labels={"3fa1": "painter 3 (diffusers)"},
+    )
+    snapshot = Snapshot(inventory=Inventory(nodes=(make_node("node-a", num_gpus=2),)), residency=residency)
+    view = queue_view(snapshot, Plan(), {}, NOW)
+    [node] = view.nodes
+    assert [device.models for device in node.devices] == [(), ("model 9b07aaaa", "painter 3 (diffusers)")]
+    assert "free, has model 9b07aaaa, painter 3 (diffusers) loaded" in drawn(view, width=120)
+    header, *rows = [line.split() for line in plain_lines(view, limit=9)[2:5]]
+    assert header[-1] == "LOADED"
+    assert [row[-1] for row in rows] == ["-", "(diffusers)"]
+    assert queue_body(view).nodes[0].gpus[1].loaded == ("model 9b07aaaa", "painter 3 (diffusers)")
 
 
 def test_the_queue_is_in_the_planners_order() -> None:
@@ -214,7 +232,7 @@ def test_json_keeps_its_keys() -> None:
     node = body["nodes"][1]
     assert keys(node) == {"node", "cpus", "cpus_held", "memory_mib", "memory_mib_held", "gpus"}
     gpu = node["gpus"][0]
-    assert keys(gpu) == {"device", "model", "memory_mib", "health", "free", "reserved_for", "held_by"}
+    assert keys(gpu) == {"device", "model", "memory_mib", "health", "free", "reserved_for", "held_by", "loaded"}
     assert gpu["held_by"] == [
         {"run_id": run_id(PICTURES), "share": 0.5},
         {"run_id": run_id(TEXTS), "share": 0.3},

@@ -176,7 +176,7 @@ MISTAKES = [
     ("engine: {name: echo}", "engine: echo", "7:9", "engine must be a mapping … got 'echo' … {name: echo}"),
     ("{name: echo}", "{name: openai}", "7:16", "No engine 'openai' is installed … openai_http"),
     ("{name: echo}", "{name: Echo}", "7:16", "No engine 'Echo' is installed … echo"),
-    ("{name: echo}", "{name: vllm, model: m}", "7:16", "No engine 'vllm' is installed … openai_http"),
+    ("{name: echo}", "{name: tgi, model: m}", "7:16", "No engine 'tgi' is installed … openai_http"),
     ("{name: echo}", "{engine: echo}", "7:10", "unknown key 'engine' … name"),
     ("{name: echo}", "{name: echo, api_key: sk-1}", "7:22", "api_key must not stand in a file … HEADRACE_ENGINE_KEY"),
     ("{name: echo}", "{name: openai_http, base_url: http://h/v1}", "7:9", "needs base_url and model"),

@@ -35,6 +35,7 @@ class Device:
     remapped_error: int | None = None
     retired_pages_pending: int = 0
     retired_error: int | None = NOT_SUPPORTED
+    processes: "dict[int, int | None]" = field(default_factory=dict)  # pid → MiB; None: the driver may not tell
 
 
 @dataclass(kw_only=True)
@@ -75,7 +76,15 @@ class FakeNvml:
         return handle.name
 
     def nvmlDeviceGetMemoryInfo(self, handle: Device) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(total=handle.memory_mib * 2**20)
+        total = handle.memory_mib * 2**20
+        held = sum(one.usedGpuMemory or 0 for one in self.nvmlDeviceGetComputeRunningProcesses(handle))
+        return SimpleNamespace(total=total, used=held, free=total - held)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Device) -> list[SimpleNamespace]:  # noqa: N802
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * 2**20)
+            for pid, mib in handle.processes.items()
+        ]
 
     def nvmlDeviceGetMigMode(self, handle: Device) -> tuple[int, int]:  # noqa: N802
         if handle.slices is None:

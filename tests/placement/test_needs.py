@@ -12,7 +12,7 @@ from headrace.placement.demand import Demand, stage_tags
 from headrace.placement.needs import InvalidNeeds, PlannedStep, RunNeeds, StepLimit, read_needs
 
 NUMBERS = ["gpus", "gpu_memory_mib", "cpus", "memory_mib", "expected_seconds"]
-TAGS = [*NUMBERS, "gpu_models", "gang", "queue", "preemptible", "version_set", "stage"]
+TAGS = [*NUMBERS, "gpu_models", "gang", "queue", "preemptible", "version_set", "loads", "stage"]
 
 
 def make_step(key: str = "train", *, after: tuple[str, ...] = (), copies: int | None = 1, **tags: str) -> PlannedStep:
@@ -68,8 +68,21 @@ def test_every_tag_is_read() -> None:
         stage="training",
         expected_seconds=90.5,
         preemptible=True,
-        version_set="9f2c",
+        loads=frozenset({"9f2c"}),
     )
+
+
+def test_a_run_loads_what_its_steps_load_and_its_own_tag_replaces_them() -> None:
+    steps = make_step("write", loads="3fa1|9b07", version_set="v7"), make_step("paint", loads="9b07|77d1")
+    assert needs_of(*steps).loads == frozenset({"3fa1", "9b07", "77d1"})
+    assert needs_of(*steps, loads="88e2").loads == frozenset({"88e2"})
+    assert needs_of(*steps, version_set="v8").loads == frozenset({"v8"})
+
+
+@pytest.mark.parametrize("text", ["", "a||b", "|", "a,b", "a" * 201, "|".join(["a"] * 101)])
+def test_models_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(InvalidNeeds, match=r"^Tag headrace/loads of step train is '.*', but must be at most 100 names"):
+        needs_of(make_step(loads=text))
 
 
 def test_the_tags_of_a_stage_are_read() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from headrace.placement.demand import Demand
 from headrace.placement.inventory import Inventory
 from headrace.placement.queueing import QueuePolicy, plan
+from headrace.placement.residency import Residency
 from headrace.placement.snapshot import Snapshot
 from tests.placement.queueing_builders import NOW, POLICY, make_fleet, make_running, make_waiting
 
@@ -99,8 +100,11 @@ def test_a_run_without_a_counted_need_starts_on_a_full_fleet():
 def test_a_run_prefers_the_gpu_that_has_its_model_loaded():
     snapshot = Snapshot(
         inventory=make_fleet(2, 2),
-        waiting=(make_waiting("a", version_set="v7"),),
-        resident={("node-b", "1"): "v7", ("node-a", "0"): "v6"},
+        waiting=(make_waiting("a", loads=frozenset({"v7"})),),
+        residency=Residency(
+            nodes=frozenset({"node-a", "node-b"}),
+            loaded={("node-b", "1"): frozenset({"v7"}), ("node-a", "0"): frozenset({"v6"})},
+        ),
     )
     assert plan(snapshot, POLICY, NOW).admissions["a"].devices_on("node-b") == ("1",)
 

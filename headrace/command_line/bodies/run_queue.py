@@ -113,6 +113,8 @@ class GpuBody:
     reserved_for: str | None
     """A waiting run's id."""
     held_by: tuple[HeldShareBody, ...]
+    loaded: tuple[str, ...] = ()
+    """The models that an engine host has there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.edge import LEAVE_SECONDS
+from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.remembered import Remembered
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
@@ -37,7 +38,7 @@ def main(
         typer.Option(
             min=1,
             envvar="HEADRACE_ENGINE_HOST_MIB",
-            help="Memory for all models together, in MiB; default: 80% of the machine's, or of its container's.",
+            help="Memory for all models on the CPU, in MiB; default: 80% of the machine's, or of its container's.",
         ),
     ] = None,
     idle_seconds: Annotated[
@@ -58,15 +59,15 @@ def main(
         raise SystemExit(2) from None
     look_for_cycles_rarely()
     socket_file.chmod(0o600)
-    remembered = Remembered(socket_file)
+    gpus, remembered = GpuMemory(), Remembered(socket_file)
     table = Residents(
         time.monotonic,
-        {CPU: memory_mib or int(memory_mib_here() * _SHARE)},
+        {CPU: memory_mib or int(memory_mib_here() * _SHARE), **gpus.accounts()},
         idle_seconds=idle_seconds,
-        available_mib=lambda place: available_mib_here(),
+        available_mib=lambda place: available_mib_here() if place == CPU else gpus.free_mib(place),
         remembered=remembered.read(),
     )
-    supervisor = Supervisor(table, socket_file, remember=lambda: remembered.write(table.remembered()))
+    supervisor = Supervisor(table, socket_file, gpus, remember=lambda: remembered.write(table.remembered()))
     asyncio.run(run_host(supervisor, listener, socket_file, idle_seconds=idle_seconds))
 
 

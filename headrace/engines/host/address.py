@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.engines.host.wanted import StoreAddress
+from headrace.engines.host.wanted import CPU, StoreAddress, is_device
 from headrace.errors import InvalidInput
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 
 ENGINE_HOST = "HEADRACE_ENGINE_HOST"
-OFF, ON = "off", "on"
+OFF, ON, CPU_ONLY = "off", "on", "cpu"
 # As other variables that are on or off are written.
-_WORDS = {"on": ON, "true": ON, "yes": ON, "1": ON, "off": OFF, "false": OFF, "no": OFF, "0": OFF}
+_WORDS = {"cpu": CPU_ONLY, "on": ON, "true": ON, "yes": ON, "1": ON, "off": OFF, "false": OFF, "no": OFF, "0": OFF}
 _MODULE = "headrace.engines.host"
 # Hosts of another one do not understand what is asked of them: raise it with every change of the wire.
-_PROTOCOL = 1
+_PROTOCOL = 2
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
 _PATH_BYTES_MAX = 100
 # Where processes are measured, and die with their host.
@@ -32,13 +32,17 @@ _GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 @dataclass(frozen=True, kw_only=True)
 class HostAddress:
     """`is_started`: a host is started there if none listens; `log`: what it says then. `takes_all`: also engines that
-    load no more than a run would notice are asked there."""
+    load no more than a run would notice are asked there. `device`: where models are asked for. `silent_seconds`: a host
+    that says nothing for so long is not waited for."""
 
     socket_file: Path
     store: StoreAddress
     is_started: bool = False
     takes_all: bool = True
     log: Path | None = None
+    device: str = CPU
+    # A busy machine pauses any process for seconds.
+    silent_seconds: float = 60.0
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -49,30 +53,32 @@ def host_address(word: str, objects: ObjectStore, environment: Mapping[str, str]
     """The engine host of a run; None: it opens its engines itself.
 
     Args:
-        word: `off`; a host's socket; `on`: this node's host for this store, which is started if it is not there.
+        word: `off`; `on`: this node's host for this store, which is started if it is not there; `cpu`: the same for
+            runs without a GPU, and none for others; a host's socket.
         environment: of the run's process.
 
     Raises: InvalidInput: `word` is none of these.
     """
-    # A run that has a GPU, or may take one, is not a host's yet: its memory is in no account.
-    word, store = checked_word(word), store_address(objects)
-    if word == OFF or store is None or not (_is_without_gpu(environment) and _HAS_PROC):
+    word, store, device = checked_word(word), store_address(objects), device_of(environment)
+    if word == OFF or store is None or device is None or not _HAS_PROC or (word == CPU_ONLY and device != CPU):
         return None
-    if word == ON:
+    if word in (ON, CPU_ONLY):
         if _IN_A_POD in environment:
             # The pod ends with its run, and so would a host in it.
             return None
         log = objects.node_directory() / "engine_host.log"
-        return HostAddress(socket_file=default_socket(objects), store=store, is_started=True, takes_all=False, log=log)
-    return HostAddress(socket_file=Path(word), store=store)
+        return HostAddress(
+            socket_file=default_socket(objects), store=store, is_started=True, takes_all=False, log=log, device=device
+        )
+    return HostAddress(socket_file=Path(word), store=store, device=device)
 
 
 def checked_word(text: str) -> str:
-    """What `HEADRACE_ENGINE_HOST` says: `off`, `on`, or the path of a socket. Raises: InvalidInput: neither."""
+    """What `HEADRACE_ENGINE_HOST` says: `off`, `on`, `cpu`, or the path of a socket. Raises: InvalidInput: neither."""
     if word := _WORDS.get(text.lower()):
         return word
     if not text.startswith("/") or "\0" in text:
-        raise InvalidInput(f"must be off, on, or the absolute path of an engine host's socket, got {text!r}.")
+        raise InvalidInput(f"must be off, on, cpu, or the absolute path of an engine host's socket, got {text!r}.")
     if len(text.encode()) > _PATH_BYTES_MAX:
         raise InvalidInput(f"must be a path of at most {_PATH_BYTES_MAX} bytes, got one of {len(text.encode())}.")
     return text
@@ -114,6 +120,11 @@ def _runtime_directory() -> Path:
     return directory
 
 
-def _is_without_gpu(environment: Mapping[str, str]) -> bool:
+def device_of(environment: Mapping[str, str]) -> str | None:
+    """Where a run computes: the CPU, or the one GPU that it was given. None: on several, on a slice, on whichever it
+    likes, or on one that is only simulated; no account of a host's has these."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    return visible == "" or (visible is None and not any(device.exists() for device in _GPUS))
+    has_driver = any(device.exists() for device in _GPUS)
+    if visible == "" or (visible is None and not has_driver):
+        return CPU
+    return visible if visible and visible != CPU and is_device(visible) and has_driver else None

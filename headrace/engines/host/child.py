@@ -1,11 +1,14 @@
 """`python -m headrace.engines.host.child`: the process of one model. A host starts it; people do not.
 
 It reads what it is to open from its standard input, opens it, says on its standard output in one line of JSON whether
-it could, and then answers on the listening socket that it inherited. What its engine prints goes to the host's log. It
+it could, and then answers on the listening socket that it inherited. Told to sleep, it closes the model and lives on
+without it: what took longest, the imports of its libraries, stays. What its engine prints goes to the host's log. It
 dies with its host, however that ends.
 """
 
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import signal
@@ -23,12 +26,14 @@ from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.asking import answer_of, answers_of, close, made_of, pieces_of
 from headrace.engines.base import Engine, EngineFailed, LoadedModel
 from headrace.engines.deployment import Deployment
-from headrace.engines.host.edge import LEAVE_SECONDS, REQUEST_BYTES_MAX, telling
+from headrace.engines.host.edge import LEAVE_SECONDS, REQUEST_BYTES_MAX, is_live, telling
 from headrace.engines.host.lines import (
     BATCHES,
     CHAT,
     CHAT_BODY,
     DONE,
+    SLEEP,
+    WAKE,
     completion,
     error_event,
     event,
@@ -75,21 +80,55 @@ def facts_of(engine: LoadedModel) -> Facts:
         computes_on_cpu=bool(engine.computes_on_cpu),
         mixes_rows=bool(engine.mixes_rows),
         deterministic=bool(engine.deterministic),
+        can_sleep=bool(engine.can_sleep),
     )
 
 
 class Answering:
     """An opened engine as a server of OpenAI's protocol."""
 
-    def __init__(self, engine: LoadedModel, model: str) -> None:
-        """Args: model: its name in answers."""
-        self._engine, self._model = engine, model
+    def __init__(self, engine: LoadedModel, wanted: Wanted) -> None:
+        self._opened: LoadedModel | None = engine
+        self._wanted, self._model = wanted, wanted.key
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         app.router.add_post(CHAT, telling(self._chat))
         app.router.add_post(BATCHES, telling(self._batch))
+        app.router.add_post(SLEEP, telling(self._sleep))
+        app.router.add_post(WAKE, telling(self._wake))
         return app
+
+    @property
+    def facts(self) -> Facts:
+        return facts_of(self._engine)
+
+    async def close(self) -> None:
+        """Frees the model, if it is there."""
+        engine, self._opened = self._opened, None
+        if engine is not None:
+            await close(engine)
+
+    async def _sleep(self, request: web.Request) -> web.StreamResponse:
+        if not await self._engine.sleep():
+            await self.close()
+            give_back_memory()
+        return web.json_response({})
+
+    async def _wake(self, request: web.Request) -> web.StreamResponse:
+        if self._opened is None:
+            # In a thread: the event loop answers meanwhile, as it does in a gateway that loads.
+            self._opened = await asyncio.to_thread(opened, self._wanted)
+        else:
+            await self._opened.wake()
+        return web.json_response({})
+
+    @property
+    def _engine(self) -> LoadedModel:
+        """Raises: EngineFailed: the model sleeps, and nobody has woken it."""
+        if self._opened is None:
+            raise EngineFailed(f"{self._wanted.label} is asleep.", may_be_the_turn=False)
+        return self._opened
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         engine = self._writer()
@@ -116,9 +155,11 @@ class Answering:
 
     async def _batch(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
-        if isinstance(self._engine, MediaEngine):
+        engine = self._engine
+        if isinstance(engine, MediaEngine):
             media = _checked(media_turns_in, raw)
-            units, outcomes = [one.unit for one in media], await made_of(self._engine, media)
+            units = [one.unit for one in media]
+            outcomes = await made_of(engine, media, is_live=is_live(request))
         else:
             turns = _checked(turns_in, raw)
             units, outcomes = [one.unit for one in turns], await answers_of(self._writer(), turns)
@@ -132,16 +173,23 @@ class Answering:
 
     def _writer(self) -> Engine:
         """Raises: InvalidInput: the engine writes nothing."""
-        if not isinstance(self._engine, Engine):
+        engine = self._engine
+        if not isinstance(engine, Engine):
             raise InvalidInput("This model paints or speaks: ask it for a batch.")
-        return self._engine
+        return engine
 
 
-async def serve(engine: LoadedModel, model: str, listener: socket.socket) -> None:
+def give_back_memory() -> None:
+    """To the system, what is free in this process: an allocator keeps it else."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # another C library has no such call
+        trim(0)
+
+
+async def serve(answering: Answering, listener: socket.socket) -> None:
     """Answers until SIGTERM."""
-    runner = web.AppRunner(
-        Answering(engine, model).app(), access_log=None, handler_cancellation=True, shutdown_timeout=LEAVE_SECONDS
-    )
+    runner = web.AppRunner(answering.app(), access_log=None, handler_cancellation=True, shutdown_timeout=LEAVE_SECONDS)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     told = asyncio.Event()
@@ -149,7 +197,7 @@ async def serve(engine: LoadedModel, model: str, listener: socket.socket) -> Non
     await told.wait()
     await runner.cleanup()
     with suppress(Exception):
-        await close(engine)
+        await answering.close()
 
 
 def main() -> None:
@@ -163,17 +211,18 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[2]))
     wanted = WANTED.checked(sys.stdin.buffer.read())
     try:
-        engine = opened(wanted)
-        said = {"facts": asdict(facts_of(engine))}
+        # Its only reference: another one would keep the weights of a model that sleeps.
+        answering = Answering(opened(wanted), wanted)
+        said = {"facts": asdict(answering.facts)}
     except HeadraceError as error:
-        engine, said = None, error_body(error)
+        answering, said = None, error_body(error)
     report.write(json.dumps(said).encode() + b"\n")
     report.close()
-    if engine is not None:
-        asyncio.run(serve(engine, wanted.key, listener))
+    if answering is not None:
+        asyncio.run(serve(answering, listener))
     sys.stderr.flush()
     # Libraries take seconds to tear down what the kernel frees at once.
-    os._exit(0 if engine is not None else 1)
+    os._exit(0 if answering is not None else 1)
 
 
 async def _events(request: web.Request) -> web.StreamResponse:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import aiohttp
 
-from headrace.engines.host.outcomes import error_of
+from headrace.engines.host.lines import SLEEP, WAKE
+from headrace.engines.host.outcomes import error_in, error_of
 from headrace.engines.host.wanted import FACTS, Facts, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import proportional_mib, resident_mib
+from headrace.this_machine import descendants, proportional_mib, resident_mib
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
@@ -102,6 +103,9 @@ class ChildProcess:
         if process is None:
             return "not started"
         code = await process.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            # What it started itself, if it could not end that any more.
+            os.killpg(process.pid, signal.SIGKILL)
         if self._session is not None:
             await self._session.close()
         self._file.unlink(missing_ok=True)
@@ -116,6 +120,22 @@ class ChildProcess:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.is_gone.wait(), _NOTE_SECONDS)
 
+    async def sleep(self) -> None:
+        """Has it let its weights go, and live on.
+
+        Raises: HeadraceError, aiohttp.ClientError, OSError: it does not; end it.
+        """
+        await self._told(SLEEP)
+
+    async def wake(self) -> None:
+        """Has it bring its weights again. Raises: as `sleep`."""
+        await self._told(WAKE)
+
+    async def _told(self, word: str) -> None:
+        async with self.session.post(f"http://model{word}") as answer:
+            if answer.status != 200:
+                raise error_in(await answer.read())
+
     async def stop(self, *, at_once: bool = False) -> None:
         """Ends it; what it is doing is lost."""
         if self._process is None or self._process.returncode is not None:
@@ -128,10 +148,11 @@ class ChildProcess:
         self._signal(signal.SIGKILL)
 
     def measured_mib(self) -> int:
-        """What it holds now."""
-        seen = resident_mib(self.pid)
+        """What it holds now, with the processes that it has started."""
+        pids = [self.pid, *descendants(self.pid)]
+        seen = sum(map(resident_mib, pids))
         if abs(seen - self._seen_mib) > self._seen_mib * _NEWS_SHARE:
-            self._seen_mib, self._mib = seen, proportional_mib(self.pid)
+            self._seen_mib, self._mib = seen, sum(map(proportional_mib, pids))
         return self._mib
 
     def _signal(self, number: signal.Signals) -> None:

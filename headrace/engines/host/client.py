@@ -22,7 +22,7 @@ from headrace.engines.host.lines import (
     piece_in,
     text_lines,
 )
-from headrace.engines.host.wanted import CPU, Facts, Place, Wanted, code_of, guessed_mib, numeric_environment
+from headrace.engines.host.wanted import Facts, Place, Wanted, code_of, guessed_mib, numeric_environment
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
 from headrace.engines.openai.wire import EventLines
 from headrace.store.sealed_directory import find_directory
@@ -37,11 +37,11 @@ def hosted(kind: "EngineKind", opening: "Opening") -> LoadedModel | None:
     Raises: HeadraceError: it cannot be loaded, as where it is opened here.
     """
     host = opening.deployment.host
-    if host is None or not kind.can_be_hosted or not (kind.computes_here or host.takes_all):
+    if host is None or not kind.can_be_hosted or not (kind.computes_here or kind.needs_weights or host.takes_all):
         return None
     if opening.member.weights_digest in opening.deployment.unsealed:
         return None
-    connection = Connection(host, _wanted(kind, opening, host))
+    connection = Connection(host, _wanted(kind, opening, host), is_live=opening.deployment.is_live)
     facts = connection.brought()
     if facts is None:
         return None
@@ -53,6 +53,7 @@ def hosted(kind: "EngineKind", opening: "Opening") -> LoadedModel | None:
 class _Hosted(LoadedModel):
     def __init__(self, connection: Connection, facts: Facts) -> None:
         self._connection = connection
+        self.resident = connection.model
         self.num_at_once, self.computes_on_cpu = facts.num_at_once, facts.computes_on_cpu
         self.mixes_rows, self.deterministic = facts.mixes_rows, facts.deterministic
 
@@ -111,7 +112,7 @@ def _wanted(kind: "EngineKind", opening: "Opening", host: HostAddress) -> Wanted
     return Wanted(
         member=member,
         engine=opening.spec,
-        place=Place(device=CPU, environment=numeric_environment(os.environ)),
+        place=Place(device=host.device, environment=numeric_environment(os.environ)),
         store=host.store,
         build=kind.build,
         code=code_of(kind.open.__module__),

@@ -1,7 +1,8 @@
 """A client's connection to an engine host: finds or starts it, has it bring a model, and asks the model.
 
 A host or a model's process may be killed at any point. Nothing of a turn is kept there, so what was asked is asked
-again, of a host that is started anew if need be; a turn gives the same bytes whoever makes it.
+again, of a host that is started anew if need be; a turn gives the same bytes whoever makes it. A host that was stopped
+is waited for as long as one may be silent; then whoever asks is told.
 """
 
 import asyncio
@@ -11,14 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
 from headrace.engines.base import EngineFailed
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.address import HostAddress
-from headrace.engines.host.lines import MODELS
+from headrace.engines.host.lines import BULK, CLASS, LIVE, METRICS, MODELS
 from headrace.engines.host.outcomes import ModelLost, error_in
+from headrace.engines.host.silence import Watch, silent
 from headrace.engines.host.starting import found_or_started
 from headrace.engines.host.table_view import TABLE, Table
 from headrace.engines.host.wanted import FACTS, Facts, Wanted
@@ -29,15 +32,20 @@ _NUM_TRIES = 3
 # A connection that rests tells the host that there is still a client.
 _KEEPALIVE_SECONDS = 86_400.0
 _LOST = (aiohttp.ClientError, OSError)
+# Who looks at the table sits before a terminal.
+_TABLE_SECONDS_MAX = 30.0
+# Of a scrape, which has a limit of its own.
+_METRICS_SECONDS_MAX = 2.0
 
 
 class Connection:
     """To one model of one host. The methods that ask belong to the event loop of their first call."""
 
-    def __init__(self, host: HostAddress, wanted: Wanted) -> None:
-        """Does not connect yet."""
-        self._host, self._wanted = host, wanted
+    def __init__(self, host: HostAddress, wanted: Wanted, *, is_live: bool = False) -> None:
+        """Does not connect yet. Args: is_live: somebody waits for each answer."""
+        self._host, self._wanted, self._is_live = host, wanted, is_live
         self._session: aiohttp.ClientSession | None = None
+        self._watch: Watch | None = None
         self._is_closed = False
 
     @property
@@ -49,7 +57,7 @@ class Connection:
         """Blocks until the model is in memory; what it is. None: there is no host.
 
         Raises: HeadraceError: it cannot come, as if it had been opened here; EngineUnavailable: the host was lost again
-            and again.
+            and again, or is silent.
         """
         lost: Exception | None = None
         for _ in range(_NUM_TRIES):
@@ -64,7 +72,7 @@ class Connection:
     async def asked(self, path: str, body: bytes) -> bytes:
         """The whole answer to a request.
 
-        Raises: HeadraceError: what it tells; EngineFailed: the host was lost again and again.
+        Raises: HeadraceError: what it tells; EngineFailed: the host was lost again and again, or is silent.
         """
         for number in range(1, _NUM_TRIES + 1):
             try:
@@ -78,7 +86,7 @@ class Connection:
     async def streamed(self, path: str, body: bytes, unit: str) -> AsyncIterator[aiohttp.StreamReader]:
         """The answer to a request as it comes. A host that is lost before it began is asked again.
 
-        Raises: HeadraceError: what it tells; EngineFailed: the host was lost.
+        Raises: HeadraceError: what it tells; EngineFailed: the host was lost, or is silent.
         """
         for number in range(1, _NUM_TRIES + 1):
             has_begun = False
@@ -102,12 +110,21 @@ class Connection:
         """Raises: HeadraceError: what an answer of another status than 200 tells."""
         if self._is_closed:
             raise EngineFailed(f"The engine of {self._wanted.label} is closed.", may_be_the_turn=False)
-        if self._session is None:
-            self._session = _session(self._host.socket_file)
-        async with self._session.post(_url(f"/models/{self.model}{path}"), data=body, headers=headers) as response:
-            if response.status != 200:
-                raise error_in(await response.read())
-            yield response
+        if self._session is None or self._watch is None or self._watch.why:
+            # One that was silent may go on again.
+            self._session = _session(self._host.socket_file, is_live=self._is_live)
+            self._watch = Watch(self._session, self._host)
+        watch, address = self._watch, _url(f"/models/{self.model}{path}")
+        try:
+            with watch:
+                async with self._session.post(address, data=body, headers=headers) as response:
+                    if response.status != 200:
+                        raise error_in(await response.read())
+                    yield response
+        except _LOST:
+            if not watch.why:
+                raise
+            raise EngineFailed(watch.why, may_be_the_turn=False) from None
 
     async def _bring_again(self, lost: Exception, *, is_last: bool) -> None:
         """Raises: EngineFailed: it was the last try, or there is no host any more. HeadraceError: it cannot come."""
@@ -118,11 +135,16 @@ class Connection:
 
     async def _put(self) -> Facts:
         body = json.dumps(asdict(self._wanted)).encode()
-        async with (
-            _session(self._host.socket_file) as session,
-            session.put(_url(f"/models/{self.model}"), data=body) as response,
-        ):
-            raw = await response.read()
+        async with _session(self._host.socket_file, is_live=self._is_live) as session:
+            watch = Watch(session, self._host)
+            try:
+                with watch:
+                    async with session.put(_url(f"/models/{self.model}"), data=body) as response:
+                        raw = await response.read()
+            except _LOST:
+                if not watch.why:
+                    raise
+                raise EngineUnavailable(watch.why) from None
             if response.status != 200:
                 raise error_in(raw)
         try:
@@ -131,26 +153,56 @@ class Connection:
             raise EngineUnavailable(f"The engine host answered what cannot be read: {error}.") from None
 
 
-def table_of(socket_file: Path) -> Table | None:
+def table_of(socket_file: Path, *, seconds_max: float = _TABLE_SECONDS_MAX) -> Table | None:
     """What a host holds; None: nobody listens there.
 
-    Raises: EngineUnavailable: what listens there is no engine host.
-    """
+    Args: seconds_max: how long it is waited for.
 
+    Raises: EngineUnavailable: what listens there is no engine host, or does not answer in time.
+    """
+    return _asked_once(socket_file, "GET", MODELS, seconds_max)
+
+
+def empty_place(socket_file: Path, place: str, *, seconds_max: float = _TABLE_SECONDS_MAX) -> Table | None:
+    """Has what nobody uses at a place leave; returns the table as it begins to. Args, raises: as `table_of`."""
+    return _asked_once(socket_file, "DELETE", f"/places/{quote(place, safe='')}/models", seconds_max)
+
+
+def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float) -> Table | None:
     async def got() -> bytes:
-        async with _session(socket_file) as session, session.get(_url(MODELS)) as response:
+        async with (
+            asyncio.timeout(seconds_max),
+            _session(socket_file) as session,
+            session.request(method, _url(path)) as response,
+        ):
             return await response.read()
 
     try:
         return TABLE.checked(_run(got()))
+    except TimeoutError:
+        raise EngineUnavailable(silent(socket_file, seconds_max)) from None
     except (FileNotFoundError, aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
         return None
     except (ValueError, *_LOST) as error:
         raise EngineUnavailable(f"What listens on {socket_file} is no engine host of this release: {error}") from None
 
 
-def _session(socket_file: Path) -> aiohttp.ClientSession:
+async def metrics_of(socket_file: Path) -> bytes:
+    """A host's figures in Prometheus's text form; empty: there is no host, or it is silent."""
+    try:
+        async with (
+            asyncio.timeout(_METRICS_SECONDS_MAX),
+            _session(socket_file) as session,
+            session.get(_url(METRICS)) as response,
+        ):
+            return await response.read() if response.status == 200 else b""
+    except (TimeoutError, *_LOST):
+        return b""
+
+
+def _session(socket_file: Path, *, is_live: bool = False) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
+        headers={CLASS: LIVE if is_live else BULK},
         connector=aiohttp.UnixConnector(path=str(socket_file), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
         # A model may wait for another's memory, and a batch for a slow model: as long as in this process.
         timeout=aiohttp.ClientTimeout(total=None),

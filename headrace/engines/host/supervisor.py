@@ -9,9 +9,14 @@ socket:
 | PUT /models/KEY | what the model of that key is, as JSON: it is brought, or has been; its facts |
 | POST /models/KEY/v1/chat/completions | a turn of it, whole or in pieces |
 | POST /models/KEY/v1/batches | turns that are made together |
+| POST /floor | lines that name models which must not make room for bulk work, until no more come |
 | GET /v1/models | the table: what is where, and what would go next |
+| DELETE /places/PLACE/models | the table; what nobody uses at the place begins to leave |
+| GET /metrics | the same in Prometheus's text form |
+| GET /alive | nothing, at once |
 
-A client that leaves, however it does, takes its turns along.
+A request says in `X-Headrace-Class` whether it is `live`, somebody waits for it, or `bulk`. A client that leaves,
+however it does, takes its turns and its floor along.
 """
 
 import asyncio
@@ -29,38 +34,58 @@ from aiohttp import web
 
 from headrace.engines.host.child_process import ChildProcess, told_of
 from headrace.engines.host.copies import COMING, State
-from headrace.engines.host.edge import REQUEST_BYTES_MAX, telling
-from headrace.engines.host.lines import BATCHES, CHAT, MODELS
+from headrace.engines.host.edge import REQUEST_BYTES_MAX, is_live, telling
+from headrace.engines.host.floor import FLOOR, FLOOR_LINE, FLOOR_SECONDS
+from headrace.engines.host.gpu_memory import GpuMemory
+from headrace.engines.host.lines import BATCHES, CHAT, CLASS, METRICS, MODELS
+from headrace.engines.host.metrics import CONTENT_TYPE, page
 from headrace.engines.host.outcomes import ModelLost
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.steps import Load, Refuse, Start, Stop
-from headrace.engines.host.table_view import ACCOUNTS, table_body
-from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.engines.host.silence import ALIVE
+from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Step, Stop, Wake
+from headrace.engines.host.table_view import Table, table_body, table_of
+from headrace.engines.host.wanted import CPU, WANTED, Facts, Wanted
 from headrace.engines.host.work import Ticket
-from headrace.errors import EngineUnavailable
+from headrace.errors import EngineUnavailable, HeadraceError
 
 _log = logging.getLogger(__name__)
 # How often processes are measured while there are any, and time's own steps are taken.
 _LOOK_SECONDS = 0.5
 _HEADERS = ("Content-Type", "Cache-Control")
+# Of a request, what its model's process is told.
+_ASKED = ("X-Request-Id", CLASS)
 
 
 class Supervisor:
     """Used on one event loop."""
 
-    def __init__(self, table: Residents, socket_file: Path, *, remember: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        table: Residents,
+        socket_file: Path,
+        gpus: GpuMemory | None = None,
+        *,
+        remember: Callable[[], None] = lambda: None,
+        floor_seconds: float = FLOOR_SECONDS,
+    ) -> None:
         """Args:
         socket_file: the host's own; its models' lie beside it.
+        gpus: those that the table has accounts of.
         remember: writes down what the table has measured.
+        floor_seconds: a floor that was not renewed for so long is gone.
         """
         self.table = table
         self._remember = remember
+        self._gpus = gpus
+        self._floor_seconds = floor_seconds
         self._file = socket_file
         self._wanted: dict[str, Wanted] = {}
         self._facts: dict[str, Facts] = {}
         # By key and place.
         self._children: dict[tuple[str, str], ChildProcess] = {}
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        # One for each request that holds one.
+        self._floors: dict[object, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_started = 0
         self._is_closing = False
@@ -71,7 +96,11 @@ class Supervisor:
         app.router.add_put("/models/{key}", telling(self._bring))
         for path, handler in ((CHAT, self._relay), (BATCHES, self._batch)):
             app.router.add_post(f"/models/{{key}}{path}", telling(handler))
+        app.router.add_post(FLOOR, telling(self._keep))
         app.router.add_get(MODELS, self._list)
+        app.router.add_delete("/places/{place}/models", telling(self._empty))
+        app.router.add_get(METRICS, self._metrics)
+        app.router.add_get(ALIVE, self._alive)
         return app
 
     # --- what clients ask ---
@@ -87,9 +116,10 @@ class Supervisor:
                 f"The engine host finds another key for {wanted.label}: it is of another release. End it, and the next "
                 "run starts one of its own."
             )
-        self.table.know(key, places=(wanted.place.device,), label=wanted.label, guess_mib=wanted.guess_mib)
+        places = (self._place(wanted.place.device),)
+        self.table.know(key, places=places, label=wanted.label, guess_mib=wanted.guess_mib)
         self._wanted[key] = wanted
-        async with self._turn(key):
+        async with self._turn(key, is_live=is_live(request)):
             facts = self._facts[key]
         return web.json_response(asdict(facts))
 
@@ -97,8 +127,15 @@ class Supervisor:
         """Turns that are made together. The model is free before the client reads, which may sleep."""
         raw = await request.read()
         async with self._asked(request, raw) as answer:
-            status, headers, body = answer.status, _told_on(answer), await answer.read()
-        return web.Response(status=status, headers=headers, body=body)
+            status, headers = answer.status, _told_on(answer)
+            # As they came: joined, they would be in memory twice.
+            parts = [part async for part, _ in answer.content.iter_chunks()]
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = sum(map(len, parts))
+        await response.prepare(request)
+        for part in parts:
+            await response.write(part)
+        return response
 
     async def _relay(self, request: web.Request) -> web.StreamResponse:
         """One turn, whose pieces go to its client as they come."""
@@ -128,12 +165,12 @@ class Supervisor:
         key = request.match_info["key"]
         if key not in self.table:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
-        unit = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
-        async with self._turn(key) as turn:
+        told = {name: request.headers[name] for name in _ASKED if name in request.headers}
+        async with self._turn(key, is_live=is_live(request)) as turn:
             child = self._children[key, turn.place]
             try:
                 url = f"http://model{request.path.removeprefix(f'/models/{key}')}"
-                async with child.session.post(url, data=raw, headers=unit) as answer:
+                async with child.session.post(url, data=raw, headers=told) as answer:
                     yield answer
                 turn.is_answered = True
             except (aiohttp.ClientError, ConnectionResetError) as error:
@@ -141,25 +178,63 @@ class Supervisor:
                     await child.wait_until_gone()
                 raise ModelLost(f"The process of {self._wanted[key].label} ended while it answered.") from error
 
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        pids = {at: child.pid for at, child in self._children.items()}
-        return web.json_response({"object": "list", ACCOUNTS: self._accounts(), **table_body(self.table, pids)})
+    async def _empty(self, request: web.Request) -> web.StreamResponse:
+        place = self._place(request.match_info["place"])
+        if place in self.table.accounts:
+            self._do(self.table.empty(place))
+        return await self._list(request)
 
-    def _accounts(self) -> list[dict[str, Any]]:
-        return [
-            {"place": place, "mib": mib, "reserved_mib": self.table.reserved_mib(place)}
-            for place, mib in self.table.accounts.items()
-        ]
+    def _place(self, device: str) -> str:
+        """The account of a device, however it is named."""
+        return self._gpus.named(device) if self._gpus and device != CPU else device
+
+    async def _keep(self, request: web.Request) -> web.StreamResponse:
+        """A floor, as its client's last line says, until there are no more or none in time."""
+        floor = object()
+        try:
+            while True:
+                async with asyncio.timeout(self._floor_seconds):
+                    line = await request.content.readline()
+                if not line:
+                    break
+                try:
+                    self._floors[floor] = FLOOR_LINE.checked(line).keys
+                except ValueError as error:
+                    raise EngineUnavailable(f"The engine host cannot read a floor's line: {error}.") from None
+                self._renew()
+        except TimeoutError:
+            _log.warning("a floor was not renewed for %g s, and is gone", self._floor_seconds)
+        finally:
+            self._floors.pop(floor, None)
+            self._renew()
+        return web.json_response({})
+
+    def _renew(self) -> None:
+        self.table.keep({key for keys in self._floors.values() for key in keys})
+        self._step()
+
+    async def _alive(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=204)
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(table_body(self._seen()))
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=page(self._seen()), headers={"Content-Type": CONTENT_TYPE})
+
+    def _seen(self) -> Table:
+        pids = {at: child.pid for at, child in self._children.items()}
+        return table_of(self.table, pids, {key: wanted.model_id for key, wanted in self._wanted.items()})
 
     # --- turns ---
 
     @asynccontextmanager
-    async def _turn(self, key: str) -> "AsyncIterator[_Turn]":
+    async def _turn(self, key: str, *, is_live: bool) -> "AsyncIterator[_Turn]":
         """A turn of the model, once it is here.
 
         Raises: HeadraceError: it cannot come.
         """
-        ticket = self.table.enter(key)
+        ticket = self.table.enter(key, is_live=is_live)
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self.num_requests += 1
         turn = _Turn()
@@ -176,19 +251,26 @@ class Supervisor:
     def _step(self) -> None:
         """Does what the table says, until it says nothing more."""
         while not self._is_closing and (steps := self.table.next_steps()):
-            for step in steps:
-                match step:
-                    case Load(key=key, place=place):
-                        self._run(self._life(key, place))
-                    case Stop(key=key, place=place, why=why, at_once=at_once):
-                        _log.info("%s leaves: %s", self._wanted[key].label, why)
-                        self._run(self._children[key, place].stop(at_once=at_once))
-                    case Start(ticket=ticket):
-                        if not (future := self._waiting[ticket]).done():
-                            future.set_result(None)
-                    case Refuse(ticket=ticket, error=error):
-                        if not (future := self._waiting[ticket]).done():
-                            future.set_exception(error)
+            self._do(steps)
+
+    def _do(self, steps: list[Step]) -> None:
+        for step in steps:
+            match step:
+                case Load(key=key, place=place):
+                    self._run(self._life(key, place))
+                case Stop(key=key, place=place, why=why, at_once=at_once):
+                    _log.info("%s leaves: %s", self._wanted[key].label, why)
+                    self._run(self._children[key, place].stop(at_once=at_once))
+                case Sleep(key=key, place=place):
+                    self._run(self._sleep(key, place))
+                case Wake(key=key, place=place):
+                    self._run(self._wake(key, place))
+                case Start(ticket=ticket):
+                    if not (future := self._waiting[ticket]).done():
+                        future.set_result(None)
+                case Refuse(ticket=ticket, error=error):
+                    if not (future := self._waiting[ticket]).done():
+                        future.set_exception(error)
 
     # --- processes ---
 
@@ -208,7 +290,8 @@ class Supervisor:
             self.table.not_loaded(key, place, why)
         else:
             self._measure(key, place)
-            self.table.loaded(key, place, seconds=time.monotonic() - started)
+            can_sleep = self._facts[key].can_sleep
+            self.table.loaded(key, place, seconds=time.monotonic() - started, can_sleep=can_sleep)
             self._remember()
             self._step()
             how = await child.ended()
@@ -219,8 +302,35 @@ class Supervisor:
         child.is_gone.set()
         self._step()
 
+    async def _sleep(self, key: str, place: str) -> None:
+        child = self._children[key, place]
+        if await self._is_done(key, child, child.sleep()):
+            _log.info("%s sleeps", self._wanted[key].label)
+            self._measure(key, place)
+            self.table.asleep(key, place)
+            self._step()
+
+    async def _wake(self, key: str, place: str) -> None:
+        child, started = self._children[key, place], time.monotonic()
+        if await self._is_done(key, child, child.wake()):
+            self._measure(key, place)
+            self.table.awake(key, place, seconds=time.monotonic() - started)
+            self._step()
+
+    async def _is_done(self, key: str, child: ChildProcess, told: Coroutine[Any, Any, None]) -> bool:
+        """Whether the process did what it was told; one that did not is ended, and its end is noted as any."""
+        try:
+            await told
+        except (HeadraceError, aiohttp.ClientError, OSError) as error:
+            _log.warning("%s neither sleeps nor wakes: %s", self._wanted[key].label, error)
+            await child.stop(at_once=True)
+            return False
+        return not child.is_gone.is_set()
+
     def _measure(self, key: str, place: str) -> None:
-        self.table.measured(key, place, self._children[key, place].measured_mib())
+        child = self._children[key, place]
+        here = child.measured_mib() if self._gpus is None or place == CPU else self._gpus.held_mib(place, child.pid)
+        self.table.measured(key, place, here)
 
     async def keep_looking(self) -> None:
         """Measures the processes, and lets time's own steps happen."""

@@ -8,8 +8,6 @@ from headrace.engines.host.copies import Copy, Model, State
 from headrace.engines.host.residents import Residents
 from headrace.store.small_objects import Record
 
-ACCOUNTS = "accounts"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AccountRow:
@@ -27,6 +25,8 @@ class ModelRow:
     id: str
     """The key of its weights, settings and place: equal ones are one model."""
     model: str
+    model_id: str
+    """The same for all places, environments and releases: by it a coordinator knows what a run needs."""
     place: str
     state: str
     """absent, loading, on the device, falling asleep, asleep, waking, or leaving."""
@@ -43,7 +43,7 @@ class ModelRow:
     wake_seconds: float | None = None
     """How long it took to wake the last time; null: it never slept."""
     hits: int = 0
-    """Requests that the model was here for, at any place."""
+    """Requests that it was here for."""
     loads: int = 0
     wakes: int = 0
     at_work: int = 0
@@ -51,11 +51,11 @@ class ModelRow:
     live_at_work: int = 0
     """Of them, those that somebody waits for."""
     waiting: int = 0
-    """Requests that the model is not here for yet, at any place, or that give way to others."""
+    """Requests that it is not here for yet, or that give way to others."""
     is_kept: bool = False
     """Whether a live service keeps it: it does not make room for bulk work."""
     next_out: int | None = None
-    """1: the first to leave if another needs room; null: it is not on the device."""
+    """1: the first to leave if another needs room; null: it is not here."""
     pid: int | None = None
     refusal: str | None = None
     """Why it cannot come, told to everybody who asks until it is tried again."""
@@ -70,28 +70,39 @@ class Table:
 TABLE = Record("Table of an engine host", Table)
 
 
-def table_body(table: Residents, pids: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    """`data` of the list of models. Args: pids: of copies, by key and place."""
+def table_of(table: Residents, pids: Mapping[tuple[str, str], int], model_ids: Mapping[str, str]) -> Table:
+    """Args: `pids`: of the copies' processes, by key and place; `model_ids`: as a row has them, by key."""
     order: dict[Copy, int] = {}
     for place in table.accounts:
         order |= {one: rank for rank, one in enumerate(table.next_out(place), 1)}
-    rows = [
-        _row(table, model, copy, order.get(copy), pids.get((model.key, copy.place)))
+    accounts = tuple(
+        AccountRow(place=place, mib=mib, reserved_mib=table.reserved_mib(place))
+        for place, mib in table.accounts.items()
+    )
+    rows = tuple(
+        _row(table, copy, order.get(copy), pids.get((model.key, copy.place)), model_ids.get(model.key, ""))
         for model in table.all()
         for copy in list(model.copies.values()) or [_absent(model)]
-    ]
-    # `object` is OpenAI's, so that its clients can list the models.
-    return {"data": [{"object": "model", **asdict(row)} for row in rows]}
+    )
+    return Table(accounts=accounts, data=rows)
+
+
+def table_body(table: Table) -> dict[str, Any]:
+    """The list of models, as OpenAI's clients read one, with the accounts beside it."""
+    body = asdict(table)
+    return {"object": "list", **body, "data": [{"object": "model", **row} for row in body["data"]]}
 
 
 def _absent(model: Model) -> Copy:
     return Copy(model=model, place=model.places[0], state=State.ABSENT, since=model.gone_at)
 
 
-def _row(table: Residents, model: Model, copy: Copy, next_out: int | None, pid: int | None) -> ModelRow:
+def _row(table: Residents, copy: Copy, next_out: int | None, pid: int | None, model_id: str) -> ModelRow:
+    model = copy.model
     return ModelRow(
         id=model.key,
         model=model.label,
+        model_id=model_id,
         place=copy.place,
         state=copy.state.value,
         state_seconds=table.seconds_in_state(copy),

@@ -6,6 +6,7 @@ in it: prompts, which only turns hold; the role; where the store is; the builds 
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,24 +14,33 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
+
+from annotated_types import Predicate
 
 from headrace.store.objects import canonical_json
 from headrace.store.small_objects import Record
 from headrace.version_sets.sets import EngineSpec, Member
 
 CPU = "cpu"
+_DEVICE = re.compile(r"cpu|[0-9]{1,3}|GPU-[0-9a-fA-F-]{1,40}")
 # Variables by which libraries choose their kernels or split their sums.
 _NUMERIC = ("ATEN_", "DNNL_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH_")
 # What a process holds before its model: Python, and the libraries of an engine that computes.
 _BASE_MIB, _MIB = 400, 2**20
 
 
+def is_device(name: str) -> bool:
+    """Whether a model can be asked for there. A slice of a GPU is none: a host has no account of it."""
+    return _DEVICE.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a model is to be. `environment`: variables that change its sums, as the asker has them."""
 
-    device: Literal["cpu"]
+    # `cpu`, or a GPU as CUDA_VISIBLE_DEVICES names one.
+    device: Annotated[str, Predicate(is_device)]
     environment: dict[str, str]
 
 
@@ -59,15 +69,8 @@ class Wanted:
     @cached_property
     def key(self) -> str:
         """sha256 (64 hex characters)."""
-        member, engine = asdict(self.member), asdict(self.engine)
-        for name in ("role", "system_prompt", "user_template", "engine", "weights_uri"):
-            del member[name]
-        for name in ("build", "cpu"):
-            del engine[name]
         body = {
-            "member": member,
-            "is_registered": self.member.is_registered,
-            "engine": engine,
+            **_model_body(self.member, self.engine),
             "place": asdict(self.place),
             "build": self.build,
             "code": self.code,
@@ -79,6 +82,11 @@ class Wanted:
         """For people: `painter 3 (diffusers)`."""
         return f"{self.member.model_name} {self.member.model_version} ({self.engine.name})"
 
+    @cached_property
+    def model_id(self) -> str:
+        """As a coordinator knows it."""
+        return model_id(self.member, self.engine)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -88,10 +96,25 @@ class Facts:
     computes_on_cpu: bool
     mixes_rows: bool
     deterministic: bool
+    can_sleep: bool = False
 
 
 WANTED = Record("Wanted model", Wanted)
 FACTS = Record("Facts of an engine", Facts)
+
+
+def model_id(member: Member, engine: EngineSpec) -> str:
+    """Names a member's model wherever it is, and whoever's libraries open it (16 hex characters)."""
+    return hashlib.sha256(canonical_json(_model_body(member, engine))).hexdigest()[:16]
+
+
+def _model_body(member: Member, engine: EngineSpec) -> dict[str, Any]:
+    opened, spec = asdict(member), asdict(engine)
+    for name in ("role", "system_prompt", "user_template", "engine", "weights_uri"):
+        del opened[name]
+    for name in ("build", "cpu"):
+        del spec[name]
+    return {"member": opened, "is_registered": member.is_registered, "engine": spec}
 
 
 def guessed_mib(weights_bytes: int, engine: EngineSpec) -> int:
@@ -107,7 +130,10 @@ def numeric_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def environment_at(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` for a process that computes at a place."""
     others = {name: value for name, value in environment.items() if not name.startswith(_NUMERIC)}
-    return {**others, **place.environment, "CUDA_VISIBLE_DEVICES": ""}
+    if place.device == CPU:
+        return {**others, **place.environment, "CUDA_VISIBLE_DEVICES": ""}
+    # An index is NVML's, as a run's is.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **others, **place.environment, "CUDA_VISIBLE_DEVICES": place.device}
 
 
 @cache

@@ -1,65 +1,40 @@
 """The `transformers` engine: any causal language model of the library, in this process, on a GPU or CPU threads.
 
-The model has its own thread. Waiting live turns join the current batch between two tokens, up to `_NUM_ROWS_MAX`, and
-leave it when they are done or their listener is gone. Turns that are asked together are decoded without others, in
-batches of one shape: the version set's `batch_rows`, and prompts padded to a length that follows from their own. The
-shape of a matrix moves the last bits of a logit, and a near tie then falls the other way; at one shape, a row's bytes
-depend neither on its place nor on its neighbours. The decoding loop is our own: each row has its own random generator,
-and it is a third cheaper than `generate` for small models on a CPU, where bookkeeping costs as much as arithmetic.
+The model has its own thread. Live turns are decoded together: whoever waits joins between two tokens, and leaves when
+done or when its listener is gone. Turns that are asked together are decoded without others, in batches of one shape:
+the version set's `batch_rows`, and prompts padded to a length that follows from their own. The shape of a matrix moves
+the last bits of a logit, and a near tie then falls the other way; at one shape, a row's bytes depend neither on its
+place nor on its neighbours. Before each token of such a batch live turns make theirs, so that they wait for one step of
+it and not for all, and its own matrices stay as they were. The decoding loop is our own: each row has its own random
+generator, and it is a third cheaper than `generate` for small models on a CPU, where bookkeeping costs as much as
+arithmetic.
 
 The cost: all turns of one model share one thread, and a long prompt delays the others' next token. A batch that is not
-full costs as much as a full one. Live turns, whose batches change between two tokens, may get other bytes than a batch.
+full costs as much as a full one, and waits while live turns come without end, but for a token now and then. Live turns,
+whose batches change between two tokens, may get other bytes than a batch.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from headrace.engines.base import (
-    Answer,
-    Engine,
-    EngineBusy,
-    EngineFailed,
-    FinishReason,
-    NoAnswer,
-    Piece,
-    Turn,
-    TurnRefused,
-)
-from headrace.engines.local.decoding_batch import DecodingBatch, Row
+from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer, Piece, Turn, TurnRefused
+from headrace.engines.local.live_turns import REPLICA, LiveTurn, LiveTurns, draw_of, empty_batch
 from headrace.engines.local.loading import LocalModel, load
 from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape
-from headrace.engines.local.sampling import Draw
 from headrace.engines.local.stop_texts import cut_at_stop
 from headrace.engines.local.text_pieces import TextPieces
 from headrace.errors import HeadraceError, InvalidInput, reason_of
 from headrace.version_sets.sets import EngineSpec, Member
 
-# More rows slow every token of every turn; on CPU threads about in proportion.
-_NUM_ROWS_MAX = 8
-_REPLICA = "in process"
-
-
-@dataclass(eq=False)
-class _Live:
-    """A live turn: the model's thread reads it, an event loop listens to it."""
-
-    turn: Turn
-    token_ids: list[int]
-    text: TextPieces
-    loop: asyncio.AbstractEventLoop
-    pieces: "asyncio.Queue[Piece | HeadraceError]" = field(default_factory=asyncio.Queue)
-    num_made: int = 0
-    # Set by the listener when it leaves.
-    is_dropped: bool = False
-
-    def say(self, said: Piece | HeadraceError) -> None:
-        # The loop may be closed by now; then nobody listens.
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.pieces.put_nowait, said)
+W = TypeVar("W")
+# Tokens that live turns make for one of a batch, while there are any: a batch's token takes as long as a few of theirs.
+_LIVE_TOKENS_A_STEP = 16
 
 
 @dataclass(eq=False)
@@ -86,7 +61,7 @@ class _Together:
             self.answers.set_result(said)
 
 
-class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
+class LocalEngine(ModelThread[LocalModel, LiveTurn, _Together], Engine):
     name = "transformers"
     # For batches, on one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
@@ -115,15 +90,15 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
             finish_reason=last.finish_reason or "stop",
             num_prompt_tokens=last.num_prompt_tokens,
             num_output_tokens=last.num_output_tokens,
-            replica=_REPLICA,
+            replica=REPLICA,
         )
 
     async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         local = self._opened()
-        live = _Live(
+        live = LiveTurn(
             turn, self._ids_of(local, turn), TextPieces(local.tokenizer, turn.stop), asyncio.get_running_loop()
         )
-        self._enter(live)
+        self._enter(self._live, live)
         try:
             while True:
                 said = await live.pieces.get()
@@ -150,7 +125,7 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
                 [turns[place] for place in token_ids], list(token_ids.values()), loop, loop.create_future()
             )
             try:
-                self._enter(together)
+                self._enter(self._bulk, together)
                 found |= zip(token_ids, await together.answers, strict=True)
             except (EngineBusy, EngineFailed) as error:
                 found |= dict.fromkeys(token_ids, error.with_traceback(None))
@@ -163,13 +138,13 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
             raise self._closed()
         return self._local
 
-    def _enter(self, asked: _Live | _Together) -> None:
+    def _enter(self, queue: "deque[W]", asked: W) -> None:
         with self._changed:
             if self._is_closed:
                 raise self._closed()
-            if len(self._waiting) >= NUM_WAITING_MAX:
-                raise EngineBusy(f"{len(self._waiting)} turns wait for {self._named}.")
-            self._waiting.append(asked)
+            if self._num_waiting >= NUM_WAITING_MAX:
+                raise EngineBusy(f"{self._num_waiting} turns wait for {self._named}.")
+            queue.append(asked)
             self._changed.notify()
 
     @staticmethod
@@ -195,57 +170,67 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
     # --- the thread ---
 
     def _run(self, local: LocalModel) -> None:
-        def empty() -> DecodingBatch:
-            return DecodingBatch(local.model, local.device, min(local.stop_ids), local.num_positions)
-
-        batch, lives = empty(), {}
+        live = LiveTurns(local)
         while not self._is_closed:
-            new, together = self._newcomers(batch)
+            if (together := self._next(live)) is None:
+                self._advance(live)
+                continue
             try:
-                if together is not None:
-                    self._decode(local, empty, together)
-                else:
-                    self._advance(local, batch, lives, new)
+                self._decode(local, live, together)
             except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
-                failed = [together] if together is not None else [*lives.values(), *new]
-                _fail(failed, f"The model failed while it decoded: {reason_of(error)}")
-                if together is None:
-                    batch, lives = empty(), {}
+                together.say(_failed(error))
+        closed = f"The engine of {self._named} was closed."
+        live.fail(closed)
         with self._changed:
-            left = [*lives.values(), *self._waiting]
-            self._waiting.clear()
-        _fail(left, f"The engine of {self._named} was closed.")
+            left = [*self._live, *self._bulk]
+            self._live.clear()
+            self._bulk.clear()
+        for one in left:
+            one.say(EngineFailed(closed))
 
-    def _newcomers(self, batch: DecodingBatch) -> tuple[list[_Live], _Together | None]:
-        """The turns that may join now, or a batch to decode alone; waits while there is nothing to do."""
+    def _next(self, live: LiveTurns) -> _Together | None:
+        """A batch, or None if there are only live turns; waits while there is nothing to do."""
         with self._changed:
-            while not batch.rows and not self._waiting and not self._is_closed:
+            while not (live.num or self._num_waiting or self._is_closed):
                 self._changed.wait()
-            new: list[_Live] = []
-            while self._waiting and len(batch.rows) + len(new) < _NUM_ROWS_MAX and batch.can_be_joined:
-                first = self._waiting[0]
-                if isinstance(first, _Together):
-                    # Turns under way end first, and no later turn joins them.
-                    if batch.rows or new:
-                        break
-                    self._waiting.popleft()
-                    return [], first
-                self._waiting.popleft()
-                if not first.is_dropped:
-                    new.append(first)
-        return new, None
+            return self._bulk.popleft() if self._bulk else None
 
-    def _decode(self, local: LocalModel, empty: Callable[[], DecodingBatch], together: _Together) -> None:
+    def _advance(self, live: LiveTurns) -> bool:
+        """Makes a token for every live turn, those included that may join now. False: there is none."""
+        new: list[LiveTurn] = []
+        with self._changed:
+            while self._live and len(new) < live.num_free:
+                if not (first := self._live.popleft()).is_dropped:
+                    new.append(first)
+        if not (new or live.num):
+            return False
+        try:
+            live.advance(new)
+        except Exception as error:  # noqa: BLE001 (as of a batch)
+            failed = _failed(error)
+            live.fail(str(failed))
+            for one in new:
+                one.say(failed)
+        return True
+
+    def _goes_on(self, live: LiveTurns, together: _Together) -> bool:
+        """Whether a batch makes its next token, once live turns have made theirs."""
+        for _ in range(_LIVE_TOKENS_A_STEP):
+            if self._is_closed or not self._advance(live):
+                break
+        return not (together.is_dropped or self._is_closed)
+
+    def _decode(self, local: LocalModel, live: LiveTurns, together: _Together) -> None:
         rows = [
-            BoundedRow(token_ids, self._draw(local, turn), turn.max_tokens)
+            BoundedRow(token_ids, draw_of(local, turn), turn.max_tokens)
             for token_ids, turn in zip(together.token_ids, together.turns, strict=True)
         ]
         outputs = decode_in_one_shape(
-            empty,
+            lambda: empty_batch(local),
             rows,
             self._batch_rows,
             local.stop_ids,
-            is_wanted=lambda: not (together.is_dropped or self._is_closed),
+            is_wanted=lambda: self._goes_on(live, together),
         )
         if self._is_closed or together.is_dropped:
             together.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
@@ -257,23 +242,9 @@ class LocalEngine(ModelThread[LocalModel, _Live | _Together], Engine):
             ]
         )
 
-    def _advance(self, local: LocalModel, batch: DecodingBatch, lives: dict[Row, _Live], new: list[_Live]) -> None:
-        """Makes one token for every turn, and the first token for new ones."""
-        gone = {row for row in batch.rows if lives[row].is_dropped}
-        batch.drop(gone)
-        made = list(zip(batch.rows, batch.step(), strict=True)) if batch.rows else []
-        if new:
-            rows = [Row(live.token_ids, self._draw(local, live.turn)) for live in new]
-            lives.update(zip(rows, new, strict=True))
-            made += zip(rows, batch.join(rows), strict=True)
-        done = {row for row, token_id in made if _take(lives[row], token_id, local)}
-        batch.drop(done)
-        for row in gone | done:
-            del lives[row]
 
-    @staticmethod
-    def _draw(local: LocalModel, turn: Turn) -> Draw:
-        return Draw.seeded(temperature=turn.temperature, top_p=turn.top_p, seed=turn.seed, device=local.device)
+def _failed(error: Exception) -> EngineFailed:
+    return EngineFailed(f"The model failed while it decoded: {reason_of(error)}")
 
 
 def _answer(local: LocalModel, turn: Turn, token_ids: Sequence[int], output: Sequence[int]) -> Answer:
@@ -286,39 +257,5 @@ def _answer(local: LocalModel, turn: Turn, token_ids: Sequence[int], output: Seq
         finish_reason="stop" if is_ended or is_stopped else "length",
         num_prompt_tokens=len(token_ids),
         num_output_tokens=len(output),
-        replica=_REPLICA,
+        replica=REPLICA,
     )
-
-
-def _take(live: _Live, token_id: int, local: LocalModel) -> bool:
-    """Passes on the token's text. True: the answer has ended."""
-    live.num_made += 1
-    reason: FinishReason | None = "length" if live.num_made >= live.turn.max_tokens else None
-    text = ""
-    if token_id in local.stop_ids:
-        # Counted, since it was made, but not part of the text.
-        reason = "stop"
-    else:
-        text = live.text.add(token_id)
-    if reason is not None and not live.text.is_stopped:
-        text += live.text.rest()
-    if live.text.is_stopped:
-        reason = "stop"
-    if reason is not None:
-        live.say(
-            Piece(
-                text=text,
-                finish_reason=reason,
-                num_prompt_tokens=len(live.token_ids),
-                num_output_tokens=live.num_made,
-                replica=_REPLICA,
-            )
-        )
-    elif text:
-        live.say(Piece(text=text, replica=_REPLICA))
-    return reason is not None
-
-
-def _fail(asked: Sequence[_Live | _Together], why: str) -> None:
-    for one in asked:
-        one.say(EngineFailed(why))

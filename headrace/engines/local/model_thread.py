@@ -24,11 +24,14 @@ class OnDevice(Protocol):
 
 
 L = TypeVar("L", bound=OnDevice)
-W = TypeVar("W")
+V = TypeVar("V")
+B = TypeVar("B")
 
 
-class ModelThread(LoadedModel, Generic[L, W]):
-    """`W`: what waits for the thread, in `_waiting`; `_changed` guards it, and tells the thread of news."""
+class ModelThread(LoadedModel, Generic[L, V, B]):
+    """What waits for the thread: `V` in `_live`, each with somebody who waits for it, and `B` in `_bulk`. `_changed`
+    guards both, and tells the thread of news. Live ones go first, also at each step of what the thread does for others.
+    """
 
     def __init__(self, local: L, member: Member, spec: EngineSpec, *, doing: str) -> None:
         """`doing`: the thread's name begins with it."""
@@ -37,13 +40,18 @@ class ModelThread(LoadedModel, Generic[L, W]):
         self._batch_rows = spec.batch_rows
         self.mixes_rows = local.mixes_rows
         self.computes_on_cpu = local.device.type == "cpu"
-        self._waiting: deque[W] = deque()
+        self._live: deque[V] = deque()
+        self._bulk: deque[B] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(
             target=self._run, args=(local,), name=f"{doing} {member.model_name}", daemon=True
         )
         self._thread.start()
+
+    @property
+    def _num_waiting(self) -> int:
+        return len(self._live) + len(self._bulk)
 
     @abstractmethod
     def _run(self, local: L) -> None:

@@ -44,7 +44,8 @@ def decode_in_one_shape(
 
     Args:
         empty: makes an empty batch.
-        is_wanted: called before each token; if it returns False, the tokens made so far are returned.
+        is_wanted: called before each token; it may take its time, and if it returns False, the tokens made so far are
+            returned.
     """
     outputs: dict[BoundedRow, list[int]] = {}
     for length, together in _of_one_length(rows, batch_rows):

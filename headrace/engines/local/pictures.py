@@ -1,11 +1,13 @@
 """The `diffusers` engine: any pipeline of the library that paints a text, in this process, on a GPU or CPU threads.
 
-The model has its own thread. Turns that wait are painted together, live ones and a batch's alike, and every batch has
-the version set's `batch_rows`: fewer are filled up with copies that nobody looks at. The shape of a matrix moves the
-last bits of its sums, and after some steps of denoising a pixel; at one shape a picture's bytes depend neither on its
-place nor on its neighbours, so one that is tried again alone is the same file.
+The model has its own thread. Turns that wait are painted together, live ones first, and every batch has the version
+set's `batch_rows`: fewer are filled up with copies that nobody looks at. The shape of a matrix moves the last bits of
+its sums, and after some steps of denoising a pixel; at one shape a picture's bytes depend neither on its place nor on
+its neighbours, so one that is tried again alone is the same file. A live turn does not wait for others' batch to end:
+it is painted between two of its steps, by a twin of the pipeline that has a state of its own.
 
-The cost: a batch that is not full costs as much as a full one, so a lone picture costs `batch_rows` of them.
+The cost: a batch that is not full costs as much as a full one, so a lone picture costs `batch_rows` of them; and while
+live turns come without end, a batch takes one step for each of theirs.
 """
 
 import asyncio
@@ -35,6 +37,7 @@ class _Waiting:
     turn: MediaTurn
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[MediaAnswer | NoAnswer]"
+    is_live: bool = False
     # Set by the waiting caller when it leaves.
     is_dropped: bool = False
 
@@ -48,7 +51,7 @@ class _Waiting:
             self.answer.set_result(said)
 
 
-class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
+class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngine):
     name = "diffusers"
     # On one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
@@ -63,14 +66,17 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
         super().__init__(load_pipeline(directory, member, spec), member, spec, doing="painting")
 
     async def make(self, turn: MediaTurn) -> MediaAnswer:
-        [answer] = await self.make_together([turn])
+        [answer] = await self._made([turn], is_live=True)
         if isinstance(answer, NoAnswer):
             raise answer
         return answer
 
     async def make_together(self, turns: Sequence[MediaTurn]) -> list[MediaAnswer | NoAnswer]:
+        return await self._made(turns, is_live=False)
+
+    async def _made(self, turns: Sequence[MediaTurn], *, is_live: bool) -> list[MediaAnswer | NoAnswer]:
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting(turn, loop, loop.create_future()) for turn in turns]
+        waiting = [_Waiting(turn, loop, loop.create_future(), is_live) for turn in turns]
         for one in waiting:
             if not one.turn.text.strip():
                 one.answer.set_result(TurnRefused("There is nothing to make a picture of."))
@@ -83,35 +89,28 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
 
     def _enter(self, asked: Sequence[_Waiting]) -> None:
         with self._changed:
-            if self._is_closed or len(self._waiting) >= NUM_WAITING_MAX:
+            if self._is_closed or self._num_waiting >= NUM_WAITING_MAX:
                 why = (
                     self._closed()
                     if self._is_closed
-                    else EngineBusy(f"{len(self._waiting)} pictures wait for {self._named}.")
+                    else EngineBusy(f"{self._num_waiting} pictures wait for {self._named}.")
                 )
                 for one in asked:
                     one.answer.set_result(why)
                 return
-            self._waiting.extend(asked)
+            for one in asked:
+                (self._live if one.is_live else self._bulk).append(one)
             self._changed.notify()
 
     # --- the thread ---
 
     def _run(self, local: LocalPipeline) -> None:
         while together := self._next():
-            try:
-                answers = self._painted(local, together)
-            except GivenUp:
-                answers = [EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False)] * len(
-                    together
-                )
-            except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
-                answers = [EngineFailed(f"The model failed while it painted: {reason_of(error)}")] * len(together)
-            for one, answer in zip(together, answers, strict=True):
-                one.say(answer)
+            self._paint(local, together)
         with self._changed:
-            left = list(self._waiting)
-            self._waiting.clear()
+            left = [*self._live, *self._bulk]
+            self._live.clear()
+            self._bulk.clear()
         for one in left:
             one.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
 
@@ -119,15 +118,37 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
         """The turns of the next batch, waited for; none: the engine is closed."""
         with self._changed:
             while not self._is_closed:
-                found: list[_Waiting] = []
-                while self._waiting and len(found) < self._batch_rows:
-                    first = self._waiting.popleft()
-                    if not first.is_dropped:
-                        found.append(first)
-                if found:
+                if found := self._taken():
                     return found
                 self._changed.wait()
         return []
+
+    def _taken(self) -> list[_Waiting]:
+        found: list[_Waiting] = []
+        for queue in (self._live, self._bulk):
+            while queue and len(found) < self._batch_rows:
+                if not (first := queue.popleft()).is_dropped:
+                    found.append(first)
+        return found
+
+    def _paint(self, local: LocalPipeline, together: Sequence[_Waiting]) -> None:
+        try:
+            answers = self._painted(local, together)
+        except GivenUp:
+            answers = [EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False)] * len(together)
+        except Exception as error:  # noqa: BLE001 (whatever a model raises ends its turns, not the service)
+            answers = [EngineFailed(f"The model failed while it painted: {reason_of(error)}")] * len(together)
+        for one, answer in zip(together, answers, strict=True):
+            one.say(answer)
+
+    def _goes_on(self, local: LocalPipeline, together: Sequence[_Waiting]) -> bool:
+        """Whether a batch takes its next step, once live turns that came meanwhile are painted."""
+        if not any(one.is_live for one in together):
+            with self._changed:
+                first = self._taken() if self._live and not self._is_closed else []
+            if first:
+                self._paint(local.twin(), first)
+        return not (self._is_closed or all(one.is_dropped for one in together))
 
     def _painted(self, local: LocalPipeline, together: Sequence[_Waiting]) -> list[MediaAnswer | NoAnswer]:
         turns = [one.turn for one in together]
@@ -136,7 +157,7 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting], MediaEngine):
         pictures, are_blackened = local.paint(
             [turn.text for turn in filled],
             [turn.seed for turn in filled],
-            is_wanted=lambda: not (self._is_closed or all(one.is_dropped for one in together)),
+            is_wanted=lambda: self._goes_on(local, together),
         )
         made = zip(turns, pictures, are_blackened, strict=False)
         return [self._answer(local, turn, picture, is_blackened=is_blackened) for turn, picture, is_blackened in made]

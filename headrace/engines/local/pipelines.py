@@ -4,10 +4,11 @@ A pipeline is called as it is, with a text, a seed and a generator for each row.
 what it does wrong is put right at the component that would refuse them, so that a batch of one stays as it was.
 """
 
+import copy
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,20 @@ class LocalPipeline:
         """What of a text is not read; None: nothing is known of it."""
         return cut_text(self.readers, text)
 
+    def twin(self) -> "LocalPipeline":
+        """For another batch in the middle of one: the same weights, and a state of its own."""
+        pipeline = copy.copy(self.pipeline)
+        # What it knows of its steps is the scheduler's; all else of a call is an attribute of the pipeline.
+        pipeline.scheduler = copy.deepcopy(self.pipeline.scheduler)
+        return replace(self, pipeline=pipeline)
+
     def paint(
         self, texts: Sequence[str], seeds: Sequence[int], *, is_wanted: Callable[[], bool]
     ) -> tuple[list[Any], list[bool]]:
         """A PIL image for each text, None where a pixel came out as no number; and whether the pipeline's own filter
         blackened it.
 
-        Args: is_wanted: called before each step.
+        Args: is_wanted: called before each step; it may paint with a twin meanwhile.
 
         Raises: GivenUp: it returned False.
         """

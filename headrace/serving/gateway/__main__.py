@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST
 from headrace.errors import HeadraceError
 from headrace.serving.gateway.assembly import Settings
 from headrace.serving.gateway.process import run_gateway
@@ -39,6 +40,10 @@ def main(
     engine_key: Annotated[
         str | None, typer.Option(envvar="HEADRACE_ENGINE_KEY", help="Key for the servers behind the engines.")
     ] = None,
+    engine_host: Annotated[
+        str,
+        typer.Option(envvar=ENGINE_HOST, help="Who holds models that are loaded here: off, on, cpu, or a socket."),
+    ] = CPU_ONLY,
     notice_seconds: Annotated[
         float, typer.Option(envvar="HEADRACE_GATEWAY_NOTICE_SECONDS", help="Units are taken so long after SIGTERM.")
     ] = 1.0,
@@ -59,6 +64,7 @@ def main(
         log_content=log_content,
         node=node,
         engine_key=engine_key,
+        engine_host=engine_host,
         notice_seconds=notice_seconds,
         initialize=initialize,
     )

@@ -9,7 +9,7 @@
 | GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
 | GET /readyz | no | 200, or 503 with reasons; `degraded` with its own reasons |
-| GET /metrics | no | Prometheus's text form |
+| GET /metrics | no | Prometheus's text form; with the figures of the engine host that holds the models, if one does |
 | GET /openapi.json | no | the description of all paths |
 """
 
@@ -37,17 +37,17 @@ class Gateway:
     def __init__(
         self,
         service: Service,
-        *,
         units: Units,
         outcomes: Outcomes,
+        *,
         readiness: Readiness,
         metrics: Metrics,
         clock: Clock,
+        host_metrics: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
-        self._units = units
-        self._outcomes = outcomes
-        self._readiness = readiness
-        self._metrics = metrics
+        """Args: host_metrics: the page of the engine host that this gateway asks, if it does."""
+        self._units, self._outcomes, self._readiness = units, outcomes, readiness
+        self._metrics, self._host_metrics = metrics, host_metrics
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
         self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
         read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
@@ -132,7 +132,10 @@ class Gateway:
         await request.respond(status, json_body(body), request.answer_headers)
 
     async def _metrics_page(self, request: Request) -> None:
-        await request.respond(200, self._metrics.page(), request.answer_headers, kind=(b"content-type", CONTENT_TYPE))
+        page = self._metrics.page()
+        if self._host_metrics:
+            page += await self._host_metrics()
+        await request.respond(200, page, request.answer_headers, kind=(b"content-type", CONTENT_TYPE))
 
     async def _openapi_page(self, request: Request) -> None:
         await request.respond(200, self._openapi, request.answer_headers)

@@ -1,12 +1,18 @@
 """Builds a gateway: creates every part once, and gives it the other parts that it needs."""
 
+import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headrace.clock import SystemClock
 from headrace.engines.base import LoadedModel
+from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
+from headrace.engines.host.connection import metrics_of
+from headrace.engines.host.floor import Floor
 from headrace.engines.registry import open_engine, open_media_engine
+from headrace.errors import InvalidInput
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.app import Gateway
 from headrace.serving.gateway.connections import Connections
@@ -36,7 +42,8 @@ _STORE_PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers."""
+    """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers.
+    `engine_host`: who holds models that would else be loaded in this process, as for a run."""
 
     service: Path
     store: str
@@ -49,6 +56,7 @@ class Settings:
     log_content: bool = False
     node: str | None = None
     engine_key: str | None = None
+    engine_host: str = CPU_ONLY
     notice_seconds: float = 1.0
     initialize: bool = False
 
@@ -71,6 +79,7 @@ class Parts:
     evidence: EvidenceWriter
     shadow: Shadow
     judging: Judging | None
+    floor: Floor | None
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -79,7 +88,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         num_connections: how many connections clients may have at once.
 
     Raises:
-        InvalidInput: the keys file or the log cannot be used.
+        InvalidInput: the keys file, the log or the engine host's address cannot be used.
     """
     keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
     store = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS)
@@ -89,7 +98,12 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     node = settings.node or node_name(port)
     records, metrics = Records(settings.log, gateway=gateway, content=settings.log_content), Metrics()
 
-    deployment = service.deployment(settings.engine_key)
+    try:
+        engine_host = host_address(settings.engine_host, store, os.environ)
+    except InvalidInput as error:
+        raise InvalidInput(f"--engine-host ({ENGINE_HOST}) {error}") from error
+    deployment = service.deployment(settings.engine_key, engine_host)
+    floor = Floor(engine_host) if engine_host else None
 
     def opened(member: Member, spec: EngineSpec) -> LoadedModel:
         return (open_engine if member.kind == "text" else open_media_engine)(member, spec, store, deployment)
@@ -114,7 +128,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         table = lease.table()
         return sets.get(table.candidate) if table and table.candidate else None
 
-    watch = RolloutWatch(store, lease, sets, node=node, records=records, clock=clock)
+    watch = RolloutWatch(store, lease, sets, node=node, records=records, clock=clock, floor=floor)
     readiness = Readiness(service, lease=lease, sets=sets)
     shadow = Shadow(service, loaded_candidate, records=records, metrics=metrics)
     judging = service.judge and Judging(
@@ -124,7 +138,10 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
-    app = Gateway(service, units=units, outcomes=outcomes, readiness=readiness, metrics=metrics, clock=clock)
+    host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
+    app = Gateway(
+        service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock, host_metrics=host_metrics
+    )
     connections = Connections(
         service.limits,
         num_max=num_connections,
@@ -157,4 +174,5 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         evidence=evidence,
         shadow=shadow,
         judging=judging,
+        floor=floor,
     )

@@ -42,12 +42,14 @@ OpenEngine = Callable[[Member, EngineSpec], LoadedModel]
 
 @dataclass(kw_only=True, eq=False)
 class LoadedSet:
-    """A set with its engines. `num_units`: units under way; at 0 the set may be closed. `roles`: those that write."""
+    """A set with its engines. `num_units`: units under way; at 0 the set may be closed. `roles`: those that write.
+    `residents`: the names of its models at an engine host."""
 
     id: str
     chain: RoleChain | MediaChain
     roles: dict[str, LoadedRole]
     engine_keys: tuple[EngineKey, ...]
+    residents: frozenset[str] = frozenset()
     num_units: int = 0
     # When the last pin of a session that was seen here ends at the latest: seconds since the Unix epoch.
     pinned_until: float = 0.0
@@ -204,7 +206,8 @@ class PreparedSets:
         except BaseException:
             await self._release(keys)
             raise
-        return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys))
+        residents = frozenset(name for key in keys if (name := self._engines[key].engine.resident))
+        return LoadedSet(id=version_set.id, chain=chain, roles=roles, engine_keys=tuple(keys), residents=residents)
 
     def _check_kinds(self, version_set: VersionSet) -> None:
         """Raises: InvalidInput: the set lacks a role of the service's chain, or has one that makes something else."""

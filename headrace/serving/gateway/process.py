@@ -90,6 +90,8 @@ async def run_gateway(settings: Settings) -> None:
         asyncio.create_task(_flush_evidence(parts), name="evidence"),
         asyncio.create_task(parts.connections.keep_looking(), name="connections"),
     ]
+    if parts.floor:
+        background.append(asyncio.create_task(parts.floor.run(), name="floor"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())

@@ -1,4 +1,5 @@
-"""Keeps the engines in step with the plan: loads stable, candidate and proposed sets, closes retired ones.
+"""Keeps the engines in step with the plan: loads stable, candidate and proposed sets, closes retired ones, and has an
+engine host keep the stable set's models.
 
 A proposal is fetched, verified, loaded and tried here while traffic continues, and this gateway writes its record to
 the store; the controller starts the set when enough gateways have done so. A check that fails in any way is reported
@@ -10,6 +11,7 @@ import socket
 from contextlib import suppress
 
 from headrace.clock import Clock
+from headrace.engines.host.floor import Floor
 from headrace.errors import reason_of
 from headrace.rollout.preparation import PreparationRecord, write_preparation
 from headrace.serving.daemon_threads import DaemonThreads
@@ -33,14 +35,11 @@ class RolloutWatch:
         node: str,
         records: Records,
         clock: Clock,
+        floor: Floor | None = None,
     ) -> None:
-        self._store = store
-        # The gateway's only journal reader, so that preparing and routing follow the same state.
-        self._lease = lease
-        self._sets = sets
-        self._node = node
-        self._records = records
-        self._clock = clock
+        # The lease is the gateway's only journal reader, so that preparing and routing follow the same state.
+        self._store, self._lease, self._sets, self._floor = store, lease, sets, floor
+        self._node, self._records, self._clock = node, records, clock
         self._head = 0
         self._thread = DaemonThreads(1, "rollout-watch")
         self._proposals: dict[int, asyncio.Task[None]] = {}
@@ -81,6 +80,8 @@ class RolloutWatch:
             if self._sets.get(set_id) is None:
                 asyncio.create_task(self._load(set_id))  # noqa: RUF006 (`PreparedSets` holds the load itself)
         await self._sets.keep(in_play | {state.proposed or state.stable}, state.evicted)
+        if self._floor and (stable := self._sets.get(state.stable)):
+            self._floor.hold(stable.residents)
 
     def _why_not_followed(self) -> str:
         """Empty: the plan is followed, or the first read is running."""

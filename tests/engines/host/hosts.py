@@ -15,6 +15,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.host.address import HostAddress, store_address
 from headrace.engines.host.connection import table_of
 from headrace.engines.host.table_view import ModelRow, Table
+from headrace.engines.host.wanted import CPU
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.unix_sockets import is_listened_on
@@ -37,18 +38,18 @@ class RunningHost:
         """By what they are for people."""
         return {row.model: row for row in self.table.data}
 
-    def deployment(self, objects: ObjectStore | None = None) -> Deployment:
+    def deployment(self, objects: ObjectStore | None = None, device: str = CPU) -> Deployment:
         store = store_address(objects or LocalStore(self.socket_file.parent / "no-store"))
         assert store
-        address = HostAddress(socket_file=self.socket_file, store=store)
+        address = HostAddress(socket_file=self.socket_file, store=store, device=device)
         return Deployment(host=address)
 
 
 @contextmanager
-def running_host(*options: str) -> Iterator[RunningHost]:
+def running_host(*options: str, module: str = "headrace.engines.host") -> Iterator[RunningHost]:
     """A host in a directory of its own, short as a socket's path must be; it and its models are gone afterwards."""
     directory = Path(tempfile.mkdtemp(dir="/tmp", prefix="hr-host-"))
-    host = started_host(directory / "host.sock", *options)
+    host = started_host(directory / "host.sock", *options, module=module)
     try:
         yield host
     finally:
@@ -59,8 +60,8 @@ def running_host(*options: str) -> Iterator[RunningHost]:
         shutil.rmtree(directory)
 
 
-def started_host(socket_file: Path, *options: str) -> RunningHost:
-    command = [sys.executable, "-m", "headrace.engines.host", "--socket", str(socket_file), *options]
+def started_host(socket_file: Path, *options: str, module: str = "headrace.engines.host") -> RunningHost:
+    command = [sys.executable, "-m", module, "--socket", str(socket_file), *options]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     eventually(lambda: is_listened_on(socket_file), "the host listens")
     return RunningHost(process, socket_file)

@@ -47,14 +47,36 @@ def test_a_socket_is_a_host_that_somebody_else_starts(store: LocalStore) -> None
     [
         ("off", CPU),
         ("no", CPU),
-        ("on", {"CUDA_VISIBLE_DEVICES": "0"}),
-        ("/run/models.sock", {"CUDA_VISIBLE_DEVICES": "GPU-1"}),
+        ("cpu", {"CUDA_VISIBLE_DEVICES": "0"}),
+        ("on", {"CUDA_VISIBLE_DEVICES": "0,1"}),
+        ("on", {"CUDA_VISIBLE_DEVICES": "MIG-1"}),
+        ("/run/models.sock", {"CUDA_VISIBLE_DEVICES": "cpu"}),
         ("on", {**CPU, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}),
     ],
-    ids=["off", "no", "a GPU", "a GPU, and a host", "a pod"],
+    ids=["off", "no", "a GPU, and no word of GPUs", "several GPUs", "a slice of a GPU", "no device", "a pod"],
 )
-def test_a_run_opens_its_engines_itself(store: LocalStore, word: str, environment: Mapping[str, str]) -> None:
+def test_a_run_opens_its_engines_itself(
+    store: LocalStore, word: str, environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "_GPUS", (tmp_path,))
     assert host_address(word, store, environment) is None
+
+
+@pytest.mark.parametrize("word", ["on", "/run/models.sock"])
+@pytest.mark.parametrize("device", ["0", "GPU-0f5e36c8"])
+def test_a_run_with_one_gpu_asks_for_its_models_there(
+    store: LocalStore, word: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "_GPUS", (tmp_path,))
+    found = host_address(word, store, {"CUDA_VISIBLE_DEVICES": device})
+    assert found
+    assert found.device == device
+    monkeypatch.setattr(address, "_GPUS", (tmp_path / "no-driver",))
+    assert host_address(word, store, {"CUDA_VISIBLE_DEVICES": device}) is None, "that one is only simulated"
+
+
+def test_by_default_runs_without_a_gpu_have_a_host(store: LocalStore) -> None:
+    assert host_address("cpu", store, CPU) == host_address("on", store, CPU)
 
 
 def test_where_a_run_might_take_any_gpu_it_opens_its_engines_itself(

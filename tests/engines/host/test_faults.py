@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from headrace.engines.host.lines import media_lines
 from headrace.engines.media import MediaAnswer, MediaTurn
 from headrace.engines.media_conformance import opened as media_opened
 from headrace.engines.media_conformance import painter
+from headrace.errors import EngineUnavailable
 from headrace.store.local import LocalStore
 from headrace.unix_sockets import is_listened_on
 from tests.engines.host.hosts import RunningHost, is_alive, running_host, started_host, stopped
@@ -38,13 +40,6 @@ LABEL = "model 1 (echo)"
 def own_host() -> Iterator[RunningHost]:
     with running_host("--memory-mib", "1000") as host:
         yield host
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
@@ -172,6 +167,24 @@ def test_a_stream_whose_models_process_is_killed_before_its_first_piece_begins_a
         eventually(lambda: is_at_work(own_host), "the turn is with the model")
         os.kill(first, signal.SIGKILL)
     assert "".join(piece.text for piece in made.result()) == whole[0].text
+    loop.run(close(engine))
+
+
+def test_a_host_that_was_stopped_is_told_to_who_waits_for_it_and_answers_again_when_it_goes_on(
+    own_host: RunningHost, loop: LoopThread, whole: list[Any]
+) -> None:
+    deployment = own_host.deployment()
+    assert deployment.host
+    patient = replace(deployment, host=replace(deployment.host, silent_seconds=4.0))
+    engine = opened("echo", deployment=patient)
+    with stopped(own_host.process.pid):
+        answers = loop.run(answers_of(engine, TURNS))
+        with pytest.raises(EngineUnavailable, match=f"kill -CONT {own_host.process.pid}") as refused:
+            opened("echo", deployment=patient, num_threads=2)
+    assert [(type(one), getattr(one, "may_be_the_turn", None)) for one in answers] == [(EngineFailed, False)] * 5
+    assert "has answered nothing for 4 s: it was stopped, or hangs" in str(answers[0])
+    assert str(refused.value) == str(answers[0])
+    assert loop.run(answers_of(engine, TURNS)) == whole
     loop.run(close(engine))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from dagster import DagsterRun
 
-from headrace.placement.demand import DEMAND_FROM, GPU_MEMORY_MIB, GPUS
+from headrace.placement.demand import DEMAND_FROM, GPU_MEMORY_MIB, GPUS, LOADS
 from headrace.placement.needs import PlannedStep
 from headrace_dagster.coordinator import computed_demand
 from headrace_dagster.coordinator.run_needs import RunPlan, needs_of_run
@@ -75,3 +75,16 @@ def test_a_fleet_is_only_looked_at_for_who_asks() -> None:
     )
     assert computed_demand.computed_demand(make_run(), without, look) == {}
     assert computed_demand.computed_demand(make_run(), None, look) == {}
+
+
+def test_of_several_steps_all_that_they_load_is_told_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "writer": lambda partition, has_gpus: {LOADS: "3fa1"},
+        "painter": lambda partition, has_gpus: {LOADS: "9b07|3fa1", GPUS: "4"},
+        "broken": lambda partition, has_gpus: 1 / 0,
+    }
+    monkeypatch.setattr(computed_demand, "_source", sources.__getitem__)
+    steps = {name: PlannedStep(key=name, tags={DEMAND_FROM: name}) for name in sources}
+    plan = RunPlan(steps=steps, step_keys_to_execute=tuple(steps), executor_name="", job_execution={})
+    assert computed_demand.computed_demand(make_run(), plan, lambda: True) == {LOADS: "3fa1|9b07"}
+    assert computed_demand.computed_demand(make_run(**{LOADS: "77d1"}), plan, lambda: True) == {}
