@@ -7,38 +7,34 @@ from headrace.errors import HeadraceError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """Bring a copy of the model: its memory is set aside."""
-
+class _OfCopy:
     key: str
     place: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stop:
+class Load(_OfCopy):
+    """Bring a copy of the model: its memory is set aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(_OfCopy):
     """End the copy's process. `at_once`: it has outgrown its part."""
 
-    key: str
-    place: str
     why: str
     at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sleep:
+class Sleep(_OfCopy):
     """Take the copy's weights out of the place's memory; its process stays."""
 
-    key: str
-    place: str
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wake:
+class Wake(_OfCopy):
     """Bring back the weights of a copy that sleeps: their memory is set aside."""
-
-    key: str
-    place: str
 
 
 @dataclass(frozen=True, kw_only=True)
