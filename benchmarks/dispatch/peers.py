@@ -30,14 +30,22 @@ _ENVIRONMENT = {
 class Router:
     """One system. `program` is looked for on the path and in the directories given with --bin.
 
-    `command`: of the directory for its files, its port and its replicas' URLs. `settings`: in the router's own words.
+    `command`: of the directory for its files, its port, its replicas' URLs, and after how many silent seconds it gives
+    a replica up. `settings`: in the router's own words. `silent_seconds`: None: it finds that out by itself, or has
+    other means. `needs_turns`: it answers before it has accepted its replicas, which only a turn tells.
     """
 
     name: str
     program: str
-    command: Callable[[Path, int, Sequence[str]], list[str]]
+    command: Callable[[Path, int, Sequence[str], float], list[str]]
     settings: str
     health_path: str = "/health"
+    silent_seconds: float | None = None
+    needs_turns: bool = False
+
+    @property
+    def described(self) -> str:
+        return self.settings if self.silent_seconds is None else f"{self.settings} after {self.silent_seconds:g} s"
 
 
 class Running:
@@ -49,7 +57,7 @@ class Running:
         self.log = directory / f"{router.name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, *router.command(directory, port, replicas)],
+                [program, *router.command(directory, port, replicas, router.silent_seconds or 0.0)],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -68,24 +76,25 @@ def find_program(router: Router, directories: Sequence[Path]) -> str | None:
     return shutil.which(router.program, path=path)
 
 
-def _ours(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
+def _ours(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:
     urls = [f"{url}/v1" for url in replicas]
     return ["-m", "benchmarks.dispatch.ours", json.dumps({"port": port, "base_urls": urls})]
 
 
-def _haproxy(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
+def _haproxy(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:
     servers = "\n".join(f"    server r{index} {_address(url)}" for index, url in enumerate(replicas))
-    return ["-db", "-f", _filled_in("haproxy.cfg", directory, port, servers)]
+    return ["-db", "-f", _filled_in("haproxy.cfg", directory, port, servers, silent_seconds)]
 
 
-def _nginx(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
+def _nginx(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:
     servers = "\n".join(f"        server {_address(url)} max_fails=1 fail_timeout=1s;" for url in replicas)
-    return ["-p", str(directory), "-c", _filled_in("nginx.conf", directory, port, servers)]
+    return ["-p", str(directory), "-c", _filled_in("nginx.conf", directory, port, servers, silent_seconds)]
 
 
-def _filled_in(name: str, directory: Path, port: int, servers: str) -> str:
+def _filled_in(name: str, directory: Path, port: int, servers: str, silent_seconds: float) -> str:
     file = directory / name
-    file.write_text((_HERE / name).read_text().format(port=port, servers=servers, directory=directory))
+    values = {"port": port, "servers": servers, "directory": directory, "silent_ms": round(1000 * silent_seconds)}
+    file.write_text((_HERE / name).read_text().format(**values))
     return str(file)
 
 
@@ -93,7 +102,7 @@ def _address(url: str) -> str:
     return url.removeprefix("http://")
 
 
-def _sglang(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
+def _sglang(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:
     settings = {
         "host": "127.0.0.1",
         "port": port,
@@ -117,7 +126,7 @@ def _sglang(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
     return ["launch", *flags, "--worker-urls", *replicas]
 
 
-def _litellm(directory: Path, port: int, replicas: Sequence[str]) -> list[str]:
+def _litellm(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:
     settings = {"model": "openai/served", "api_key": "none", "timeout": 6.0, "max_retries": 0}
     config = {
         "model_list": [
@@ -148,19 +157,22 @@ PEERS: dict[str, Router] = {
             name="haproxy",
             program="haproxy",
             command=_haproxy,
-            settings="leastconn, 8 at a replica, checks every 0.2 s, 4 retries, silent for 2 s",
+            settings="leastconn, 8 at a replica, checks every 0.2 s, 4 retries, another replica",
+            silent_seconds=2.0,
         ),
         Router(
             name="nginx",
             program="nginx",
             command=_nginx,
-            settings="least_conn, next upstream on error and after 2 s",
+            settings="least_conn, next upstream on error and",
+            silent_seconds=2.0,
         ),
         Router(
             name="sglang-router",
             program="sglang-router",
             command=_sglang,
             settings="power_of_two, checks every second, 5 retries, 3 s",
+            needs_turns=True,
         ),
         Router(
             name="litellm",
@@ -168,6 +180,7 @@ PEERS: dict[str, Router] = {
             command=_litellm,
             settings="latency-based-routing, 4 retries, 6 s",
             health_path="/health/liveliness",
+            needs_turns=True,
         ),
     )
 }

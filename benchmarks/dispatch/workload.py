@@ -10,6 +10,8 @@ from benchmarks.tables import number, read_rows
 
 # The conversation trace of Azure (2023) has about this many requests a second; other traces are measured.
 NUM_PROMPT_TOKENS_MAX = 8192
+# Medians and sigmas of tokens in and out: about those of conversations; and of questions about long documents.
+SHAPES = {"conversations": ((1000, 0.9), (130, 0.85)), "long_prompts": ((4000, 0.6), (20, 0.6))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,18 @@ class Trace:
     at: tuple[float, ...]
     num_prompt_tokens: tuple[int, ...]
     num_output_tokens: tuple[int, ...]
+
+    def halves(self) -> "tuple[Trace, Trace]":
+        """What came first, and what came then."""
+        middle = len(self.at) // 2
+        return self._of(slice(middle)), self._of(slice(middle, None))
+
+    def _of(self, rows: slice) -> "Trace":
+        return Trace(
+            at=self.at[rows],
+            num_prompt_tokens=self.num_prompt_tokens[rows],
+            num_output_tokens=self.num_output_tokens[rows],
+        )
 
 
 def read_trace(file: Path) -> Trace:
@@ -65,17 +79,19 @@ def from_trace(trace: Trace, *, seed: int, rate: float, seconds: float) -> list[
     ]
 
 
-def drawn(*, seed: int, rate: float, seconds: float) -> list[Arrival]:
-    """Poisson arrivals; lengths are lognormal with medians 1,000 in and 130 out, about those of conversations."""
+def drawn(*, shape: str, seed: int, rate: float, seconds: float) -> list[Arrival]:
+    """Poisson arrivals with lognormal lengths of a shape of `SHAPES`."""
+    (prompt, prompt_sigma), (output, output_sigma) = SHAPES[shape]
     draw = random.Random(f"dispatch {seed}")
     arrivals, at = [], 0.0
     while (at := at + draw.expovariate(rate)) < seconds:
+        num_prompt_tokens = math.ceil(draw.lognormvariate(math.log(prompt), prompt_sigma))
         arrivals.append(
             Arrival(
                 unit=f"{seed}-{len(arrivals)}",
                 at=at,
-                num_prompt_tokens=min(NUM_PROMPT_TOKENS_MAX, math.ceil(draw.lognormvariate(math.log(1000), 0.9))),
-                num_output_tokens=min(1000, math.ceil(draw.lognormvariate(math.log(130), 0.85))),
+                num_prompt_tokens=min(NUM_PROMPT_TOKENS_MAX, num_prompt_tokens),
+                num_output_tokens=min(1000, math.ceil(draw.lognormvariate(math.log(output), output_sigma))),
             )
         )
     return arrivals

@@ -2,9 +2,9 @@
 
 The openb protocol (Weng et al. 2023, Beware of Fragmentation, USENIX ATC): the tasks of a list, shuffled by seed and
 drawn again until 130% of the cluster's GPU has arrived, are placed one by one and never moved; what does not fit is
-lost. Reported: GPU thousandths given out as per cent of the cluster's, when 95, 100 and 130% had arrived, mean of the
-seeds. With `--buffer N` up to N tasks wait, and the best pair of task and node goes first; at 95 and 100% those that
-wait count as not placed.
+lost. Reported: GPU thousandths given out as per cent of the cluster's, when 95, 100 and 130% had arrived (as in the
+published table, the mean while it was that per cent, rounded), mean of the seeds. With `--buffer N` up to N tasks wait,
+and the best pair of task and node goes first; at 95 and 100% those that wait count as not placed.
 
 A policy knows the list's mix of tasks beforehand, as FGD does too; its seed, for ties and for what it draws, is the
 shuffle's. Prints a table, then one line of JSON: `lists` by name, `mean130` over them, and `decisions_per_s` of CPU.

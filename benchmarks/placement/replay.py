@@ -4,6 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from benchmarks.placement.openb import arrivals, gpu_milli
 from benchmarks.placement.peers import Place, policy
@@ -19,7 +20,10 @@ AGE_PER_PLACE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """GPU thousandths given out as per cent of the fleet's, when each of `LOADS` had arrived."""
+    """GPU thousandths given out as per cent of the fleet's, when each of `LOADS` had arrived.
+
+    As the published figures are made: the mean over all tasks after which that per cent, rounded, had arrived.
+    """
 
     allocated: tuple[float, ...]
     num_decisions: int
@@ -45,18 +49,25 @@ def replay(
     place = policy(name, fleet, TaskMix.counted(tasks), ties, seed)
     coming = arrivals(tasks, capacity, load, seed)
     waiting = _Buffer(fleet, place, num_places)
-    arrived, allocated = 0, []
+    arrived = 0
+    seen: dict[int, list[float]] = {round(100 * one): [] for one in LOADS}
     began = time.process_time()
     for task in coming:
-        if len(allocated) < len(LOADS) - 1 and arrived + gpu_milli(task) > LOADS[len(allocated)] * capacity:
-            allocated.append(100 * waiting.given_milli / capacity)
         arrived += gpu_milli(task)
         waiting.arrive(task)
+        if (per_cent := round(100 * arrived / capacity)) in seen:
+            seen[per_cent].append(100 * waiting.given_milli / capacity)
     waiting.drain()
-    allocated.append(100 * waiting.given_milli / capacity)
-    while len(allocated) < len(LOADS):
-        allocated.append(allocated[-1])
-    return Replayed(allocated=tuple(allocated), num_decisions=len(coming), cpu_seconds=time.process_time() - began)
+    at_the_end = 100 * waiting.given_milli / capacity
+    return Replayed(
+        # What waits in a buffer is placed when nothing comes any more.
+        allocated=tuple(
+            fmean(values) if values and not (num_places and one == LOADS[-1]) else at_the_end
+            for one, values in zip(LOADS, seen.values(), strict=True)
+        ),
+        num_decisions=len(coming),
+        cpu_seconds=time.process_time() - began,
+    )
 
 
 class _Buffer:

@@ -3,13 +3,13 @@
 Work is GPU-seconds; of runs without a GPU, seconds of the part of the fleet's CPUs or memory that they ask for.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from headrace.placement.run_times import RunTimes
-from headrace.placement.snapshot import PlannedRun, Running, Snapshot, Waiting
+from headrace.placement.snapshot import PlannedRun, Running, Waiting
 
 _WAITING, _RUNNING, _ENDED = 0, 1, 2
 # A run that still runs takes at least so much longer than it has run.
@@ -46,26 +46,36 @@ class Arrivals:
         self._running: dict[str, Running] = {}
         self._columns = np.zeros((7, _ROWS_MIN))
 
-    def note(self, snapshot: Snapshot, now: float) -> None:
-        """Takes in what happened since the last snapshot."""
-        waiting = {run.run_id for run in snapshot.waiting}
-        running = {run.run_id: run for run in snapshot.running}
-        for run_id, run in self._running.items():
-            if run_id not in running:
-                self._left(run, now, stopped=run_id in waiting)
-        for run_id in self._waiting - waiting - running.keys():
-            self._forget(run_id)
-        came: list[Waiting | Running] = [
-            run for run in snapshot.waiting if run.run_id not in self._rows and run.run_id not in self._waiting
+    def note(self, running: Sequence[Running], gone: Sequence[Waiting], came: Sequence[Waiting], now: float) -> None:
+        """Takes in what happened since the last time.
+
+        Args:
+            running: all that run now.
+            gone: those that waited and do not any more; one that is told anew is among both.
+            came: those that wait now and did not.
+        """
+        waited = self._waiting.copy() if gone else self._waiting
+        self._waiting.difference_update([run.run_id for run in gone])
+        newcomers: list[Waiting | Running] = [
+            run for run in came if run.run_id not in self._rows and run.run_id not in waited
         ]
-        came += [run for run_id, run in running.items() if run_id not in self._rows and run_id not in self._running]
-        for run in sorted(came, key=_submitted):
+        self._waiting.update([run.run_id for run in came])
+        by_id = {run.run_id: run for run in running}
+        for run_id, run in self._running.items():
+            if run_id not in by_id:
+                self._left(run, now, stopped=run_id in self._waiting)
+        for run in gone:
+            if run.run_id not in self._waiting and run.run_id not in by_id:
+                self._forget(run.run_id)
+        started = [run for run_id, run in by_id.items() if run_id not in self._running]
+        newcomers += [run for run in started if run.run_id not in self._rows]
+        for run in sorted(newcomers, key=_submitted):
             self._add(run)
-        for run_id, run in running.items():
-            if run_id not in self._running and run_id in self._rows:
-                row = self._rows[run_id]
+        for run in started:
+            row = self._rows.get(run.run_id)
+            if row is not None:
                 self._columns[_STATE, row], self._columns[_BEGAN, row] = _RUNNING, run.started
-        self._waiting, self._running = waiting, running
+        self._running = by_id
 
     def work(self, now: float, idle: Collection[str]) -> Work:
         """`idle`: waiting runs that wait for something else than what others have."""

@@ -12,17 +12,20 @@ from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.holds import HoldWriter
 from headrace.placement.largest import largest_of
+from headrace.placement.line import ID, KIND, RUN, Entry, Line
 from headrace.placement.model_places import ModelPlaces
-from headrace.placement.ordering import Shares, aged_first, by_share
+from headrace.placement.ordering import Shares, had_aged
 from headrace.placement.packing import best_placement
 from headrace.placement.placements import Placement
 from headrace.placement.preemption import (
     earliest_stop,
     fewest_stopped,
     fills_from,
+    is_gang,
     may_be_stopped,
     may_stop,
     needs_promise,
+    overtaken_since,
 )
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.reservations import first_place, kept_free
@@ -36,14 +39,22 @@ _PREEMPTION_TRIES_MAX = 4
 
 class Decision:
     def __init__(
-        self, snapshot: Snapshot, policy: QueuePolicy, now: float, promised: Collection[Reservation] = ()
+        self,
+        snapshot: Snapshot,
+        policy: QueuePolicy,
+        now: float,
+        promised: Collection[Reservation] = (),
+        line: Line | None = None,
     ) -> None:
+        """`line`: of the previous decision on this queue, if known; it saves time."""
         self._snapshot, self._policy, self._now = snapshot, policy, now
         self._promised = {reservation.run_id: reservation for reservation in promised}
+        self._line = line or Line()
+        self._line.advance(snapshot.waiting, policy, now)
         self._fleet = Fleet(snapshot.inventory)
         self._shares = Shares(snapshot.inventory)
+        self._fleet.take_all((run.run_id, run.placement) for run in snapshot.running)
         for run in snapshot.running:
-            self._fleet.take(run.run_id, run.placement, found=True)
             self._shares.add(run.queue, run.demand, gpu_milli(run.placement))
         # The snapshot's runs and newly admitted ones: another run may wait for any of them.
         self._running = list(snapshot.running)
@@ -53,6 +64,12 @@ class Decision:
         # What fits nowhere: beside what is promised, or at all.
         self._no_fit: set[Demand] = set()
         self._no_fit_at_all: set[Demand] = set()
+        # Kinds of runs of which each is held as the last one was, until more is given out or kept; for which run what
+        # is free is kept.
+        self._closed: dict[int, str | None] = {}
+        # And those of which each is, unless it might act against others by its age.
+        self._half_closed: dict[int, str | None] = {}
+        self._num_young_kinds = 0
         self._fills_allowed = True
         self._slots = snapshot.num_slots
         self._reserved_aged: str | None = None
@@ -60,6 +77,12 @@ class Decision:
         self._tries = 0
         self._stopped: set[str] = set()
         self._stoppable = [run for run in snapshot.running if not run.ending and may_be_stopped(run, policy)]
+        # Of those, the lowest priority; and when the last one started that had not waited too long itself.
+        self._lowest_priority = min((run.priority for run in self._stoppable), default=math.inf)
+        self._overtook_at = max(
+            (run.started for run in self._stoppable if not had_aged(run, policy)), default=-math.inf
+        )
+        self._ending = [run for run in snapshot.running if run.ending]
         # By what decides whom a run may stop: since when it waits. Whoever came later may stop nobody else.
         self._not_helped: dict[tuple[Demand, int, str, bool], float] = {}
         self._preempted_for: str | None = None
@@ -75,23 +98,10 @@ class Decision:
         self._lapses: list[float] = []
 
     def plan(self) -> Plan:
-        impossible: dict[str, str] = {}
-        candidates = []
-        largest = largest_of(self._snapshot.ever_seen or self._snapshot.inventory, self._policy.stages)
-        for run in self._snapshot.waiting:
-            refusal = largest.refusal(run.demand, run.stage, may_borrow=may_be_stopped(run, self._policy))
-            if refusal is not None:
-                impossible[run.run_id] = refusal
-            elif run.run_id in self._snapshot.blocked:
-                self._holds.blocked(run, self._snapshot.blocked[run.run_id])
-            else:
-                candidates.append(run)
-        aged, young, ages = aged_first(candidates, self._policy, self._now, self._promised)
-        for run in aged:
-            self._decide(run, aged=True)
-        is_warm = self._snapshot.residency.nodes and self._models and self._models.has_any_room
-        for run in by_share(young, self._policy, self._shares, self._line if is_warm else None):
-            self._decide(run, aged=False)
+        impossible = self._impossible()
+        left_out = impossible.keys() | self._snapshot.blocked.keys()
+        self._decide_on_aged(left_out)
+        self._decide_on_young(left_out)
         return Plan(
             admissions=self._admissions,
             preemptions=tuple(self._preemptions),
@@ -99,8 +109,136 @@ class Decision:
             impossible=impossible,
             reservations=tuple(self._reservations),
             evictions=tuple(self._evictions),
-            look_again_at=self._look_again_at(young, ages),
+            look_again_at=self._look_again_at(left_out),
         )
+
+    def _impossible(self) -> dict[str, str]:
+        """Why runs can never start, by run; and holds those that Dagster's own limits hold back."""
+        largest = largest_of(self._snapshot.ever_seen or self._snapshot.inventory, self._policy.stages)
+        refused = {
+            (kind.demand, kind.stage, kind.may_be_stopped): refusal
+            for kind in self._line.kinds
+            if (refusal := largest.refusal(kind.demand, kind.stage, may_borrow=kind.may_be_stopped)) is not None
+        }
+        impossible: dict[str, str] = {}
+        for run in self._snapshot.waiting if refused or self._snapshot.blocked else ():
+            refusal = refused.get((run.demand, run.stage, may_be_stopped(run, self._policy)))
+            if refusal is not None:
+                impossible[run.run_id] = refusal
+            elif run.run_id in self._snapshot.blocked:
+                self._holds.blocked(run, self._snapshot.blocked[run.run_id])
+        return impossible
+
+    def _decide_on_aged(self, left_out: Collection[str]) -> None:
+        alike: list[Entry] = []
+        for entry in self._line.aged(self._promised):
+            if left_out and entry[ID] in left_out:
+                continue
+            kind, run = entry[KIND], entry[RUN]
+            if kind in self._closed or (kind in self._half_closed and not self._might_act(run)):
+                alike.append(entry)
+                continue
+            self._hold_alike(alike)
+            alike = []
+            self._decide(run, aged=True)
+            self._close(kind, run)
+        self._hold_alike(alike)
+
+    def _decide_on_young(self, left_out: Collection[str]) -> None:
+        self._open()
+        self._close_young()
+        if self._snapshot.residency.nodes and self._models and self._models.has_any_room:
+            for run in self._line.young_served_by(self._warm_line, self._shares, left_out):
+                self._decide(run, aged=False)
+            return
+        in_turn = self._line.young(self._shares)
+        alike: list[Entry] = []
+        for entry in in_turn:
+            if left_out and entry[ID] in left_out:
+                continue
+            if entry[KIND] in self._closed:
+                alike.append(entry)
+            else:
+                self._hold_alike(alike)
+                alike = []
+                self._decide(entry[RUN], aged=False)
+                self._close_young()
+            if not left_out and self._closed and len(self._closed) == self._num_young_kinds:
+                alike += in_turn
+        self._hold_alike(alike)
+
+    def _hold_alike(self, entries: list[Entry]) -> None:
+        if entries:
+            self._holds.alike(entries, {**self._closed, **self._half_closed})
+
+    def _close(self, kind: int, run: Waiting) -> None:
+        """Notes if other aged runs like this one would be tried nowhere and for nothing, and be held."""
+        if run.run_id in self._promised or not self._may_close():
+            return
+        if not self._fits_nowhere(run.demand, fills=may_be_stopped(run, self._policy)):
+            return
+        may_stop_by_age_alone = not self._ending and run.priority <= self._lowest_priority
+        if (self._reserved_aged is not None or self._preempted_for is not None) and not self._might_preempt:
+            self._closed[kind] = self._kept_for(run.demand)
+        elif self._policy.preemption is not None and not is_gang(run.demand) and may_stop_by_age_alone:
+            self._half_closed[kind] = self._kept_for(run.demand)
+
+    def _close_young(self) -> None:
+        """The same of all kinds of the others."""
+        if not self._may_close():
+            return
+        kinds = self._line.young_kinds
+        self._num_young_kinds = len(kinds)
+        for number, kind in kinds:
+            if number in self._closed:
+                continue
+            for_nothing = (
+                not self._might_preempt
+                or (not self._ending and kind.priority <= self._lowest_priority)
+                or (kind.demand, kind.priority, kind.stage, False) in self._not_helped
+            )
+            if for_nothing and self._fits_nowhere(kind.demand, fills=kind.may_be_stopped):
+                self._closed[number] = self._kept_for(kind.demand)
+
+    def _may_close(self) -> bool:
+        # The first in line is told more than the others; and who waits for a model, each for its own.
+        is_first = not self._holds.has_line and not self._reservations
+        return not is_first and self._slots != 0 and not self._stages.has_limits and self._models is None
+
+    @property
+    def _might_preempt(self) -> bool:
+        return (
+            self._policy.preemption is not None
+            and self._preempted_for is None
+            and self._tries < _PREEMPTION_TRIES_MAX
+            and bool(self._stoppable or self._ending)
+        )
+
+    def _fits_nowhere(self, demand: Demand, *, fills: bool) -> bool:
+        """As `_place` finds out."""
+        if demand not in self._no_fit:
+            if best_placement(self._unpromised, demand, self._policy.packing) is not None:
+                return False
+            self._no_fit.add(demand)
+        if not fills or not self._fills_allowed or self._unpromised is self._fleet:
+            return True
+        if demand not in self._no_fit_at_all:
+            if best_placement(self._fleet, demand, self._policy.packing) is not None:
+                return False
+            self._no_fit_at_all.add(demand)
+        return True
+
+    def _open(self) -> None:
+        """Something has changed for all."""
+        self._closed.clear()
+        self._half_closed.clear()
+
+    def _might_act(self, run: Waiting) -> bool:
+        """Whether an aged run of a kind without a place may be promised one, or be given another's."""
+        assert self._policy.preemption is not None
+        if self._overtook_at > overtaken_since(run, self._policy.preemption):
+            return True
+        return needs_promise(run, self._policy, self._now)
 
     def _decide(self, run: Waiting, *, aged: bool) -> None:
         if self._slots == 0:
@@ -122,7 +260,7 @@ class Decision:
         else:
             self._hold(run)
 
-    def _line(self, queue: list[Waiting]) -> WarmLine:
+    def _warm_line(self, queue: list[Waiting]) -> WarmLine:
         assert self._models
         return WarmLine(queue, self._models, is_by_length=self._policy.order == "shortest_first")
 
@@ -167,6 +305,7 @@ class Decision:
         self._slots = None if self._slots is None else self._slots - 1
 
     def _take(self, run_id: str, placement: Placement) -> None:
+        self._open()
         self._fleet.take(run_id, placement)
         if self._unpromised is not self._fleet:
             self._unpromised.take(run_id, placement, found=True)
@@ -198,7 +337,7 @@ class Decision:
 
     def _hold(self, run: Waiting) -> None:
         """Holds a run without a promise. The first in line is told which runs it waits for, the others who is ahead."""
-        kept_for = self._kept_for(run)
+        kept_for = self._kept_for(run.demand)
         is_first = kept_for is None and not self._reservations and not self._holds.has_line
         self._holds.no_place(run, kept_for=kept_for, waits_for=self._waits_for if is_first else None)
 
@@ -208,12 +347,12 @@ class Decision:
         place = first_place(self._fleet, run.demand, self._running, ends, self._policy.packing)
         return tuple(other.run_id for other in place.waits_for) if place else ()
 
-    def _kept_for(self, run: Waiting) -> str | None:
+    def _kept_for(self, demand: Demand) -> str | None:
         """The run whose promise keeps out a run that would otherwise fit."""
-        if not self._reservations or run.demand in self._no_fit_at_all:
+        if not self._reservations or demand in self._no_fit_at_all:
             return None
-        if best_placement(self._fleet, run.demand, self._policy.packing) is None:
-            self._no_fit_at_all.add(run.demand)
+        if best_placement(self._fleet, demand, self._policy.packing) is None:
+            self._no_fit_at_all.add(demand)
             return None
         return self._reservations[0].run_id
 
@@ -243,23 +382,14 @@ class Decision:
     def _preempt(self, run: Waiting, *, aged: bool, hold: bool = True) -> bool:
         """Stops other runs if that makes it fit; its place is kept until they are gone."""
         found = None
-        ending = [
-            other
-            for other in self._snapshot.running
-            if other.ending and self._draining.isdisjoint(other.placement.nodes)
-        ]
+        ending: list[Running] = []
         key = (run.demand, run.priority, run.stage, aged)
         # By priority alone, and for a stage's floor, it does not matter when a run came. What fills a promised place
         # may be stopped by whom it is promised to, whenever that one came.
         since = -math.inf if aged and needs_promise(run, self._policy, self._now) else run.submitted if aged else 0.0
         if since < self._not_helped.get(key, math.inf) and self._tries < _PREEMPTION_TRIES_MAX:
-            stoppable = [
-                other
-                for other in self._stoppable
-                if other.run_id not in self._stopped
-                and self._draining.isdisjoint(other.placement.nodes)
-                and (may_stop(other, run, self._policy, self._now) or self._stages.lends(other, run))
-            ]
+            stoppable = self._stoppable_for(run, aged=aged, is_promised=since == -math.inf)
+            ending = [other for other in self._ending if self._draining.isdisjoint(other.placement.nodes)]
             if stoppable or ending:
                 self._tries += 1
                 found = fewest_stopped(self._unpromised, run, ending, stoppable, self._policy, self._now)
@@ -281,7 +411,24 @@ class Decision:
         self._holds.stopping(run, placement, tuple(other.run_id for other in leaving))
         return True
 
+    def _stoppable_for(self, run: Waiting, *, aged: bool, is_promised: bool) -> list[Running]:
+        assert self._policy.preemption is not None
+        if not self._stages.has_limits and run.priority <= self._lowest_priority:
+            # Long queues are of runs for which nobody may be stopped.
+            if not aged:
+                return []
+            if not is_promised and self._overtook_at <= overtaken_since(run, self._policy.preemption):
+                return []
+        return [
+            other
+            for other in self._stoppable
+            if other.run_id not in self._stopped
+            and self._draining.isdisjoint(other.placement.nodes)
+            and (may_stop(other, run, self._policy, self._now) or self._stages.lends(other, run))
+        ]
+
     def _keep(self, run: Waiting, placement: Placement, latest: float | None) -> None:
+        self._open()
         if self._unpromised is self._fleet:
             self._unpromised = self._fleet.copy()
         kept = kept_free(self._unpromised, run.demand, placement)
@@ -300,10 +447,9 @@ class Decision:
             return 0.0
         return other.started + other.expected_seconds
 
-    def _look_again_at(self, young: list[Waiting], ages: list[float]) -> float | None:
-        """`ages`: when each of the young runs will go by age."""
-        times = [at for run, at in zip(young, ages, strict=True) if run.run_id not in self._admissions]
-        times += self._lapses
+    def _look_again_at(self, left_out: Collection[str]) -> float | None:
+        age = self._line.next_age(self._admissions.keys() | left_out)
+        times = self._lapses if age is None else [age, *self._lapses]
         if self._holds:
             times += self._stages.changes()
             if self._policy.preemption is not None:

@@ -19,7 +19,7 @@ from headrace.placement.residency import Device, Residency
 from headrace.placement.snapshot import Eviction
 
 # In memory, or on the way there or away. Other states are told of models that take no memory of a GPU.
-_THERE = frozenset({"loading", "on the device", "asleep", "leaving"})
+_THERE = frozenset({"loading", "on the device", "falling asleep", "asleep", "waking", "leaving"})
 _ANSWER_SECONDS_MAX = 0.5
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 5.0, 300.0
 # A GPU that a host was asked to empty, and has not, after so long is given away all the same: nothing waits forever.

@@ -19,10 +19,12 @@ Gangs that find no node whole, CPUs and memory beside the GPUs, limits of Dagste
 here. What waits for such limits alone counts as no backlog.
 """
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,6 +35,7 @@ from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.run_times import RunTimes, StatedTimes
 from headrace.placement.snapshot import PlannedRun, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import asked_milli
+from headrace.placement.turnover import Turnover, turnover
 
 # A wait is forgotten within so many times its length.
 _FORGOTTEN_AFTER = 100.0
@@ -41,6 +44,8 @@ _LONGER = 1.02
 # What a newcomer would wait is noted where it has changed by so much.
 _OTHER = 1.25
 _POINTS_MAX = 500
+
+_Run = TypeVar("_Run", Waiting, Running)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,12 @@ class FifoWaits:
         self._arrivals = Arrivals(self._times, self._asked)
         self._known_since: float | None = None
         self._looked_at = 0.0
-        self._filled: dict[str, _Filled] = {}
+        # As they were at the last look; and what was told of each since it came, or since the wait became longer.
+        self._waiting: tuple[Waiting, ...] = ()
+        self._told: list[Waiting] = []
+        self._until: list[float] = []  # when each will have waited too long
+        self._oldest = math.inf
+        self._running: dict[str, tuple[Running, Running]] = {}
         self.num_raised = 0
 
     def stated(self) -> StatedWaits:
@@ -80,16 +90,48 @@ class FifoWaits:
         if self._known_since is None:
             self._known_since = self._looked_at = now
         self._pools.refresh(snapshot.inventory, snapshot.ever_seen or snapshot.inventory)
-        self._arrivals.note(snapshot, now)
+        changes = turnover(self._waiting, snapshot.waiting)
+        self._arrivals.note(snapshot.running, changes.gone, changes.came, now)
+        num_raised = self.num_raised
         self._measure(snapshot, policy, now)
-        filled: dict[str, _Filled] = {}
-        waiting = tuple([self._with_wait(run, policy, filled) for run in snapshot.waiting])
-        # Others are never asked whether they had waited too long.
-        running = tuple([self._with_wait(run, policy, filled) if run.preemptible else run for run in snapshot.running])
-        self._filled = filled
+        if self.num_raised != num_raised:
+            # Longer waits come from the last look on; who had waited too long by then, has.
+            self._tell_longer(policy)
+        told = self._tell(changes.came, policy)
+        self._told = changes.carried(self._told, [run for run, _ in told])
+        self._until = changes.carried(self._until, [until for _, until in told])
+        self._note_oldest(snapshot.waiting, changes)
+        self._waiting = snapshot.waiting
+        running = self._running_told(snapshot.running, policy)
         self._looked_at = now
-        self._forget(snapshot, now)
-        return replace(snapshot, waiting=waiting, running=running)
+        self._forget(now)
+        return replace(snapshot, waiting=tuple(self._told), running=running)
+
+    def _tell_longer(self, policy: QueuePolicy) -> None:
+        places = [place for place, until in enumerate(self._until) if until > self._looked_at]
+        for place, (run, until) in zip(
+            places, self._tell([self._told[place] for place in places], policy), strict=True
+        ):
+            self._told[place], self._until[place] = run, until
+
+    def _note_oldest(self, waiting: Sequence[Waiting], changes: Turnover[Waiting]) -> None:
+        if any(run.submitted <= self._oldest for run in changes.gone):
+            self._oldest = min([run.submitted for run in waiting], default=math.inf)
+        else:
+            self._oldest = min([self._oldest, *(run.submitted for run in changes.came)])
+
+    def _running_told(self, running: Sequence[Running], policy: QueuePolicy) -> tuple[Running, ...]:
+        """Of those that may be stopped alone: others are never asked whether they had waited too long."""
+        new = [run for run in running if run.preemptible and not self._is_told(run)]
+        told = {run.run_id: (run, run_told) for run, (run_told, _) in zip(new, self._tell(new, policy), strict=True)}
+        self._running = {
+            run.run_id: told.get(run.run_id) or self._running[run.run_id] for run in running if run.preemptible
+        }
+        return tuple([self._running[run.run_id][1] if run.preemptible else run for run in running])
+
+    def _is_told(self, run: Running) -> bool:
+        known = self._running.get(run.run_id)
+        return known is not None and known[0] is run
 
     def _asked(self, run: PlannedRun) -> Asked | None:
         name = self._pools.name(run.demand)
@@ -125,52 +167,43 @@ class FifoWaits:
         head = max(float(work.at[len(newest_first) - 1 - back]), self._known_since)
         return now - head, max(backlog / capacity, mean)
 
-    def _forget(self, snapshot: Snapshot, now: float) -> None:
-        oldest = min([run.submitted for run in snapshot.waiting], default=now)
+    def _forget(self, now: float) -> None:
+        oldest = self._oldest if self._waiting else now
         for longest in (*self._heads.values(), *self._lasts.values()):
             longest.drop_before(oldest)
         self._arrivals.drop_before(now - 2 * max((head.at(now) for head in self._heads.values()), default=0.0))
 
-    def _with_wait(self, run: Any, policy: QueuePolicy, filled: "dict[str, _Filled]") -> Any:
-        known = self._filled.get(run.run_id)
-        # Longer waits come from the last look on; who had waited too long by then, has.
-        if (
-            known is not None
-            and known.run is run
-            and (known.num_raised == self.num_raised or known.until <= self._looked_at or isinstance(run, Running))
-        ):
-            filled[run.run_id] = known
-            return known.filled
-        share = policy.patience_of(run.demand)
-        seconds = self._seconds(run, share)
-        if known is not None and known.run is run and known.filled.fifo_wait_seconds == seconds:
-            told = known.filled
-        else:
-            told = replace(run, fifo_wait_seconds=seconds)
-        filled[run.run_id] = _Filled(run, told, self.num_raised, _waits_since(run) + share * seconds)
-        return told
+    def _tell(self, runs: Sequence[_Run], policy: QueuePolicy) -> list[tuple[_Run, float]]:
+        """Each run with its wait, and when it will have waited too long."""
+        alike: defaultdict[tuple[str | None, float], list[int]] = defaultdict(list)
+        for place, run in enumerate(runs):
+            alike[self._pools.name(run.demand), policy.patience_of(run.demand)].append(place)
+        told: dict[int, tuple[_Run, float]] = {}
+        for (name, share), places in alike.items():
+            since = np.array([_waits_since(runs[place]) for place in places])
+            seconds = self._seconds(name, share, since, np.array([_came(runs[place]) for place in places]))
+            until = since + share * seconds
+            for place, its_seconds, its_until in zip(places, seconds.tolist(), until.tolist(), strict=True):
+                run = runs[place]
+                told[place] = run if run.fifo_wait_seconds == its_seconds else run.told(its_seconds), its_until
+        return [told[place] for place in range(len(runs))]
 
-    def _seconds(self, run: Waiting | Running, share: float) -> float:
-        name = self._pools.name(run.demand)
+    def _seconds(self, name: str | None, share: float, since: np.ndarray, came: np.ndarray) -> np.ndarray:
+        """Waits of runs of one pool, of which each waits since then, and came then."""
+        found = np.zeros(len(since))
         if name is None:
-            return 0.0
-        came = run.submitted if isinstance(run, Waiting) else run.started - run.waited_seconds
-        since = _waits_since(run)
-        found = [0.0]
+            return found
         for pool, head in self._heads.items():
             if is_within(name, pool):
-                found.append((head.waited_out(since, share) - since) / share)
-        found += [last.at(came) for pool, last in self._lasts.items() if is_within(name, pool)]
-        return max(found)
+                found = np.maximum(found, (head.waited_out(since, share) - since) / share)
+        for pool, last in self._lasts.items():
+            if is_within(name, pool):
+                found = np.maximum(found, last.at(came))
+        return found
 
 
-class _Filled(NamedTuple):
-    """A run as it was given and as it is told, after how many longer waits, and until when it is not too late."""
-
-    run: Any
-    filled: Any
-    num_raised: int
-    until: float
+def _came(run: Waiting | Running) -> float:
+    return run.submitted if isinstance(run, Waiting) else run.started - run.waited_seconds
 
 
 def _waits_since(run: Waiting | Running) -> float:
@@ -183,60 +216,72 @@ class _Points:
 
     def __init__(self, points: Iterable[tuple[float, float]]) -> None:
         self.points = list(points)
+        self._table: np.ndarray | None = None
 
-    def before(self, moment: float) -> tuple[float, float] | None:
-        """The point that holds just before; the first, if none is so old."""
-        found = bisect_left(self.points, (moment,))
-        return self.points[max(0, found - 1)] if self.points else None
+    @property
+    def table(self) -> np.ndarray:
+        """The points as columns: moments, and seconds."""
+        if self._table is None:
+            self._table = np.array(self.points, dtype=float).reshape(-1, 2).T
+        return self._table
+
+    def places(self, moments: np.ndarray) -> np.ndarray:
+        """Of the points that hold just before; the first, where none is so old."""
+        return np.maximum(self.table[0].searchsorted(moments) - 1, 0)
+
+    def add(self, since: float, seconds: float) -> None:
+        self.points.append((since, round(seconds, 1)))
+        self._table = None
 
     def drop_before(self, moment: float) -> None:
         """Keeps what tells the number at `moment` and later."""
         while len(self.points) > 1 and (self.points[1][0] < moment or len(self.points) > _POINTS_MAX):
             del self.points[0]
+            self._table = None
 
 
 class _Lately(_Points):
     """As it is: what a newcomer meets."""
 
-    def at(self, moment: float) -> float:
-        point = self.before(moment)
-        return point[1] if point else 0.0
+    def at(self, moments: np.ndarray) -> np.ndarray:
+        return self.table[1][self.places(moments)] if self.points else np.zeros(len(moments))
 
     def note(self, seconds: float, since: float) -> None:
         """`since`: the last look."""
         known = self.points[-1][1] if self.points else 0.0
         if seconds > _OTHER * known or known > _OTHER * seconds:
-            self.points.append((since, round(seconds, 1)))
+            self.add(since, seconds)
 
 
 class _Longest(_Points):
     """The longest wait, which is forgotten slowly."""
 
     def at(self, moment: float) -> float:
-        point = self.before(moment)
-        if point is None:
+        found = bisect_left(self.points, (moment,))
+        if not self.points:
             return 0.0
-        since, seconds = point
+        since, seconds = self.points[max(0, found - 1)]
         return max(0.0, seconds - max(0.0, moment - since) / _FORGOTTEN_AFTER)
 
-    def waited_out(self, since: float, share: float) -> float:
-        """The first moment when who waits since then has waited that share of the longest wait."""
-        first = max(0, bisect_left(self.points, (since,)) - 1)
-        moment = since
-        for number in range(first, len(self.points)):
-            begin, seconds = self.points[number]
-            # The longest wait falls meanwhile: moment - since = share * (seconds - (moment - begin) / FORGOTTEN).
-            solved = (since + share * (seconds + begin / _FORGOTTEN_AFTER)) / (1 + share / _FORGOTTEN_AFTER)
-            moment = max(solved, since if number == first else begin)
-            if number + 1 < len(self.points) and moment <= self.points[number + 1][0]:
-                return moment
-        return moment
+    def waited_out(self, since: np.ndarray, share: float) -> np.ndarray:
+        """The first moments when who waits since then has waited that share of the longest wait."""
+        if not self.points:
+            return since
+        first = self.places(since)
+        begins, seconds = self.table[:, int(first.min()) :]
+        first = (first - first.min())[:, None]
+        numbers = np.arange(len(begins))
+        # The longest wait falls meanwhile: moment - since = share * (seconds - (moment - begin) / FORGOTTEN).
+        solved = (since[:, None] + share * (seconds + begins / _FORGOTTEN_AFTER)) / (1 + share / _FORGOTTEN_AFTER)
+        moments = np.maximum(solved, np.where(numbers == first, since[:, None], begins))
+        holds = (moments <= np.append(begins[1:], np.inf)) & (numbers >= first)
+        return moments[np.arange(len(since)), holds.argmax(axis=1)]
 
     def raise_to(self, seconds: float, since: float, now: float) -> bool:
         """`since`: the last look; who came after it waits so long already."""
         if seconds <= _LONGER * self.at(now):
             return False
-        self.points.append((since, round(seconds, 1)))
+        self.add(since, seconds)
         return True
 
 

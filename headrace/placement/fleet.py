@@ -5,7 +5,7 @@ for each node and run.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +61,23 @@ class Fleet:
             self._check(run_id, placement, changed)
         self._note(run_id, placement)
         self._put(changed)
+
+    def take_all(self, holders: Iterable[tuple[str, Placement]]) -> None:
+        """`take` of runs that exist already (`found`), each node changed once.
+
+        Raises:
+            OverCommitted: a run holds a placement already, or comes twice.
+        """
+        gpus, hosts = [], []
+        for run_id, placement in holders:
+            if self._placement_of(run_id) is not None:
+                raise OverCommitted(f"Run {run_id} holds a placement already.")
+            self._note(run_id, placement)
+            gpus += placement.gpus
+            hosts += placement.hosts
+            self.num_changes += 1
+        self._put(self._changed(Placement(gpus=tuple(gpus), hosts=tuple(hosts)), -1))
+        self.num_changes -= 1
 
     def release(self, run_id: str) -> None:
         """Does nothing for a run that holds nothing."""

@@ -27,6 +27,7 @@ class Fragmentation:
         self._num_gpus = np.array([demand.num_gpus for demand, _ in typical])
         self._milli = np.array([layout.milli_by_class(demand) for demand, _ in typical])
         self.lost: dict[Leftover, float] = {}
+        self.places: dict[Leftover, np.ndarray] = {}
 
     def look_at(self, leftovers: Iterable[Leftover]) -> None:
         if len(self.lost) > KEPT_MAX:

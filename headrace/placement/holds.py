@@ -11,6 +11,7 @@ from typing import NamedTuple
 from headrace.placement import explain
 from headrace.placement.fleet import Fleet
 from headrace.placement.forecast import expected_starts
+from headrace.placement.line import KIND, RUN, Entry
 from headrace.placement.model_places import Sooner
 from headrace.placement.ordering import Shares, goes_by_age_at, has_aged
 from headrace.placement.placements import Placement
@@ -35,10 +36,17 @@ class _Held(NamedTuple):
     shows_line: bool = False
 
 
+class _HeldAlike(NamedTuple):
+    """Runs that lack a place as others of their kinds did, and for which run what is free is kept, by kind."""
+
+    entries: Sequence[Entry]
+    kept_for: Mapping[int, str | None]
+
+
 class HoldWriter:
     def __init__(self, snapshot: Snapshot, policy: QueuePolicy, now: float) -> None:
         self._snapshot, self._policy, self._now = snapshot, policy, now
-        self._held: list[_Held] = []
+        self._held: list[_Held | _HeldAlike] = []
         self.has_line = False  # a run waits for a place already
 
     def __bool__(self) -> bool:
@@ -55,8 +63,14 @@ class HoldWriter:
 
     def no_place(self, run: Waiting, *, kept_for: str | None, waits_for: _Found | None = None) -> None:
         self.has_line = True
-        why = None if kept_for is None else explain.kept_for_older(kept_for)
-        self._held.append(_Held(run, why, waits_for or (), shows_line=True))
+        self._held.append(_Held(run, _why_kept(kept_for), waits_for or (), shows_line=True))
+
+    def alike(self, entries: Sequence[Entry], kept_for: Mapping[int, str | None]) -> None:
+        """As `no_place` for each, after the first in line; for long queues.
+
+        Args: kept_for: by the kind's number.
+        """
+        self._held.append(_HeldAlike(entries, kept_for))
 
     def sooner(self, run: Waiting, sooner: Sooner, models: Sequence[str]) -> None:
         text = explain.waits_for_model(sooner.device, sooner.here, models, sooner.seconds)
@@ -101,14 +115,14 @@ class Holds(Mapping[str, Hold]):
 
     def __init__(
         self,
-        held: Sequence[_Held],
+        held: Sequence[_Held | _HeldAlike],
         snapshot: Snapshot,
         policy: QueuePolicy,
         now: float,
         fleet: Fleet,
         shares: Shares,
     ) -> None:
-        self._held, self._snapshot, self._policy, self._now = held, snapshot, policy, now
+        self._noted, self._snapshot, self._policy, self._now = held, snapshot, policy, now
         self._fleet, self._shares = fleet, shares
         self._made: dict[str, Hold] = {}
 
@@ -122,7 +136,7 @@ class Holds(Mapping[str, Hold]):
         return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return sum(len(held.entries) if isinstance(held, _HeldAlike) else 1 for held in self._noted)
 
     def __repr__(self) -> str:
         return repr(dict(self))
@@ -130,6 +144,18 @@ class Holds(Mapping[str, Hold]):
     @cached_property
     def _places(self) -> dict[str, int]:
         return {held.run.run_id: place for place, held in enumerate(self._held)}
+
+    @cached_property
+    def _held(self) -> list[_Held]:
+        found: list[_Held] = []
+        for held in self._noted:
+            if isinstance(held, _Held):
+                found.append(held)
+                continue
+            found += [
+                _Held(entry[RUN], _why_kept(held.kept_for[entry[KIND]]), shows_line=True) for entry in held.entries
+            ]
+        return found
 
     @cached_property
     def _line(self) -> list[int]:
@@ -187,6 +213,10 @@ class Holds(Mapping[str, Hold]):
         if not aged:
             parts.append(explain.goes_first(goes_by_age_at(run, self._policy), self._now))
         return parts
+
+
+def _why_kept(kept_for: str | None) -> str | None:
+    return None if kept_for is None else explain.kept_for_older(kept_for)
 
 
 def _devices(placement: Placement) -> list[tuple[str, str]]:

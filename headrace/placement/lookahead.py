@@ -31,12 +31,14 @@ class Lookahead:
         self._draws = on_gpus.draws(NUM_STREAMS, NUM_DRAWS, seed)
         self._needs = np.array([(d.cpu_milli, d.memory_mib, d.num_gpus) for d in demands], dtype=np.int64)
         self._milli = np.array([layout.milli_by_class(demand) for demand in demands], dtype=np.int64)
-        self._gang_room = GangRoom(layout, mix)
+        self.gangs = GangRoom(layout, mix)
         self.lost: dict[Leftover, float] = {}
+        self.places: dict[Leftover, np.ndarray] = {}
 
     def look_at(self, leftovers: Iterable[Leftover]) -> None:
         if len(self.lost) > KEPT_MAX:
             self.lost.clear()
+            self.places.clear()
         new = list({leftover for leftover in leftovers if leftover not in self.lost})
         if not new:
             return
@@ -46,5 +48,6 @@ class Lookahead:
             if free:
                 gpus[row, : len(free)] = free
         idle = idle_after(hosts, gpus, self._needs, self._milli, self._draws)
-        lost = idle - GANG_ROOM * self._gang_room.kept(hosts, gpus)
+        lost = idle - GANG_ROOM * self.gangs.kept(hosts, gpus)
         self.lost.update(zip(new, lost.tolist(), strict=True))
+        self.places.update(zip(new, self.gangs.places(hosts, gpus), strict=True))

@@ -1,8 +1,6 @@
-"""The order in which waiting runs are considered: aged runs first, then by priority, fair share and length."""
+"""What the order of waiting runs is made of: when a run has waited too long, and each queue's share of the fleet."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Protocol
 
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Inventory
@@ -55,72 +53,3 @@ class Shares:
 
     def gpu_milli(self, queue: str) -> int:
         return self._held[queue][0]
-
-
-def aged_first(
-    runs: Iterable[Waiting], policy: QueuePolicy, now: float, promised: Collection[str] = ()
-) -> tuple[list[Waiting], list[Waiting], list[float]]:
-    """The aged runs, in the order in which they are served; the others; and when each of the others will go by age.
-
-    Args:
-        promised: whoever has a place already is served first, so that nobody takes it who was held back by something
-            else until now.
-    """
-    aged, young, ages = [], [], []
-    for run in runs:
-        at = goes_by_age_at(run, policy)
-        if now >= at:
-            aged.append((run.run_id not in promised, at, run.num_preemptions, run.submitted, run.run_id, run))
-        else:
-            young.append(run)
-            ages.append(at)
-    aged.sort()  # ids differ, so that no two runs are compared
-    return [entry[-1] for entry in aged], young, ages
-
-
-class Line(Protocol):
-    """The runs of one queue."""
-
-    def __len__(self) -> int: ...
-
-    def pop(self) -> Waiting:
-        """The run that is next."""
-        ...
-
-
-def by_share(
-    runs: Iterable[Waiting],
-    policy: QueuePolicy,
-    shares: Shares,
-    line: Callable[[list[Waiting]], Line] | None = None,
-) -> Iterator[Waiting]:
-    """Yields run after run; reads `shares` again for each, so that an admission affects the next choice.
-
-    Args:
-        line: of a queue's runs in their order, who is next, asked for each anew; None: in that order.
-    """
-    classes: defaultdict[int, defaultdict[str, list[Waiting]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        classes[run.priority][run.queue].append(run)
-    for priority in sorted(classes, reverse=True):
-        queues = classes[priority]
-        for queue in queues.values():
-            queue.sort(key=_by_length if policy.order == "shortest_first" else _by_submission)
-        if len(queues) == 1 and line is None:
-            yield from next(iter(queues.values()))
-            continue
-        # The next run of a list is popped from the end.
-        lines: dict[str, Line] = {name: line(queue) if line else queue[::-1] for name, queue in queues.items()}
-        while lines:
-            name = min(lines, key=lambda queue: (shares.of(queue) / policy.weight(queue), queue))
-            yield lines[name].pop()
-            if not len(lines[name]):
-                del lines[name]
-
-
-def _by_length(run: Waiting) -> tuple[float, float, str]:
-    return run.expected_seconds, run.submitted, run.run_id
-
-
-def _by_submission(run: Waiting) -> tuple[float, str]:
-    return run.submitted, run.run_id

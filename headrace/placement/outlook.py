@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Protocol
 
+import numpy as np
+
 from headrace.placement.node_states import Leftover
 
 # With more estimates, all are dropped and made again.
@@ -13,7 +15,9 @@ class Outlook(Protocol):
     """Estimates the GPU thousandths that a node with such leftovers will leave idle."""
 
     lost: dict[Leftover, float]
+    # How many large runs of each group would fit; empty: not counted.
+    places: dict[Leftover, np.ndarray]
 
     def look_at(self, leftovers: Iterable[Leftover]) -> None:
-        """Puts an estimate of each into `lost`; may forget others there."""
+        """Puts an estimate of each into both; may forget others there."""
         ...

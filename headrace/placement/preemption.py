@@ -57,10 +57,12 @@ def may_stop(victim: Running, run: Waiting, policy: QueuePolicy, now: float) -> 
         return True
     if had_aged(victim, policy):
         return False
-    overtaken_since = run.submitted
-    if run.num_preemptions:
-        overtaken_since = max(overtaken_since, run.preempted_at + policy.preemption.min_run_seconds)
-    return victim.started > overtaken_since
+    return victim.started > overtaken_since(run, policy.preemption)
+
+
+def overtaken_since(run: Waiting, preempting: Preempting) -> float:
+    """Whoever started later overtook it."""
+    return max(run.submitted, run.preempted_at + preempting.min_run_seconds) if run.num_preemptions else run.submitted
 
 
 def is_fill(victim: Running, run: Waiting, policy: QueuePolicy) -> bool:

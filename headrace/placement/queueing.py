@@ -9,13 +9,20 @@ a broken promise.
 from collections.abc import Collection
 
 from headrace.placement.decision import Decision
+from headrace.placement.line import Line
 from headrace.placement.queue_policy import Preempting, QueuePolicy
 from headrace.placement.snapshot import Plan, Reservation, Snapshot
 
-__all__ = ["Preempting", "QueuePolicy", "plan"]
+__all__ = ["Line", "Preempting", "QueuePolicy", "plan"]
 
 
-def plan(snapshot: Snapshot, policy: QueuePolicy, now: float, promised: Collection[Reservation] = ()) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    policy: QueuePolicy,
+    now: float,
+    promised: Collection[Reservation] = (),
+    line: Line | None = None,
+) -> Plan:
     """Decides what starts now, what is stopped for it, and why everything else waits.
 
     The same arguments give the same plan. `now` is in seconds since the epoch.
@@ -23,5 +30,6 @@ def plan(snapshot: Snapshot, policy: QueuePolicy, now: float, promised: Collecti
     Args:
         promised: the previous plan's reservations, if known: a run then keeps its place while it stays suitable.
             Without them the place is chosen again, by present estimates.
+        line: of the previous plan, to save the time of sorting a long queue again; it changes nothing else.
     """
-    return Decision(snapshot, policy, now, promised).plan()
+    return Decision(snapshot, policy, now, promised, line).plan()

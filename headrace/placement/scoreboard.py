@@ -10,6 +10,7 @@ from headrace.placement.fleet import host_part
 from headrace.placement.fragmentation import Fragmentation
 from headrace.placement.node_states import Layout, Leftover, NodeState, fits, fitting, leftover_of
 from headrace.placement.outlook import Outlook
+from headrace.placement.place_prices import PlacePrices
 from headrace.placement.scarcity import scarcity
 from headrace.placement.task_mix import TaskMix
 
@@ -35,6 +36,8 @@ class Option:
 
     cost: float
     gpus: tuple[int, ...]  # positions on the node
+    # By group of large runs: how many fewer would fit; None: none.
+    places: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class _Row:
     milli: tuple[int, ...]  # by GPU class
     scored: np.ndarray
     costs: np.ndarray
+    places: np.ndarray  # [node, group]: how many fewer large runs would fit
     surcharge: np.ndarray  # for what is scarce
     options: dict[int, Option | None]
     # For a gang across nodes: the last counted state, and how many of the gang's GPUs fit there.
@@ -55,10 +59,13 @@ class Scoreboard:
     def __init__(self, layout: Layout, mix: TaskMix, seed: int, num_nodes_min: int = LOOKAHEAD_NODES_MIN) -> None:
         self._layout = layout
         self._outlook: Outlook = Fragmentation(layout, mix)
+        self._prices: PlacePrices | None = None
         if len(layout.nodes) >= num_nodes_min and layout.classes and mix.on_gpus().weights:
             from headrace.placement.lookahead import Lookahead
 
-            self._outlook = Lookahead(layout, mix, seed)
+            self._outlook = lookahead = Lookahead(layout, mix, seed)
+            if len(lookahead.gangs.sizes):
+                self._prices = PlacePrices(lookahead, len(layout.nodes))
         self._scarcity = SCARCITY * scarcity(layout, mix)
         self._cpu_milli_max = max((node.cpu_milli for node in layout.nodes), default=0) or 1
         self._gpu_milli_max = WHOLE * max((len(node.gpus) for node in layout.nodes), default=0) or 1
@@ -72,8 +79,16 @@ class Scoreboard:
             options = self.options(demand, [states[node] for node in changed.tolist()])
             fresh = np.array([np.inf if option is None else option.cost for option in options])
             row.costs[changed] = fresh + row.surcharge[changed]
+            if self._prices is not None:
+                row.places[changed] = 0
+                for node, option in zip(changed.tolist(), options, strict=True):
+                    if option is not None and option.places is not None:
+                        row.places[node] = option.places
             row.scored[changed] = numbers[changed]
-        return row.costs
+        if self._prices is None:
+            return row.costs
+        prices = self._prices.of(states, numbers)
+        return row.costs + row.places @ prices if prices.any() else row.costs
 
     def options(self, demand: Demand, states: Sequence[NodeState]) -> list[Option | None]:
         """The best place on a node in each state, without scarcity."""
@@ -123,6 +138,7 @@ class Scoreboard:
                 self._layout.milli_by_class(demand),
                 np.full(num_nodes, -1, dtype=np.int64),
                 np.full(num_nodes, np.inf),
+                np.zeros((num_nodes, len(self._prices.sizes) if self._prices else 0), dtype=np.float32),
                 self.surcharge(demand),
                 {},
                 np.full(num_nodes, -1, dtype=np.int64),
@@ -143,10 +159,10 @@ class Scoreboard:
         demand: Demand,
     ) -> Option:
         lost, gpus = self._outlook.lost, choices[0]
-        least_lost = lost[after[0]]
+        left, least_lost = after[0], lost[after[0]]
         if len(choices) > 1:
-            least_lost, _, gpus = min(
-                (lost[leftover], sum(state.usable[gpu] for gpu in chosen), chosen)
+            least_lost, _, gpus, left = min(
+                (lost[leftover], sum(state.usable[gpu] for gpu in chosen), chosen, leftover)
                 for leftover, chosen in zip(after, choices, strict=True)
             )
         gpu_left = sum(state.usable) - sum(milli[state.kind.classes[gpu]] for gpu in gpus)
@@ -154,7 +170,14 @@ class Scoreboard:
             BEST_FIT_CPU * (state.cpu_milli - demand.cpu_milli) / self._cpu_milli_max
             + BEST_FIT_GPU * gpu_left / self._gpu_milli_max
         )
-        return Option(least_lost - lost[state.leftover] + best_fit, gpus)
+        return Option(least_lost - lost[state.leftover] + best_fit, gpus, self._places_lost(state.leftover, left))
+
+    def _places_lost(self, before: Leftover, after: Leftover) -> np.ndarray | None:
+        places = self._outlook.places
+        if not places:
+            return None
+        fewer = places[before] - places[after]
+        return fewer if fewer.any() else None
 
 
 def least(costs: np.ndarray, ties: str, seed: int, num_changes: int) -> int | None:

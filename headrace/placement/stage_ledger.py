@@ -26,6 +26,10 @@ class StageLedger:
                 fleet.free_milli(node.name, gpu.device) for node in snapshot.inventory.nodes for gpu in node.gpus
             )
 
+    @property
+    def has_limits(self) -> bool:
+        return bool(self._limits)
+
     def add(self, stage: str, gpu_milli: int) -> None:
         self._held[stage] += gpu_milli
         self._free -= gpu_milli

@@ -21,7 +21,7 @@ from headrace.placement.fifo_waits import FifoWaits
 from headrace.placement.inventory import Inventory
 from headrace.placement.needs import InvalidNeeds
 from headrace.placement.placements import Placement
-from headrace.placement.queueing import QueuePolicy, plan
+from headrace.placement.queueing import Line, QueuePolicy, plan
 from headrace.placement.residency import Residency
 from headrace.placement.snapshot import Plan, Reservation, Snapshot
 from headrace_dagster.coordinator.admission import (
@@ -70,15 +70,12 @@ class Dequeuing:
     # The last look's reservations, as a preference only: without it, places would move between nodes with the
     # estimates.
     _promised: tuple[Reservation, ...] = ()
+    _line: Line = field(default_factory=Line)
     _restless: bool = True
 
     @cached_property
     def _waits(self) -> FifoWaits:
         return self.waits_row.read()
-
-    @property
-    def num_under_way(self) -> int:
-        return len(self.state.feed.under_way)
 
     def look(self, now: float, paused_locations: frozenset[str] = frozenset()) -> bool:
         """Returns whether Dagster has anything to launch."""
@@ -153,7 +150,7 @@ class Dequeuing:
                 limits.count(self.state.feed.queued[run_id].dagster_run)
             if blocked is None:
                 blocked = limits.reasons(waiting.values())
-            decision = plan(self.snapshot(blocked, occupied, now), self.policy, now, self._promised)
+            decision = plan(self.snapshot(blocked, occupied, now), self.policy, now, self._promised, self._line)
             accepted = {}
             for run_id, placement in decision.admissions.items():
                 if limits.reason(waiting[run_id]) is None:

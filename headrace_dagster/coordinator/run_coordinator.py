@@ -12,7 +12,7 @@ to the run: `GpuRunLauncher` on one machine, `GpuK8sRunLauncher` on a cluster.
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -32,6 +32,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._core.errors import DagsterInvariantViolationError
 from dagster._core.run_coordinator.base import SubmitRunContext
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
+from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._serdes import ConfigurableClassData
 
@@ -69,6 +70,8 @@ SIMULATED_GPUS_VARIABLE = "HEADRACE_GPUS"
 """GPUs to simulate on this machine, for the daemon and `headrace queue`: `4xH100:81559` (MiB), mixed with commas."""
 CLUSTER = "cluster"
 _GATE_LIMIT = {"key": GATE_TAG, "value": HELD, "limit": 0}
+# A method of the stock daemon (tests/upstream).
+_READS_UNDER_WAY = "_get_in_progress_run_records"
 _DAEMON_MODULE = "dagster._daemon.run_coordinator.queued_run_coordinator_daemon"
 
 
@@ -158,6 +161,7 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
         gated = stock._replace(tag_concurrency_limits=[*stock.tag_concurrency_limits, _GATE_LIMIT])
         if daemon is None:
             return gated
+        _reads_runs_under_way(daemon)
         now = time.time()
         if not self._held_lease.hold(now):
             return gated._replace(max_concurrent_runs=0)
@@ -167,8 +171,11 @@ class GpuRunCoordinator(QueuedRunCoordinator[DagsterInstance]):
             return gated._replace(should_block_op_concurrency_limited_runs=False)
         if not self._dequeuing.state.feed.queued:
             return gated
-        # Nothing to launch: with its limit reached, the stock daemon does not scan the queue.
-        return gated._replace(max_concurrent_runs=self._dequeuing.num_under_way)
+        # Nothing to launch: with its limit reached, the stock daemon does not scan the queue. The runs under way, by
+        # which it sees that, we have just read.
+        under_way = list(self._dequeuing.state.feed.under_way.values())
+        _reads_runs_under_way(daemon, under_way)
+        return gated._replace(max_concurrent_runs=len(under_way))
 
     def snapshot(self, now: float) -> tuple[Snapshot, dict[str, DagsterRun]]:
         """The queue and the fleet as the daemon would see them, and runs by id. Reads only."""
@@ -309,6 +316,16 @@ def _dequeuing_daemon() -> Any:
     ):
         return None
     return caller.f_locals["self"]
+
+
+def _reads_runs_under_way(daemon: Any, known: Sequence[RunRecord] | None = None) -> None:
+    """`known`: what the stock daemon takes for the runs under way in this iteration; else it reads them.
+
+    Reading them opens Dagster's database anew: most of what an iteration costs that finds nothing to do.
+    """
+    vars(daemon).pop(_READS_UNDER_WAY, None)
+    if known is not None:
+        setattr(daemon, _READS_UNDER_WAY, lambda instance: known)
 
 
 def _paused_locations(daemon: Any, now: float) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_single_runs_leave_whole_nodes_to_the_gangs_that_come(ties: str) -> None
         fleet.take(f"gang {placed}", placement)
         placed += 1
     assert placed >= LOOKAHEAD_NODES_MIN // 2 - 1
+
+
+def test_the_few_nodes_that_can_hold_a_rare_gang_are_kept_for_it_while_others_have_room() -> None:
+    """One run in five hundred asks for more CPUs than the nodes have, but for the first three by name."""
+    single, rare = Demand(num_gpus=1, cpu_milli=8000), Demand(num_gpus=8, cpu_milli=120_000)
+    packing = Packing(mix=TaskMix(weights=((single, 499.0), (rare, 1.0))))
+    nodes = make_fleet().inventory.nodes
+    large = tuple(replace(node, cpu_milli=128_000) for node in nodes[:3])
+    fleet = Fleet(Inventory(nodes=(*large, *nodes[3:])))
+    num_others = 8 * len(nodes[3:])
+    assert filled(fleet, [single] * (num_others - 8), packing) == num_others - 8
+    assert best_placement(fleet, rare, packing) is not None
+    # And nobody is turned away for it.
+    for number in range(32):
+        placement = best_placement(fleet, single, packing)
+        assert placement is not None
+        fleet.take(f"late {number}", placement)
 
 
 def test_a_fleet_is_filled_to_the_last_gpu_that_anyone_can_use() -> None:

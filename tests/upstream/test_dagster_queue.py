@@ -161,6 +161,24 @@ def test_at_its_cap_the_daemon_returns_before_it_scans(tmp_path: Path, monkeypat
         assert scans == []
 
 
+def test_the_daemon_asks_itself_for_the_runs_under_way_after_the_limits(instance: DagsterInstance) -> None:
+    """`_reads_runs_under_way`: in each iteration that attribute of the daemon is called once, after the limits were
+    asked for, and its answer is all that a daemon at its cap looks at.
+    """
+    queue_run(instance)
+    coordinator: Any = instance.run_coordinator
+    daemon: Any = QueuedRunCoordinatorDaemon(interval_seconds=5)
+    original, num_asked_before = daemon._get_in_progress_run_records, []
+
+    def spy(instance: DagsterInstance) -> Any:
+        num_asked_before.append(len(coordinator.asked))
+        return original(instance)
+
+    daemon._get_in_progress_run_records = spy
+    iterate(instance, daemon)
+    assert num_asked_before == [1]
+
+
 @pytest.mark.parametrize("page_size", [1, 25])
 def test_a_tag_limit_of_0_holds(tmp_path: Path, page_size: int) -> None:
     """The gate itself."""

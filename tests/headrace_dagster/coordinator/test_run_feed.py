@@ -134,9 +134,19 @@ def test_an_iteration_with_nothing_to_admit_reads_no_queued_run_and_skips_the_st
         assert not any(map(is_stock_scan, sent))
         counts[num_waiting] = len(sent)
 
-    assert counts[3] == counts[30]
-    # Nobody has written since: what is read is the runs under way, by the stock daemon.
-    assert counts[3] <= 3
+    # Nobody has written since; and the stock daemon is told of the runs under way.
+    assert counts[3] == counts[30] == 0
+
+
+def test_the_stock_daemon_reads_the_runs_under_way_by_itself_where_a_run_may_start(
+    full: Deployment,
+) -> None:
+    full.submit(gpus=1)
+    full.iterate()
+    assert "_get_in_progress_run_records" in vars(full.daemon)
+    free(full)
+    full.iterate()
+    assert "_get_in_progress_run_records" not in vars(full.daemon)
 
 
 def is_stock_scan(statement: str) -> bool:
