@@ -143,7 +143,7 @@ def test_options_that_pages_name_are_options() -> None:
     }
     assert len(named) > 40
     # curl's and dg's
-    assert named - known - {"--http2", "--assets"} == set()
+    assert named - known - {"--http2", "--unix-socket", "--assets"} == set()
 
 
 def _leaves(part: Any) -> Any:
