@@ -89,7 +89,6 @@ class TrainingLauncher(dg.ConfigurableResource):
             TrainingFailed: the evaluating process died.
         """
         place = self._place(context.run.run_id, dict(os.environ))
-        self._make_room(place, context.log.info)
         return evaluate(
             place.store,
             weights,
@@ -100,6 +99,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             device=place.devices.kind,
             environment=place.environment,
             say=context.log.info,
+            make_room=lambda: self._make_room(place, context.log.info),
         )
 
     def _make_room(self, place: Workplace, say: Callable[[str], None]) -> None:

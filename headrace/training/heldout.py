@@ -173,8 +173,11 @@ def evaluate(
     device: str,
     environment: Mapping[str, str],
     say: Callable[[str], None] = print,
+    make_room: Callable[[], None] = lambda: None,
 ) -> dict[str, Evaluation]:
     """Evaluations of `weights` (digest by name); one process makes the missing ones.
+
+    Args: make_room: called before there is such a process, which needs memory.
 
     Raises:
         TrainingFailed: the process ended without them; with its last lines.
@@ -192,6 +195,7 @@ def evaluate(
             objective=objective,
             pairs=pairs,
         )
+        make_room()
         _run(config, environment, say)
     found = {name: find_evaluation(store, digest, heldout) for name, digest in weights.items()}
     assert all(found.values())
