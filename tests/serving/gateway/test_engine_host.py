@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from headrace.engines.asking import answers_of, close
-from headrace.engines.conformance import turn
+from headrace.engines.conformance import opened, turn
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.table_view import ModelRow
 from headrace.engines.registry import open_engine
@@ -81,6 +81,41 @@ def test_a_gateway_and_bulk_work_share_one_model_and_clients_get_the_same_answer
     assert f"headrace_host_model_kept{{{labels}}} 1.0" in page_of(hosted)
     assert f"headrace_host_model_loads_total{{{labels}}} 1.0" in page_of(hosted)
     assert not any(line.startswith("headrace_host_") for line in page_of(alone))
+
+
+def test_two_campaigns_and_a_live_service_share_a_host_with_memory_for_two_of_their_three_models(
+    make_site: Callable[..., Site], client_of: Clients
+) -> None:
+    """The campaigns' models take turns, the service's stays, and nobody's answers are others than alone."""
+    site = make_site()
+    site.initialize()
+    loop, seeds = LoopThread(), range(8)
+    with running_host("--memory-mib", "130") as host, ThreadPoolExecutor(3) as threads:
+        client = client_of(start_on(host, site))
+        live = [text_of(client, seed) for seed in seeds]
+
+        def campaign(num_threads: int) -> list[list[Any]]:
+            engine = opened("echo", deployment=host.deployment(site.store), num_threads=num_threads)
+            batches = [loop.run(answers_of(engine, [turn(seed=seed)])) for seed in seeds]
+            loop.run(close(engine))
+            return batches
+
+        campaigns = [threads.submit(campaign, num_threads) for num_threads in (2, 3)]
+        num_asked, tables = 0, [host.table]
+        while not all(one.done() for one in campaigns):
+            tables.append(host.table)
+            assert text_of(client, num_asked % len(seeds)) == live[num_asked % len(seeds)]
+            num_asked += 1
+        alone = opened("echo")
+        whole = [loop.run(answers_of(alone, [turn(seed=seed)])) for seed in seeds]
+        assert [one.result() for one in campaigns] == [whole, whole]
+        rows = host.table.data
+    loop.close()
+    assert [row.loads for row in rows if row.is_kept] == [1]
+    assert len(rows) == 3
+    assert sum(bool(row.pid) for row in rows) == 2, "there is no room for the third"
+    assert max(table.accounts[0].reserved_mib for table in tables) <= 130
+    assert num_asked
 
 
 def test_pictures_are_the_same_too(host: RunningHost, make_site: Callable[..., Site], client_of: Clients) -> None:
