@@ -24,8 +24,9 @@ _ANSWER_SECONDS_MAX = 0.5
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 5.0, 300.0
 # A GPU that a host was asked to empty, and has not, after so long is given away all the same: nothing waits forever.
 _EMPTY_SECONDS_MAX = 120.0
-# Asked again and again in between; a later wish is a new one.
-_ASKED_AGAIN_SECONDS = 30.0
+# Asked again and again in between; a later wish is a new one. A daemon that launches many runs looks seldom: that its
+# wishes are far apart makes none of them new.
+_ASKED_AGAIN_SECONDS, _ASKED_AGAIN_LOOKS = 30.0, 3
 _BRING_SECONDS_MAX = 86_400.0
 _LABEL_LENGTH_MAX = 200
 
@@ -41,14 +42,16 @@ class EngineHost:
         self._last: Table | None = None
         self._pause_seconds = 0.0
         self._asked_again_at = -math.inf
-        # By device: when it was first and last asked to empty it.
-        self._emptying: dict[Device, tuple[float, float]] = {}
+        self._num_looks = 0
+        # By device: when it was first asked to empty it, and when last, in seconds and in looks.
+        self._emptying: dict[Device, tuple[float, float, int]] = {}
 
     def look(self, inventory: Inventory) -> Residency:
         """What is where, as far as the host tells; of models without a GPU, nothing."""
         devices = [gpu.device for node in inventory.nodes if node.name == self._node for gpu in node.gpus]
         if not devices:
             return Residency()
+        self._num_looks += 1
         if self._clock() >= self._asked_again_at:
             self._read()
         return self._residency(devices, self._last) if self._last else Residency()
@@ -58,8 +61,8 @@ class EngineHost:
         now = self._clock()
         for one in evictions:
             device = (one.node, one.device)
-            first, last = self._emptying.get(device, (now, now))
-            self._emptying[device] = (now if now - last > _ASKED_AGAIN_SECONDS else first, now)
+            first = self._emptying[device][0] if device in self._emptying else now
+            self._emptying[device] = (first, now, self._num_looks)
             if one.node != self._node or now < self._asked_again_at:
                 continue
             from headrace.engines.host.connection import empty_place
@@ -107,16 +110,17 @@ class EngineHost:
                 loaded.setdefault((self._node, by_place[row.place]), set()).add(row.model_id)
         now = self._clock()
         self._emptying = {
-            device: (first, last)
-            for device, (first, last) in self._emptying.items()
-            if device in loaded and now - last <= _ASKED_AGAIN_SECONDS
+            device: asked
+            for device, asked in self._emptying.items()
+            if device in loaded
+            and (now - asked[1] <= _ASKED_AGAIN_SECONDS or self._num_looks - asked[2] <= _ASKED_AGAIN_LOOKS)
         }
         return Residency(
             nodes=frozenset([self._node]) if by_place else frozenset(),
             loaded={
                 device: frozenset(models)
                 for device, models in loaded.items()
-                if now - self._emptying.get(device, (now, now))[0] < _EMPTY_SECONDS_MAX
+                if now - self._emptying.get(device, (now,))[0] < _EMPTY_SECONDS_MAX
             },
             bring_seconds=bring_seconds,
             labels=labels,

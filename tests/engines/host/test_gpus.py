@@ -128,7 +128,10 @@ def test_a_stopped_host_holds_nobody_and_a_dead_one_has_nothing(gpu_host: Runnin
 
 
 @pytest.mark.process
-def test_a_gpu_that_is_not_emptied_in_two_minutes_is_given_away_all_the_same(gpu_host: RunningHost) -> None:
+@pytest.mark.parametrize("look_seconds", [10.0, 50.0])
+def test_a_gpu_that_is_not_emptied_in_two_minutes_is_given_away_all_the_same(
+    gpu_host: RunningHost, look_seconds: float
+) -> None:
     left(opened_at(gpu_host, FIRST))
     now = [0.0]
     host, inventory = EngineHost("node-a", gpu_host.socket_file, clock=lambda: now[0]), make_inventory(*UUIDS)
@@ -138,7 +141,7 @@ def test_a_gpu_that_is_not_emptied_in_two_minutes_is_given_away_all_the_same(gpu
         while now[0] < 120.0:
             assert host.look(inventory).loaded
             host.empty(eviction)
-            now[0] += 10.0
+            now[0] += look_seconds
         assert host.look(inventory).loaded == {}
 
 

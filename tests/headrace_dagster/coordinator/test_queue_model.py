@@ -1,6 +1,7 @@
 """Any order of submissions, ends, crashes and lost devices: no GPU, CPU or MiB is promised twice, no gang is in parts.
 
-The model keeps nothing of its own: what is held is read from tags, statuses and what the machine still runs.
+The model keeps nothing of its own: what is held is read from tags, statuses and what the machine still runs. Node a has
+an engine host as a server of the test: it tells any table or nonsense, dies, and empties a GPU when asked or never.
 """
 
 import shutil
@@ -24,11 +25,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from headrace.engines.host.table_view import AccountRow, ModelRow, Table, table_body
+from headrace.engines.host.wanted import CPU
 from headrace.placement.discovery import Discovery, source_of
+from headrace.placement.engine_hosts import EngineHost
 from headrace_dagster.coordinator.admission import GATE_TAG, admission_of
 from headrace_dagster.coordinator.dequeuing import Dequeuing
 from tests.headrace_dagster.coordinator.builders import DaemonKilled, Deployment, killed_at_commit
 from tests.headrace_dagster.coordinator.builders import settings as dagster_settings
+from tests.headrace_dagster.coordinator.told_host import PLACES, ToldHost
 
 NODES = {
     "a": '{name: a, gpus: "2xH100:80000", cpus: 8, memory_mib: 1000}',
@@ -46,10 +51,35 @@ DEMANDS: list[dict[str, str]] = [
     {"gpus": "1", "cpus": "5"},
     {"cpus": "3"},
     {"memory_mib": "600"},
+    {"gpus": "1", "loads": "m1"},
+    {"gpus": "1", "loads": "m1|m2"},
+    {"gpus": "2", "loads": "m2"},
+    {"gpu_memory_mib": "30000", "loads": "m3"},
     {"gpus": "3"},  # impossible: no node has three
     {"gpus": "-1"},
 ]
 UNDER_WAY = {"STARTING", "STARTED", "CANCELING"}
+
+
+ROWS = st.lists(
+    st.builds(
+        ModelRow,
+        id=st.sampled_from(["k1", "k2", "k3"]),
+        model=st.just("model"),
+        model_id=st.sampled_from(["m1", "m2", "m3", ""]),
+        place=st.sampled_from([*PLACES, CPU, "elsewhere"]),
+        state=st.sampled_from(["on the device", "asleep", "loading", "leaving", "absent", "wild"]),
+        state_seconds=st.just(1.0),
+        mib=st.just(100),
+        reserved_mib=st.just(100),
+        peak_mib=st.just(100),
+        bring_seconds=st.sampled_from([None, 3.0, 1e4, -1.0, 1e300]),
+        wake_seconds=st.sampled_from([None, 0.1, 1e300]),
+    ),
+    max_size=5,
+)
+ACCOUNTS = tuple(AccountRow(place=place, mib=1000, reserved_mib=0) for place in (CPU, *PLACES))
+NONSENSE: list[Any] = [[], {"data": 1}, {"accounts": [{}], "data": []}, "x" * 1000]
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -66,6 +96,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.threads = threads
         self.cap = cap
         self.demands: dict[str, dict[str, str]] = {}
+        self.host = ToldHost(self.directory / "host.sock")
+        self.host_now = 0.0
         self.deployment = Deployment(self.directory / "home", dagster_settings(coordinator=config))
         self.watch_nodes()
 
@@ -74,12 +106,18 @@ class QueueMachine(RuleBasedStateMachine):
         self.nodes.write_text(f"nodes: [{', '.join([NODES[name] for name in sorted(self.present)] + [empty])}]")
 
     def watch_nodes(self) -> None:
-        """The file is read in every iteration."""
+        """The file is read, and the host asked, in every iteration."""
         dequeuing: Dequeuing = self.deployment.instance.run_coordinator._dequeuing  # pyright: ignore[reportAttributeAccessIssue]
         dequeuing.discovery = Discovery(source_of(str(self.nodes)), refresh_seconds=0.0)
+        dequeuing.host = EngineHost("a", self.host.socket_file, clock=lambda: self.host_now)
+
+    def iterated(self, seconds: float = 20.0) -> list[str]:
+        self.host_now += seconds
+        return self.deployment.iterate()
 
     def teardown(self) -> None:
         if hasattr(self, "deployment"):
+            self.host.close()
             self.deployment.close()
             shutil.rmtree(self.directory)
 
@@ -118,7 +156,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(times=st.integers(1, 2))
     def iterate(self, times: int) -> None:
         for _ in range(times):
-            for run_id in self.deployment.iterate():
+            for run_id in self.iterated():
                 admission = self.deployment.admission(run_id)
                 assert admission
                 assert {share.node for share in admission.placement.gpus} <= self.present
@@ -127,8 +165,20 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.threads)
     def iterate_and_die(self, write: int) -> None:
         with killed_at_commit(write), suppress(DaemonKilled):
-            self.deployment.iterate()
+            self.iterated()
         self.restart()
+
+    @rule(rows=ROWS, empties=st.booleans())
+    def the_host_has(self, rows: list[ModelRow], empties: bool) -> None:
+        self.host.tell(table_body(Table(accounts=ACCOUNTS, data=tuple(rows))), empties=empties)
+
+    @rule(body=st.sampled_from(NONSENSE))
+    def the_host_lies(self, body: Any) -> None:
+        self.host.tell(body)
+
+    @rule()
+    def the_host_dies(self) -> None:
+        self.host.close()
 
     @rule()
     def restart(self) -> None:
@@ -213,13 +263,14 @@ class QueueMachine(RuleBasedStateMachine):
         machine.failing.clear()
         for run_id in self.runs_in("SUSPENDED"):
             self.deployment.fail(run_id)
-        for _ in range(4 * len(self.demands) + 5):
+        for _ in range(8 * len(self.demands) + 10):
             for run_id in self.runs_in(*UNDER_WAY):
                 self.deployment.fail(run_id)
             machine.occupied.clear()
             if not self.runs_in("QUEUED"):
                 return
-            self.deployment.iterate()
+            # As a daemon whose launches take long: what a host was asked for, it is asked for seldom.
+            self.iterated(50.0)
         raise AssertionError(f"These still wait: {[self.deployment.why(run_id) for run_id in self.runs_in('QUEUED')]}.")
 
 
