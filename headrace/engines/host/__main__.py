@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -13,13 +14,14 @@ import typer
 from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
+from headrace.engines.host.address import PATH_BYTES_MAX
 from headrace.engines.host.edge import LEAVE_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.remembered import Remembered
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.supervisor import Supervisor, remove_leftovers
 from headrace.engines.host.wanted import CPU
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidInput
 from headrace.text.terminal import say
 from headrace.this_machine import available_mib_here, memory_mib_here
 from headrace.unix_sockets import identity, leave_file, listen_on_file
@@ -53,7 +55,7 @@ def main(
     """Hold models for several runs, each in a process of its own."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        listener = listen_on_file(socket_file, "The engine host")
+        listener = _listening(socket_file)
     except HeadraceError as error:
         say(str(error), error=True)
         raise SystemExit(2) from None
@@ -69,6 +71,22 @@ def main(
     )
     supervisor = Supervisor(table, socket_file, gpus, remember=lambda: remembered.write(table.remembered()))
     asyncio.run(run_host(supervisor, listener, socket_file, idle_seconds=idle_seconds))
+
+
+def _listening(socket_file: Path) -> socket.socket:
+    """Raises: InvalidInput: there can be no socket."""
+    if (num_bytes := len(os.fsencode(socket_file))) > PATH_BYTES_MAX:
+        raise InvalidInput(
+            f"--socket must be a path of at most {PATH_BYTES_MAX} bytes, since its models' are longer, got one of "
+            f"{num_bytes}."
+        )
+    try:
+        return listen_on_file(socket_file, "The engine host")
+    except OSError as error:
+        raise InvalidInput(
+            f"The engine host cannot listen on {socket_file}: {error.strerror or error}. Name a file in a directory "
+            "that is there, and that you may write to."
+        ) from error
 
 
 async def run_host(supervisor: Supervisor, listener: socket.socket, socket_file: Path, *, idle_seconds: float) -> None:

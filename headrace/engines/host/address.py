@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ _MODULE = "headrace.engines.host"
 # Hosts of another one do not understand what is asked of them: raise it with every change of the wire.
 _PROTOCOL = 2
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
-_PATH_BYTES_MAX = 100
+PATH_BYTES_MAX = 100
 # Where processes are measured, and die with their host.
 _HAS_PROC = Path("/proc/self/statm").exists()
 _IN_A_POD = "KUBERNETES_SERVICE_HOST"
@@ -79,8 +81,8 @@ def checked_word(text: str) -> str:
         return word
     if not text.startswith("/") or "\0" in text:
         raise InvalidInput(f"must be off, on, cpu, or the absolute path of an engine host's socket, got {text!r}.")
-    if len(text.encode()) > _PATH_BYTES_MAX:
-        raise InvalidInput(f"must be a path of at most {_PATH_BYTES_MAX} bytes, got one of {len(text.encode())}.")
+    if len(os.fsencode(text)) > PATH_BYTES_MAX:
+        raise InvalidInput(f"must be a path of at most {PATH_BYTES_MAX} bytes, got one of {len(os.fsencode(text))}.")
     return text
 
 
@@ -107,12 +109,13 @@ def _runtime_directory() -> Path:
     Raises: InvalidInput: somebody else made it.
     """
     base = Path(tempfile.gettempdir())
-    if len(str(base).encode()) > _PATH_BYTES_MAX // 2:
+    if len(str(base).encode()) > PATH_BYTES_MAX // 2:
         base = Path("/tmp")
     directory = base / f"headrace-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
     found = directory.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise InvalidInput(
             f"{directory} must be a directory that only you may enter, and it is not: remove it, or set "
             f"{ENGINE_HOST}=off."

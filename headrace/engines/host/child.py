@@ -42,7 +42,7 @@ from headrace.engines.host.lines import (
     turns_in,
 )
 from headrace.engines.host.outcomes import error_body, unforeseen
-from headrace.engines.host.wanted import WANTED, Facts, Wanted
+from headrace.engines.host.wanted import WANTED, Facts, Wanted, code_of
 from headrace.engines.media import MediaEngine
 from headrace.engines.registry import engine_kind, open_engine, open_media_engine
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput
@@ -61,10 +61,18 @@ def opened(wanted: Wanted) -> LoadedModel:
     store = wanted.store
     objects = open_store(store.url, cache=Path(store.cache) if store.cache else None, cache_bytes=store.cache_bytes)
     try:
-        if (build := engine_kind(wanted.engine.name).build) != wanted.build:
+        kind = engine_kind(wanted.engine.name)
+        if (build := kind.build) != wanted.build:
             raise EngineUnavailable(
                 f"{wanted.label} was asked for with {wanted.build}, and this host has {build}: packages were changed "
                 "meanwhile. Start the run again."
+            )
+        if code_of(kind.open.__module__) != wanted.code:
+            # Its bytes would be another model's, under this one's name.
+            raise EngineUnavailable(
+                f"{wanted.label} was asked for with other code of {kind.open.__module__} than this host finds: it was "
+                "edited meanwhile, or the host was started with another PYTHONPATH or interpreter. Start the run "
+                "again; if that does not help, end the host."
             )
         opening = open_engine if wanted.member.kind == "text" else open_media_engine
         return opening(wanted.member, wanted.engine, objects, Deployment())

@@ -24,18 +24,21 @@ _LEAVE_SECONDS = 5.0
 _NEWS_SHARE = 0.03
 _REPORT_BYTES_MAX = 2**20
 _NOTE_SECONDS = 2.0
+# An engine that takes longer to free its model hangs, and who asks for that model would wait with it. Freeing is quick.
+_SLEEP_SECONDS_MAX = 60.0
 
 
 class ChildProcess:
     """One process; used on one event loop."""
 
-    def __init__(self, wanted: Wanted, file: Path) -> None:
-        """Starts nothing yet. Args: file: where its socket is to be."""
-        self._wanted, self._file = wanted, file
+    def __init__(self, wanted: Wanted, file: Path, *, sleep_seconds_max: float = _SLEEP_SECONDS_MAX) -> None:
+        """Starts nothing yet. Args: file: where its socket is to be; sleep_seconds_max: to free its model in."""
+        self._wanted, self._file, self._sleep_seconds_max = wanted, file, sleep_seconds_max
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._seen_mib = 0
         self._mib = 0
+        self._is_to_end = False
         # Set once the host has taken note of its end.
         self.is_gone = asyncio.Event()
 
@@ -46,7 +49,12 @@ class ChildProcess:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """For requests to it, whatever host their address names."""
+        """For requests to it, whatever host their address names.
+
+        Raises: aiohttp.ClientConnectionError: it has ended.
+        """
+        if self._session is not None and self._session.closed:
+            raise aiohttp.ClientConnectionError("it has ended")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(path=str(self._file), limit=0),
@@ -79,6 +87,9 @@ class ChildProcess:
             )
         finally:
             listener.close()
+        if self._is_to_end:
+            # Told so while the process was being made.
+            self._signal(signal.SIGKILL)
         assert self._process.stdin
         assert self._process.stdout
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -123,9 +134,13 @@ class ChildProcess:
     async def sleep(self) -> None:
         """Has it let its weights go, and live on.
 
-        Raises: HeadraceError, aiohttp.ClientError, OSError: it does not; end it.
+        Raises: HeadraceError, aiohttp.ClientError, OSError: it does not, or not in time; end it.
         """
-        await self._told(SLEEP)
+        try:
+            async with asyncio.timeout(self._sleep_seconds_max):
+                await self._told(SLEEP)
+        except TimeoutError:
+            raise EngineUnavailable(f"it has not freed its model within {self._sleep_seconds_max:g} s") from None
 
     async def wake(self) -> None:
         """Has it bring its weights again. Raises: as `sleep`."""
@@ -137,7 +152,8 @@ class ChildProcess:
                 raise error_in(await answer.read())
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """Ends it; what it is doing is lost."""
+        """Ends it, or has it end as soon as it is made; what it is doing is lost."""
+        self._is_to_end = True
         if self._process is None or self._process.returncode is not None:
             return
         if not at_once:

@@ -34,6 +34,8 @@ _KEEPALIVE_SECONDS = 86_400.0
 _LOST = (aiohttp.ClientError, OSError)
 # Who looks at the table sits before a terminal.
 _TABLE_SECONDS_MAX = 30.0
+# Of a table: a coordinator reads one at each look. A row has half a kilobyte.
+_TABLE_BYTES_MAX = 4 * 2**20
 # Of a scrape, which has a limit of its own.
 _METRICS_SECONDS_MAX = 2.0
 
@@ -175,7 +177,13 @@ def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float) -
             _session(socket_file) as session,
             session.request(method, _url(path)) as response,
         ):
-            return await response.read()
+            # Only one that is no host, or lies, says more.
+            raw = await response.content.read(_TABLE_BYTES_MAX + 1)
+            while len(raw) <= _TABLE_BYTES_MAX and (more := await response.content.read(_TABLE_BYTES_MAX)):
+                raw += more
+            if len(raw) > _TABLE_BYTES_MAX:
+                raise ValueError(f"it answers more than {_TABLE_BYTES_MAX:,} bytes")
+            return raw
 
     try:
         return TABLE.checked(_run(got()))

@@ -167,7 +167,9 @@ class Supervisor:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
         told = {name: request.headers[name] for name in _ASKED if name in request.headers}
         async with self._turn(key, is_live=is_live(request)) as turn:
-            child = self._children[key, turn.place]
+            if (child := self._children.get((key, turn.place))) is None:
+                # It ended between the turn's beginning and this line.
+                raise ModelLost(f"The process of {self._wanted[key].label} ended before it answered.")
             try:
                 url = f"http://model{request.path.removeprefix(f'/models/{key}')}"
                 async with child.session.post(url, data=raw, headers=told) as answer:

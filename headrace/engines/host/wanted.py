@@ -148,7 +148,8 @@ def code_of(module: str) -> str:
                 paths += [Path(directory, name) for name in names if name.endswith(".py")]
     elif package and package.origin:
         paths.append(Path(package.origin))
-    found = [f"{sys.executable} {sys.version}"]
+    # Not by the name of its command: `python` and `python3` are one.
+    found = [f"{sys.prefix} {sys.version}"]
     for path in paths:
         with suppress(OSError):  # an editor replaces it now
             stat = path.stat()

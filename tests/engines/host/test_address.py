@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.engines.host import address
+from headrace.engines.host.__main__ import main
 from headrace.engines.host.address import HostAddress, default_socket, host_address
 from headrace.engines.host.wanted import StoreAddress
 from headrace.errors import InvalidInput
@@ -102,3 +103,38 @@ def test_a_directory_that_others_may_enter_is_refused(store: LocalStore, monkeyp
             host_address("on", store, CPU)
         open_to_all.chmod(0o700)
         assert default_socket(store).parent == open_to_all
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to nothing", "a pipe"])
+def test_what_is_no_directory_in_its_place_is_refused(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hr-") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        found = Path(short, f"headrace-{os.getuid()}")
+        if kind == "a file":
+            found.touch(mode=0o600)
+        elif kind == "a pipe":
+            os.mkfifo(found, 0o600)
+        else:
+            found.symlink_to("nothing")
+        with pytest.raises(InvalidInput, match=f"{found} must be a directory that only you may enter"):
+            host_address("on", store, CPU)
+
+
+@pytest.mark.parametrize(
+    ("socket_file", "sentence"),
+    [
+        (Path("/nowhere/h.sock"), "cannot listen on /nowhere/h.sock: No such file or directory. Name a file in"),
+        (Path("/dev/null/h.sock"), "cannot listen on /dev/null/h.sock: Not a directory. Name a file in"),
+        (Path("/tmp", "h" * 99), "--socket must be a path of at most 100 bytes, since its models' are longer, got"),
+    ],
+    ids=["no directory", "a file for a directory", "too long for its models' sockets"],
+)
+def test_a_host_that_cannot_listen_says_why(
+    socket_file: Path, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(socket_file)
+    assert ended.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())

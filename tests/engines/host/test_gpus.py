@@ -147,8 +147,15 @@ def test_a_gpu_that_is_not_emptied_in_two_minutes_is_given_away_all_the_same(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b'{"accounts": 1, "data": []}', b'{"accounts": [], "data": [{"id": "a"}]}', b"\xff" * 100],
-    ids=["nothing", "a list", "another shape", "a row without fields", "no text"],
+    [
+        b"",
+        b"[]",
+        b'{"accounts": 1, "data": []}',
+        b'{"accounts": [], "data": [{"id": "a"}]}',
+        b"\xff" * 100,
+        b'{"accounts": [{"place": "%s", "mib": 1, "reserved_mib": 0}], "data": []}' % FIRST.encode() + b" " * 2**22,
+    ],
+    ids=["nothing", "a list", "another shape", "a row without fields", "no text", "more than a host has to say"],
 )
 def test_what_is_no_table_is_no_knowledge(body: bytes, tmp_path: Path) -> None:
     import socket
