@@ -61,15 +61,7 @@ class Connection:
         Raises: HeadraceError: it cannot come, as if it had been opened here; EngineUnavailable: the host was lost again
             and again, or is silent.
         """
-        lost: Exception | None = None
-        for _ in range(_NUM_TRIES):
-            if not found_or_started(self._host):
-                return None
-            try:
-                return _run(self._put())
-            except (*_LOST, ModelLost) as error:
-                lost = error
-        raise EngineUnavailable(f"The engine host was lost while it loaded {self._wanted.label}: {lost}") from lost
+        return _run(self._brought())
 
     async def asked(self, path: str, body: bytes) -> bytes:
         """The whole answer to a request.
@@ -130,10 +122,23 @@ class Connection:
 
     async def _bring_again(self, lost: Exception, *, is_last: bool) -> None:
         """Raises: EngineFailed: it was the last try, or there is no host any more. HeadraceError: it cannot come."""
-        if is_last or self._is_closed or await asyncio.to_thread(self.brought) is None:
+        if is_last or self._is_closed or await self._brought() is None:
             raise EngineFailed(
                 f"The engine host was lost while {self._wanted.label} answered: {lost}", may_be_the_turn=False
             ) from None
+
+    async def _brought(self) -> Facts | None:
+        """As `brought`. Whoever gives up waiting leaves nothing that waits on, or its process could not end."""
+        lost: Exception | None = None
+        for _ in range(_NUM_TRIES):
+            # In a thread: a host that is started takes a second or two, and a minute at most.
+            if not await asyncio.to_thread(found_or_started, self._host):
+                return None
+            try:
+                return await self._put()
+            except (*_LOST, ModelLost) as error:
+                lost = error
+        raise EngineUnavailable(f"The engine host was lost while it loaded {self._wanted.label}: {lost}") from lost
 
     async def _put(self) -> Facts:
         body = json.dumps(asdict(self._wanted)).encode()

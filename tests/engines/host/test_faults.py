@@ -1,6 +1,7 @@
 """A host, a model's process or a client is killed (-9) while a turn is answered: what was asked is answered all the
 same, and no process stays."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,38 @@ def test_a_host_that_was_stopped_is_told_to_who_waits_for_it_and_answers_again_w
     assert "has answered nothing for 4 s: it was stopped, or hangs" in str(answers[0])
     assert str(refused.value) == str(answers[0])
     assert loop.run(answers_of(engine, TURNS)) == whole
+    loop.run(close(engine))
+
+
+def test_who_gives_up_a_turn_whose_host_was_lost_leaves_nothing_that_waits(
+    own_host: RunningHost, loop: LoopThread
+) -> None:
+    engine = opened("echo", deployment=own_host.deployment())
+    with stopped(pid_of(own_host)), socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(60)
+
+        def next_request() -> socket.socket:
+            # Whoever only looks whether somebody listens sends nothing.
+            while not (there := silent.accept()[0]).recv(1):
+                there.close()
+            return there
+
+        async def given_up() -> None:
+            asked = asyncio.create_task(answers_of(engine, TURNS))
+            await asyncio.to_thread(eventually, lambda: is_at_work(own_host), "the batch is with the model")
+            own_host.socket_file.unlink()
+            silent.bind(str(own_host.socket_file))
+            silent.listen()
+            own_host.process.kill()
+            with await asyncio.to_thread(next_request) as there:
+                there.settimeout(60)
+                asked.cancel()
+                with suppress(asyncio.CancelledError):
+                    await asked
+                # In a thread that waits, it would be open as long as the host is silent.
+                await asyncio.to_thread(lambda: [*iter(lambda: there.recv(65536), b"")])
+
+        loop.run(given_up())
     loop.run(close(engine))
 
 
