@@ -231,7 +231,7 @@ def test_matrices_that_are_laid_by_columns_are_the_same_and_stay_tied() -> None:
         after = model(ids).logits
 
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    linear = model.model.layers[0].mlp.up_proj.weight
+    linear = model.get_parameter("model.layers.0.mlp.up_proj.weight")
     assert linear.t().is_contiguous()
     assert linear.shape == (64, 32)
     torch.testing.assert_close(after, before)
