@@ -77,7 +77,6 @@ def base_model(
     gpu_memory_mib=16_000,
     demand_from="training_recipe",
     ins=_EXAMPLES,
-    pool="training",
     # A gang that lost a rank resumes from its last checkpoint; for a lost worker Dagster retries the run.
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )

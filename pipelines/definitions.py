@@ -29,7 +29,7 @@ from pipelines.jobs import COLLECTION, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.schedules import nightly_campaigns, nightly_collection
 from pipelines.sensors import SENSORS
 from resources.deployment import deployment_resources
-from resources.partition_keys import register_when_loaded
+from resources.partition_keys import executes_one_run, register_when_loaded
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
 
@@ -39,8 +39,10 @@ if not os.environ.get("DAGSTER_HOME"):
         "`make setup` writes an .env that dg and dagster read from the checkout's directory."
     )
 
-for problem in itertools.chain.from_iterable(file_problems(settings_from_environment()).values()):
-    logging.getLogger("dagster").warning(problem)
+# Whoever starts runs tells of them; a run tells of the files that it reads.
+if not executes_one_run():
+    for problem in itertools.chain.from_iterable(file_problems(settings_from_environment()).values()):
+        logging.getLogger("dagster").warning(problem)
 
 register_when_loaded(settings_from_environment())
 

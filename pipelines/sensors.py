@@ -8,7 +8,9 @@ fails for good. Rollouts are the exception: a rollback must not be lost with its
 import itertools
 import json
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -64,6 +66,28 @@ _UNDER_WAY = [
 ]
 
 
+class RunsUnderWay:
+    """What is being made, read once a tick, and only if somebody asks.
+
+    A tick that has nothing to start opens no instance: that costs a code server more than all the rest of the tick.
+    """
+
+    def __init__(self, context: dg.SensorEvaluationContext) -> None:
+        self._context = context
+
+    @cached_property
+    def _by_partition(self) -> Mapping[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for run in self._context.instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
+            if partition := run.tags.get("dagster/partition"):
+                found[partition] |= {*run_assets(run)}
+        return found
+
+    def make(self, assets: Sequence[str], partition: str) -> bool:
+        """Whether one of them makes any of these assets of the partition."""
+        return not self._by_partition.get(partition, set()).isdisjoint(assets)
+
+
 # Runs in development too: without its keys, no click could materialize a model or campaign.
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -96,12 +120,13 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     passed_over = PassedOver()
     models = registered_models(handoffs, damaged=passed_over)
     requests: list[dg.RunRequest] = []
+    under_way = RunsUnderWay(context)
     rollouts = rollouts_resource(settings)
     found = rollouts.subjects(handoffs)
     problems, reasons = [*found.problems, *passed_over.sentences], []
     for name, subject in found.by_name.items():
         try:
-            wanted = _rollout_request(context.instance, subject, handoffs, models)
+            wanted = _rollout_request(under_way, subject, handoffs, models)
         except Exception as error:  # noqa: BLE001 (whatever its files and objects hold, it is this rollout's alone)
             problems.append(f"{name}: {reason_of(error)}")
             continue
@@ -114,7 +139,7 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _rollout_request(
-    instance: dg.DagsterInstance,
+    under_way: RunsUnderWay,
     subject: Subject,
     handoffs: HandoffStore,
     models: Sequence[ModelVersion],
@@ -126,7 +151,7 @@ def _rollout_request(
     action = next_action(state, subject.plan, rollout.facts(subject, models))
     if action.kind == "none" and not is_new:
         return action.reason
-    if _under_way(instance, ("rollout",), subject.name):
+    if under_way.make(("rollout",), subject.name):
         return "a rollout run is under way."
     head = state.head if state else 0
     # By head and decision: a new fact at the same head (another model or verdict) gives another key. By time: a run
@@ -152,10 +177,11 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     campaigns = campaigns_resource(settings).campaigns()
     reasons = list(campaigns.problems)
     _warn(context, reasons)
+    under_way = RunsUnderWay(context)
     for campaign in campaigns:
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
         for day in recent:
-            wanted, hold_reason = _day_requests(context.instance, handoffs, campaign, state, day)
+            wanted, hold_reason = _day_requests(under_way, handoffs, campaign, state, day)
             requests += wanted
             if hold_reason:
                 reasons.append(f"{campaign.name} {day}: {hold_reason}")
@@ -163,7 +189,7 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 def _day_requests(
-    instance: dg.DagsterInstance, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
+    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
 ) -> tuple[list[dg.RunRequest], str | None]:
     keys = campaign.partition_keys(day)
     prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
@@ -176,8 +202,8 @@ def _day_requests(
     )
     sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
     making = ("generated_content", *MEDIA_ASSETS)
-    in_flight = {key for key in prompts if key not in sealed and _under_way(instance, making, key)}
-    later = _later_steps(instance, handoffs, campaign, prompts)
+    in_flight = {key for key in prompts if key not in sealed and under_way.make(making, key)}
+    later = _later_steps(under_way, handoffs, campaign, prompts)
     in_flight |= {str(request.partition_key) for request in later}
     ready = dispatch(
         keys,
@@ -206,7 +232,7 @@ def _day_requests(
 
 
 def _later_steps(
-    instance: dg.DagsterInstance, handoffs: HandoffStore, campaign: Campaign, prompts: Mapping[str, Handoff]
+    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, prompts: Mapping[str, Handoff]
 ) -> list[dg.RunRequest]:
     """Where the campaign wants its steps apart: runs of what attempts lack whose texts are made."""
     if campaign.apart is None:
@@ -217,7 +243,7 @@ def _later_steps(
         num_rows = prompts[key].num_rows * campaign.prompts.variations
         for kind in unmade_kinds(handoffs.objects, begun[key], num_rows):
             job = _LATER_JOBS.get(kind)
-            if job is None or _under_way(instance, (*ASSETS_OF_JOB[job], *ASSETS_OF_JOB["generate"]), key):
+            if job is None or under_way.make((*ASSETS_OF_JOB[job], *ASSETS_OF_JOB["generate"]), key):
                 continue
             run_key = f"{begun[key].id}:{kind}"
             requests.append(
@@ -324,11 +350,6 @@ def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
     """For ticks with requests, which show no reason."""
     for problem in problems:
         context.log.warning(problem)
-
-
-def _under_way(instance: dg.DagsterInstance, assets: Sequence[str], partition: str) -> bool:
-    runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY, tags={"dagster/partition": partition}))
-    return any({*assets} & {*run_assets(run)} for run in runs)
 
 
 @dg.run_failure_sensor(

@@ -24,6 +24,11 @@ from resources.settings import Settings
 _WORKER_COMMANDS = {"execute_run", "execute_step"}
 
 
+def executes_one_run() -> bool:
+    """Whether this process does nothing else: what is told or done once for all runs is not its business."""
+    return bool(_WORKER_COMMANDS & set(sys.argv[1:4]))
+
+
 def keys_of_files(settings: Settings) -> dict[str, list[str]]:
     """Name of a dynamic partitions definition → the keys that readable files ask for."""
     campaigns, services = load_campaigns(settings.campaigns), load_services(settings.services)
@@ -41,7 +46,7 @@ def register_when_loaded(settings: Settings) -> None:
     Opening an instance costs a quarter of a second, so what it was last given is noted beside its database.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or "/nowhere").expanduser()
-    if not (home / "dagster.yaml").is_file() or _WORKER_COMMANDS & set(sys.argv[1:4]):
+    if not (home / "dagster.yaml").is_file() or executes_one_run():
         return
     try:
         wanted, note = keys_of_files(settings), home / "history/partition_keys"

@@ -277,6 +277,8 @@ TRANSFORMERS = EngineKind(
     open=_open_local,
     options=TransformersOptions,
     packages=("transformers", "torch"),
+    # Matrices lie by columns, and prompts are padded to 32 tokens.
+    code=2,
     check_member=_check_writer,
     deterministic=True,
     needs_weights=True,

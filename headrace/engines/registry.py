@@ -70,6 +70,7 @@ class EngineKind:
         open: loads the engine, and blocks meanwhile. Raises InvalidInput or EngineUnavailable, with the reason.
         options: a frozen dataclass of the settings beside the name in a file; see `headrace.engines.option_types`.
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
+        code: of the engine itself: raise it when the same turns get other bytes. `engine.build` has it from 2 on.
         makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
             order of it, on the same kind of machine; `make` gives them too.
@@ -88,6 +89,7 @@ class EngineKind:
     options: type = NoOptions
     makes: tuple[MemberKind, ...] = ("text",)
     packages: tuple[str, ...] = ()
+    code: int = 1
     deterministic: bool = False
     needs_weights: bool = False
     check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
@@ -97,8 +99,9 @@ class EngineKind:
 
     @property
     def build(self) -> str:
-        """Library versions here, such as `transformers 5.23.0, torch 2.13.0`; read without importing them."""
-        return ", ".join(f"{package} {_version(package)}" for package in self.packages)
+        """Library versions here, such as `transformers 5.23.0, torch 2.13.0, code 2`; read without importing them."""
+        versions = [f"{package} {_version(package)}" for package in self.packages]
+        return ", ".join([*versions, *([f"code {self.code}"] if self.code > 1 else [])])
 
     @property
     def cpu(self) -> str:

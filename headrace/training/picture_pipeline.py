@@ -33,15 +33,6 @@ def check_shape(settings: FlowMatching, shape: PictureShape, whose: str) -> None
         )
 
 
-def num_parameters(settings: FlowMatching, shape: PictureShape) -> int:
-    """Of the transformer; builds it without memory."""
-    import torch
-
-    with torch.device("meta"):
-        model = _transformer(settings, shape)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def build_transformer(settings: FlowMatching, shape: PictureShape, *, seed: int) -> Any:
     """A `PRXTransformer2DModel` in fp32, the same for the same seed.
 

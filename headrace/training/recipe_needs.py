@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from headrace.errors import HeadraceError, InvalidTrainingRun
-from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.placement.demand import CPUS, GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import find_directory
+from headrace.this_machine import cpu_milli_here
 from headrace.training.devices import SLOW_BF16, Devices
 from headrace.training.lora import check_base
 from headrace.training.lora_settings import adapted
@@ -237,10 +238,15 @@ def slow_precision(recipe: Recipe, devices: Devices) -> str | None:
 
 
 def demand_tags(estimate: MemoryEstimate, *, num_ranks: int, has_gpus: bool) -> dict[str, str]:
-    """The tags by which a run of this recipe asks for what it needs, if it does not say so itself."""
+    """The tags by which a run of this recipe asks for what it needs, if it does not say so itself.
+
+    Without GPUs a core a rank, which computes on one thread: trainings run side by side as far as the cores go, and
+    one with more ranks than this machine has cores takes them all.
+    """
     if has_gpus:
         return {GPUS: str(num_ranks), GPU_MEMORY_MIB: str(round(estimate.mib * _GPU_MARGIN))}
-    return {GPUS: "0", MEMORY_MIB: str(estimate.mib * num_ranks)}
+    cores = max(1, cpu_milli_here() // 1000)
+    return {GPUS: "0", CPUS: str(min(num_ranks, cores)), MEMORY_MIB: str(estimate.mib * num_ranks)}
 
 
 def sequence_length_of(corpus: Path) -> int:

@@ -27,6 +27,7 @@ from headrace.training.gang_runner import GangRunner, LocalRunner
 from headrace.training.guard import Worker
 from headrace.training.heldout import PairMeasure
 from headrace.training.lora import check_base
+from headrace.training.picture_widths import painter_shape
 from headrace.training.preference_examples import check_pairs
 from headrace.training.recipe import FLOW_MATCHING, PICTURES, PREFERENCE, PRETRAIN, TEXTS, Recipe
 from headrace.training.recipe_checks import check_heldout_shards
@@ -239,15 +240,15 @@ def _length_of_texts(request: TrainingRequest, handoffs: HandoffStore, base: Pat
 
 def _picture_model(request: TrainingRequest, place: Workplace) -> ModelShape:
     from headrace.training.picture_examples import check_caption_encoder, shape_of
-    from headrace.training.picture_pipeline import check_shape, num_parameters
+    from headrace.training.picture_pipeline import check_shape
 
     handoffs, first = HandoffStore(place.store), request.inputs[0]
     check_caption_encoder(handoffs, request.inputs, request.base_weights_digest)
     shape = shape_of(handoffs.open(PICTURES, first.partition, first.version).schema)
     settings = request.recipe.picture_model
     check_shape(settings, shape, f"Recipe {request.recipe.key}")
-    num = num_parameters(settings, shape)
-    return ModelShape(num_params=num, num_params_trained=num, positions_max=None)
+    # By arithmetic: to build it, even without memory, would import torch and diffusers into the run's worker.
+    return painter_shape(settings, shape)
 
 
 def _open(request: TrainingRequest, place: Workplace, say: Callable[[str], None], passed_over: list[str]) -> RunConfig:

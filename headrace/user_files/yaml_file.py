@@ -10,6 +10,7 @@ themselves, lone surrogates.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _BYTES_MAX = 4 * 2**20
 _VALUES_MAX = 1_000_000
 # Nesting of lists. JSON readers of these values fail at about twice as much.
 _DEPTH_MAX = 100
+# A project's own files, which its sensors read every few seconds: parsing one takes 6 ms, and it rarely changes.
+_NUM_KEPT, _KEPT_BYTES_MAX = 128, 2**16
 
 
 class Document:
@@ -113,7 +116,7 @@ def read_yaml(path: Path, noun: str) -> Document:
             body = file.read(_BYTES_MAX + 1)
         if len(body) > _BYTES_MAX:
             raise ValueError(f"it has more than {_BYTES_MAX:,} bytes")
-        return Document(path, _Nodes(body.decode("utf-8")).get_single_node())
+        return Document(path, _kept_root(body) if len(body) <= _KEPT_BYTES_MAX else _root(body))
     except FileNotFoundError as error:
         raise InvalidInput(f"{where} does not exist.") from error
     except yaml.MarkedYAMLError as error:
@@ -132,6 +135,14 @@ def read_yaml(path: Path, noun: str) -> Document:
     except (yaml.YAMLError, OSError, ValueError) as error:
         cause, reason = error, " ".join(str(error).split())
     raise InvalidInput(f"{where} is not readable as YAML: {reason.rstrip('.')}.") from cause
+
+
+def _root(body: bytes) -> yaml.Node | None:
+    return _Nodes(body.decode("utf-8")).get_single_node()
+
+
+# By what stands in the file. Documents read its nodes, and make values of their own.
+_kept_root = lru_cache(maxsize=_NUM_KEPT)(_root)
 
 
 def _reason(error: yaml.MarkedYAMLError, text: str) -> str:

@@ -31,7 +31,8 @@ CAMPAIGN, PICTURES = "glossary", "picture-dictionary"
 NUM_SHARDS = {CAMPAIGN: 10, PICTURES: 5}
 # Automation ticks every 5 s and a queued run starts within 10 s, so such a silence means that nothing was requested.
 FOLLOW_UP_SECONDS = 75.0
-POLL_SECONDS = 1.0
+# A look reads every run of the demo.
+POLL_SECONDS = 2.0
 # Longer than any wait without a run in a healthy demo; then a person has to look.
 STALL_SECONDS = 600.0
 
@@ -120,10 +121,8 @@ def chapters(days: Days, told: Told) -> list[Chapter]:
             ],
             follows=[Target(asset="picture_examples", partition=shard) for shard in image_shards.get_partition_keys()],
         ),
-        _training("Train the writer", GOOD),
-        _training("Train a painter, half the way", FIRST_PAINTER),
-        # What is trained is evaluated and registered beside the next training, by automation.
-        _training("Train the painter to the end", GOOD_PAINTER),
+        # Side by side, as far as there are cores; what is trained is evaluated and registered beside the next one.
+        _training("Train a writer, and a painter half and all the way", GOOD, FIRST_PAINTER, GOOD_PAINTER),
         _registering(
             "Evaluate and register all three",
             (GOOD, FIRST_PAINTER, GOOD_PAINTER),
@@ -135,8 +134,7 @@ def chapters(days: Days, told: Told) -> list[Chapter]:
             until=through(days.first, GOOD, GOOD_PAINTER),
             until_text="both candidates are promoted and reported on",
         ),
-        _training("Train a deliberately worse writer", WORSE),
-        _training("Train a deliberately worse painter", WORSE_PAINTER),
+        _training("Train a deliberately worse writer and painter", WORSE, WORSE_PAINTER),
         _registering(
             "Evaluate and register them",
             (WORSE, WORSE_PAINTER),
@@ -156,8 +154,9 @@ def content_partitions(campaign: str, day: str) -> list[str]:
     return [ContentPartition(day=day, campaign=campaign, shard=shard).key for shard in shards]
 
 
-def _training(title: str, recipe: str) -> Chapter:
-    return Chapter(title=title, stage="training", launched=[Target(asset="trained_model", partition=recipe)])
+def _training(title: str, *recipes: str) -> Chapter:
+    launched = [Target(asset="trained_model", partition=recipe) for recipe in recipes]
+    return Chapter(title=title, stage="training", launched=launched)
 
 
 def _registering(title: str, recipes: Sequence[str], *, until: Callable[[], bool], until_text: str) -> Chapter:

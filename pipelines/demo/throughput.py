@@ -1,6 +1,7 @@
 """A chapter's work so far: sealed rows, committed rows of unfinished partitions, a gang's last step."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -17,8 +18,9 @@ _ROWS_OF_STAGE = {"data_prep": "clean_documents", "generation": "generated_conte
 def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> Throughput:
     """Reads only the store; an unfinished or missing file counts as nothing."""
     if chapter.stage == "training":
-        sealed = handoffs.newest("trained_model", chapter.targets[0].partition)
-        return _trained(sealed) if sealed else _training(settings.home / "training")
+        trained = [handoffs.newest("trained_model", target.partition) for target in chapter.targets]
+        sealed = [newest for newest in trained if newest]
+        return _trained(sealed) if len(sealed) == len(trained) else _training(settings.home / "training")
     asset = _ROWS_OF_STAGE.get(chapter.stage)
     if asset is None:
         return Throughput()
@@ -36,12 +38,9 @@ def throughput(handoffs: HandoffStore, settings: Settings, chapter: Chapter) -> 
     return Throughput(rows=rows, tokens_per_second=tokens / seconds if seconds else 0.0)
 
 
-def _trained(sealed: Handoff) -> Throughput:
-    row = sealed.table().to_pylist()[0]
-    return Throughput(
-        tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else 0.0,
-        note=f"{row['steps_applied']} steps applied",
-    )
+def _trained(sealed: Sequence[Handoff]) -> Throughput:
+    rows = [handoff.table().to_pylist()[0] for handoff in sealed]
+    return Throughput(note=f"{', '.join(str(row['steps_applied']) for row in rows)} steps applied")
 
 
 def _training(work: Path) -> Throughput:

@@ -16,7 +16,7 @@ from pipelines.demo.story import Chapter
 # If nobody can watch a live view (a log file), a line this often shows progress.
 PLAIN_LINE_SECONDS = 20.0
 # Seconds for a chapter on two quiet cores: the first guess of the remaining time, corrected by measurement.
-TYPICAL_SECONDS = {"data_prep": 30.0, "training": 90.0, "deployment": 100.0, "generation": 150.0}
+TYPICAL_SECONDS = {"data_prep": 30.0, "training": 150.0, "deployment": 100.0, "generation": 150.0}
 
 
 @dataclass(frozen=True, kw_only=True)

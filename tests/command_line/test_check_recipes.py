@@ -16,7 +16,7 @@ from headrace.command_line.checking import recipes
 from headrace.command_line.checking.recipes import examine_recipe
 from headrace.handoff.schemas import TOKENIZED_DOCUMENTS
 from headrace.handoff.versions import HandoffStore
-from headrace.placement.demand import GPU_MEMORY_MIB, GPUS, MEMORY_MIB
+from headrace.placement.demand import CPUS, GPU_MEMORY_MIB, GPUS, MEMORY_MIB
 from headrace.prep.corpus import Corpus
 from headrace.settings import Settings, settings_of
 from headrace.store.indexing import index_directory
@@ -296,7 +296,10 @@ def test_a_runs_demand_is_what_its_recipe_needs(settings: Settings, store: Local
     recipe = make_recipe(ranks=2, precision="fp32")
     on_cpu = needs_of(recipe, tiny_model, store, CPU, corpus=settings.corpus)
     tags = demand_tags(on_cpu.estimate, num_ranks=2, has_gpus=False)
-    assert tags == {GPUS: "0", MEMORY_MIB: str(2 * on_cpu.estimate.mib)}
+    assert tags.keys() == {GPUS, CPUS, MEMORY_MIB}
+    assert tags[GPUS] == "0"
+    assert 1 <= int(tags[CPUS]) <= 2, "a core a rank, as far as there are any"
+    assert tags[MEMORY_MIB] == str(2 * on_cpu.estimate.mib)
     on_gpus = needs_of(recipe, tiny_model, store, Devices(num_gpus=2, memory_mib=None), corpus=settings.corpus)
     tags = demand_tags(on_gpus.estimate, num_ranks=2, has_gpus=True)
     assert tags[GPUS] == "2"

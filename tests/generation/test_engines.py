@@ -17,6 +17,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    LlamaForCausalLM,
     MixtralConfig,
     Phi3Config,
     Qwen2MoeConfig,
@@ -29,7 +30,7 @@ from headrace.engines.deployment import Deployment
 from headrace.engines.local import decoding_batch
 from headrace.engines.local.decoding_batch import DecodingBatch
 from headrace.engines.local.engine import LocalEngine
-from headrace.engines.local.loading import load, mixes_rows
+from headrace.engines.local.loading import lay_for_few_rows, load, mixes_rows
 from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape, padded_length
 from headrace.engines.local.sampling import Draw, next_tokens
 from headrace.engines.messages import messages_for
@@ -201,13 +202,59 @@ def test_a_finished_row_stays_while_others_go_on_to_the_models_last_position() -
     assert decoded(drawn(60, 2), drawn(4, 90)) == [*decoded(drawn(60, 2)), *decoded(drawn(4, 90))]
 
 
+def test_nothing_is_drawn_for_a_row_that_nobody_reads() -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_positions=96, n_embd=8, n_layer=1, n_head=1, vocab_size=20)).eval()
+    first, second = (
+        BoundedRow([1, 2], Draw.seeded(temperature=1, top_p=1, seed=seed, device=torch.device("cpu")), 9)
+        for seed in range(2)
+    )
+    batch = DecodingBatch(model, torch.device("cpu"), 0, 96)
+    [_, kept] = batch.join([first, second])
+    before = second.draw.generator.get_state()
+
+    told = [batch.step([True, False]) for _ in range(3)]
+
+    assert [row[1] for row in told] == [kept] * 3
+    assert torch.equal(second.draw.generator.get_state(), before)
+
+
+def test_matrices_that_are_laid_by_columns_are_the_same_and_stay_tied() -> None:
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=50
+    )
+    config.tie_word_embeddings = True
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        before = model(ids).logits
+        lay_for_few_rows(model)
+        after = model(ids).logits
+
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    linear = model.get_parameter("model.layers.0.mlp.up_proj.weight")
+    assert linear.t().is_contiguous()
+    assert linear.shape == (64, 32)
+    torch.testing.assert_close(after, before)
+
+
 @pytest.mark.parametrize(
     ("num_tokens", "length"),
-    [(1, 64), (64, 64), (65, 128), (512, 512), (513, 640), (1024, 1024), (1025, 1280), (100_000, 114_688)],
+    [
+        (1, 32),
+        (32, 32),
+        (33, 64),
+        (256, 256),
+        (257, 320),
+        (512, 512),
+        (513, 640),
+        (1024, 1024),
+        (1025, 1280),
+        (100_000, 114_688),
+    ],
 )
 def test_prompts_are_padded_to_few_lengths_and_by_a_quarter_at_most(num_tokens: int, length: int) -> None:
     assert padded_length(num_tokens) == length
-    assert num_tokens < 64 or length <= max(num_tokens + 63, 1.25 * num_tokens)
+    assert num_tokens < 32 or length <= max(num_tokens + 31, 1.25 * num_tokens)
 
 
 def test_greedy_decoding_does_not_look_at_seeds(tiny_model: Path) -> None:

@@ -386,3 +386,16 @@ def test_a_journal_entry_of_another_shape_stops_its_own_rollout_and_no_other(
 
     deployment.run_of("roll_out", "glossary")
     assert "assistant: TypeError: unhashable type" in (deployment.tick(rollout_ticks).skip_message or "")
+
+
+def test_a_tick_with_nothing_to_start_opens_no_instance(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.begin()
+    for sensor in (rollout_ticks, campaign_generation):
+        context = dg.build_sensor_context(instance=deployment.instance, definitions=defs)
+        opened: list[object] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(type(context), "instance", property(opened.append))
+            assert sensor.evaluate_tick(context).run_requests == []
+        assert opened == []

@@ -65,7 +65,7 @@ def test_the_instance_queues_watches_and_retries_as_its_file_says(instance: Dags
     assert isinstance(instance.run_coordinator, GpuRunCoordinator)
     queue = instance.get_concurrency_config().run_queue_config
     assert queue
-    assert queue.max_concurrent_runs == 2
+    assert queue.max_concurrent_runs == 3
     assert queue.tag_concurrency_limits == [{"key": "headrace/gate", "value": "held", "limit": 0}]
     assert instance.run_monitoring_enabled
     assert instance.run_retries_enabled

@@ -16,7 +16,7 @@ from headrace.training.moving_average import MovingAverage
 from headrace.training.order import SampleOrder
 from headrace.training.picture_examples import PictureShape
 from headrace.training.picture_measures import errors_by_share, mean_colours, measured_captions, retrieval
-from headrace.training.picture_pipeline import num_parameters
+from headrace.training.picture_pipeline import build_transformer
 from headrace.training.picture_widths import painter_shape
 from headrace.training.session import check
 from tests.picture_builders import SIDE, TINY, build_caption_encoder, make_picture_bench, picture_recipe
@@ -169,4 +169,5 @@ def test_captions_that_another_model_read_are_refused(bench: Bench, tmp_path: Pa
 def test_a_painters_size_follows_from_its_settings_as_diffusers_builds_it() -> None:
     for settings in (FlowMatching(), FlowMatching(hidden_size=64, heads=4, depth=3, mlp_ratio=2.5, patch_pixels=4)):
         shape = PictureShape(side=32, tokens=8, width=48)
-        assert painter_shape(settings, shape).num_params == num_parameters(settings, shape)
+        built = build_transformer(settings, shape, seed=0)
+        assert painter_shape(settings, shape).num_params == sum(one.numel() for one in built.parameters())

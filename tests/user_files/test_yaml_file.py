@@ -187,3 +187,17 @@ def test_every_kind_of_file_is_read_by_the_one_reader(tmp_path: Path, load):
     file.write_bytes(b"name: one\nname: two\n")
     with pytest.raises(InvalidInput, match="the key 'name' stands twice, at line 1 and at line 2"):
         load(file)
+
+
+def test_what_is_read_twice_is_the_files_content_at_that_time_and_each_readers_own(tmp_path: Path):
+    file = tmp_path / "some.yaml"
+    file.write_text("a: [1]\n")
+    first = read_yaml(file, "Corpus file")
+    first.content["a"].append(2)
+    assert read_yaml(file, "Corpus file").content == {"a": [1]}
+    file.write_text("a: [3]\n")
+    assert read_yaml(file, "Corpus file").content == {"a": [3]}
+    file.write_text("a: 1\na: 2\n")
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="stands twice"):
+            read_yaml(file, "Corpus file")

@@ -68,6 +68,8 @@ def load(directory: Path, member: Member, spec: EngineSpec, base: Path | None = 
         tokenizer: Any = AutoTokenizer.from_pretrained(opened.model, trust_remote_code=False)
         model = load_causal_model(opened, dtype=getattr(torch, spec.dtype), merge=spec.merge_adapter)
         model.eval().to(device)
+        if device.type == "cpu":
+            lay_for_few_rows(model)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(f"Weights {member.weights_digest[:12]} in {directory} cannot be loaded: {error}") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -87,6 +89,25 @@ def load(directory: Path, member: Member, spec: EngineSpec, base: Path | None = 
     # A template that needs a missing date refuses every turn: fail now, not at each row.
     loaded.ids_of(messages_for(member, [Message(role="user", content="a")]))
     return loaded
+
+
+def lay_for_few_rows(model: Any) -> None:
+    """Lays the matrices of fp32 layers down by columns: the same numbers, read once a product in place of three times.
+
+    With a token a row, a product is as fast as its matrix is read. MKL first copies one that lies by rows, which is how
+    files have them, into a form of its own; so a step of 14 rows took 1.8 times as long.
+    """
+    import torch
+
+    laid: dict[int, torch.Tensor] = {}
+    for layer in model.modules():
+        if not isinstance(layer, torch.nn.Linear) or layer.weight.dtype != torch.float32:
+            continue
+        weight = layer.weight
+        # Tied to the embedding, or to another layer: one copy for all of them.
+        if id(weight) not in laid:
+            laid[id(weight)] = weight
+            weight.data = weight.data.t().contiguous().t()
 
 
 def mixes_rows(config: Any) -> bool:

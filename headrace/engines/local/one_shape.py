@@ -2,8 +2,8 @@
 
 The last bits of a logit depend on the shapes of its matrices, not on a row's place or its neighbours. So a batch always
 has as many rows as its version set says, filled up with rows that nobody reads; prompts are padded to a length that
-follows from their own; no row joins, and finished rows stay until all are done. A row that is tried again alone gives
-the bytes of its first batch.
+follows from their own; no row joins, and finished rows stay until all are done, though nothing is drawn for them. A row
+that is tried again alone gives the bytes of its first batch.
 
 The cost: prompts of different lengths are different batches, each filled up. Where full batches are of one length, the
 padding of prompts is all of it. Shapes: B rows, T tokens.
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from headrace.engines.local.decoding_batch import DecodingBatch, Row
 
-# Prompts up to 512 tokens are padded to a multiple of it, longer ones to a multiple of an eighth to a quarter of their
+# Prompts up to 256 tokens are padded to a multiple of it, longer ones to a multiple of an eighth to a quarter of their
 # length: few lengths, so that batches are full, and little padding.
-_STEP_TOKENS = 64
+_STEP_TOKENS = 32
 
 
 @dataclass(eq=False)
@@ -75,6 +75,7 @@ def _decoded(
     # A copy of the first row fills up: it needs no special case anywhere, and nobody reads it.
     filled = [*rows, *(Row(rows[0].token_ids, rows[0].draw.copy()) for _ in range(batch_rows - len(rows)))]
     outputs = [[token] for token in batch.join(filled, length)[: len(rows)]]
+    nobody = [False] * (len(filled) - len(rows))
     while is_wanted():
         going_on = [
             output[-1] not in stop_ids and len(output) < row.num_tokens_max
@@ -82,7 +83,9 @@ def _decoded(
         ]
         if not any(going_on):
             break
-        for output, token, goes_on in zip(outputs, batch.step()[: len(rows)], going_on, strict=True):
+        for output, token, goes_on in zip(
+            outputs, batch.step([*going_on, *nobody])[: len(rows)], going_on, strict=True
+        ):
             if goes_on:
                 output.append(token)
     return outputs
