@@ -97,14 +97,22 @@ class ServerClient:
     # --- a request ---
 
     async def _asked(
-        self, ask: Callable[[Ticket], Attempt], num_tokens_max: int, *, stream: bool, give_out: bool
+        self,
+        ask: Callable[[Ticket], Attempt],
+        num_tokens_max: int,
+        *,
+        stream: bool,
+        give_out: bool,
+        num_prompt_characters: int = 0,
     ) -> AsyncGenerator[tuple[Event, str], None]:
         """Events of the attempt that succeeds, with `give_out` as they come; the last has a finish reason.
 
-        Args: ask: makes an attempt at the ticket's replica.
+        Args: ask: makes an attempt at the ticket's replica. num_prompt_characters: 0: they do not matter.
         """
         ends_at = time.monotonic() + self._deployment.turn_seconds_max
-        ticket = self._dispatcher.enter(num_tokens_max, is_in_pieces=stream)
+        ticket = self._dispatcher.enter(
+            num_tokens_max, num_prompt_characters=num_prompt_characters, is_in_pieces=stream
+        )
         self._keep_ticking()
         try:
             while True:
