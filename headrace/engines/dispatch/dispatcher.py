@@ -4,7 +4,11 @@ Pure: it knows a clock and what it is told of turns, pieces and failures; its dr
 promises, for any order of events:
 - A turn has at most one live attempt. It is sent elsewhere only after `closed` reported that its attempt is gone.
 - A turn is never sent again after a part of its answer was given out.
-- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first.
+- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first, but the
+  youngest goes where a model must come, once that takes less than it would wait.
+
+A replica whose model is not in memory may say how long it takes to come: then a turn there is expected to take so much
+longer, and its silence until then means nothing.
 
 It learns from pieces: seconds a token, seconds to the first one by the prompt's length, how many turns a replica works
 on at once, and its longest silence when a sign was due. It expects answers to be as long as recent ones. It does not
@@ -100,6 +104,11 @@ class Dispatcher:
             del self._held[0]
             replica.send(ticket, now)
             sent.append(ticket)
+        if self._held and (replica := self._worth_bringing(now)) is not None:
+            # The last one would wait for longest here.
+            ticket = self._held.pop()
+            replica.send(ticket, now)
+            sent.append(ticket)
         return sent
 
     def heard(self, ticket: Ticket, num_characters: int) -> None:
@@ -112,7 +121,8 @@ class Dispatcher:
         if not ticket.has_begun:
             ticket.has_begun = True
             replica.saw_begun(ticket)
-            if ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots:
+            has_place = ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots
+            if has_place and not ticket.come_seconds:
                 self._saw_first(replica, ticket, now)
             if replica.num_slots is not None:
                 replica.num_slots = max(replica.num_slots, replica.num_begun)
@@ -267,6 +277,10 @@ class Dispatcher:
     def probed(self, index: int, *, is_alive: bool) -> None:
         self._replicas[index].health.probed(self._clock(), is_alive=is_alive)
 
+    def told(self, index: int, come_seconds: float) -> None:
+        """A replica says how long its model takes to come before it can answer; 0: it is there."""
+        self._replicas[index].told(self._clock(), come_seconds)
+
     @property
     def is_idle(self) -> bool:
         """No turn waits or runs, and no replica is away: time alone changes nothing."""
@@ -304,12 +318,29 @@ class Dispatcher:
         """Args: usual_seconds: until it begins at a replica of usual speed."""
         token_seconds, lateness = self._speeds(replica, now)
         run = lateness * usual_seconds + num_tokens * token_seconds
-        num_live = len(replica.live)
+        num_live, come_seconds = len(replica.live), replica.come_seconds_left(now)
         if replica.num_slots is None or num_live < replica.num_slots_at(now):
-            return run * (1 + _CROWDING * num_live)
-        mean_run = lateness * self._prompts.mean + self._lengths.expected(1 << 30) * token_seconds
+            return come_seconds + run * (1 + _CROWDING * num_live)
+        mean_run = self._mean_run(token_seconds, lateness)
         wait = (num_live - replica.num_slots + 1) * mean_run / replica.num_slots
-        return run * (1 + _CROWDING * replica.num_slots) + wait
+        return come_seconds + run * (1 + _CROWDING * replica.num_slots) + wait
+
+    def _mean_run(self, token_seconds: float, lateness: float) -> float:
+        return lateness * self._prompts.mean + self._lengths.expected(1 << 30) * token_seconds
+
+    def _worth_bringing(self, now: float) -> Replica | None:
+        """An idle replica whose model could come sooner than the last waiting turn would begin elsewhere."""
+        able = [replica for replica in self._replicas if self._is_able(replica, now)]
+        avoided = self._held[-1].avoided
+        cold = [one for one in able if one.come_seconds and not one.live and one.index not in avoided]
+        if not cold:
+            return None
+        soonest = min(cold, key=lambda replica: replica.come_seconds)
+        ended_a_second = sum(
+            len(replica.live) / self._mean_run(*self._speeds(replica, now)) for replica in able if replica.live
+        )
+        wait = len(self._held) / ended_a_second if ended_a_second else float("inf")
+        return soonest if wait > soonest.come_seconds else None
 
     def _speeds(self, replica: Replica, now: float) -> tuple[float, float]:
         """Seconds a token, and how much later than usual the first one comes; the best of the others serves as the

@@ -43,6 +43,8 @@ class Ticket:
     # Replicas where an attempt of this turn failed: used again only if there is no other.
     avoided: set[int] = field(default_factory=set)
     sent_at: float = 0.0
+    # Of its replica, to bring its model, as the replica said when the turn was sent.
+    come_seconds: float = 0.0
     heard_at: float = 0.0
     has_begun: bool = False
     was_sent_to_idle: bool = False
@@ -80,6 +82,9 @@ class Replica:
     due_at: float = 0.0
     # By what factor its turns are late at least, since not one has begun when it should have; 0: none is late.
     shown_lateness: float = 0.0
+    # Until its model could work, as it said at `told_at`; 0: it is there.
+    come_seconds: float = 0.0
+    told_at: float = 0.0
     num_sent: int = 0
     # The highest `send_number` among its turns that were seen to be worked on.
     begun_number: int = 0
@@ -104,16 +109,28 @@ class Replica:
         assert self.num_slots is not None
         return self.num_slots + (now - self.waited_at > _SLOTS_BELIEVED_SECONDS)
 
+    def told(self, now: float, come_seconds: float) -> None:
+        """It says how long its model takes to come."""
+        self.come_seconds, self.told_at = come_seconds, now
+
+    def come_seconds_left(self, now: float) -> float:
+        """A model comes when it is asked for."""
+        return max(0.0, self.come_seconds - (now - self.told_at)) if self.live else self.come_seconds
+
     def send(self, ticket: Ticket, now: float) -> None:
         if not self.live:
             self.heard_at = now
         ticket.was_sent_to_idle = not self.live
-        self.live.add(ticket)
         self.num_sent += 1
         ticket.send_number = self.num_sent
         ticket.was_extra = self.is_full
         ticket.state, ticket.replica = TurnState.LIVE, self.index
         ticket.sent_at = ticket.heard_at = now
+        if not self.live and self.come_seconds:
+            # From now on it comes.
+            self.told_at = now
+        ticket.come_seconds = self.come_seconds_left(now)
+        self.live.add(ticket)
         ticket.has_begun, ticket.num_tokens, ticket.num_characters = False, 0, 0
 
     def release(self, ticket: Ticket) -> None:
@@ -126,7 +143,7 @@ class Replica:
         if not self.is_silent:
             self.rates.saw_pause(max(0.0, now - max(self.heard_at, self.due_at)), now)
         self.heard_at, self.is_heard, self.is_silent = now, True, False
-        self.due_at = self.shown_lateness = 0.0
+        self.due_at = self.shown_lateness = self.come_seconds = 0.0
         self.health.worked()
 
     def look(self, now: float, usual_seconds: Callable[[Ticket], float], lateness: float) -> None:
@@ -138,9 +155,9 @@ class Replica:
         waiting = [ticket for ticket in self.live if ticket.is_in_pieces and not ticket.has_begun]
         if not waiting or len(waiting) < len(self.live):
             return
-        usual = [(ticket.sent_at, usual_seconds(ticket)) for ticket in waiting]
-        self.due_at = min(sent_at + lateness * seconds for sent_at, seconds in usual)
-        shown = max((now - sent_at) / seconds for sent_at, seconds in usual)
+        usual = [(ticket.sent_at + ticket.come_seconds, usual_seconds(ticket)) for ticket in waiting]
+        self.due_at = min(begun_at + lateness * seconds for begun_at, seconds in usual)
+        shown = max((now - begun_at) / seconds for begun_at, seconds in usual)
         if shown > lateness:
             # As late again as it is already: nobody knows.
             self.shown_lateness = shown + (shown - lateness)
@@ -150,9 +167,7 @@ class Replica:
         if not self.live:
             return 0.0, settings.silent_seconds_min
         limit = max(settings.silent_seconds_min, settings.silent_factor * self.rates.pause_seconds)
-        if not self.is_heard:
-            return now - self.heard_at, settings.silent_seconds_unheard
-        return now - max(self.heard_at, self.due_at), limit
+        return now - max(self.heard_at, self.due_at), limit if self.is_heard else settings.silent_seconds_unheard
 
     def saw_begun(self, ticket: Ticket) -> None:
         """Servers take turns in order: if a younger turn begins first, an older one is not waiting for a slot."""

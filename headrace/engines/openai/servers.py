@@ -9,17 +9,20 @@ piece (and silence between pieces), the attempt, and the whole request.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from typing import Any
 
 import aiohttp
 
 from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.dispatcher import Dispatcher
+from headrace.engines.dispatch.health import Standing
 from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
+from headrace.engines.openai.coming import LIST_BYTES_MAX, come_seconds_in
 from headrace.engines.openai.wire import Event
 from headrace.masking import Mask, secrets_in, without_credentials
 
@@ -34,6 +37,9 @@ _BUFFER_BYTES = 16 * 1024
 _IDLE_SECONDS_MAX = 4.0
 # How often to check silence, slowness, probes and waiting turns, while there are any.
 _TICK_SECONDS = 0.05
+# How old may be what a replica says of its model, and that it says nothing of it.
+_COME_SECONDS_AGE_MAX = 1.0
+_NOT_SAID_SECONDS = 60.0
 # How many different notes on answers are logged.
 _NUM_NOTES_MAX = 100
 
@@ -66,7 +72,9 @@ class ServerClient:
         self._ticker: asyncio.Task[None] | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._scopes: dict[Ticket, asyncio.Timeout] = {}
-        self._probes: set[asyncio.Task[None]] = set()
+        self._probes: set[asyncio.Task[Any]] = set()
+        # When each replica is asked how soon it could answer.
+        self._listed_at = [float("-inf")] * len(self._urls)
         self._is_closed = False
 
     @property
@@ -270,9 +278,8 @@ class ServerClient:
                 if scope is not None:
                     scope.reschedule(asyncio.get_running_loop().time())
             for index in self._dispatcher.probes_due():
-                probe = asyncio.get_running_loop().create_task(self._probe(index))
-                self._probes.add(probe)
-                probe.add_done_callback(self._probes.discard)
+                self._begin(self._probe(index))
+            self._ask_for_come_seconds()
             self._let_go()
             for ticket in self._dispatcher.to_give_up():
                 future = self._waiting.get(ticket)
@@ -280,9 +287,21 @@ class ServerClient:
                     future.set_result(None)
             await asyncio.sleep(_TICK_SECONDS)
 
-    async def _probe(self, index: int) -> None:
-        """Any answer but a server error is a sign of life: the server need not know this path."""
-        is_alive = False
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    def _ask_for_come_seconds(self) -> None:
+        """Of whom turns could go to, where there is a choice."""
+        now = time.monotonic()
+        for index, replica in enumerate(self._dispatcher.replicas if len(self._urls) > 1 else ()):
+            if now >= self._listed_at[index] and replica.health.standing is not Standing.AWAY:
+                self._listed_at[index] = now + _COME_SECONDS_AGE_MAX
+                self._begin(self._list_models(index))
+
+    async def _list_models(self, index: int) -> int | None:
+        """The status of the server's list of models, if it answers; notes how long the model takes to come."""
         try:
             async with self._open_session().get(
                 f"{self._urls[index]}/models",
@@ -290,9 +309,21 @@ class ServerClient:
                 # The key is only for this server.
                 allow_redirects=False,
             ) as response:
-                is_alive = response.status < 500
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            pass
+                raw = await _beginning(response.content) if response.status == 200 else b""
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+        seconds = come_seconds_in(raw, self._model)
+        if seconds is None:
+            self._listed_at[index] = time.monotonic() + _NOT_SAID_SECONDS
+        self._dispatcher.told(index, seconds or 0.0)
+        return response.status
+
+    async def _probe(self, index: int) -> None:
+        """Any answer but a server error is a sign of life: the server need not know this path."""
+        is_alive = False
+        try:
+            status = await self._list_models(index)
+            is_alive = status is not None and status < 500
         finally:
             self._dispatcher.probed(index, is_alive=is_alive)
         if is_alive:
@@ -312,6 +343,13 @@ class ServerClient:
                 read_bufsize=_BUFFER_BYTES,
             )
         return self._session
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    found = b""
+    while len(found) < LIST_BYTES_MAX and (raw := await content.readany()):
+        found += raw
+    return found
 
 
 def _last(ticket: Ticket) -> str:

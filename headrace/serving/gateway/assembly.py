@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.clock import SystemClock
 from headrace.engines.base import LoadedModel
 from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
-from headrace.engines.host.connection import metrics_of
+from headrace.engines.host.connection import come_seconds_of, metrics_of
 from headrace.engines.host.floor import Floor
 from headrace.engines.registry import open_engine, open_media_engine
 from headrace.errors import InvalidInput
@@ -139,8 +139,20 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
+
+    async def come_seconds() -> float | None:
+        stable = loaded_stable()
+        return await come_seconds_of(engine_host.socket_file, stable.residents) if engine_host and stable else None
+
     app = Gateway(
-        service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock, host_metrics=host_metrics
+        service,
+        units,
+        outcomes,
+        readiness=readiness,
+        metrics=metrics,
+        clock=clock,
+        host_metrics=host_metrics,
+        come_seconds=come_seconds,
     )
     connections = Connections(
         service.limits,

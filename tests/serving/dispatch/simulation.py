@@ -1,7 +1,7 @@
 """Replicas, turns and time made up: drives a dispatcher as the engine does, thousands of times faster.
 
-A replica works on as many turns at once as it has slots, first on the prompt, then token by token; others wait in it. It
-may be slow, silent for a while, dead for a while (connections are refused, turns under way break), or say that it is
+A replica works on as many turns at once as it has slots, first on the prompt, then token by token; others wait in it.
+It may be slow, silent for a while, dead for a while (connections are refused, turns under way break), or say that it is
 busy.
 """
 
@@ -27,6 +27,10 @@ class SimulatedReplica:
     token_seconds: float = 0.00125
     prompt_character_seconds: float = 0.0
     num_slots: int = 8
+    # Until its model is there once it is asked for, and what it says of that.
+    cold_seconds: float = 0.0
+    said_seconds: float = 0.0
+    there_at: float | None = None
     silent: list[tuple[float, float]] = field(default_factory=list)
     dead: list[tuple[float, float]] = field(default_factory=list)
     busy: list[tuple[float, float]] = field(default_factory=list)
@@ -80,7 +84,8 @@ class Simulation:
         self._turn_of: dict[Ticket, SimulatedTurn] = {}
         for turn in turns:
             self._at(turn.at, lambda turn=turn: self._enter(turn))
-        for replica in replicas:
+        for index, replica in enumerate(replicas):
+            self.dispatcher.told(index, replica.said_seconds)
             for begin, _ in replica.dead:
                 self._at(begin, lambda replica=replica: self._break(replica))
         self._at(0.0, self._tick)
@@ -138,7 +143,10 @@ class Simulation:
             self._step_later(work, replica.prompt_character_seconds * work.turn.num_prompt_characters)
 
     def _step_later(self, work: Work, prompt_seconds: float = 0.0) -> None:
-        due = self.now + prompt_seconds + STEP_TOKENS * work.replica.token_seconds
+        replica = work.replica
+        if replica.there_at is None:
+            replica.there_at = self.now + replica.cold_seconds
+        due = max(self.now, replica.there_at) + prompt_seconds + STEP_TOKENS * replica.token_seconds
         for begin, end in work.replica.silent:
             if begin <= due < end:
                 due = end

@@ -61,6 +61,8 @@ replicas = st.builds(
     token_seconds=st.sampled_from([0.001, 0.002, 0.01]),
     prompt_character_seconds=st.sampled_from([0.0, 0.00001, 0.0001]),
     num_slots=st.integers(1, 8),
+    cold_seconds=st.sampled_from([0.0, 0.0, 1.0, 5.0]),
+    said_seconds=st.sampled_from([0.0, 0.0, 1.0, 60.0]),
     silent=spans,
     dead=spans,
     busy=spans,
@@ -330,6 +332,45 @@ def test_where_all_turns_are_late_they_go_elsewhere_before_the_replica_was_ever_
     assert len(answered(simulation)) == len(turns)
     # Alone there, a mean turn takes 4.3 s.
     assert max(turn.seconds for turn in turns) < 1.5
+
+
+def test_a_turn_goes_where_its_model_already_is() -> None:
+    dispatcher, clock = make_dispatcher()
+    dispatcher.told(0, 3.0)
+    tickets = [dispatcher.enter(1024) for _ in range(8)]
+    assert {ticket.replica for ticket in tickets} == {1}
+    dispatcher.told(0, 0.0)
+    assert dispatcher.enter(1024).replica == 0
+    clock.now = 1.0
+    assert dispatcher.expected_seconds(0, 100) < 3.0
+
+
+def test_a_model_is_brought_where_the_wait_is_longer_than_that() -> None:
+    """At twice what the warm replica can do, the other one's model comes once, and then takes half of the turns."""
+    cold = SimulatedReplica(cold_seconds=2.0, said_seconds=2.0)
+    simulation = Simulation([SimulatedReplica(), cold], poisson_turns(seed=8, rate=60, seconds=15))
+    simulation.run(2.0)
+    assert cold.sent_at == []
+    simulation.run(120.0)
+    assert len(answered(simulation)) == len(simulation.turns)
+    assert sum(moment > 8.0 for moment in cold.sent_at) > 0.35 * sum(turn.at > 8.0 for turn in simulation.turns)
+
+
+def test_a_replica_whose_model_comes_is_not_silent_until_it_should_be_there() -> None:
+    dispatcher, clock = make_dispatcher(silent_seconds_unheard=0.5)
+    for index in (0, 1):
+        dispatcher.told(index, 20.0)
+    ticket = dispatcher.enter(1024)
+    for _ in range(200):
+        clock.now += 0.1
+        assert dispatcher.to_abandon() == []
+    dispatcher.heard(ticket, 4)
+    # It says what it said before: what was heard counts.
+    assert dispatcher.expected_seconds(ticket.replica, 10) < 1.0
+    # Bringing a model is no measure of how fast it begins.
+    dispatcher.answered(ticket, 10)
+    dispatcher.told(ticket.replica, 0.0)
+    assert dispatcher.expected_seconds(ticket.replica, 10) < 1.0
 
 
 @given(
