@@ -17,7 +17,8 @@ units that more than one replica completed, by the replicas' own logs. The *best
 nothing in any round, by the median of the rounds' quantiles; p50 and p99 are each compared with the best one.
 
 `--tune-peers`: haproxy and nginx get the time-out that suits the requests best, of nine: what loses least, then the
-lowest p99, in two rounds on the trace's first half; the second half is measured. Drawn requests are drawn anew for it.
+lowest p99, in a round on the trace's first half, and of the best three in two more; the second half is measured. Drawn
+requests are drawn anew for it.
 
 A round's result is kept in the file `--kept`, so that a run that was stopped goes on; the file goes when a run is
 whole. With haproxy and nginx alone, both kinds of requests and the tuning take about twelve minutes.
@@ -57,9 +58,9 @@ from headrace.errors import InvalidInput
 _P99_RATIO_BAR = 0.5
 _TUNED_P99_RATIO_BAR, _TUNED_P50_RATIO_BAR = 0.7, 1.05
 _TRIED_SECONDS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 20.0)
-_TUNING_ROUNDS = 2
-# Systems at once while peers are tuned: two cores start so many replicas in some seconds.
-_NUM_TUNED_AT_ONCE = 6
+_NUM_TRIED_AGAIN, _TUNING_ROUNDS = 3, 3
+# About as many at once as are measured: what a time-out is worth depends on how busy the machine is.
+_NUM_TUNED_AT_ONCE = 4
 # Rounds of one seed are numbered on from it; tuning has seeds of its own.
 _A_SEED, _TUNING_SEED = 1_000, 900
 _KEPT = Path(".headrace/benchmarks/dispatch.jsonl")
@@ -168,23 +169,29 @@ def _tuned(systems: Sequence[System], requests: Requests, rounds: Rounds, option
         for router, program in systems
         if router.silent_seconds is not None
     ]
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    for begin in range(0, len(tried), _NUM_TUNED_AT_ONCE):
-        some = tried[begin : begin + _NUM_TUNED_AT_ONCE]
-        runs = [
-            rounds.run(some, requests.for_tuning(), "first half", options.seed + _TUNING_SEED + number)
-            for number in range(_TUNING_ROUNDS)
-        ]
-        for (router, _), *its in zip(some, *runs, strict=True):
-            num_lost, p99 = sum(run.num_lost for run in its), median(run.quantile(0.99) for run in its)
-            found.setdefault(router.name, []).append((num_lost, p99, router.silent_seconds or 0.0))
-            progress.print(
-                f"{requests.name}: {router.name} at {router.silent_seconds:g} s: p99 {p99:.2f} s, {num_lost} lost"
-            )
-    return [
-        (replace(router, silent_seconds=min(found[router.name])[2]) if router.name in found else router, program)
-        for router, program in systems
-    ]
+    found: dict[Router, list[Outcome]] = {router: [] for router, _ in tried}
+    ranked: dict[str, list[System]] = {}
+    for number in range(_TUNING_ROUNDS):
+        for begin in range(0, len(tried), _NUM_TUNED_AT_ONCE):
+            some = tried[begin : begin + _NUM_TUNED_AT_ONCE]
+            its = rounds.run(some, requests.for_tuning(), "first half", options.seed + _TUNING_SEED + number)
+            for (router, _), outcome in zip(some, its, strict=True):
+                found[router].append(outcome)
+        for name in dict.fromkeys(router.name for router, _ in tried):
+            its_tried = [system for system in tried if system[0].name == name]
+            ranked[name] = sorted(its_tried, key=lambda system: _badness(found[system[0]]))[:_NUM_TRIED_AGAIN]
+        tried = [system for best in ranked.values() for system in best]
+    for router, _ in sorted(tried, key=lambda system: system[0].name):
+        num_lost, p99 = _badness(found[router])
+        progress.print(
+            f"{requests.name}: {router.name} at {router.silent_seconds:g} s: p99 {p99:.2f} s, {num_lost} lost"
+        )
+    return [ranked[system[0].name][0] if system[0].name in ranked else system for system in systems]
+
+
+def _badness(runs: Sequence[Outcome]) -> tuple[int, float]:
+    """Lost requests, and the median p99."""
+    return sum(run.num_lost for run in runs), median(run.quantile(0.99) for run in runs)
 
 
 def _measured(

@@ -18,6 +18,7 @@ CLIENT_SECONDS_MAX = 30.0
 _TOKEN = "abc "
 # Every turn states the same limit: nobody is told an answer's length beforehand.
 NUM_TOKENS_MAX = 1024
+_NUM_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,13 @@ def run_round(
     systems: Sequence[tuple[Router, str]], arrivals: Sequence[Arrival], directory: Path, *, seed: int
 ) -> list[Outcome]:
     """Raises: RuntimeError: a system did not start."""
-    try:
-        return asyncio.run(_round(systems, arrivals, directory, seed))
-    except RuntimeError as error:
-        # A port that was free may be taken before the process that was to have it has started.
-        progress.print(f"once more: {error}")
-        return asyncio.run(_round(systems, arrivals, directory, seed))
+    for _ in range(_NUM_TRIES - 1):
+        try:
+            return asyncio.run(_round(systems, arrivals, directory, seed))
+        except RuntimeError as error:
+            # A port that was free may be some connection's before the process that was to have it has started.
+            progress.print(f"once more: {error}", markup=False)
+    return asyncio.run(_round(systems, arrivals, directory, seed))
 
 
 async def _round(

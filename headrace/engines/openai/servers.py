@@ -113,7 +113,8 @@ class ServerClient:
         give_out: bool,
         num_prompt_characters: int = 0,
     ) -> AsyncGenerator[tuple[Event, str], None]:
-        """Events of the attempt that succeeds, with `give_out` as they come; the last has a finish reason.
+        """Events of the attempt that succeeds: with `give_out` as they come, else one with all of the text. The last
+        has a finish reason.
 
         Args: ask: makes an attempt at the ticket's replica. num_prompt_characters: 0: they do not matter.
         """
@@ -155,7 +156,7 @@ class ServerClient:
     ) -> AsyncGenerator[Event, None]:
         """Runs one attempt and closes it in any case. Yields only outside of time limits, so a slow client's reading
         time does not count against the replica."""
-        kept: list[Event] = []
+        texts: list[str] = []
         attempt_seconds = self._deployment.attempt_seconds_max
         attempt_ends_at = min(ends_at, time.monotonic() + attempt_seconds)
         # A whole answer is silent until its end.
@@ -192,11 +193,15 @@ class ServerClient:
                     self._dispatcher.heard(ticket, attempt.num_characters)
                     if give_out and any(event.text for event in events):
                         self._dispatcher.give_out(ticket)
-                kept += events
-                if give_out or attempt.has_ended:
-                    for event in kept:
+                if give_out:
+                    for event in events:
                         yield event
-                    kept = []
+                else:
+                    texts += [event.text for event in events]
+                    if attempt.has_ended:
+                        last = events[-1]
+                        last.text = "".join(texts)
+                        yield last
                 if attempt.has_ended:
                     return
         finally:
