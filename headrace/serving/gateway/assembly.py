@@ -142,7 +142,9 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
 
     async def come_seconds() -> float | None:
         stable = loaded_stable()
-        return await come_seconds_of(engine_host.socket_file, stable.residents) if engine_host and stable else None
+        if not engine_host or not stable or not stable.residents:
+            return None
+        return await come_seconds_of(engine_host.socket_file, stable.residents)
 
     app = Gateway(
         service,

@@ -318,6 +318,9 @@ def test_a_client_that_leaves_ends_the_work_at_the_server() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         task = asyncio.create_task(engine.answer(make_turn()))
         await until(lambda: servers[0].bodies)
+        # The dispatcher expects its first piece by the prompt's length.
+        [ticket] = engine.dispatcher.replicas[0].live
+        assert ticket.num_prompt_characters == len("What is a flume?")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
