@@ -205,7 +205,10 @@ class ServerClient:
                 if attempt.has_ended:
                     return
         finally:
-            attempt.close()
+            if attempt.ends_soon and not self._is_closed:
+                self._begin(attempt.drained())
+            else:
+                attempt.close()
 
     def _note(self, replica: str, event: Event) -> None:
         """Logs an answer's invalid fields, once for each replica and note."""
