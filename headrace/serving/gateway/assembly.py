@@ -146,16 +146,8 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             return None
         return await come_seconds_of(engine_host.socket_file, stable.residents)
 
-    app = Gateway(
-        service,
-        units,
-        outcomes,
-        readiness=readiness,
-        metrics=metrics,
-        clock=clock,
-        host_metrics=host_metrics,
-        come_seconds=come_seconds,
-    )
+    app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
+    app = app_of(host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
         service.limits,
         num_max=num_connections,
