@@ -3,27 +3,24 @@
 `python -m benchmarks.dispatch.ours '{"port": …, "base_urls": […]}'`
 """
 
+import asyncio
 import json
 import sys
-from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
+import uvloop
+from aiohttp import web
 
 from headrace.engines.base import EngineBusy, EngineFailed, Message, Turn, TurnRefused
 from headrace.engines.openai.client import OpenAIEngine
 
 
-def make_app(base_urls: list[str]) -> Starlette:
-    engine = OpenAIEngine(model="served", base_urls=base_urls)
-
-    async def complete(request: Request) -> JSONResponse:
-        body: dict[str, Any] = json.loads(await request.body())
+def make_server(engine: OpenAIEngine) -> web.Server:
+    async def handle(request: web.BaseRequest) -> web.Response:
+        if request.path == "/healthz":
+            return web.Response(text="ok")
+        body = json.loads(await request.read())
         turn = Turn(
-            unit=request.headers.get("x-request-id", "unit"),
+            unit=request.headers.get("X-Request-Id", "unit"),
             messages=tuple(Message(role=one["role"], content=one["content"]) for one in body["messages"]),
             temperature=0.0,
             top_p=1.0,
@@ -33,21 +30,27 @@ def make_app(base_urls: list[str]) -> Starlette:
         try:
             answer = await engine.answer(turn)
         except TurnRefused as error:
-            return JSONResponse({"error": {"message": str(error)}}, status_code=error.status)
+            return web.json_response({"error": {"message": str(error)}}, status=error.status)
         except (EngineBusy, EngineFailed) as error:
-            return JSONResponse({"error": {"message": str(error)}}, status_code=503)
+            return web.json_response({"error": {"message": str(error)}}, status=503)
         message = {"role": "assistant", "content": answer.text}
-        return JSONResponse({"choices": [{"message": message, "finish_reason": answer.finish_reason}]})
+        return web.json_response({"choices": [{"message": message, "finish_reason": answer.finish_reason}]})
 
-    async def health(request: Request) -> PlainTextResponse:
-        return PlainTextResponse("ok")
+    # A client that leaves ends its turn.
+    return web.Server(handle, access_log=None, handler_cancellation=True)
 
-    return Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"]), Route("/healthz", health)])
+
+async def _serve(port: int, base_urls: list[str]) -> None:
+    runner = web.ServerRunner(make_server(OpenAIEngine(model="served", base_urls=base_urls)))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
 
 
 def main() -> None:
     task = json.loads(sys.argv[1])
-    uvicorn.run(make_app(task["base_urls"]), host="127.0.0.1", port=task["port"], log_level="warning", loop="uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        loop.run(_serve(task["port"], task["base_urls"]))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
 
-from pipelines.object_store import free_ports
 from simulation.servers.paced import Pace
 
 NUM_REPLICAS = 4
@@ -34,10 +33,11 @@ class Faults:
 class Replicas:
     """The replicas of one round. The same seed gives the same replica the same fate."""
 
-    def __init__(self, directory: Path, *, seed: int, faults: Faults) -> None:
+    def __init__(self, directory: Path, ports: Sequence[int], *, seed: int, faults: Faults) -> None:
+        """Args: ports: as many as replicas."""
         self._directory = directory
         self._faults = faults
-        self._ports = free_ports(NUM_REPLICAS)
+        self._ports = ports
         self.urls = [f"http://127.0.0.1:{port}" for port in self._ports]
         self._slow, self._stalled, self._crashed = random.Random(f"fates {seed}").sample(range(NUM_REPLICAS), 3)
         self._processes = [self._started(index) for index in range(NUM_REPLICAS)]

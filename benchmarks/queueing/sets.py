@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.kept import KeptResults, digest_of
 from benchmarks.measuring import Bars, at_least, at_most, print_table, progress, rounded
 from benchmarks.queueing.jobs import Job, Task, arrivals
-from benchmarks.queueing.kept import KeptResults, digest_of_code, digest_of_file
 from benchmarks.queueing.policies import POLICIES, pool_of
 from benchmarks.queueing.simulation import Active, Choice, Queued, Simulation
 from headrace.placement.fleet import Fleet
 from headrace.placement.inventory import Inventory
 
+_ROOT = Path(__file__).parents[2]
+_SIMULATION = ("jobs.py", "peers.py", "simulation.py")
 SEEDS = range(5, 55)
 _A_SET = 5
 _HELD_MIN = 0.95
@@ -35,8 +37,8 @@ def run_sets(
     sets = drawn_sets(num_sets)
     seeds = sorted({seed for one in sets for seed in one})
     results = KeptResults(kept)
-    fixed = {"pods": digest_of_file(pods), "gpus": num_gpus, "load": load}
-    code = {is_ours: digest_of_code(is_ours=is_ours) for is_ours in (True, False)}
+    fixed = {"pods": digest_of([pods]), "gpus": num_gpus, "load": load}
+    code = {is_ours: _digest_of_code(is_ours=is_ours) for is_ours in (True, False)}
     found: dict[str, dict[int, Figures]] = {policy: {} for policy in policies}
     for seed in seeds:
         for policy in policies:
@@ -167,3 +169,12 @@ def _decision_ms(tasks: Sequence[Task], num_gpus: int, load: float) -> float:
     timed = _Timed(pool)
     Simulation(pool, crowd, timed).run()
     return 1000 * float(np.mean(timed.seconds)) if timed.seconds else 0.0
+
+
+def _digest_of_code(*, is_ours: bool) -> str:
+    """Of the simulation with its peers; for our policies with the room that decides."""
+    here = _ROOT / "benchmarks" / "queueing"
+    files = [here / name for name in _SIMULATION]
+    if is_ours:
+        files += [here / "ours.py", here / "policies.py", *sorted((_ROOT / "headrace" / "placement").glob("*.py"))]
+    return digest_of(files)

@@ -34,6 +34,7 @@ class ChatServer:
         self.headers: list[Mapping[str, str]] = []
         self.num_gone = 0
         self.num_probes = 0
+        self.models_body: dict[str, Any] = {"data": []}
         self.url = ""
         self.files: dict[str, bytes] = {}
         self.fetched: list[tuple[str, Mapping[str, str]]] = []
@@ -50,7 +51,7 @@ class ChatServer:
 
     async def models(self, request: web.Request) -> web.Response:
         self.num_probes += 1
-        return web.json_response({"data": []})
+        return web.json_response(self.models_body)
 
     async def file(self, request: web.Request) -> web.Response:
         self.fetched.append((request.path_qs, request.headers.copy()))

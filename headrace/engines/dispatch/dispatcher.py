@@ -4,11 +4,15 @@ Pure: it knows a clock and what it is told of turns, pieces and failures; its dr
 promises, for any order of events:
 - A turn has at most one live attempt. It is sent elsewhere only after `closed` reported that its attempt is gone.
 - A turn is never sent again after a part of its answer was given out.
-- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first.
+- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first, but the
+  youngest goes where a model must come, once that takes less than it would wait.
 
-It learns from pieces: seconds a token, seconds to the first token, how many turns a replica works on at once, and its
-longest silence. It expects answers to be as long as recent ones. It does not know what prompts cost, nor the load that
-other clients put on a replica, except that the replica slows down.
+A replica whose model is not in memory may say how long it takes to come: then a turn there is expected to take so much
+longer, and its silence until then means nothing.
+
+It learns from pieces: seconds a token, seconds to the first one by the prompt's length, how many turns a replica works
+on at once, and its longest silence when a sign was due. It expects answers to be as long as recent ones. It does not
+know which prompts a replica has cached, nor the load that other clients put on it, except that it slows down.
 
 Turns wait here, not in a full replica, where they would queue behind others or die with it. A replica that falls silent
 gets no new turns, and then loses its turns to the others. A turn is moved if another replica has room and would finish
@@ -20,6 +24,7 @@ from collections.abc import Callable, Sequence
 
 from headrace.engines.dispatch.health import Health, Standing
 from headrace.engines.dispatch.lengths import AnswerLengths
+from headrace.engines.dispatch.prompts import PromptSeconds
 from headrace.engines.dispatch.replica import Replica, Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.meaning import FailureKind
@@ -55,6 +60,7 @@ class Dispatcher:
             for index, name in enumerate(replicas)
         ]
         self._lengths = AnswerLengths(self._settings.prior_num_tokens)
+        self._prompts = PromptSeconds(self._settings.prior_first_seconds)
         self._held: list[Ticket] = []
         self._num_entered = 0
         self._looked_at = clock()
@@ -71,13 +77,14 @@ class Dispatcher:
 
     # --- turns ---
 
-    def enter(self, num_tokens_max: int, *, is_in_pieces: bool = True) -> Ticket:
+    def enter(self, num_tokens_max: int, *, num_prompt_characters: int = 0, is_in_pieces: bool = True) -> Ticket:
         """Adds a turn; it is live at once if a replica has room and no turn waits."""
         ticket = Ticket(
             number=self._num_entered,
             num_tokens_max=num_tokens_max,
             entered_at=self._clock(),
             is_in_pieces=is_in_pieces,
+            num_prompt_characters=num_prompt_characters,
         )
         self._num_entered += 1
         self._hold(ticket)
@@ -97,6 +104,11 @@ class Dispatcher:
             del self._held[0]
             replica.send(ticket, now)
             sent.append(ticket)
+        if self._held and (replica := self._worth_bringing(now)) is not None:
+            # The last one would wait for longest here.
+            ticket = self._held.pop()
+            replica.send(ticket, now)
+            sent.append(ticket)
         return sent
 
     def heard(self, ticket: Ticket, num_characters: int) -> None:
@@ -109,8 +121,9 @@ class Dispatcher:
         if not ticket.has_begun:
             ticket.has_begun = True
             replica.saw_begun(ticket)
-            if ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots:
-                replica.rates.saw_first(now - ticket.sent_at, now)
+            has_place = ticket.was_sent_to_idle or replica.num_slots is None or len(replica.live) <= replica.num_slots
+            if has_place and not ticket.come_seconds:
+                self._saw_first(replica, ticket, now)
             if replica.num_slots is not None:
                 replica.num_slots = max(replica.num_slots, replica.num_begun)
         elif num_tokens > ticket.num_tokens:
@@ -129,7 +142,8 @@ class Dispatcher:
         replica, now = self._replicas[ticket.replica], self._clock()
         if not ticket.has_begun:
             # A single piece: the time beyond a first token counts as its tokens' time.
-            first_seconds = replica.rates.own_first_seconds() or 0.0
+            lateness = replica.rates.own_lateness()
+            first_seconds = 0.0 if lateness is None else lateness * self._usual_seconds(ticket)
             replica.rates.saw_tokens(max(0.0, now - ticket.sent_at - first_seconds), max(1, num_tokens), now)
             replica.saw_begun(ticket)
             if ticket.was_extra and replica.num_slots is not None and self._was_not_held_up(ticket, num_tokens, now):
@@ -208,12 +222,14 @@ class Dispatcher:
                 replica.heard_at = max(replica.heard_at, now - _LATE_SECONDS)
         self._looked_at = now
         for replica in self._replicas:
+            lateness = self._lateness(replica, now)
+            replica.look(now, self._usual_seconds, lateness)
             silent_seconds, limit = replica.silence(now, self._settings)
             replica.is_silent = silent_seconds > limit
             if silent_seconds > 1.5 * limit and self._others_can(replica, now):
                 replica.health.leave_alone(now, f"silent for {silent_seconds:.1f} s with {len(replica.live)} turns")
                 leaving += [ticket for ticket in replica.live if self._may_move(ticket)]
-            replica.learn_slots(now, self._settings.prior_first_seconds)
+            replica.learn_slots(now, self._usual_seconds, lateness)
         if not leaving and not self._held:
             slow = self._slowest(now)
             leaving = [slow] if slow is not None else []
@@ -261,6 +277,10 @@ class Dispatcher:
     def probed(self, index: int, *, is_alive: bool) -> None:
         self._replicas[index].health.probed(self._clock(), is_alive=is_alive)
 
+    def told(self, index: int, come_seconds: float) -> None:
+        """A replica says how long its model takes to come before it can answer; 0: it is there."""
+        self._replicas[index].told(self._clock(), come_seconds)
+
     @property
     def is_idle(self) -> bool:
         """No turn waits or runs, and no replica is away: time alone changes nothing."""
@@ -270,9 +290,10 @@ class Dispatcher:
 
     # --- choice ---
 
-    def expected_seconds(self, index: int, num_tokens: float) -> float:
+    def expected_seconds(self, index: int, num_tokens: float, num_prompt_characters: int = 0) -> float:
         """Time until this replica would finish a turn of that many tokens, if it got the turn now."""
-        return self._expected(self._replicas[index], num_tokens, self._clock())
+        usual_seconds = self._prompts.expected(num_prompt_characters)
+        return self._expected(self._replicas[index], num_tokens, usual_seconds, self._clock())
 
     def _best(self, ticket: Ticket, now: float) -> Replica | None:
         """The replica for the turn now; None: there is none, or waiting for a full one is better."""
@@ -283,38 +304,84 @@ class Dispatcher:
             return None
         fresh = [replica for replica in able if replica.index not in ticket.avoided]
         num_tokens = self._lengths.expected(ticket.num_tokens_max)
-        best = min(fresh or able, key=lambda replica: (self._expected(replica, num_tokens, now), replica.num_sent))
+        usual_seconds = self._usual_seconds(ticket)
+        best = min(
+            fresh or able,
+            key=lambda replica: (self._expected(replica, num_tokens, usual_seconds, now), replica.num_sent),
+        )
         return None if best.is_full else best
 
     def _is_able(self, replica: Replica, now: float) -> bool:
         return not replica.is_silent and replica.health.may_get_turns(len(replica.live), now)
 
-    def _expected(self, replica: Replica, num_tokens: float, now: float) -> float:
-        token_seconds, first_seconds = self._speeds(replica, now)
-        run = first_seconds + num_tokens * token_seconds
-        num_live = len(replica.live)
+    def _expected(self, replica: Replica, num_tokens: float, usual_seconds: float, now: float) -> float:
+        """Args: usual_seconds: until it begins at a replica of usual speed."""
+        token_seconds, lateness = self._speeds(replica, now)
+        run = lateness * usual_seconds + num_tokens * token_seconds
+        num_live, come_seconds = len(replica.live), replica.come_seconds_left(now)
         if replica.num_slots is None or num_live < replica.num_slots_at(now):
-            return run * (1 + _CROWDING * num_live)
-        mean_run = first_seconds + self._lengths.expected(1 << 30) * token_seconds
+            return come_seconds + run * (1 + _CROWDING * num_live)
+        mean_run = self._mean_run(token_seconds, lateness)
         wait = (num_live - replica.num_slots + 1) * mean_run / replica.num_slots
-        return run * (1 + _CROWDING * replica.num_slots) + wait
+        return come_seconds + run * (1 + _CROWDING * replica.num_slots) + wait
+
+    def _mean_run(self, token_seconds: float, lateness: float) -> float:
+        return lateness * self._prompts.mean + self._lengths.expected(1 << 30) * token_seconds
+
+    def _worth_bringing(self, now: float) -> Replica | None:
+        """An idle replica whose model could come sooner than the last waiting turn would begin elsewhere."""
+        able = [replica for replica in self._replicas if self._is_able(replica, now)]
+        avoided = self._held[-1].avoided
+        cold = [one for one in able if one.come_seconds and not one.live and one.index not in avoided]
+        if not cold:
+            return None
+        soonest = min(cold, key=lambda replica: replica.come_seconds)
+        ended_a_second = sum(
+            len(replica.live) / self._mean_run(*self._speeds(replica, now)) for replica in able if replica.live
+        )
+        wait = len(self._held) / ended_a_second if ended_a_second else float("inf")
+        return soonest if wait > soonest.come_seconds else None
 
     def _speeds(self, replica: Replica, now: float) -> tuple[float, float]:
-        """Seconds a token and to the first; the best of the others serves as the prior."""
+        """Seconds a token, and how much later than usual the first one comes; the best of the others serves as the
+        prior. Where all turns are late, both are as bad as that shows."""
         others = [other.rates for other in self._replicas if other is not replica]
         token = min((own for rates in others if (own := rates.own_token_seconds()) is not None), default=None)
-        first = min((own for rates in others if (own := rates.own_first_seconds()) is not None), default=None)
-        return (
-            replica.rates.token_seconds(self._settings.prior_token_seconds if token is None else token, now),
-            replica.rates.first_seconds(self._settings.prior_first_seconds if first is None else first, now),
-        )
+        token_seconds = replica.rates.token_seconds(self._settings.prior_token_seconds if token is None else token, now)
+        lateness = self._lateness(replica, now)
+        if replica.shown_lateness <= lateness:
+            return token_seconds, lateness
+        if replica.rates.own_token_seconds() is None:
+            token_seconds *= replica.shown_lateness / lateness
+        return token_seconds, replica.shown_lateness
+
+    def _lateness(self, replica: Replica, now: float) -> float:
+        others = [other.rates for other in self._replicas if other is not replica]
+        best = min((own for rates in others if (own := rates.own_lateness()) is not None), default=1.0)
+        return replica.rates.lateness(best, now)
+
+    def _usual_seconds(self, ticket: Ticket) -> float:
+        """Until it begins at a replica of usual speed."""
+        return self._prompts.expected(ticket.num_prompt_characters)
 
     # --- signs ---
 
     def _was_not_held_up(self, ticket: Ticket, num_tokens: int, now: float) -> bool:
         """A whole answer shows only its end: whether it came soon enough for a turn that did not wait for a slot."""
-        token_seconds, first_seconds = self._speeds(self._replicas[ticket.replica], now)
+        token_seconds, lateness = self._speeds(self._replicas[ticket.replica], now)
+        first_seconds = lateness * self._usual_seconds(ticket)
         return now - ticket.sent_at <= 2 * (first_seconds + num_tokens * token_seconds)
+
+    def _saw_first(self, replica: Replica, ticket: Ticket, now: float) -> None:
+        """A turn has begun that did not wait for a place."""
+        seconds = now - ticket.sent_at
+        best = min(
+            (own for other in self._replicas if (own := other.rates.own_lateness()) is not None),
+            default=None,
+        )
+        slowness = 1.0 if best is None else max(1.0, self._lateness(replica, now) / best)
+        self._prompts.add(ticket.num_prompt_characters, seconds / slowness)
+        replica.rates.saw_first(seconds, self._usual_seconds(ticket), now)
 
     def _may_move(self, ticket: Ticket) -> bool:
         return (
@@ -341,12 +408,13 @@ class Dispatcher:
             ]
             for ticket in movable:
                 left = self._lengths.remaining(ticket.num_tokens, ticket.num_tokens_max)
+                usual_seconds = self._usual_seconds(ticket)
                 if ticket.has_begun:
                     stay = left * token_seconds
                 else:
-                    stay = max(0.0, self._expected(replica, left, now) - (now - ticket.sent_at))
+                    stay = max(0.0, self._expected(replica, left, usual_seconds, now) - (now - ticket.sent_at))
                 for goal in goals:
-                    there = self._expected(goal, ticket.num_tokens + left, now)
+                    there = self._expected(goal, ticket.num_tokens + left, usual_seconds, now)
                     if there < self._settings.move_share_max * stay and stay - there > best_gain:
                         best_gain, found = stay - there, ticket
         return found

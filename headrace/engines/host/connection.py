@@ -7,7 +7,7 @@ is waited for as long as one may be silent; then whoever asks is told.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,8 +36,8 @@ _LOST = (aiohttp.ClientError, OSError)
 _TABLE_SECONDS_MAX = 30.0
 # Of a table: a coordinator reads one at each look. A row has half a kilobyte.
 _TABLE_BYTES_MAX = 4 * 2**20
-# Of a scrape, which has a limit of its own.
-_METRICS_SECONDS_MAX = 2.0
+# Who scrapes has a limit of its own.
+_PAGE_SECONDS_MAX = 2.0
 
 
 class Connection:
@@ -200,13 +200,26 @@ def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float) -
         raise EngineUnavailable(f"What listens on {socket_file} is no engine host of this release: {error}") from None
 
 
+async def come_seconds_of(socket_file: Path, keys: Collection[str]) -> float | None:
+    """Until a host's models could work, as its table says; None: nobody knows, there is no host, or it is silent."""
+    try:
+        return TABLE.checked(await _page(socket_file, MODELS)).come_seconds(keys)
+    except ValueError:
+        return None
+
+
 async def metrics_of(socket_file: Path) -> bytes:
     """A host's figures in Prometheus's text form; empty: there is no host, or it is silent."""
+    return await _page(socket_file, METRICS)
+
+
+async def _page(socket_file: Path, path: str) -> bytes:
+    """Empty: there is no host, or it is silent."""
     try:
         async with (
-            asyncio.timeout(_METRICS_SECONDS_MAX),
+            asyncio.timeout(_PAGE_SECONDS_MAX),
             _session(socket_file) as session,
-            session.get(_url(METRICS)) as response,
+            session.get(_url(path)) as response,
         ):
             return await response.read() if response.status == 200 else b""
     except (TimeoutError, *_LOST):

@@ -1,10 +1,10 @@
 """The table of residents as clients and people see it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.copies import COMING, Copy, Model, State
 from headrace.engines.host.residents import Residents
 from headrace.store.small_objects import Record
 
@@ -60,11 +60,31 @@ class ModelRow:
     refusal: str | None = None
     """Why it cannot come, told to everybody who asks until it is tried again."""
 
+    @property
+    def come_seconds(self) -> float | None:
+        """Until it could work, as far as the last times tell; null: it never came."""
+        if self.state == State.ON_DEVICE.value:
+            return 0.0
+        if self.state in (State.ASLEEP.value, State.FALLING_ASLEEP.value) and self.wake_seconds is not None:
+            return self.wake_seconds
+        whole = self.wake_seconds if self.state == State.WAKING.value else self.bring_seconds
+        is_coming = self.state in [state.value for state in COMING]
+        # As long again as it is late already: nobody knows.
+        return whole if whole is None or not is_coming else abs(whole - self.state_seconds)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     accounts: tuple[AccountRow, ...]
     data: tuple[ModelRow, ...]
+
+    def come_seconds(self, keys: Collection[str]) -> float | None:
+        """Until all of these models could work where they come soonest, one after the other; null: nobody knows."""
+        soonest = [
+            min((row.come_seconds for row in self.data if row.id == key and row.come_seconds is not None), default=None)
+            for key in keys
+        ]
+        return None if None in soonest else sum(seconds for seconds in soonest if seconds is not None)
 
 
 TABLE = Record("Table of an engine host", Table)

@@ -137,6 +137,21 @@ class Attempt:
             failure = self._broken(error)
         raise failure.with_traceback(None)
 
+    @property
+    def ends_soon(self) -> bool:
+        """The answer is whole, but for the transfer encoding's end: nobody needs to wait for that."""
+        return self.has_ended and self._response is not None and not self._response.content.at_eof()
+
+    async def drained(self) -> None:
+        """Reads that end, so that the connection can be used again, and closes."""
+        assert self._response is not None
+        try:
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(_DRAIN_SECONDS_MAX):
+                    await self._response.content.readany()
+        finally:
+            self.close()
+
     def close(self) -> None:
         if self._response is not None:
             # A response that was read whole has returned its connection: nothing is left to close.
@@ -235,7 +250,6 @@ class Attempt:
                 self._halves.end()
                 if rest := self._pieces.rest():
                     events.append(Event(text=rest))
-                await self._drained()
                 return self._end(events)
             if events:
                 return events
@@ -270,11 +284,3 @@ class Attempt:
             # A server without counts is assumed to send one token for each event.
             last.num_output_tokens = self.num_output_tokens
         return [*events, last]
-
-    async def _drained(self) -> None:
-        """Reads the transfer encoding's end after the last event, so that the connection can be reused."""
-        assert self._response is not None
-        if not self._response.content.at_eof():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN_SECONDS_MAX):
-                    await self._response.content.readany()

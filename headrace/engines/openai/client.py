@@ -86,7 +86,10 @@ class OpenAIEngine(ServerClient, Engine):
         def ask(ticket: Ticket) -> Attempt:
             return self._attempt(turn, ticket, stream=stream)
 
-        async with aclosing(self._asked(ask, turn.max_tokens, stream=stream, give_out=give_out)) as events:
+        num_characters = sum(len(message.content) for message in turn.messages)
+        async with aclosing(
+            self._asked(ask, turn.max_tokens, stream=stream, give_out=give_out, num_prompt_characters=num_characters)
+        ) as events:
             async for event in events:
                 yield event
 

@@ -9,17 +9,20 @@ piece (and silence between pieces), the attempt, and the whole request.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from typing import Any
 
 import aiohttp
 
 from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.dispatcher import Dispatcher
+from headrace.engines.dispatch.health import Standing
 from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.openai.address import check_address
 from headrace.engines.openai.attempt import Attempt, AttemptFailed
+from headrace.engines.openai.coming import LIST_BYTES_MAX, come_seconds_in
 from headrace.engines.openai.wire import Event
 from headrace.masking import Mask, secrets_in, without_credentials
 
@@ -34,6 +37,9 @@ _BUFFER_BYTES = 16 * 1024
 _IDLE_SECONDS_MAX = 4.0
 # How often to check silence, slowness, probes and waiting turns, while there are any.
 _TICK_SECONDS = 0.05
+# How old may be what a replica says of its model, and that it says nothing of it.
+_COME_SECONDS_AGE_MAX = 1.0
+_NOT_SAID_SECONDS = 60.0
 # How many different notes on answers are logged.
 _NUM_NOTES_MAX = 100
 
@@ -66,7 +72,9 @@ class ServerClient:
         self._ticker: asyncio.Task[None] | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
         self._scopes: dict[Ticket, asyncio.Timeout] = {}
-        self._probes: set[asyncio.Task[None]] = set()
+        self._probes: set[asyncio.Task[Any]] = set()
+        # When each replica is asked how soon it could answer.
+        self._listed_at = [float("-inf")] * len(self._urls)
         self._is_closed = False
 
     @property
@@ -97,14 +105,23 @@ class ServerClient:
     # --- a request ---
 
     async def _asked(
-        self, ask: Callable[[Ticket], Attempt], num_tokens_max: int, *, stream: bool, give_out: bool
+        self,
+        ask: Callable[[Ticket], Attempt],
+        num_tokens_max: int,
+        *,
+        stream: bool,
+        give_out: bool,
+        num_prompt_characters: int = 0,
     ) -> AsyncGenerator[tuple[Event, str], None]:
-        """Events of the attempt that succeeds, with `give_out` as they come; the last has a finish reason.
+        """Events of the attempt that succeeds: with `give_out` as they come, else one with all of the text. The last
+        has a finish reason.
 
-        Args: ask: makes an attempt at the ticket's replica.
+        Args: ask: makes an attempt at the ticket's replica. num_prompt_characters: 0: they do not matter.
         """
         ends_at = time.monotonic() + self._deployment.turn_seconds_max
-        ticket = self._dispatcher.enter(num_tokens_max, is_in_pieces=stream)
+        ticket = self._dispatcher.enter(
+            num_tokens_max, num_prompt_characters=num_prompt_characters, is_in_pieces=stream
+        )
         self._keep_ticking()
         try:
             while True:
@@ -139,7 +156,7 @@ class ServerClient:
     ) -> AsyncGenerator[Event, None]:
         """Runs one attempt and closes it in any case. Yields only outside of time limits, so a slow client's reading
         time does not count against the replica."""
-        kept: list[Event] = []
+        texts: list[str] = []
         attempt_seconds = self._deployment.attempt_seconds_max
         attempt_ends_at = min(ends_at, time.monotonic() + attempt_seconds)
         # A whole answer is silent until its end.
@@ -176,15 +193,22 @@ class ServerClient:
                     self._dispatcher.heard(ticket, attempt.num_characters)
                     if give_out and any(event.text for event in events):
                         self._dispatcher.give_out(ticket)
-                kept += events
-                if give_out or attempt.has_ended:
-                    for event in kept:
+                if give_out:
+                    for event in events:
                         yield event
-                    kept = []
+                else:
+                    texts += [event.text for event in events]
+                    if attempt.has_ended:
+                        last = events[-1]
+                        last.text = "".join(texts)
+                        yield last
                 if attempt.has_ended:
                     return
         finally:
-            attempt.close()
+            if attempt.ends_soon and not self._is_closed:
+                self._begin(attempt.drained())
+            else:
+                attempt.close()
 
     def _note(self, replica: str, event: Event) -> None:
         """Logs an answer's invalid fields, once for each replica and note."""
@@ -262,9 +286,8 @@ class ServerClient:
                 if scope is not None:
                     scope.reschedule(asyncio.get_running_loop().time())
             for index in self._dispatcher.probes_due():
-                probe = asyncio.get_running_loop().create_task(self._probe(index))
-                self._probes.add(probe)
-                probe.add_done_callback(self._probes.discard)
+                self._begin(self._probe(index))
+            self._ask_for_come_seconds()
             self._let_go()
             for ticket in self._dispatcher.to_give_up():
                 future = self._waiting.get(ticket)
@@ -272,9 +295,21 @@ class ServerClient:
                     future.set_result(None)
             await asyncio.sleep(_TICK_SECONDS)
 
-    async def _probe(self, index: int) -> None:
-        """Any answer but a server error is a sign of life: the server need not know this path."""
-        is_alive = False
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    def _ask_for_come_seconds(self) -> None:
+        """Of whom turns could go to, where there is a choice."""
+        now = time.monotonic()
+        for index, replica in enumerate(self._dispatcher.replicas if len(self._urls) > 1 else ()):
+            if now >= self._listed_at[index] and replica.health.standing is not Standing.AWAY:
+                self._listed_at[index] = now + _COME_SECONDS_AGE_MAX
+                self._begin(self._list_models(index))
+
+    async def _list_models(self, index: int) -> int | None:
+        """The status of the server's list of models, if it answers; notes how long the model takes to come."""
         try:
             async with self._open_session().get(
                 f"{self._urls[index]}/models",
@@ -282,9 +317,21 @@ class ServerClient:
                 # The key is only for this server.
                 allow_redirects=False,
             ) as response:
-                is_alive = response.status < 500
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            pass
+                raw = await _beginning(response.content) if response.status == 200 else b""
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+        seconds = come_seconds_in(raw, self._model)
+        if seconds is None:
+            self._listed_at[index] = time.monotonic() + _NOT_SAID_SECONDS
+        self._dispatcher.told(index, seconds or 0.0)
+        return response.status
+
+    async def _probe(self, index: int) -> None:
+        """Any answer but a server error is a sign of life: the server need not know this path."""
+        is_alive = False
+        try:
+            status = await self._list_models(index)
+            is_alive = status is not None and status < 500
         finally:
             self._dispatcher.probed(index, is_alive=is_alive)
         if is_alive:
@@ -304,6 +351,13 @@ class ServerClient:
                 read_bufsize=_BUFFER_BYTES,
             )
         return self._session
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    found = b""
+    while len(found) < LIST_BYTES_MAX and (raw := await content.readany()):
+        found += raw
+    return found
 
 
 def _last(ticket: Ticket) -> str:

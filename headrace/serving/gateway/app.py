@@ -15,8 +15,10 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from headrace.clock import Clock
+from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
 from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
 from headrace.serving.gateway.openai_bodies import Ask, chat_ask, text_ask
@@ -44,10 +46,12 @@ class Gateway:
         metrics: Metrics,
         clock: Clock,
         host_metrics: Callable[[], Awaitable[bytes]] | None = None,
+        come_seconds: Callable[[], Awaitable[float | None]] | None = None,
     ) -> None:
-        """Args: host_metrics: the page of the engine host that this gateway asks, if it does."""
+        """Args, of the engine host that this gateway asks, if it does: host_metrics: its page. come_seconds: until the
+        stable set's models could work there; None: nobody knows."""
         self._units, self._outcomes, self._readiness = units, outcomes, readiness
-        self._metrics, self._host_metrics = metrics, host_metrics
+        self._metrics, self._host_metrics, self._come_seconds = metrics, host_metrics, come_seconds
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
         self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
         read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
@@ -110,7 +114,9 @@ class Gateway:
 
     async def _models(self, request: Request) -> None:
         self._authenticate(request)
-        await request.respond(200, json_body({"object": "list", "data": [self._model]}), request.answer_headers)
+        await request.respond(
+            200, json_body({"object": "list", "data": [await self._model_now()]}), request.answer_headers
+        )
 
     async def _one_model(self, request: Request) -> None:
         self._authenticate(request)
@@ -118,7 +124,12 @@ class Gateway:
         if name != self._model["id"]:
             message = f"The model {name!r} does not exist here; this gateway serves {self._model['id']!r}."
             raise Refusal(404, message, param="model", code="model_not_found")
-        await request.respond(200, json_body(self._model), request.answer_headers)
+        await request.respond(200, json_body(await self._model_now()), request.answer_headers)
+
+    async def _model_now(self) -> dict[str, Any]:
+        """With how soon it could answer, for a dispatcher of gateways."""
+        seconds = await self._come_seconds() if self._come_seconds else None
+        return self._model if seconds is None else {**self._model, COME_SECONDS: round(seconds, 3)}
 
     async def _rollout(self, request: Request) -> None:
         self._authenticate(request)

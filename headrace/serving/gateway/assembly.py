@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.clock import SystemClock
 from headrace.engines.base import LoadedModel
 from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
-from headrace.engines.host.connection import metrics_of
+from headrace.engines.host.connection import come_seconds_of, metrics_of
 from headrace.engines.host.floor import Floor
 from headrace.engines.registry import open_engine, open_media_engine
 from headrace.errors import InvalidInput
@@ -139,9 +139,15 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
-    app = Gateway(
-        service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock, host_metrics=host_metrics
-    )
+
+    async def come_seconds() -> float | None:
+        stable = loaded_stable()
+        if not engine_host or not stable or not stable.residents:
+            return None
+        return await come_seconds_of(engine_host.socket_file, stable.residents)
+
+    app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
+    app = app_of(host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
         service.limits,
         num_max=num_connections,

@@ -6,6 +6,7 @@ the bodies' readers; schemathesis checks it in the tests by requests made from i
 
 from typing import Any
 
+from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.openai_media_bodies import PICTURE_TYPES
 from headrace.serving.gateway.openapi_requests import chat_request, picture_request, speech_request, text_request
 from headrace.serving.gateway.refusals import MEANINGS
@@ -183,7 +184,15 @@ _SCHEMAS: dict[str, Any] = {
     "Model": {
         "type": "object",
         "required": ["id", "object", "created", "owned_by"],
-        "properties": {"id": {"type": "string"}, "object": {"const": "model"}},
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": "model"},
+            COME_SECONDS: {
+                "type": "number",
+                "minimum": 0,
+                "description": "Seconds until the stable set's models could work, where an engine host holds them.",
+            },
+        },
     },
     "Models": {
         "type": "object",

@@ -1,5 +1,8 @@
 """A host's table for people in Dagster's UI, and as figures."""
 
+from dataclasses import replace
+from typing import Any
+
 from headrace.engines.host.metrics import page
 from headrace.engines.host.table_text import comes_in, markdown_table
 from headrace.engines.host.table_view import AccountRow, ModelRow, Table
@@ -69,3 +72,27 @@ def test_figures_leave_out_what_is_not_known() -> None:
     assert not any(line.startswith(f"headrace_host_model_wake_seconds{{{awake}") for line in lines)
     assert f"headrace_host_model_hits_total{{{awake}}} 12.0" in lines
     assert 'headrace_host_place_promised_mib{place="cpu"} 1000.0' in lines
+
+
+def test_how_soon_a_model_could_work_is_what_it_took_the_last_time() -> None:
+    """And of one that comes, what is left of that."""
+
+    def come_seconds(row: ModelRow, **changes: Any) -> float | None:
+        return replace(row, **changes).come_seconds
+
+    assert (come_seconds(AWAKE), come_seconds(ASLEEP)) == (0.0, 0.31)
+    assert come_seconds(AWAKE, state="absent") == 4.25
+    assert come_seconds(AWAKE, state="leaving") == 4.25
+    assert come_seconds(AWAKE, state="loading", state_seconds=1.25) == 3.0
+    # As late as it is already.
+    assert come_seconds(AWAKE, state="loading", state_seconds=6.25) == 2.0
+    assert come_seconds(ASLEEP, state="waking", state_seconds=0.31) == 0.0
+    assert come_seconds(AWAKE, state="absent", bring_seconds=None) is None
+
+
+def test_models_that_are_needed_together_come_one_after_the_other() -> None:
+    elsewhere = replace(ASLEEP, place="gpu", wake_seconds=0.2)
+    table = Table(accounts=TABLE.accounts, data=(AWAKE, ASLEEP, elsewhere))
+    assert table.come_seconds([]) == 0.0
+    assert table.come_seconds([AWAKE.id, ASLEEP.id]) == 0.2
+    assert table.come_seconds([AWAKE.id, "c" * 64]) is None

@@ -1,7 +1,8 @@
 """Replicas, turns and time made up: drives a dispatcher as the engine does, thousands of times faster.
 
-A replica works on as many turns at once as it has slots, token by token; others wait in it. It may be slow, silent for
-a while, dead for a while (connections are refused, turns under way break), or say that it is busy.
+A replica works on as many turns at once as it has slots, first on the prompt, then token by token; others wait in it.
+It may be slow, silent for a while, dead for a while (connections are refused, turns under way break), or say that it is
+busy.
 """
 
 import heapq
@@ -24,7 +25,12 @@ class SimulatedReplica:
     """Spans of time in seconds: `silent` and `dead`."""
 
     token_seconds: float = 0.00125
+    prompt_character_seconds: float = 0.0
     num_slots: int = 8
+    # Until its model is there once it is asked for, and what it says of that.
+    cold_seconds: float = 0.0
+    said_seconds: float = 0.0
+    there_at: float | None = None
     silent: list[tuple[float, float]] = field(default_factory=list)
     dead: list[tuple[float, float]] = field(default_factory=list)
     busy: list[tuple[float, float]] = field(default_factory=list)
@@ -49,6 +55,7 @@ class SimulatedTurn:
     at: float
     num_tokens: int
     streams: bool = False
+    num_prompt_characters: int = 0
     ticket: Ticket | None = None
     work: Work | None = None
     num_completed: int = 0
@@ -77,7 +84,8 @@ class Simulation:
         self._turn_of: dict[Ticket, SimulatedTurn] = {}
         for turn in turns:
             self._at(turn.at, lambda turn=turn: self._enter(turn))
-        for replica in replicas:
+        for index, replica in enumerate(replicas):
+            self.dispatcher.told(index, replica.said_seconds)
             for begin, _ in replica.dead:
                 self._at(begin, lambda replica=replica: self._break(replica))
         self._at(0.0, self._tick)
@@ -93,7 +101,7 @@ class Simulation:
         heapq.heappush(self._events, (moment, next(self._order), event))
 
     def _enter(self, turn: SimulatedTurn) -> None:
-        turn.ticket = self.dispatcher.enter(1024)
+        turn.ticket = self.dispatcher.enter(1024, num_prompt_characters=turn.num_prompt_characters)
         self._turn_of[turn.ticket] = turn
         self._sent.append(turn.ticket)
 
@@ -132,10 +140,13 @@ class Simulation:
         while replica.waiting and len(replica.running) < replica.num_slots:
             work = replica.waiting.popleft()
             replica.running.add(work)
-            self._step_later(work)
+            self._step_later(work, replica.prompt_character_seconds * work.turn.num_prompt_characters)
 
-    def _step_later(self, work: Work) -> None:
-        due = self.now + STEP_TOKENS * work.replica.token_seconds
+    def _step_later(self, work: Work, prompt_seconds: float = 0.0) -> None:
+        replica = work.replica
+        if replica.there_at is None:
+            replica.there_at = self.now + replica.cold_seconds
+        due = max(self.now, replica.there_at) + prompt_seconds + STEP_TOKENS * replica.token_seconds
         for begin, end in work.replica.silent:
             if begin <= due < end:
                 due = end
@@ -178,10 +189,15 @@ class Simulation:
             turn.ended_at = self.now
 
 
-def poisson_turns(*, seed: int, rate: float, seconds: float, mean_tokens: int = 200) -> list[SimulatedTurn]:
+def poisson_turns(
+    *, seed: int, rate: float, seconds: float, mean_tokens: int = 200, mean_prompt_characters: int = 0
+) -> list[SimulatedTurn]:
     draw, turns, at = random.Random(seed), [], 0.0
     while (at := at + draw.expovariate(rate)) < seconds:
-        turns.append(SimulatedTurn(len(turns), at, max(1, min(1000, round(draw.expovariate(1 / mean_tokens))))))
+        num_tokens = max(1, min(1000, round(draw.expovariate(1 / mean_tokens))))
+        # From none to twice the mean.
+        num_characters = draw.randrange(2 * mean_prompt_characters + 1)
+        turns.append(SimulatedTurn(len(turns), at, num_tokens, num_prompt_characters=num_characters))
     return turns
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.engines.dispatch.dispatcher import Dispatcher
 from headrace.engines.dispatch.health import Standing
+from headrace.engines.dispatch.prompts import PromptSeconds
 from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.errors import InvalidInput
@@ -27,9 +28,18 @@ def make_dispatcher(num_replicas: int = 2, **changes: Any) -> tuple[Dispatcher, 
     return Dispatcher([f"r{index}" for index in range(num_replicas)], clock, DispatchSettings(**changes)), clock
 
 
-def answer(dispatcher: Dispatcher, clock: Time, seconds: float, num_tokens: int = 100) -> Ticket:
-    """One turn, alone, in pieces of equal size."""
-    ticket = dispatcher.enter(1024)
+def answer(
+    dispatcher: Dispatcher,
+    clock: Time,
+    seconds: float,
+    num_tokens: int = 100,
+    *,
+    prompt_seconds: float = 0.0,
+    num_prompt_characters: int = 0,
+) -> Ticket:
+    """One turn, alone, in pieces of equal size once its prompt is read."""
+    ticket = dispatcher.enter(1024, num_prompt_characters=num_prompt_characters)
+    clock.now += prompt_seconds
     for made in range(0, num_tokens, 10):
         clock.now += seconds / (num_tokens / 10)
         dispatcher.heard(ticket, 4 * (made + 10))
@@ -49,14 +59,17 @@ spans = st.lists(st.tuples(st.floats(0, 6), st.floats(0.1, 5)).map(lambda span: 
 replicas = st.builds(
     SimulatedReplica,
     token_seconds=st.sampled_from([0.001, 0.002, 0.01]),
+    prompt_character_seconds=st.sampled_from([0.0, 0.00001, 0.0001]),
     num_slots=st.integers(1, 8),
+    cold_seconds=st.sampled_from([0.0, 0.0, 1.0, 5.0]),
+    said_seconds=st.sampled_from([0.0, 0.0, 1.0, 60.0]),
     silent=spans,
     dead=spans,
     busy=spans,
 )
-turns = st.lists(st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans()), min_size=1, max_size=40).map(
-    lambda drawn: [SimulatedTurn(number, *one) for number, one in enumerate(drawn)]
-)
+turns = st.lists(
+    st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans(), st.integers(0, 20_000)), min_size=1, max_size=40
+).map(lambda drawn: [SimulatedTurn(number, *one) for number, one in enumerate(drawn)])
 
 
 @given(replicas=st.lists(replicas, min_size=1, max_size=4), turns=turns)
@@ -264,6 +277,118 @@ def test_turns_wait_here_once_a_replica_is_known_to_be_full() -> None:
     simulation.run(8.0)
     assert len(simulation.replicas[0].waiting) <= 1
     assert simulation.dispatcher.num_held > 10
+
+
+def answer_prompts(dispatcher: Dispatcher, clock: Time) -> None:
+    """Ten turns with prompts of 2,000 and 10,000 characters, 0.1 s for each thousand."""
+    for thousands in (2, 10) * 5:
+        answer(dispatcher, clock, 0.5, prompt_seconds=0.1 * thousands, num_prompt_characters=1_000 * thousands)
+
+
+def test_a_long_prompt_is_not_taken_to_wait_for_a_place() -> None:
+    dispatcher, clock = make_dispatcher(num_replicas=1)
+    answer_prompts(dispatcher, clock)
+    stream = dispatcher.enter(1024, num_prompt_characters=2_000)
+    clock.now += 0.25
+    dispatcher.heard(stream, 4)
+    long = dispatcher.enter(1024, num_prompt_characters=40_000)
+    for step in range(1, 80):
+        clock.now += 0.05
+        dispatcher.heard(stream, 40 * step)
+        dispatcher.to_abandon()
+    assert not long.has_begun
+    assert dispatcher.replicas[0].num_slots is None
+    for step in range(80, 240):
+        clock.now += 0.05
+        dispatcher.heard(stream, 40 * step)
+        dispatcher.to_abandon()
+    assert dispatcher.replicas[0].num_slots == 1
+
+
+def test_reading_a_long_prompt_is_no_silence() -> None:
+    dispatcher, clock = make_dispatcher()
+    for _ in range(2):
+        answer_prompts(dispatcher, clock)
+    long = dispatcher.enter(1024, num_prompt_characters=40_000)
+    for _ in range(78):
+        clock.now += 0.05
+        assert dispatcher.to_abandon() == []
+    assert not dispatcher.replicas[long.replica].is_silent
+    leaving: list[Ticket] = []
+    while not leaving and clock.now < 60:
+        clock.now += 0.05
+        leaving = dispatcher.to_abandon()
+    assert leaving == [long]
+    assert clock.now - long.sent_at < 2 * 4.0
+
+
+def test_where_all_turns_are_late_they_go_elsewhere_before_the_replica_was_ever_heard() -> None:
+    """Nobody waits for the first piece of a slow replica to learn that it is slow."""
+    slow = SimulatedReplica(token_seconds=0.01, prompt_character_seconds=0.0004)
+    fast = [SimulatedReplica(prompt_character_seconds=0.00001) for _ in range(2)]
+    turns = poisson_turns(seed=7, rate=20, seconds=2, mean_tokens=30, mean_prompt_characters=10_000)
+    simulation = Simulation([slow, *fast], turns)
+    simulation.run(60.0)
+    assert len(answered(simulation)) == len(turns)
+    # Alone there, a mean turn takes 4.3 s.
+    assert max(turn.seconds for turn in turns) < 1.5
+
+
+def test_a_turn_goes_where_its_model_already_is() -> None:
+    dispatcher, clock = make_dispatcher()
+    dispatcher.told(0, 3.0)
+    tickets = [dispatcher.enter(1024) for _ in range(8)]
+    assert {ticket.replica for ticket in tickets} == {1}
+    dispatcher.told(0, 0.0)
+    assert dispatcher.enter(1024).replica == 0
+    clock.now = 1.0
+    assert dispatcher.expected_seconds(0, 100) < 3.0
+
+
+def test_a_model_is_brought_where_the_wait_is_longer_than_that() -> None:
+    """At twice what the warm replica can do, the other one's model comes once, and then takes half of the turns."""
+    cold = SimulatedReplica(cold_seconds=2.0, said_seconds=2.0)
+    simulation = Simulation([SimulatedReplica(), cold], poisson_turns(seed=8, rate=60, seconds=15))
+    simulation.run(2.0)
+    assert cold.sent_at == []
+    simulation.run(120.0)
+    assert len(answered(simulation)) == len(simulation.turns)
+    assert sum(moment > 8.0 for moment in cold.sent_at) > 0.35 * sum(turn.at > 8.0 for turn in simulation.turns)
+
+
+def test_a_replica_whose_model_comes_is_not_silent_until_it_should_be_there() -> None:
+    dispatcher, clock = make_dispatcher(silent_seconds_unheard=0.5)
+    for index in (0, 1):
+        dispatcher.told(index, 20.0)
+    ticket = dispatcher.enter(1024)
+    for _ in range(200):
+        clock.now += 0.1
+        assert dispatcher.to_abandon() == []
+    dispatcher.heard(ticket, 4)
+    # It says what it said before: what was heard counts.
+    assert dispatcher.expected_seconds(ticket.replica, 10) < 1.0
+    # Bringing a model is no measure of how fast it begins.
+    dispatcher.answered(ticket, 10)
+    dispatcher.told(ticket.replica, 0.0)
+    assert dispatcher.expected_seconds(ticket.replica, 10) < 1.0
+
+
+@given(
+    lengths=st.lists(st.integers(0, 100_000), min_size=1, max_size=50),
+    base=st.floats(0.01, 1),
+    slope=st.floats(0, 0.001),
+)
+def test_what_a_prompt_costs_is_learned_by_its_length(lengths: list[int], base: float, slope: float) -> None:
+    prompts = PromptSeconds(0.1)
+    for length in lengths * 5:
+        prompts.add(length, base + slope * length)
+    at = [prompts.expected(length) for length in (0, *sorted(lengths), 200_000)]
+    assert at == sorted(at)
+    assert at[0] > 0
+    # Alike, they say nothing of other lengths.
+    if max(lengths) > 2 * min(lengths):
+        assert prompts.expected(max(lengths)) <= 1.01 * (base + slope * max(lengths))
+    assert min(prompts.expected(length) - base - slope * length for length in lengths) <= 1e-6
 
 
 def test_whole_answers_beside_streams_are_not_taken_to_wait_for_a_place() -> None:

@@ -10,6 +10,7 @@ from headrace.engines.base import Answer, EngineBusy, EngineFailed, Piece, Turn,
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.openai.client import OpenAIEngine
+from headrace.engines.openai.coming import come_seconds_in
 from headrace.errors import InvalidInput
 from simulation.servers.chat import (
     DONE,
@@ -254,6 +255,54 @@ def test_a_server_that_comes_back_is_found_by_a_probe_that_is_no_turn() -> None:
     assert run_with([in_turn(breaking(), breaking(), answering()), answering()], act) >= 1
 
 
+def test_a_server_that_must_bring_its_model_gets_no_turn_while_another_has_it() -> None:
+    async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> list[int]:
+        servers[0].models_body = {"data": [{"id": "other", "come_seconds": 0}, {"id": "served", "come_seconds": 30.0}]}
+        await engine.answer(make_turn())
+        await until(lambda: all(server.num_probes for server in servers))
+        await until(lambda: engine.dispatcher.expected_seconds(0, 10) > 20)
+        before = len(servers[0].bodies)
+        for _ in range(5):
+            await engine.answer(make_turn())
+        cold = len(servers[0].bodies) - before
+        servers[0].models_body = {"data": [{"id": "served", "come_seconds": 0}]}
+        while len(servers[0].bodies) == before:
+            await engine.answer(make_turn())
+        return [cold, len(servers[1].bodies)]
+
+    cold, warm = run_with([streaming(event("a wheel", "stop"), DONE), streaming(event("a wheel", "stop"), DONE)], act)
+    assert cold == 0
+    assert warm >= 5
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b'{"data": 7}',
+        b'{"data": [7]}',
+        b'{"data": [{"id": "served"}]}',
+        b'{"data": [{"id": "another", "come_seconds": 3}]}',
+        b'{"data": [{"id": "served", "come_seconds": "3"}]}',
+        b'{"data": [{"id": "served", "come_seconds": true}]}',
+        b'{"data": [{"id": "served", "come_seconds": -1}]}',
+        b'{"data": [{"id": "served", "come_seconds": NaN}]}',
+        b'{"data": [{"id": "served", "come_seconds": 1e999}]}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_list_of_models_that_says_nothing_of_its_coming_says_nothing(said: bytes) -> None:
+    assert come_seconds_in(said, "served") is None
+
+
+def test_of_what_a_list_of_models_says_the_soonest_counts_and_no_more_than_an_hour() -> None:
+    rows = b'{"data": [{"id": "served", "come_seconds": %s}, {"id": "served", "come_seconds": 2.5}]}'
+    assert come_seconds_in(rows % b"7", "served") == 2.5
+    assert come_seconds_in(b'{"data": [{"id": "served", "come_seconds": 1e15}]}', "served") == 3600.0
+
+
 def test_a_turn_on_a_silent_server_is_moved_and_its_connection_closed() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> tuple[list[str], int]:
         answers = await asyncio.gather(*(engine.answer(make_turn()) for _ in range(4)))
@@ -269,6 +318,9 @@ def test_a_client_that_leaves_ends_the_work_at_the_server() -> None:
     async def act(engine: OpenAIEngine, servers: list[ChatServer]) -> int:
         task = asyncio.create_task(engine.answer(make_turn()))
         await until(lambda: servers[0].bodies)
+        # The dispatcher expects its first piece by the prompt's length.
+        [ticket] = engine.dispatcher.replicas[0].live
+        assert ticket.num_prompt_characters == len("What is a flume?")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

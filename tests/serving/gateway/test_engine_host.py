@@ -81,6 +81,8 @@ def test_a_gateway_and_bulk_work_share_one_model_and_clients_get_the_same_answer
     assert f"headrace_host_model_kept{{{labels}}} 1.0" in page_of(hosted)
     assert f"headrace_host_model_loads_total{{{labels}}} 1.0" in page_of(hosted)
     assert not any(line.startswith("headrace_host_") for line in page_of(alone))
+    # For a dispatcher of gateways: the model is there.
+    assert [next(iter(client.models.list())).to_dict().get("come_seconds") for client in (there, here)] == [0.0, None]
 
 
 def test_two_campaigns_and_a_live_service_share_a_host_with_memory_for_two_of_their_three_models(
