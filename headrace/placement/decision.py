@@ -12,7 +12,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.holds import HoldWriter
 from headrace.placement.largest import largest_of
-from headrace.placement.line import ID, KIND, RUN, Entry, Line
+from headrace.placement.line import ID, KIND, NEEDS_PROMISE_FROM, OVERTAKEN_SINCE, RUN, Entry, Line
 from headrace.placement.model_places import ModelPlaces
 from headrace.placement.ordering import Shares, had_aged
 from headrace.placement.packing import best_placement
@@ -134,10 +134,11 @@ class Decision:
         for entry in self._line.aged(self._promised):
             if left_out and entry[ID] in left_out:
                 continue
-            kind, run = entry[KIND], entry[RUN]
-            if kind in self._closed or (kind in self._half_closed and not self._might_act(run)):
+            kind = entry[KIND]
+            if kind in self._closed or (kind in self._half_closed and not self._might_act(entry)):
                 alike.append(entry)
                 continue
+            run = entry[RUN]
             self._hold_alike(alike)
             alike = []
             self._decide(run, aged=True)
@@ -233,12 +234,9 @@ class Decision:
         self._closed.clear()
         self._half_closed.clear()
 
-    def _might_act(self, run: Waiting) -> bool:
+    def _might_act(self, entry: Entry) -> bool:
         """Whether an aged run of a kind without a place may be promised one, or be given another's."""
-        assert self._policy.preemption is not None
-        if self._overtook_at > overtaken_since(run, self._policy.preemption):
-            return True
-        return needs_promise(run, self._policy, self._now)
+        return self._overtook_at > entry[OVERTAKEN_SINCE] or self._now >= entry[NEEDS_PROMISE_FROM]
 
     def _decide(self, run: Waiting, *, aged: bool) -> None:
         if self._slots == 0:

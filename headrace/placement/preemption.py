@@ -9,6 +9,7 @@ kind ends, and it may run in a place that drains for another. A promise to each 
 Once it has waited twice as long as it should, it is promised one, too.
 """
 
+import math
 from collections.abc import Sequence
 
 from headrace.placement.demand import WHOLE, Demand
@@ -28,10 +29,14 @@ def may_be_stopped(run: Running | Waiting, policy: QueuePolicy) -> bool:
 
 def needs_promise(run: Waiting, policy: QueuePolicy, now: float) -> bool:
     """Whether a place must be kept for an aged run, or others could pass it over."""
+    return now >= needs_promise_from(run, policy)
+
+
+def needs_promise_from(run: Waiting, policy: QueuePolicy) -> float:
+    """Since when, once it has waited too long, in seconds since the epoch; -inf: at once."""
     if is_gang(run.demand) or not run.demand.num_gpus or not may_be_stopped(run, policy):
-        return True
-    patience = policy.patience_of(run.demand) * run.fifo_wait_seconds
-    return now >= goes_by_age_at(run, policy) + patience
+        return -math.inf
+    return goes_by_age_at(run, policy) + policy.patience_of(run.demand) * run.fifo_wait_seconds
 
 
 def is_gang(demand: Demand) -> bool:

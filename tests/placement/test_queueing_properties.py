@@ -78,8 +78,11 @@ class World:
                 if run.ending:
                     self._queue_again(run)
 
+    def decided(self) -> Plan:
+        return plan(self.snapshot(), self.policy, self.now, self.promised)
+
     def step(self) -> Plan:
-        decision = plan(self.snapshot(), self.policy, self.now, self.promised)
+        decision = self.decided()
         self.promised = decision.reservations
         for run_id, placement in decision.admissions.items():
             run = self.waiting.pop(run_id)
