@@ -96,12 +96,14 @@ class Decision:
             self._models = ModelPlaces(snapshot, lambda: self._unpromised, now)
         self._evictions: list[Eviction] = []
         self._lapses: list[float] = []
+        # Those young ones that are decided on already: they went past the aged ones.
+        self._passed: set[str] = set()
 
     def plan(self) -> Plan:
         impossible = self._impossible()
         left_out = impossible.keys() | self._snapshot.blocked.keys()
         self._decide_on_aged(left_out)
-        self._decide_on_young(left_out)
+        self._decide_on_young(left_out | self._passed if self._passed else left_out)
         return Plan(
             admissions=self._admissions,
             preemptions=tuple(self._preemptions),
@@ -131,7 +133,11 @@ class Decision:
 
     def _decide_on_aged(self, left_out: Collection[str]) -> None:
         alike: list[Entry] = []
+        has_passed = False
         for entry in self._line.aged(self._promised):
+            if not has_passed and entry[ID] not in self._promised:
+                self._let_short_pass(left_out)
+                has_passed = True
             if left_out and entry[ID] in left_out:
                 continue
             kind = entry[KIND]
@@ -144,6 +150,20 @@ class Decision:
             self._decide(run, aged=True)
             self._close(kind, run)
         self._hold_alike(alike)
+
+    def _let_short_pass(self, left_out: Collection[str]) -> None:
+        """Starts those that find a place; the others wait for their turn."""
+        for entry in self._line.short(self._shares):
+            run = entry[RUN]
+            fills = may_be_stopped(run, self._policy)
+            if run.run_id in left_out or self._slots == 0 or self._stages.refusal(run, aged=False, may_borrow=fills):
+                continue
+            placement = self._place(run, fills=fills)
+            if placement is None:
+                continue
+            self._passed.add(run.run_id)
+            if not (self._models and self._waits_for_models(run, placement, self._models, aged=False)):
+                self._admit(run, placement)
 
     def _decide_on_young(self, left_out: Collection[str]) -> None:
         self._open()

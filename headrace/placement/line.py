@@ -59,6 +59,8 @@ class Line:
         self._aged: list[Entry] = []
         self._young: list[Entry] = []  # by when they will go by age
         self._classes: defaultdict[int, defaultdict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+        # Of these, the ones that are let past the aged ones.
+        self._short: defaultdict[int, defaultdict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
         self._numbers: dict[Kind, int] = {}
         self._counts: Counter[int] = Counter()
         self._num_young: Counter[int] = Counter()
@@ -80,7 +82,7 @@ class Line:
         self._now = now
         while self._young and self._young[0][0] <= now:
             entry = self._young.pop(0)
-            self._leave_class(entry[RUN], entry[KIND], policy)
+            self._leave_classes(entry[RUN], entry[KIND], policy)
             insort(self._aged, entry)
 
     @property
@@ -107,6 +109,11 @@ class Line:
         return chain.from_iterable(
             self._of_priority(self._classes[priority], shares) for priority in sorted(self._classes, reverse=True)
         )
+
+    def short(self, shares: Shares) -> Iterator[Entry]:
+        """Those of them that are let past the aged ones, if nobody young of a higher priority waits."""
+        highest = max((priority for priority, queues in self._classes.items() if any(queues.values())), default=0)
+        return iter(self._of_priority(self._short[highest], shares))
 
     def _of_priority(self, classes: dict[str, list[Entry]], shares: Shares) -> Iterable[Entry]:
         queues = {queue: entries for queue, entries in classes.items() if entries}
@@ -147,7 +154,7 @@ class Line:
 
     def _fill(self, waiting: tuple[Waiting, ...], policy: QueuePolicy, now: float) -> None:
         self._aged, self._young = [], []
-        for kept in (self._classes, self._numbers, self._counts, self._num_young):
+        for kept in (self._classes, self._short, self._numbers, self._counts, self._num_young):
             kept.clear()
         alike: dict[tuple[Any, ...], int] = {}
         for run in waiting:
@@ -164,10 +171,12 @@ class Line:
             else:
                 self._young.append(entry)
                 self._num_young[kind] += 1
-                self._class_of(run).append((*_by_turn(run, policy), *rest))
+                by_turn = (*_by_turn(run, policy), *rest)
+                for entries in self._classes_of(run):
+                    entries.append(by_turn)
         self._aged.sort()
         self._young.sort()
-        for queues in self._classes.values():
+        for queues in (*self._classes.values(), *self._short.values()):
             for entries in queues.values():
                 entries.sort()
 
@@ -180,7 +189,8 @@ class Line:
             insort(self._aged, entry)
             return
         insort(self._young, entry)
-        insort(self._class_of(run), (*_by_turn(run, policy), *rest))
+        for entries in self._classes_of(run):
+            insort(entries, (*_by_turn(run, policy), *rest))
         self._num_young[kind] += 1
 
     def _remove(self, run: Waiting, policy: QueuePolicy) -> None:
@@ -191,13 +201,14 @@ class Line:
             _take_out(self._aged, age)
         else:
             _take_out(self._young, age)
-            self._leave_class(run, number, policy)
+            self._leave_classes(run, number, policy)
         self._counts[number] -= 1
         if not self._counts[number]:
             del self._counts[number], self._numbers[kind]
 
-    def _leave_class(self, run: Waiting, kind: int, policy: QueuePolicy) -> None:
-        _take_out(self._class_of(run), _by_turn(run, policy))
+    def _leave_classes(self, run: Waiting, kind: int, policy: QueuePolicy) -> None:
+        for entries in self._classes_of(run):
+            _take_out(entries, _by_turn(run, policy))
         self._num_young[kind] -= 1
         if not self._num_young[kind]:
             del self._num_young[kind]
@@ -209,8 +220,9 @@ class Line:
             self._numbers[kind] = self._num_kinds
         return self._numbers[kind]
 
-    def _class_of(self, run: Waiting) -> list[Entry]:
-        return self._classes[run.priority][run.queue]
+    def _classes_of(self, run: Waiting) -> tuple[list[Entry], ...]:
+        young = self._classes[run.priority][run.queue]
+        return (young, self._short[run.priority][run.queue]) if run.is_short else (young,)
 
 
 def _take_out(entries: list[Entry], sorted_by: tuple[Any, ...]) -> None:

@@ -104,8 +104,9 @@ def fewest_stopped(
 ) -> tuple[list[Running], Placement] | None:
     """The runs to stop so that `run` fits once they and the `ending` ones are gone, and its place; None: nothing helps.
 
-    The list is empty if the ending runs are enough. Takes those first that had not waited too long themselves, and of
-    them the cheapest; then spares those that turn out to be unneeded: near the least loss, not always the least.
+    The list is empty if the ending runs are enough. Takes the short ones and those first that had not waited too long
+    themselves, of them the cheapest; then the ones that had waited least. Then spares those that turn out to be
+    unneeded: near the least loss, not always the least.
     """
     base = fleet.copy()
     for gone in ending:
@@ -113,7 +114,7 @@ def fewest_stopped(
     placement = best_placement(base, run.demand, policy.packing)
     if placement is not None:
         return [], placement
-    by_cost = sorted(stoppable, key=lambda victim: (had_aged(victim, policy), _cost(victim, now), victim.run_id))
+    by_cost = sorted(stoppable, key=lambda victim: (*_spared(victim, policy, now), victim.run_id))
 
     def without(victims: Sequence[Running]) -> Placement | None:
         twin = base.copy()
@@ -132,6 +133,17 @@ def fewest_stopped(
         if (other_place := without(rest)) is not None:
             needed, placement = rest, other_place
     return needed, placement
+
+
+def _spared(victim: Running, policy: QueuePolicy, now: float) -> tuple[bool, float]:
+    """The more, the later it is stopped.
+
+    Of those that had waited too long, the ones that had done so for longest are stopped last: mostly they have just
+    started, and would be the cheapest.
+    """
+    if victim.is_short or not had_aged(victim, policy):
+        return False, _cost(victim, now)
+    return True, victim.waited_seconds
 
 
 def _cost(victim: Running, now: float) -> float:

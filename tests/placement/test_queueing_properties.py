@@ -97,10 +97,11 @@ class World:
         return decision
 
     def _queue_again(self, run: Running) -> None:
+        before = self.admitted[run.run_id]
         self.waiting[run.run_id] = replace(
-            self.admitted[run.run_id],
-            submitted=self.now,
+            before,
             preempted_at=self.now,
+            ran_seconds=before.ran_seconds + self.now - run.started,
             num_preemptions=run.num_preemptions + 1,
         )
 
