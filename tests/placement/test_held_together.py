@@ -80,6 +80,7 @@ def history(world: World, gangs: float, seed: int) -> None:
                 expected_seconds=seconds * drawn.choice((0.1, 1.0, 10.0)),
                 fifo_wait_seconds=drawn.choice((5.0, 40.0, 200.0, 500.0)),
                 preemptible=drawn.random() < 0.9,
+                is_short=drawn.random() < 0.1,
                 priority=5 if drawn.random() < 0.05 else 0,
             )
         world.step()
