@@ -101,7 +101,7 @@ class FifoWaits:
         changes = turnover(self._waiting, snapshot.waiting)
         self._arrivals.note(snapshot.running, changes.gone, changes.came, now)
         num_raised = self.num_raised
-        self._measure(snapshot, policy, now)
+        self._measure(snapshot, policy, now, has_newcomers=bool(changes.came))
         if self.num_raised != num_raised:
             # Longer waits come from the last look on; who had waited too long by then, has.
             self._tell_longer(policy)
@@ -147,7 +147,7 @@ class FifoWaits:
             return None
         return Asked(self._numbers.setdefault(name, len(self._numbers)), self._pools.amount(run.demand))
 
-    def _measure(self, snapshot: Snapshot, policy: QueuePolicy, now: float) -> None:
+    def _measure(self, snapshot: Snapshot, policy: QueuePolicy, now: float, *, has_newcomers: bool) -> None:
         if not snapshot.waiting:
             return
         work = self._arrivals.work(now, _held_by_limits(snapshot, policy, now))
@@ -160,7 +160,7 @@ class FifoWaits:
             head, last = self._wait(part, capacity, now)
             self.num_raised += self._heads.setdefault(name, _Longest(())).raise_to(head, self._looked_at, now)
             self._lasts.setdefault(name, _Lately(())).note(last, self._looked_at)
-            if policy.order == "shortest_first":
+            if has_newcomers and policy.order == "shortest_first":
                 self._short_below[name] = short_below(part, self._short_share(name))
 
     def _short_share(self, name: str) -> float:
