@@ -184,8 +184,8 @@ class Decision:
                 alike = []
                 self._decide(entry[RUN], aged=False)
                 self._close_young()
-            if not left_out and self._closed and len(self._closed) == self._num_young_kinds:
-                alike += in_turn
+            if self._closed and len(self._closed) == self._num_young_kinds:
+                alike += [rest for rest in in_turn if rest[ID] not in left_out] if left_out else in_turn
         self._hold_alike(alike)
 
     def _hold_alike(self, entries: list[Entry]) -> None:
