@@ -2,8 +2,9 @@
 
 Two scenes on SQLite, with Dagster's real daemon code and a launcher that starts nothing. *Idle*: CPU seconds of an
 iteration that finds nothing to do, behind as many queued runs as `--queued` says; four GPUs are taken, and the stock
-side holds the same runs by a tag limit. *Launches*: one iteration that launches 200 queued runs on 200 GPUs; the stock
-side has no limits. Both sides are processes that take turns, so that whatever else the machine does meets both.
+side holds the same runs by a tag limit. Beside them stands the stock daemon at its cap of one run, which reads the runs
+under way and not the queue: nothing is cheaper. *Launches*: one iteration that launches 200 queued runs on 200 GPUs;
+the stock side has no limits. The sides are processes that take turns, so that whatever else the machine does meets all.
 
 Prints a table, then one line of JSON: `idle_cpu_s` by number of queued runs, `launches_per_s` and, less sensitive to a
 machine that others use, `launches_per_cpu_s`. Exit status 1: a bar is not met (idle with the most runs at most a tenth
@@ -12,6 +13,7 @@ of stock's, at most 4 ms, and at most twice that with the fewest; launches by CP
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +36,33 @@ from benchmarks.measuring import (
 )
 
 SIDES: tuple[Side, ...] = ("ours", "stock")
+IDLE_SIDES: tuple[Side, ...] = (*SIDES, "stock at its cap")
 Figures = dict[Side, float]
 _IDLE_OF_STOCK_MAX = 0.1
 _IDLE_GROWTH_MAX = 2.0
-# What the stock daemon takes that is at its own cap, and a little: it reads the runs under way.
+# What the stock daemon takes that is at its cap, and a little.
 _IDLE_MS_MAX = 4.0
 _LAUNCHES_A_STEP = 20
 
 
-def taking_turns(directory: Path, task: dict[str, Any], num_steps: int) -> dict[Side, dict[str, Any]]:
-    """What each side measured; both are warm before either begins."""
+def taking_turns(
+    directory: Path, task: dict[str, Any], num_steps: int, sides: Sequence[Side] = SIDES
+) -> dict[Side, dict[str, Any]]:
+    """What each side measured; all are warm before any begins."""
     quiet = {"DAGSTER_DAEMON_LOG_LEVEL": "ERROR"}
     children: dict[Side, Child] = {
         side: Child(
             "benchmarks.coordinator.side",
-            {**task, "side": side, "directory": str(directory / side)},
+            {**task, "side": side, "directory": str(directory / side.replace(" ", "-"))},
             environment=quiet,
         )
-        for side in SIDES
+        for side in sides
     }
     try:
         for child in children.values():
             child.wait_for("ready")
         for step in range(num_steps):
-            for side in SIDES if step % 2 else reversed(SIDES):
+            for side in sides if step % 2 else reversed(sides):
                 children[side].say("step")
                 children[side].wait_for("done")
         for child in children.values():
@@ -72,7 +77,7 @@ def taking_turns(directory: Path, task: dict[str, Any], num_steps: int) -> dict[
 def idle_cpu_seconds(root: Path, num_queued: int, iterations: int) -> Figures:
     progress.print(f"idle, {num_queued:,} queued …")
     task = {"scene": "idle", "queued": num_queued, "gpus": "4xH100:81559"}
-    bodies = taking_turns(root / f"idle-{num_queued}", task, iterations)
+    bodies = taking_turns(root / f"idle-{num_queued}", task, iterations, IDLE_SIDES)
     return {side: median(body["cpu_seconds"]) for side, body in bodies.items()}
 
 
@@ -123,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.launches:
         rows.append(_row(f"{given.launches} launches: a CPU second", rates["cpu"], 1, 2))
         rows.append(_row(f"{given.launches} launches: a second", rates["wall"], 1, 2))
-    print_table("Coordinator", ("scene", *SIDES, "ours / stock"), rows)
+    print_table("Coordinator", ("scene", *IDLE_SIDES, "ours / stock"), rows)
     body = {
         "idle_cpu_s": {str(count): _stated(seconds) for count, seconds in idle.items()},
         "launches_per_s": _stated(rates["wall"]),
@@ -133,7 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _row(name: str, one: Figures, factor: int, digits: int) -> tuple[str, ...]:
-    return (name, *(f"{factor * one[side]:.{digits}f}" for side in SIDES), f"{one['ours'] / one['stock']:.3f}")
+    cells = (f"{factor * one[side]:.{digits}f}" if side in one else "" for side in IDLE_SIDES)
+    return (name, *cells, f"{one['ours'] / one['stock']:.3f}")
 
 
 def _stated(one: Figures) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import yaml
@@ -37,7 +37,7 @@ from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, HELD, PLA
 from headrace_dagster.coordinator.hold_reports import IN_LINE
 from headrace_dagster.launchers.gpu_launcher import GpuRunLauncher
 
-Side = Literal["ours", "stock"]
+Side = Literal["ours", "stock", "stock at its cap"]
 _LOCATION = GrpcServerCodeLocationOrigin(host="localhost", port=1, location_name="benchmark")
 
 
@@ -71,15 +71,20 @@ def _job() -> None:
 
 @contextmanager
 def queue_instance(directory: Path, side: Side) -> Iterator[tuple[DagsterInstance, WorkspaceProcessContext]]:
-    """The stock side holds the same runs by the same tag, as a limit of its own."""
+    """The stock side holds the same runs by the same tag, as a limit of its own; or it is at its cap of one run."""
     module = "benchmarks.coordinator.instance"
     ours = side == "ours"
     limit = {"key": GATE_TAG, "value": HELD, "limit": 0}
+    limits: dict[Side, dict[str, Any]] = {
+        "ours": {"max_concurrent_runs": -1},
+        "stock": {"max_concurrent_runs": -1, "tag_concurrency_limits": [limit]},
+        "stock at its cap": {"max_concurrent_runs": 1},
+    }
     config = {
         "run_coordinator": {
             "module": "headrace_dagster" if ours else "dagster",
             "class": "GpuRunCoordinator" if ours else "QueuedRunCoordinator",
-            "config": {"max_concurrent_runs": -1, **({} if ours else {"tag_concurrency_limits": [limit]})},
+            "config": limits[side],
         },
         "run_launcher": {"module": module, "class": "PlacesButStartsNothing" if ours else "StartsNothing"},
         "run_monitoring": {"enabled": True},

@@ -21,7 +21,8 @@ With exact estimates, the first seed's EASY waits 12,167 s in the mean, 48,125 s
 `--sets 40` instead: sets of five seeds, drawn from seeds 5 to 54. In each set a policy's mean wait is compared with
 EASY's; and the mean over its seeds of the worst wait, with EASY's. That tells how often a promise holds, where the
 worst of five seeds tells little: two correct EASYs differ in it by up to 1.39 times. A seed's result is kept in the
-file `--kept`, so that a run goes on where it was stopped; the bars are for sets.
+file `--kept`, so that a run goes on where it was stopped; the bars are for sets. `--picture F` draws the queue over
+time on the seed of these on which EASY waits longest: ours beside EASY and shortest first.
 
 `--fleet-simulation` instead: 1,000 nodes and 100,000 synthetic runs through the product's `plan`, with its CPU time.
 """
@@ -48,8 +49,9 @@ from benchmarks.measuring import (
 )
 from benchmarks.queueing.fleet import simulate_fleet
 from benchmarks.queueing.jobs import Task, arrivals, read_tasks
+from benchmarks.queueing.picture import FORMATS
 from benchmarks.queueing.policies import POLICIES, pool_of
-from benchmarks.queueing.sets import run_sets
+from benchmarks.queueing.sets import draw_seed, run_sets
 from benchmarks.queueing.simulation import Outcome, Simulation
 from headrace.errors import InvalidInput
 
@@ -89,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pods=options.pods,
             policies=list(dict.fromkeys([*(options.policies or _COMPARED_BY_SETS), "easy"])),
         )
+        if options.picture:
+            draw_seed(options.picture, tasks, body["most_congested_seed"], options.gpus, options.load)
         return finish(body, bars, options.json)
     results = {name: _measured(name, tasks, options) for name in options.policies or _COMPARED}
     print_table(
@@ -128,6 +132,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--load", type=float, default=0.9, metavar="L", help="of the pool by what arrives")
     parser.add_argument("--sets", type=whole(0), default=0, metavar="N", help="so many sets of five seeds, 5 to 54")
     parser.add_argument("--kept", type=Path, default=_KEPT, metavar="F", help="where the results of seeds are kept")
+    parser.add_argument("--picture", type=_picture, metavar="F", help=f"with --sets; one of {', '.join(FORMATS)}")
     parser.add_argument("--exact", action="store_true", help="estimates are right")
     parser.add_argument("--shares", action="store_true", help="a part of a GPU is a part, not a whole one")
     parser.add_argument("--fleet-simulation", action="store_true", help="1,000 nodes, 100,000 runs; needs no file")
@@ -136,7 +141,19 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.pods and not options.fleet_simulation:
         parser.error("--pods F or --fleet-simulation is needed")
+    if options.picture and not options.sets:
+        parser.error("--picture is of the most congested seed of several sets: give --sets N, too")
     return options
+
+
+def _picture(text: str) -> Path:
+    """Asked before hours of simulation, not after them."""
+    path = Path(text)
+    if path.suffix not in FORMATS:
+        raise argparse.ArgumentTypeError(f"must end with one of {', '.join(FORMATS)}, got {text!r}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must be in a directory that exists, got {text!r}")
+    return path
 
 
 def _measured(name: str, tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.kept import KeptResults, digest_of
 from benchmarks.measuring import Bars, at_least, at_most, print_table, progress, rounded
 from benchmarks.queueing.jobs import Job, Task, arrivals
+from benchmarks.queueing.picture import draw, watched
 from benchmarks.queueing.policies import POLICIES, pool_of
 from benchmarks.queueing.simulation import Active, Choice, Queued, Simulation
 from headrace.placement.fleet import Fleet
@@ -58,6 +59,7 @@ def run_sets(
         "sets": {policy: _stated(columns) for policy, columns in ratios.items()},
         "cpu_s": {policy: round(sum(one["cpu_s"] for one in by_seed.values()), 1) for policy, by_seed in found.items()},
         "decision_ms": decision_ms,
+        "most_congested_seed": max(seeds, key=lambda seed: found["easy"][seed]["mean_wait"]),
     }
     return body, bars_of(ratios, decision_ms, sum(body["cpu_s"].values()) / 60)
 
@@ -83,9 +85,19 @@ def bars_of(ratios: Mapping[str, dict[str, np.ndarray]], decision_ms: float | No
     return bars
 
 
+def draw_seed(path: Path, tasks: Sequence[Task], seed: int, num_gpus: int, load: float) -> None:
+    """The queue over time under ours, EASY and shortest first."""
+    progress.print(f"drawing seed {seed} …")
+    draw(path, watched(_jobs_of(tasks, seed, num_gpus, load), num_gpus), f"{num_gpus} GPUs, load {load}, seed {seed}")
+
+
+def _jobs_of(tasks: Sequence[Task], seed: int, num_gpus: int, load: float) -> list[Job]:
+    return arrivals(tasks, seed=seed, fleet_gpus=num_gpus, load=load, sigma=1.0, shares=False)
+
+
 def _one_seed(tasks: Sequence[Task], policy: str, seed: int, num_gpus: int, load: float) -> Figures:
     pool = pool_of(num_gpus)
-    jobs = arrivals(tasks, seed=seed, fleet_gpus=num_gpus, load=load, sigma=1.0, shares=False)
+    jobs = _jobs_of(tasks, seed, num_gpus, load)
     began = time.process_time()
     outcome = Simulation(pool, jobs, POLICIES[policy](pool)).run()
     cpu_seconds = time.process_time() - began
@@ -162,8 +174,11 @@ class _Timed:
 
 
 def _decision_ms(tasks: Sequence[Task], num_gpus: int, load: float) -> float:
-    """The mean over decisions on a thousand waiting jobs and more, that came over four hours all together."""
-    jobs = arrivals(tasks, seed=0, fleet_gpus=num_gpus, load=load, sigma=1.0, shares=False)[: int(1.4 * _WAITING)]
+    """The mean over decisions on a thousand waiting jobs and more, that came over six hours all together.
+
+    Short ones go first, and wait seldom: so many more come.
+    """
+    jobs = _jobs_of(tasks, 0, num_gpus, load)[: int(2.2 * _WAITING)]
     crowd: list[Job] = [replace(job, arrival=10.0 * number) for number, job in enumerate(jobs)]
     pool = pool_of(num_gpus)
     timed = _Timed(pool)

@@ -25,13 +25,17 @@ class Asked(NamedTuple):
 
 
 class Work(NamedTuple):
-    """By run, the oldest first: when it came, its pool, what it asks for, all of its work, and what of it waits."""
+    """By run, the oldest first: when it came, its pool, what it asks for, all of its work, what of it waits.
+
+    And for how long it was expected to run.
+    """
 
     at: np.ndarray
     pool: np.ndarray
     amount: np.ndarray
     total: np.ndarray
     waiting: np.ndarray
+    expected: np.ndarray
 
     def of(self, these: np.ndarray) -> "Work":
         return Work(*(column[these] for column in self))
@@ -86,7 +90,7 @@ class Arrivals:
         seconds = np.where(state == _ENDED, ran, seconds)
         waits = np.where(state == _WAITING, seconds - ran, 0.0)
         waits[[self._rows[run_id] for run_id in idle if run_id in self._rows]] = 0.0
-        return Work(table[_AT], table[_POOL], amount, amount * seconds, amount * waits)
+        return Work(table[_AT], table[_POOL], amount, amount * seconds, amount * waits, table[_EXPECTED])
 
     def drop_before(self, at: float) -> None:
         """Forgets ended runs that came before; keeps some, and does nothing before there are twice as many."""

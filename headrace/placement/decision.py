@@ -12,7 +12,7 @@ from headrace.placement.demand import Demand
 from headrace.placement.fleet import Fleet
 from headrace.placement.holds import HoldWriter
 from headrace.placement.largest import largest_of
-from headrace.placement.line import ID, KIND, RUN, Entry, Line
+from headrace.placement.line import ID, KIND, NEEDS_PROMISE_FROM, OVERTAKEN_SINCE, RUN, Entry, Line
 from headrace.placement.model_places import ModelPlaces
 from headrace.placement.ordering import Shares, had_aged
 from headrace.placement.packing import best_placement
@@ -96,12 +96,14 @@ class Decision:
             self._models = ModelPlaces(snapshot, lambda: self._unpromised, now)
         self._evictions: list[Eviction] = []
         self._lapses: list[float] = []
+        # Those young ones that are decided on already: they went past the aged ones.
+        self._passed: set[str] = set()
 
     def plan(self) -> Plan:
         impossible = self._impossible()
         left_out = impossible.keys() | self._snapshot.blocked.keys()
         self._decide_on_aged(left_out)
-        self._decide_on_young(left_out)
+        self._decide_on_young(left_out | self._passed if self._passed else left_out)
         return Plan(
             admissions=self._admissions,
             preemptions=tuple(self._preemptions),
@@ -131,18 +133,37 @@ class Decision:
 
     def _decide_on_aged(self, left_out: Collection[str]) -> None:
         alike: list[Entry] = []
+        has_passed = False
         for entry in self._line.aged(self._promised):
+            if not has_passed and entry[ID] not in self._promised:
+                self._let_short_pass(left_out)
+                has_passed = True
             if left_out and entry[ID] in left_out:
                 continue
-            kind, run = entry[KIND], entry[RUN]
-            if kind in self._closed or (kind in self._half_closed and not self._might_act(run)):
+            kind = entry[KIND]
+            if kind in self._closed or (kind in self._half_closed and not self._might_act(entry)):
                 alike.append(entry)
                 continue
+            run = entry[RUN]
             self._hold_alike(alike)
             alike = []
             self._decide(run, aged=True)
             self._close(kind, run)
         self._hold_alike(alike)
+
+    def _let_short_pass(self, left_out: Collection[str]) -> None:
+        """Starts those that find a place; the others wait for their turn."""
+        for entry in self._line.short(self._shares):
+            run = entry[RUN]
+            fills = may_be_stopped(run, self._policy)
+            if run.run_id in left_out or self._slots == 0 or self._stages.refusal(run, aged=False, may_borrow=fills):
+                continue
+            placement = self._place(run, fills=fills)
+            if placement is None:
+                continue
+            self._passed.add(run.run_id)
+            if not (self._models and self._waits_for_models(run, placement, self._models, aged=False)):
+                self._admit(run, placement)
 
     def _decide_on_young(self, left_out: Collection[str]) -> None:
         self._open()
@@ -163,8 +184,8 @@ class Decision:
                 alike = []
                 self._decide(entry[RUN], aged=False)
                 self._close_young()
-            if not left_out and self._closed and len(self._closed) == self._num_young_kinds:
-                alike += in_turn
+            if self._closed and len(self._closed) == self._num_young_kinds:
+                alike += [rest for rest in in_turn if rest[ID] not in left_out] if left_out else in_turn
         self._hold_alike(alike)
 
     def _hold_alike(self, entries: list[Entry]) -> None:
@@ -233,12 +254,9 @@ class Decision:
         self._closed.clear()
         self._half_closed.clear()
 
-    def _might_act(self, run: Waiting) -> bool:
+    def _might_act(self, entry: Entry) -> bool:
         """Whether an aged run of a kind without a place may be promised one, or be given another's."""
-        assert self._policy.preemption is not None
-        if self._overtook_at > overtaken_since(run, self._policy.preemption):
-            return True
-        return needs_promise(run, self._policy, self._now)
+        return self._overtook_at > entry[OVERTAKEN_SINCE] or self._now >= entry[NEEDS_PROMISE_FROM]
 
     def _decide(self, run: Waiting, *, aged: bool) -> None:
         if self._slots == 0:

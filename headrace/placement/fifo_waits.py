@@ -33,6 +33,7 @@ from headrace.placement.demand import WHOLE
 from headrace.placement.gpu_pools import GpuPools, is_within
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.run_times import RunTimes, StatedTimes
+from headrace.placement.short_runs import SHARE, short_below
 from headrace.placement.snapshot import PlannedRun, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import asked_milli
 from headrace.placement.turnover import Turnover, turnover
@@ -50,10 +51,14 @@ _Run = TypeVar("_Run", Waiting, Running)
 
 @dataclass(frozen=True, kw_only=True)
 class StatedWaits:
-    """What must outlive a restart, by pool: since when the head's longest wait was how long, and the last's."""
+    """What must outlive a restart, by pool: since when the head's longest wait was how long, and the last's.
+
+    And below how many seconds a run is short.
+    """
 
     heads: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     lasts: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    short_below: dict[str, float] = field(default_factory=dict)
     run_times: StatedTimes = field(default_factory=StatedTimes)
 
 
@@ -65,6 +70,7 @@ class FifoWaits:
         self._times = RunTimes(stated.run_times)
         self._heads = {name: _Longest(points) for name, points in stated.heads.items()}
         self._lasts = {name: _Lately(points) for name, points in stated.lasts.items()}
+        self._short_below = dict(stated.short_below)
         self._pools = GpuPools()
         self._numbers: dict[str, int] = {}
         self._arrivals = Arrivals(self._times, self._asked)
@@ -83,17 +89,19 @@ class FifoWaits:
         heads, lasts = (
             {name: tuple(one.points) for name, one in known.items()} for known in (self._heads, self._lasts)
         )
-        return StatedWaits(heads=heads, lasts=lasts, run_times=self._times.stated())
+        return StatedWaits(
+            heads=heads, lasts=lasts, short_below=dict(self._short_below), run_times=self._times.stated()
+        )
 
     def look(self, snapshot: Snapshot, policy: QueuePolicy, now: float) -> Snapshot:
-        """Takes a snapshot in, and returns it with each run's `fifo_wait_seconds`."""
+        """Takes a snapshot in, and returns it with each run's `fifo_wait_seconds`, and which of them are short."""
         if self._known_since is None:
             self._known_since = self._looked_at = now
         self._pools.refresh(snapshot.inventory, snapshot.ever_seen or snapshot.inventory)
         changes = turnover(self._waiting, snapshot.waiting)
         self._arrivals.note(snapshot.running, changes.gone, changes.came, now)
         num_raised = self.num_raised
-        self._measure(snapshot, policy, now)
+        self._measure(snapshot, policy, now, has_newcomers=bool(changes.came))
         if self.num_raised != num_raised:
             # Longer waits come from the last look on; who had waited too long by then, has.
             self._tell_longer(policy)
@@ -139,7 +147,7 @@ class FifoWaits:
             return None
         return Asked(self._numbers.setdefault(name, len(self._numbers)), self._pools.amount(run.demand))
 
-    def _measure(self, snapshot: Snapshot, policy: QueuePolicy, now: float) -> None:
+    def _measure(self, snapshot: Snapshot, policy: QueuePolicy, now: float, *, has_newcomers: bool) -> None:
         if not snapshot.waiting:
             return
         work = self._arrivals.work(now, _held_by_limits(snapshot, policy, now))
@@ -152,6 +160,14 @@ class FifoWaits:
             head, last = self._wait(part, capacity, now)
             self.num_raised += self._heads.setdefault(name, _Longest(())).raise_to(head, self._looked_at, now)
             self._lasts.setdefault(name, _Lately(())).note(last, self._looked_at)
+            if has_newcomers and policy.order == "shortest_first":
+                self._short_below[name] = short_below(part, self._short_share(name))
+
+    def _short_share(self, name: str) -> float:
+        """So small that they do not crowd the smallest pool that they can use, either."""
+        capacities = [self._pools.capacity(other) for other in self._numbers if is_within(other, name)]
+        smallest, all_of_it = min(capacity for capacity in capacities if capacity), self._pools.capacity(name)
+        return SHARE if smallest == all_of_it else SHARE * smallest / all_of_it
 
     def _wait(self, work: Work, capacity: float, now: float) -> tuple[float, float]:
         """Of the head, and of the last."""
@@ -183,9 +199,13 @@ class FifoWaits:
             since = np.array([_waits_since(runs[place]) for place in places])
             seconds = self._seconds(name, share, since, np.array([_came(runs[place]) for place in places]))
             until = since + share * seconds
+            below = 0.0 if name is None else self._short_below.get(name, 0.0)
             for place, its_seconds, its_until in zip(places, seconds.tolist(), until.tolist(), strict=True):
                 run = runs[place]
-                told[place] = run if run.fifo_wait_seconds == its_seconds else run.told(its_seconds), its_until
+                is_short = run.is_short or run.expected_seconds < below
+                if run.fifo_wait_seconds != its_seconds or run.is_short != is_short:
+                    run = run.told(its_seconds, is_short=is_short)
+                told[place] = run, its_until
         return [told[place] for place in range(len(runs))]
 
     def _seconds(self, name: str | None, share: float, since: np.ndarray, came: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ put in their places anew. It knows nothing but the runs, so a new one gives the 
 import math
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from headrace.placement.demand import Demand
 from headrace.placement.ordering import Shares, goes_by_age_at
-from headrace.placement.preemption import may_be_stopped
+from headrace.placement.preemption import may_be_stopped, needs_promise_from, overtaken_since
 from headrace.placement.queue_policy import QueuePolicy
 from headrace.placement.snapshot import Waiting
 from headrace.placement.turnover import turnover
@@ -33,10 +34,11 @@ class Kind(NamedTuple):
     may_be_stopped: bool
 
 
-# A run in its place: what it is sorted by, then its id, by which two always differ, the run, and its kind's number. A
-# flat tuple, since tuples of numbers are compared fastest.
+# A run in its place: what it is sorted by, then its id, by which two always differ, the run, its kind's number, and two
+# moments that are asked for too often to be computed each time: since when it needs a promise once it has waited too
+# long, and who started when overtook it. A flat tuple, since tuples of numbers are compared fastest.
 Entry = tuple[Any, ...]
-ID, RUN, KIND = -3, -2, -1
+ID, RUN, KIND, NEEDS_PROMISE_FROM, OVERTAKEN_SINCE = -5, -4, -3, -2, -1
 
 
 class Served(Protocol[_Next]):
@@ -57,6 +59,8 @@ class Line:
         self._aged: list[Entry] = []
         self._young: list[Entry] = []  # by when they will go by age
         self._classes: defaultdict[int, defaultdict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+        # Of these, the ones that are let past the aged ones.
+        self._short: defaultdict[int, defaultdict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
         self._numbers: dict[Kind, int] = {}
         self._counts: Counter[int] = Counter()
         self._num_young: Counter[int] = Counter()
@@ -78,7 +82,7 @@ class Line:
         self._now = now
         while self._young and self._young[0][0] <= now:
             entry = self._young.pop(0)
-            self._leave_class(entry[RUN], entry[KIND], policy)
+            self._leave_classes(entry[RUN], entry[KIND], policy)
             insort(self._aged, entry)
 
     @property
@@ -102,13 +106,21 @@ class Line:
 
     def young(self, shares: Shares) -> Iterator[Entry]:
         """The others, run after run; reads `shares` again for each, so that an admission affects the next choice."""
-        for priority in sorted(self._classes, reverse=True):
-            queues = {queue: entries for queue, entries in self._classes[priority].items() if entries}
-            if len(queues) == 1:
-                yield from next(iter(queues.values()))
-            else:
-                # The next of a list is popped from the end.
-                yield from self._in_turn({queue: entries[::-1] for queue, entries in queues.items()}, shares)
+        return chain.from_iterable(
+            self._of_priority(self._classes[priority], shares) for priority in sorted(self._classes, reverse=True)
+        )
+
+    def short(self, shares: Shares) -> Iterator[Entry]:
+        """Those of them that are let past the aged ones, if nobody young of a higher priority waits."""
+        highest = max((priority for priority, queues in self._classes.items() if any(queues.values())), default=0)
+        return iter(self._of_priority(self._short[highest], shares))
+
+    def _of_priority(self, classes: dict[str, list[Entry]], shares: Shares) -> Iterable[Entry]:
+        queues = {queue: entries for queue, entries in classes.items() if entries}
+        if len(queues) == 1:
+            return next(iter(queues.values()))
+        # The next of a list is popped from the end.
+        return self._in_turn({queue: entries[::-1] for queue, entries in queues.items()}, shares)
 
     def young_served_by(
         self, served: "Callable[[list[Waiting]], Served[Waiting]]", shares: Shares, but: Collection[str]
@@ -142,7 +154,7 @@ class Line:
 
     def _fill(self, waiting: tuple[Waiting, ...], policy: QueuePolicy, now: float) -> None:
         self._aged, self._young = [], []
-        for kept in (self._classes, self._numbers, self._counts, self._num_young):
+        for kept in (self._classes, self._short, self._numbers, self._counts, self._num_young):
             kept.clear()
         alike: dict[tuple[Any, ...], int] = {}
         for run in waiting:
@@ -152,45 +164,51 @@ class Line:
             if kind is None:
                 kind = alike[same] = self._number_of(run, policy)
             self._counts[kind] += 1
-            entry = _by_age(run, kind, policy)
+            rest = _rest(run, kind, policy)
+            entry = (*_by_age(run, policy), *rest)
             if entry[0] <= now:
                 self._aged.append(entry)
             else:
                 self._young.append(entry)
                 self._num_young[kind] += 1
-                self._class_of(run).append(_by_turn(run, kind, policy))
+                by_turn = (*_by_turn(run, policy), *rest)
+                for entries in self._classes_of(run):
+                    entries.append(by_turn)
         self._aged.sort()
         self._young.sort()
-        for queues in self._classes.values():
+        for queues in (*self._classes.values(), *self._short.values()):
             for entries in queues.values():
                 entries.sort()
 
     def _insert(self, run: Waiting, policy: QueuePolicy) -> None:
         kind = self._number_of(run, policy)
         self._counts[kind] += 1
-        entry = _by_age(run, kind, policy)
+        rest = _rest(run, kind, policy)
+        entry = (*_by_age(run, policy), *rest)
         if entry[0] <= self._now:
             insort(self._aged, entry)
             return
         insort(self._young, entry)
-        insort(self._class_of(run), _by_turn(run, kind, policy))
+        for entries in self._classes_of(run):
+            insort(entries, (*_by_turn(run, policy), *rest))
         self._num_young[kind] += 1
 
     def _remove(self, run: Waiting, policy: QueuePolicy) -> None:
         kind = _kind_of(run, policy)
         number = self._numbers[kind]
-        entry = _by_age(run, number, policy)
-        if entry[0] <= self._now:
-            _take_out(self._aged, entry)
+        age = _by_age(run, policy)
+        if age[0] <= self._now:
+            _take_out(self._aged, age)
         else:
-            _take_out(self._young, entry)
-            self._leave_class(run, number, policy)
+            _take_out(self._young, age)
+            self._leave_classes(run, number, policy)
         self._counts[number] -= 1
         if not self._counts[number]:
             del self._counts[number], self._numbers[kind]
 
-    def _leave_class(self, run: Waiting, kind: int, policy: QueuePolicy) -> None:
-        _take_out(self._class_of(run), _by_turn(run, kind, policy))
+    def _leave_classes(self, run: Waiting, kind: int, policy: QueuePolicy) -> None:
+        for entries in self._classes_of(run):
+            _take_out(entries, _by_turn(run, policy))
         self._num_young[kind] -= 1
         if not self._num_young[kind]:
             del self._num_young[kind]
@@ -202,22 +220,29 @@ class Line:
             self._numbers[kind] = self._num_kinds
         return self._numbers[kind]
 
-    def _class_of(self, run: Waiting) -> list[Entry]:
-        return self._classes[run.priority][run.queue]
+    def _classes_of(self, run: Waiting) -> tuple[list[Entry], ...]:
+        young = self._classes[run.priority][run.queue]
+        return (young, self._short[run.priority][run.queue]) if run.is_short else (young,)
 
 
-def _take_out(entries: list[Entry], entry: Entry) -> None:
-    del entries[bisect_left(entries, entry[:RUN])]
+def _take_out(entries: list[Entry], sorted_by: tuple[Any, ...]) -> None:
+    del entries[bisect_left(entries, sorted_by)]
 
 
-def _by_age(run: Waiting, kind: int, policy: QueuePolicy) -> Entry:
-    return goes_by_age_at(run, policy), run.num_preemptions, run.submitted, run.run_id, run, kind
+def _by_age(run: Waiting, policy: QueuePolicy) -> tuple[Any, ...]:
+    return goes_by_age_at(run, policy), run.num_preemptions, run.submitted, run.run_id
 
 
-def _by_turn(run: Waiting, kind: int, policy: QueuePolicy) -> Entry:
+def _by_turn(run: Waiting, policy: QueuePolicy) -> tuple[Any, ...]:
     if policy.order == "shortest_first":
-        return run.expected_seconds, run.submitted, run.run_id, run, kind
-    return run.submitted, run.run_id, run, kind
+        return run.expected_seconds, run.submitted, run.run_id
+    return run.submitted, run.run_id
+
+
+def _rest(run: Waiting, kind: int, policy: QueuePolicy) -> tuple[Any, ...]:
+    """Of an entry, behind the id."""
+    overtaken = overtaken_since(run, policy.preemption) if policy.preemption else run.submitted
+    return run, kind, needs_promise_from(run, policy), overtaken
 
 
 def _kind_of(run: Waiting, policy: QueuePolicy) -> Kind:

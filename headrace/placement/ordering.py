@@ -11,11 +11,10 @@ from headrace.placement.snapshot import Running, Waiting
 def goes_by_age_at(run: Waiting, policy: QueuePolicy) -> float:
     """When the run will have waited too long, in seconds since the epoch.
 
-    A preempted run keeps its earlier waiting time, but never precedes the run that was promised a place when it was
-    stopped: that one went by age already.
+    A preempted run keeps its earlier waiting time, and its place among those that have waited too long: at the end of
+    their line it would wait twice. It does not take back the place of whom it was stopped for, who is promised it.
     """
-    at = run.submitted + run.ran_seconds + policy.patience_of(run.demand) * run.fifo_wait_seconds
-    return max(at, run.preempted_at) if run.num_preemptions else at
+    return run.submitted + run.ran_seconds + policy.patience_of(run.demand) * run.fifo_wait_seconds
 
 
 def has_aged(run: Waiting, policy: QueuePolicy, now: float) -> bool:
@@ -23,8 +22,8 @@ def has_aged(run: Waiting, policy: QueuePolicy, now: float) -> bool:
 
 
 def had_aged(run: Running, policy: QueuePolicy) -> bool:
-    """Whether it had waited too long when it started."""
-    return run.waited_seconds > policy.patience_of(run.demand) * run.fifo_wait_seconds
+    """Whether it had waited too long when it started, or was let past those that had."""
+    return run.is_short or run.waited_seconds > policy.patience_of(run.demand) * run.fifo_wait_seconds
 
 
 class Shares:

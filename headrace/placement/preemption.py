@@ -9,6 +9,7 @@ kind ends, and it may run in a place that drains for another. A promise to each 
 Once it has waited twice as long as it should, it is promised one, too.
 """
 
+import math
 from collections.abc import Sequence
 
 from headrace.placement.demand import WHOLE, Demand
@@ -28,10 +29,14 @@ def may_be_stopped(run: Running | Waiting, policy: QueuePolicy) -> bool:
 
 def needs_promise(run: Waiting, policy: QueuePolicy, now: float) -> bool:
     """Whether a place must be kept for an aged run, or others could pass it over."""
+    return now >= needs_promise_from(run, policy)
+
+
+def needs_promise_from(run: Waiting, policy: QueuePolicy) -> float:
+    """Since when, once it has waited too long, in seconds since the epoch; -inf: at once."""
     if is_gang(run.demand) or not run.demand.num_gpus or not may_be_stopped(run, policy):
-        return True
-    patience = policy.patience_of(run.demand) * run.fifo_wait_seconds
-    return now >= goes_by_age_at(run, policy) + patience
+        return -math.inf
+    return goes_by_age_at(run, policy) + policy.patience_of(run.demand) * run.fifo_wait_seconds
 
 
 def is_gang(demand: Demand) -> bool:
@@ -99,8 +104,9 @@ def fewest_stopped(
 ) -> tuple[list[Running], Placement] | None:
     """The runs to stop so that `run` fits once they and the `ending` ones are gone, and its place; None: nothing helps.
 
-    The list is empty if the ending runs are enough. Takes those first that had not waited too long themselves, and of
-    them the cheapest; then spares those that turn out to be unneeded: near the least loss, not always the least.
+    The list is empty if the ending runs are enough. Takes the short ones and those first that had not waited too long
+    themselves, of them the cheapest; then the ones that had waited least. Then spares those that turn out to be
+    unneeded: near the least loss, not always the least.
     """
     base = fleet.copy()
     for gone in ending:
@@ -108,7 +114,7 @@ def fewest_stopped(
     placement = best_placement(base, run.demand, policy.packing)
     if placement is not None:
         return [], placement
-    by_cost = sorted(stoppable, key=lambda victim: (had_aged(victim, policy), _cost(victim, now), victim.run_id))
+    by_cost = sorted(stoppable, key=lambda victim: (*_spared(victim, policy, now), victim.run_id))
 
     def without(victims: Sequence[Running]) -> Placement | None:
         twin = base.copy()
@@ -127,6 +133,17 @@ def fewest_stopped(
         if (other_place := without(rest)) is not None:
             needed, placement = rest, other_place
     return needed, placement
+
+
+def _spared(victim: Running, policy: QueuePolicy, now: float) -> tuple[bool, float]:
+    """The more, the later it is stopped.
+
+    Of those that had waited too long, the ones that had done so for longest are stopped last: mostly they have just
+    started, and would be the cheapest.
+    """
+    if victim.is_short or not had_aged(victim, policy):
+        return False, _cost(victim, now)
+    return True, victim.waited_seconds
 
 
 def _cost(victim: Running, now: float) -> float:

@@ -39,7 +39,9 @@ class QueuePolicy:
 
     Order: runs that have waited too long, by the time when that happened; then by priority; inside a priority by queue,
     the one with the smallest share of the fleet for its weight first; inside a queue by `order`. The first run that
-    waited too long and does not fit is given a place: nothing that could keep it waiting is put there.
+    waited too long and does not fit is given a place: nothing that could keep it waiting is put there. If the order is
+    `shortest_first`, runs that are so short that all of them together are a fiftieth of the work (`short_runs`) pass
+    those that have waited too long and were promised no place.
 
     Too long is no number of seconds, but a share of what a queue served in order of submission would have kept the run
     waiting (`fifo_waits`): `gang_patience` of it for a run of several GPUs, which cannot use the gaps that others

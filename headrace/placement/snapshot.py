@@ -28,11 +28,13 @@ class PlannedRun:
     # How long a queue served in order of submission would keep it waiting (`fifo_waits`); 0: nobody has measured it,
     # and the run goes by age from the start.
     fifo_wait_seconds: float = 0.0
+    # Whether it may pass those that have waited too long (`short_runs`).
+    is_short: bool = False
 
-    def told(self, fifo_wait_seconds: float) -> Self:
-        """The same run with that wait. `dataclasses.replace` takes five times as long, and queues are told often."""
+    def told(self, fifo_wait_seconds: float, *, is_short: bool = False) -> Self:
+        """The same run with these. `dataclasses.replace` takes five times as long, and queues are told often."""
         twin = object.__new__(type(self))
-        vars(twin).update(vars(self), fifo_wait_seconds=fifo_wait_seconds)
+        vars(twin).update(vars(self), fifo_wait_seconds=fifo_wait_seconds, is_short=is_short)
         return twin
 
 

@@ -59,15 +59,17 @@ def made(number: int) -> Waiting:
         priority=number % 2,
         queue=("default", "batch")[number % 5 == 0],
         preemptible=number % 3 == 0,
+        is_short=number % 7 == 0,
     )
 
 
-def order(line: Line) -> tuple[list[str], list[str], float | None]:
+def order(line: Line) -> tuple[list[str], list[str], list[str], float | None]:
     shares = Shares(make_fleet(4))
     shares.add("default", Demand(num_gpus=1), 1000)
     return (
         [entry[ID] for entry in line.aged({"r0000001"})],
         [entry[ID] for entry in line.young(shares)],
+        [entry[ID] for entry in line.short(shares)],
         line.next_age({"r0000002"}),
     )
 
@@ -85,7 +87,7 @@ def test_a_line_that_was_kept_is_the_line_of_the_same_runs_made_anew(first, chan
         elif known is not None and what == "leaves":
             del waiting[known]
         elif known is not None and what == "waits longer":
-            waiting[known] = waiting[known].told(waiting[known].fifo_wait_seconds * 1.5)
+            waiting[known] = waiting[known].told(waiting[known].fifo_wait_seconds * 1.5, is_short=number % 2 == 0)
         elif known is not None:
             run = waiting.pop(known, made(number))
             waiting[known] = replace(run, num_preemptions=run.num_preemptions + 1, preempted_at=now)
@@ -114,5 +116,5 @@ def test_a_kept_line_changes_nothing_of_what_is_decided(runs, ages):
 
 def test_a_told_run_differs_by_its_wait_alone():
     run = make_waiting("a", gpus=2)
-    assert run.told(7.0) == replace(run, fifo_wait_seconds=7.0)
+    assert run.told(7.0, is_short=True) == replace(run, fifo_wait_seconds=7.0, is_short=True)
     assert run.fifo_wait_seconds != 7.0

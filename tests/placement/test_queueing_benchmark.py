@@ -10,6 +10,7 @@ from benchmarks.queueing.fleet import simulate_fleet
 from benchmarks.queueing.jobs import Job, arrivals, read_tasks
 from benchmarks.queueing.ours import Headrace
 from benchmarks.queueing.peers import BestEffort, Easy, Fifo
+from benchmarks.queueing.picture import draw, watched
 from benchmarks.queueing.simulation import Outcome, Policy, Simulation
 from headrace.errors import InvalidInput
 from headrace.placement.demand import Demand
@@ -132,3 +133,25 @@ def test_a_missing_file_and_an_unknown_policy_end_it(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         main(["--pods", "x", "--policies", "lifo"])
     assert "must be some of headrace" in capsys.readouterr().err
+
+
+def test_a_picture_needs_sets_a_known_ending_and_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for arguments, sentence in (
+        (["--picture", "queue.svg"], "give --sets N, too"),
+        (["--sets", "1", "--picture", "queue.pdf"], "must end with one of .png, .svg"),
+        (["--sets", "1", "--picture", str(tmp_path / "none" / "queue.svg")], "a directory that exists"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["--pods", "x", *arguments])
+        assert sentence in capsys.readouterr().err
+
+
+def test_the_queue_over_time_is_drawn_for_ours_and_both_ends(tmp_path: Path):
+    jobs = [job("a", 1, 0, 100), job("gang", 2, 1, 10), job("short", 1, 2, 50), job("long", 1, 3, 500)]
+    found = watched(jobs, 2)
+    assert list(found) == ["headrace", "easy", "sjf"]
+    assert (2, 2.0) in [(count, age) for _, count, age in found["easy"]]
+    for name in ("queue.png", "queue.svg"):
+        draw(tmp_path / name, found, "a title")
+    assert (tmp_path / "queue.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "queue.svg").read_text()

@@ -78,8 +78,11 @@ class World:
                 if run.ending:
                     self._queue_again(run)
 
+    def decided(self) -> Plan:
+        return plan(self.snapshot(), self.policy, self.now, self.promised)
+
     def step(self) -> Plan:
-        decision = plan(self.snapshot(), self.policy, self.now, self.promised)
+        decision = self.decided()
         self.promised = decision.reservations
         for run_id, placement in decision.admissions.items():
             run = self.waiting.pop(run_id)
@@ -94,10 +97,11 @@ class World:
         return decision
 
     def _queue_again(self, run: Running) -> None:
+        before = self.admitted[run.run_id]
         self.waiting[run.run_id] = replace(
-            self.admitted[run.run_id],
-            submitted=self.now,
+            before,
             preempted_at=self.now,
+            ran_seconds=before.ran_seconds + self.now - run.started,
             num_preemptions=run.num_preemptions + 1,
         )
 
@@ -204,7 +208,7 @@ class StoppingQueue(Queue):
 
 
 class MeasuredQueue(Queue):
-    policy = STOPPING
+    policy = replace(STOPPING, order="shortest_first")
     measured = True
 
 
@@ -260,9 +264,11 @@ jobs_of_several_gpus = st.lists(
     nodes=st.sampled_from([(6,), (3, 3)]),
     stopping=st.booleans(),
     measured=st.booleans(),
+    order=st.sampled_from(["submission", "shortest_first"]),
 )
-def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping, measured):
-    keeps_its_promises(World(make_fleet(*nodes), STOPPING if stopping else FIRM, measured=measured), jobs)
+def test_a_promised_place_is_never_pushed_back(jobs, nodes, stopping, measured, order):
+    policy = replace(STOPPING if stopping else FIRM, order=order)
+    keeps_its_promises(World(make_fleet(*nodes), policy, measured=measured), jobs)
 
 
 def keeps_its_promises(world: World, jobs: Sequence[Any], **fields: Any) -> None:
@@ -314,14 +320,18 @@ def _due_at(world: World, demand: Demand) -> float:
     stream=st.sampled_from([Demand(num_gpus=1), Demand(num_gpus=1, gpu_milli=600), Demand(num_gpus=2)]),
     preemptible=st.booleans(),
     stopping=st.booleans(),
+    order=st.sampled_from(["submission", "shortest_first"]),
 )
-def test_no_load_keeps_a_run_waiting_though_its_patience_follows_the_backlog(demand, stream, preemptible, stopping):
-    """Three times as much comes as can be done, for ever, and of the highest priority."""
-    world = World(make_fleet(2, 4, cpus=16), STOPPING if stopping else FIRM, measured=True)
+def test_no_load_keeps_a_run_waiting_though_its_patience_follows_the_backlog(
+    demand, stream, preemptible, stopping, order
+):
+    """Three times as much comes as can be done, for ever, and of the highest priority; a part of it is short."""
+    world = World(make_fleet(2, 4, cpus=16), replace(STOPPING if stopping else FIRM, order=order), measured=True)
 
     def arrive(count: int) -> None:
         for _ in range(count):
             world.submit(stream, 20.0, priority=9, preemptible=preemptible)
+        world.submit(stream, 0.5, priority=9, preemptible=preemptible)
 
     arrive(20)
     world.step()

@@ -34,8 +34,8 @@ _KEEPALIVE_SECONDS = 86_400.0
 _LOST = (aiohttp.ClientError, OSError)
 # Who looks at the table sits before a terminal.
 _TABLE_SECONDS_MAX = 30.0
-# Of a table: a coordinator reads one at each look. A row has half a kilobyte.
-_TABLE_BYTES_MAX = 4 * 2**20
+# Of a table or its figures: a coordinator reads one at each look. A row has half a kilobyte.
+_PAGE_BYTES_MAX = 4 * 2**20
 # Who scrapes has a limit of its own.
 _PAGE_SECONDS_MAX = 2.0
 
@@ -182,13 +182,7 @@ def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float) -
             _session(socket_file) as session,
             session.request(method, _url(path)) as response,
         ):
-            # Only one that is no host, or lies, says more.
-            raw = await response.content.read(_TABLE_BYTES_MAX + 1)
-            while len(raw) <= _TABLE_BYTES_MAX and (more := await response.content.read(_TABLE_BYTES_MAX)):
-                raw += more
-            if len(raw) > _TABLE_BYTES_MAX:
-                raise ValueError(f"it answers more than {_TABLE_BYTES_MAX:,} bytes")
-            return raw
+            return await _whole(response)
 
     try:
         return TABLE.checked(_run(got()))
@@ -221,9 +215,19 @@ async def _page(socket_file: Path, path: str) -> bytes:
             _session(socket_file) as session,
             session.get(_url(path)) as response,
         ):
-            return await response.read() if response.status == 200 else b""
-    except (TimeoutError, *_LOST):
+            return await _whole(response) if response.status == 200 else b""
+    except (TimeoutError, ValueError, *_LOST):
         return b""
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Raises: ValueError: it is longer than a host's answer; only one that is no host, or lies, says more."""
+    raw = bytearray()
+    async for piece in response.content.iter_any():
+        raw += piece
+        if len(raw) > _PAGE_BYTES_MAX:
+            raise ValueError(f"it answers more than {_PAGE_BYTES_MAX:,} bytes")
+    return bytes(raw)
 
 
 def _session(socket_file: Path, *, is_live: bool = False) -> aiohttp.ClientSession:
