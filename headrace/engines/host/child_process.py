@@ -13,9 +13,9 @@ import aiohttp
 
 from headrace.engines.host.lines import SLEEP, WAKE
 from headrace.engines.host.outcomes import error_in, error_of
-from headrace.engines.host.wanted import FACTS, Facts, Wanted, environment_at
+from headrace.engines.host.wanted import FACTS, Facts, Place, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import descendants, proportional_mib, resident_mib
+from headrace.this_machine import descendants, is_stopped, proportional_mib, resident_mib
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
@@ -29,13 +29,16 @@ _NOTE_SECONDS = 2.0
 class ChildProcess:
     """One process; used on one event loop."""
 
-    def __init__(self, wanted: Wanted, file: Path) -> None:
-        """Starts nothing yet. Args: file: where its socket is to be."""
-        self._wanted, self._file = wanted, file
+    def __init__(self, wanted: Wanted, place: Place, file: Path) -> None:
+        """Starts nothing yet. Args: place: of those that are wanted, the one for it; file: where its socket is to be."""
+        self._wanted, self._place, self._file = wanted, place, file
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._seen_mib = 0
         self._mib = 0
+        self._stopped_since: float | None = None
+        # Why it was ended in its work; empty: it was not.
+        self._why = ""
         # Set once the host has taken note of its end.
         self.is_gone = asyncio.Event()
 
@@ -72,7 +75,7 @@ class ChildProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=[descriptor],
-                env=environment_at(self._wanted.place, os.environ),
+                env=environment_at(self._place, os.environ),
                 # What it starts itself can then be ended with it.
                 start_new_session=True,
                 limit=_REPORT_BYTES_MAX,
@@ -109,6 +112,8 @@ class ChildProcess:
         if self._session is not None:
             await self._session.close()
         self._file.unlink(missing_ok=True)
+        if self._why:
+            return self._why
         if code >= 0:
             return f"exit code {code}"
         with suppress(ValueError):
@@ -136,10 +141,22 @@ class ChildProcess:
             if answer.status != 200:
                 raise error_in(await answer.read())
 
-    async def stop(self, *, at_once: bool = False) -> None:
-        """Ends it; what it is doing is lost."""
+    def stopped_seconds(self, now: float) -> float:
+        """For how long it has been found stopped, itself or a process that it has started, at each look.
+
+        Args: now: monotonic seconds.
+        """
+        if not (self.pid and any(map(is_stopped, [self.pid, *descendants(self.pid)]))):
+            self._stopped_since = None
+            return 0.0
+        self._stopped_since = now if self._stopped_since is None else self._stopped_since
+        return now - self._stopped_since
+
+    async def stop(self, *, at_once: bool = False, why: str = "") -> None:
+        """Ends it; what it is doing is lost. Args: why: what `ended` says of it then."""
         if self._process is None or self._process.returncode is not None:
             return
+        self._why = self._why or why
         if not at_once:
             self._signal(signal.SIGTERM)
             with suppress(TimeoutError):

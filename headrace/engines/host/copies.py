@@ -74,10 +74,26 @@ class Copy:
     def is_open(self) -> bool:
         return self.state is State.ON_DEVICE and not self.is_closed
 
+    def has_room_for(self, ticket: Ticket) -> bool:
+        """A batch of more turns than are done at once begins where nothing else is at work."""
+        if not self.is_open:
+            return False
+        limit = self.model.num_at_once
+        num_turns = 0 if limit is None else self._num_turns(is_live=ticket.is_live)
+        return limit is None or not num_turns or num_turns + ticket.size <= limit
+
     @property
     def has_room(self) -> bool:
-        """For one more piece of work."""
-        return self.is_open and (self.model.num_at_once is None or len(self.at_work) < self.model.num_at_once)
+        """For some more work, live or bulk."""
+        limit = self.model.num_at_once
+        return self.is_open and (
+            limit is None or min(self._num_turns(is_live=True), self._num_turns(is_live=False)) < limit
+        )
+
+    def _num_turns(self, *, is_live: bool) -> int:
+        """At work, as far as they count for work of this class."""
+        beside = self.model.live_is_beside
+        return sum(one.size for one in self.at_work if not beside or one.is_live is is_live)
 
     @property
     def could_serve(self) -> bool:
@@ -100,8 +116,10 @@ class Model:
     label: str
     places: tuple[str, ...]
     guess_mib: int
-    # Pieces of work that a copy does at once; None: as many as come.
+    # Turns that a copy does at once; None: as many as come.
     num_at_once: int | None = None
+    # Live work begins in the middle of bulk work, so that each has a limit of its own.
+    live_is_beside: bool = False
     can_sleep: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
     waiting: Waiting = field(default_factory=Waiting)

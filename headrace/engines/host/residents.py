@@ -82,6 +82,10 @@ class Residents:
         copy = self.of(key).copies.get(place)
         return State.ABSENT if copy is None else copy.state
 
+    def is_open(self, key: str) -> bool:
+        """Whether a copy is on the device, and takes work."""
+        return any(copy.is_open for copy in self.of(key).copies.values())
+
     def is_kept(self, key: str) -> bool:
         return key in self._holdings.kept
 
@@ -143,6 +147,7 @@ class Residents:
         seconds: float | None = None,
         only_at: str | None = None,
         parts: Sequence[str] = (),
+        size: int = 1,
     ) -> Ticket:
         """Work for a known model, which waits for `Start` or `Refuse`.
 
@@ -151,6 +156,7 @@ class Residents:
             seconds: that it is expected to take; None: as other work of this model did.
             only_at: the place where it is to be done; None: any of the model's.
             parts: keys of other known models, an adapter's say, that must be at the same place meanwhile.
+            size: turns that it is made of.
 
         Raises: EngineUnavailable: the model is not for this place.
         """
@@ -168,6 +174,7 @@ class Residents:
             turn_at=now + self._holdings.rules.length_factor * (seconds or 0.0),
             expected_seconds=model.work.beside(self._desk.everybody) if seconds is None else max(0.0, seconds),
             is_live=is_live,
+            size=min(size, model.num_at_once or size),
             only_at=only_at,
             parts=tuple(dict.fromkeys(part for part in parts if part != key)),
         )
@@ -179,17 +186,26 @@ class Residents:
         self._desk.withdraw(ticket, is_answered=is_answered)
 
     def loaded(
-        self, key: str, place: str, *, seconds: float, num_at_once: int | None = None, can_sleep: bool = False
+        self,
+        key: str,
+        place: str,
+        *,
+        seconds: float,
+        num_at_once: int | None = None,
+        live_is_beside: bool = False,
+        can_sleep: bool = False,
     ) -> None:
         """The copy is on the device; its coming took so long.
 
         Args:
-            num_at_once: pieces of work that a copy does at once; None: as many as come.
+            num_at_once: turns that a copy does at once; None: as many as come.
+            live_is_beside: as many live ones beside as many of bulk work.
             can_sleep: it takes `Sleep` and `Wake`.
         """
         model = self.of(key)
         copy = model.copies[place]
-        model.bring_seconds, model.num_at_once, model.can_sleep = seconds, num_at_once, can_sleep
+        model.bring_seconds, model.can_sleep = seconds, can_sleep
+        model.num_at_once, model.live_is_beside = num_at_once, live_is_beside
         model.num_loads += 1
         self._refusals.has_come(model)
         self._holdings.used(model, 0)

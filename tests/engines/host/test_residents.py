@@ -27,9 +27,10 @@ class Table:
         self.told: list[str] = []
         self.facts: dict[str, Any] = {}
 
-    def know(self, key: str, mib: int, *places: str, num_at_once: int | None = None, can_sleep: bool = False) -> None:
+    def know(self, key: str, mib: int, *places: str, **facts: Any) -> None:
+        """`facts`: as `Residents.loaded` takes them."""
         self.residents.know(key, places=places or ("cpu",), label=key, guess_mib=mib)
-        self.facts[key] = {"num_at_once": num_at_once, "can_sleep": can_sleep}
+        self.facts[key] = facts
 
     def enter(self, key: str, *, seconds: float = 1.0, **asked: Any) -> Ticket:
         """`seconds`: what coming or waking takes, if it must."""

@@ -35,6 +35,46 @@ def test_a_copy_does_as_much_at_once_as_its_engine_can(table: Table) -> None:
     assert tickets[2].is_at_work
 
 
+def test_a_batch_counts_as_its_turns_and_one_that_is_too_large_begins_alone(table: Table) -> None:
+    table.know("a", 80, "gpu 0", num_at_once=8)
+    large, small, single = table.enter("a", size=20), table.enter("a", size=5), table.enter("a")
+    assert [one.is_at_work for one in (large, small, single)] == [True, False, False]
+    table.leave(large)
+    assert [one.is_at_work for one in (small, single)] == [True, True]
+    another = table.enter("a", size=3)
+    passes_nobody = table.enter("a", size=2)
+    assert not another.is_at_work
+    assert not passes_nobody.is_at_work
+    table.leave(small)
+    assert [one.is_at_work for one in (another, passes_nobody)] == [True, True]
+
+
+def test_live_work_that_begins_in_the_middle_of_bulk_work_has_a_limit_of_its_own(table: Table) -> None:
+    table.know("a", 80, "gpu 0", num_at_once=2, live_is_beside=True)
+    bulk = [table.enter("a") for _ in range(3)]
+    live = [table.enter("a", is_live=True) for _ in range(3)]
+    assert [one.is_at_work for one in (*bulk, *live)] == [True, True, False, True, True, False]
+    table.leave(live[0])
+    assert live[2].is_at_work
+    for one in live[1:]:
+        table.leave(one)
+    table.leave(bulk[0])
+    assert bulk[2].is_at_work
+
+
+def test_what_a_copy_does_at_once_divides_the_seconds_of_its_queue(table: Table) -> None:
+    table.know("a", 80, *GPUS, num_at_once=4)
+    table.used("a", seconds=20)
+    table.told.clear()
+    for _ in range(8):
+        table.residents.enter("a", seconds=19)
+        table.run()
+    assert table.told == ["start"] * 4, "8 times 19 s, four at once"
+    table.residents.enter("a", seconds=19, size=4)
+    table.run()
+    assert "load a on gpu 1" in table.told
+
+
 def test_a_second_copy_comes_where_the_queue_takes_twice_as_long_as_bringing_one(table: Table) -> None:
     table.know("a", 80, *GPUS, num_at_once=1)
     table.used("a", seconds=20)
