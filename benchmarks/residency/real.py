@@ -32,7 +32,8 @@ from benchmarks.measuring import (
     require_peers,
     rounded,
 )
-from benchmarks.parts import Options, Outcome
+from benchmarks.parts import Outcome
+from benchmarks.residency.given import Given
 from benchmarks.residency.hosts import EngineHost, engine_host, opened, with_weights
 from benchmarks.residency.members import member_of
 from benchmarks.residency.six_models import NAMES, NUM_FIT, PICTURE, build_models, drawn
@@ -44,7 +45,7 @@ from headrace.this_machine import proportional_mib
 from headrace.version_sets.sets import Member
 from pipelines.setup import RAY_AND_DAFT
 
-_ROUNDS, _NUM_REQUESTS, _NUM_CLIENTS = 3, 300, 8
+_NUM_CLIENTS = 8
 _SAMPLE_SECONDS = 0.05
 # What a process holds varies by a little each time that it comes.
 _SLACK = 1.05
@@ -71,7 +72,7 @@ class Run:
         return sorted(self.latencies)[-(-99 * len(self.latencies) // 100) - 1]
 
 
-def run(given: Options, directory: Path) -> Outcome:
+def run(given: Given, directory: Path) -> Outcome:
     require_peers({"ray": RAY_AND_DAFT / "bin/ray"})
     models = build_models(directory / "models")
     store = LocalStore(directory / "store")
@@ -83,8 +84,8 @@ def run(given: Options, directory: Path) -> Outcome:
         "lru": lambda asked: _peer_run("lru", directory, asked),
     }
     runs: dict[str, list[Run]] = {name: [] for name in sides}
-    for round_, side in in_turns("six models", _ROUNDS, list(sides)):
-        runs[side].append(sides[side](drawn(_NUM_REQUESTS, seed=round_)))
+    for round_, side in in_turns("six models", given.rounds, list(sides)):
+        runs[side].append(sides[side](drawn(given.requests, seed=round_)))
     return _outcome(runs, account)
 
 

@@ -30,7 +30,7 @@ class ChildProcess:
     """One process; used on one event loop."""
 
     def __init__(self, wanted: Wanted, place: Place, file: Path) -> None:
-        """Starts nothing yet. Args: place: of those that are wanted, the one for it; file: where its socket is to be."""
+        """Starts nothing yet. Args: place: the one of those wanted; file: where its socket is to be."""
         self._wanted, self._place, self._file = wanted, place, file
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
