@@ -71,6 +71,7 @@ def main(
         idle_seconds=idle_seconds,
         available_mib=lambda place: available_mib_here() if place == CPU else gpus.free_mib(place),
         remembered=remembered.read(),
+        home=CPU,
     )
     supervisor = Supervisor(
         table,

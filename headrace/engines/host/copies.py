@@ -37,6 +37,7 @@ class Figures:
 
     peak_mib: Annotated[int, Ge(0)] = 0
     asleep_mib: Annotated[int, Ge(0)] | None = None
+    asleep_home_mib: Annotated[int, Ge(0)] | None = None
     bring_seconds: Annotated[float, Ge(0)] | None = None
     wake_seconds: Annotated[float, Ge(0)] | None = None
     num_worked: Annotated[int, Ge(0)] = 0
@@ -52,6 +53,8 @@ class Copy:
     state: State = State.LOADING
     since: float = 0.0
     reserved_mib: int = 0
+    # Of the machine's own memory, while it sleeps at another place.
+    home_mib: int = 0
     # Measured last.
     mib: int = 0
     # When it came to the device last, and when it last had work.
@@ -126,6 +129,8 @@ class Model:
     # The most that a copy ever held, and what one held asleep last.
     peak_mib: int = 0
     asleep_mib: int | None = None
+    # What one held of the machine's own memory then, if its place is another.
+    asleep_home_mib: int | None = None
     # None: it has never come, or never woken.
     bring_seconds: float | None = None
     wake_seconds: float | None = None
@@ -168,6 +173,10 @@ class Model:
             return int(reserved_mib * _ASLEEP_SHARE)
         return min(reserved_mib, self.asleep_mib + _SLACK_MIB)
 
+    def asleep_home_part_mib(self, reserved_mib: int) -> int:
+        """What a copy that has so much elsewhere will need of the machine's own memory; at first: as much."""
+        return reserved_mib if self.asleep_home_mib is None else self.asleep_home_mib + _SLACK_MIB
+
     def come_seconds(self, copy: Copy | None) -> float:
         """Until one is on the device where there is this copy of it."""
         if copy is not None and copy.state is State.ASLEEP:
@@ -179,6 +188,7 @@ class Model:
         return Figures(
             peak_mib=self.peak_mib,
             asleep_mib=self.asleep_mib,
+            asleep_home_mib=self.asleep_home_mib,
             bring_seconds=self.bring_seconds,
             wake_seconds=self.wake_seconds,
             num_worked=self.work.num,

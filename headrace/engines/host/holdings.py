@@ -103,6 +103,7 @@ class Holdings:
         """Its process has ended."""
         self.idle.pop(copy, None)
         self.accounts.give(copy, 0)
+        self.accounts.give_at_home(copy, 0)
         copy.state, copy.model.gone_at = State.ABSENT, self.clock()
         del copy.model.copies[copy.place]
         self.touch(copy.model)
@@ -118,7 +119,7 @@ class Holdings:
         if not self.kept:
             return 0
         return sum(
-            one.reserved_mib
-            for one in self.accounts.at(place)
+            self.accounts.part(one, place)
+            for one in self.accounts.holders(place)
             if one.model.key in self.kept and one.model is not beside
         )

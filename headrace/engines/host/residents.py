@@ -43,6 +43,7 @@ class Residents:
         available_mib: Callable[[str], int] | None = None,
         remembered: Mapping[str, Figures] | None = None,
         rules: Rules | None = None,
+        home: str | None = None,
     ) -> None:
         """Args:
         clock: monotonic seconds.
@@ -50,9 +51,10 @@ class Residents:
         idle_seconds: a copy that nobody has used for so long leaves.
         available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
         remembered: key → what an earlier table measured.
+        home: the place whose memory a copy has that sleeps at another; None: that is not counted.
         """
         self._clock = clock
-        self._accounts = Accounts(accounts, available_mib)
+        self._accounts = Accounts(accounts, available_mib, home)
         self._idle_seconds = idle_seconds
         self._remembered = dict(remembered or {})
         self._holdings = Holdings(clock, self._accounts, rules or Rules())
@@ -60,7 +62,8 @@ class Residents:
         self._refusals = Refusals(self._holdings)
         self._rooms = Rooms(self._holdings)
         self._numbers = count()
-        self._grown: list[Copy] = []
+        # And how.
+        self._grown: dict[Copy, str] = {}
 
     # --- what is known ---
 
@@ -230,12 +233,22 @@ class Residents:
             self._refusals.crashed(model)
         self._is_gone(copy)
 
-    def asleep(self, key: str, place: str) -> None:
-        """The copy has let its weights go; what its process holds still was measured before this is told."""
+    def asleep(self, key: str, place: str, *, home_mib: int = 0) -> None:
+        """The copy has let its weights go; what its process holds still was measured before this is told.
+
+        Args: home_mib: what it holds of the machine's own memory, if its place is another.
+        """
         copy = self.of(key).copies[place]
         if copy.state is State.FALLING_ASLEEP:
             copy.model.asleep_mib = copy.mib
             self._accounts.give(copy, max(1, copy.model.asleep_part_mib(copy.reserved_mib)))
+            if copy.home_mib:
+                copy.model.asleep_home_mib = home_mib
+                wanted = copy.model.asleep_home_part_mib(0)
+                if wanted - copy.home_mib <= self._accounts.free(self._accounts.home or ""):
+                    self._accounts.give_at_home(copy, wanted)
+                else:
+                    self._outgrows(copy, home_mib, copy.home_mib)
             copy.is_closed = False
             self._holdings.enters(copy, State.ASLEEP)
 
@@ -247,6 +260,7 @@ class Residents:
         model.num_wakes += 1
         copy.used_at = self._clock()
         if copy.state is State.WAKING:
+            self._accounts.give_at_home(copy, 0)
             self._holdings.enters(copy, State.ON_DEVICE)
 
     def measured(self, key: str, place: str, mib: int) -> None:
@@ -262,13 +276,14 @@ class Residents:
             return
         if mib - copy.reserved_mib <= self._accounts.free(place):
             self._accounts.give(copy, mib)
-        elif not copy.has_outgrown:
-            copy.has_outgrown = True
-            self._grown.append(copy)
+        else:
+            self._outgrows(copy, mib, copy.reserved_mib)
 
     def empty(self, place: str) -> list[Step]:
         """Somebody needs the place whole: what nobody uses there leaves, unless live sets need it."""
-        idle = [one for one in self._holdings.idle if one.place == place and not self.is_kept(one.model.key)]
+        idle = [
+            one for one in self._holdings.idle if self._accounts.part(one, place) and not self.is_kept(one.model.key)
+        ]
         return [self._stopped(one, "the place is needed whole") for one in idle if not one.model.waiting]
 
     # --- what to do ---
@@ -286,11 +301,9 @@ class Residents:
 
     def _outgrown(self) -> list[Step]:
         steps: list[Step] = []
-        for copy in self._grown:
-            if copy.state in (State.ABSENT, State.LEAVING):
-                continue
-            why = f"holds {copy.mib} MiB, and its part is {copy.reserved_mib} MiB"
-            steps.append(self._stopped(copy, why, at_once=True))
+        for copy, why in self._grown.items():
+            if copy.state not in (State.ABSENT, State.LEAVING):
+                steps.append(self._stopped(copy, why, at_once=True))
         self._grown.clear()
         return steps
 
@@ -426,7 +439,18 @@ class Residents:
         self._holdings.enters(copy, State.WAKING)
         return Wake(key=model.key, place=place)
 
-    def _sleeps(self, copy: Copy, why: str) -> Sleep:
+    def _outgrows(self, copy: Copy, mib: int, part_mib: int) -> None:
+        if not copy.has_outgrown:
+            copy.has_outgrown = True
+            self._grown[copy] = f"holds {mib} MiB, and its part is {part_mib} MiB"
+
+    def _sleeps(self, copy: Copy, why: str) -> Sleep | Stop:
+        home = self._accounts.home
+        if home is not None and copy.place != home:
+            home_mib = max(1, copy.model.asleep_home_part_mib(copy.reserved_mib))
+            if home_mib > self._accounts.free_now(home):
+                return self._stopped(copy, f"{why}, and {home} has no {home_mib} MiB for it asleep")
+            self._accounts.give_at_home(copy, home_mib)
         self._holdings.enters(copy, State.FALLING_ASLEEP)
         return Sleep(key=copy.model.key, place=copy.place, why=why)
 

@@ -86,9 +86,9 @@ class Rooms:
         best: Room | None = None
         model, now = sought.model, self._holdings.clock()
         by_place: dict[str, list[Copy]] = {}
-        for copy in self._all_at(sought.places) if sought.may_close else self._holdings.idle:
+        for copy, place in self._holders(sought):
             if self._may_go(copy, sought, now):
-                by_place.setdefault(copy.place, []).append(copy)
+                by_place.setdefault(place, []).append(copy)
         # Most places of a busy fleet are full. What leaves there is somebody's room already, or comes free by itself.
         could_hold = self._could_hold(model.least_mib)
         for place in sought.places:
@@ -115,7 +115,7 @@ class Rooms:
 
     def worth(self, copy: Copy, now: float) -> float:
         """Seconds that its absence would cost, for each MiB that comes free."""
-        return self._offers(copy, now)[0][0]
+        return self._offers(copy, copy.place, now)[0][0]
 
     def _could_hold(self, mib: int) -> Collection[str]:
         """What is only guessed is cut to what a place can give beside what is kept."""
@@ -129,8 +129,11 @@ class Rooms:
     def _has_stayed(self, copy: Copy, now: float) -> bool:
         return now - copy.came_at >= self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
 
-    def _all_at(self, places: Iterable[str]) -> Iterable[Copy]:
-        return (copy for place in places for copy in self._accounts.at(place))
+    def _holders(self, sought: Sought) -> Iterable[tuple[Copy, str]]:
+        """Copies and where they have memory: at the places that are looked at, or all without work."""
+        if sought.may_close:
+            return ((copy, place) for place in sought.places for copy in self._accounts.holders(place))
+        return ((copy, place) for copy in self._holdings.idle for place in self._accounts.places_of(copy))
 
     def _at(self, place: str, sought: Sought, there: Iterable[Copy], now: float) -> Room | None:
         room = Room(model=sought.model, place=place, only_at=sought.only_at)
@@ -142,7 +145,7 @@ class Rooms:
             return room
         missing -= self._accounts.leaving(place) + self._to_be_freed_mib(place)
         offers = sorted(
-            (offer for copy in there for offer in self._offers(copy, now)),
+            (offer for copy in there for offer in self._offers(copy, place, now)),
             key=lambda offer: (offer[0], offer[1].used_at, offer[1].model.key),
         )
         for _, copy, state, mib, cost_seconds in offers:
@@ -153,9 +156,9 @@ class Rooms:
             missing -= mib
         return room if missing <= 0 else None
 
-    def _offers(self, copy: Copy, now: float) -> list[tuple[float, Copy, State, int, float]]:
+    def _offers(self, copy: Copy, place: str, now: float) -> list[tuple[float, Copy, State, int, float]]:
         """Cost for each MiB, copy, what it does, MiB, cost: to sleep, and to leave what it holds asleep."""
-        model, mib = copy.model, copy.reserved_mib
+        model, mib = copy.model, self._accounts.part(copy, place)
         uses = model.uses_at(now, self._holdings.rules.half_life_seconds)
         back = (model.bring_seconds or 0.0) * uses / max(1, model.num_serving)
         offers: list[tuple[float, Copy, State, int, float]] = []
@@ -197,7 +200,7 @@ class Rooms:
     def _to_be_freed_mib(self, place: str) -> int:
         """By copies that make room once their work is done."""
         return sum(
-            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else copy.reserved_mib
+            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else self._accounts.part(copy, place)
             for one in self._made
             if one.place == place
             for copy, state in one.in_the_way.items()

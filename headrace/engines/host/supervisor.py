@@ -323,7 +323,7 @@ class Supervisor:
         if await self._is_done(key, child, child.sleep()):
             _log.info("%s sleeps", self._wanted[key].label)
             self._measure(key, place)
-            self.table.asleep(key, place)
+            self.table.asleep(key, place, home_mib=child.measured_mib())
             self._step()
 
     async def _wake(self, key: str, place: str) -> None:

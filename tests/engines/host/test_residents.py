@@ -21,9 +21,10 @@ class Table:
     accounts: dict[str, int] = field(default_factory=lambda: dict(PLACES))
     idle_seconds: float = 1000.0
     now: float = 0.0
+    home: str | None = None
 
     def __post_init__(self) -> None:
-        self.residents = Residents(lambda: self.now, self.accounts, idle_seconds=self.idle_seconds)
+        self.residents = Residents(lambda: self.now, self.accounts, idle_seconds=self.idle_seconds, home=self.home)
         self.told: list[str] = []
         self.facts: dict[str, Any] = {}
 
@@ -65,7 +66,7 @@ class Table:
                     case Sleep(key=key, place=place):
                         self.told.append(f"sleep {key}")
                         self.residents.measured(key, place, 5)
-                        self.residents.asleep(key, place)
+                        self.residents.asleep(key, place, home_mib=30)
                     case Wake(key=key, place=place):
                         self.told.append(f"wake {key}")
                         self.residents.awake(key, place, seconds=seconds)

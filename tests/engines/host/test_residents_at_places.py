@@ -312,6 +312,34 @@ def test_a_copy_that_can_sleep_sleeps_for_another_and_wakes_for_its_work(table: 
     assert table.residents.of("a").wake_seconds == 2
 
 
+def test_what_sleeps_on_a_gpu_has_its_part_of_the_machines_memory_and_leaves_where_that_has_none() -> None:
+    table = Table(accounts={"cpu": 100, "gpu 0": 100}, home="cpu")
+    for key in ("a", "b"):
+        table.know(key, 60, "gpu 0", can_sleep=True)
+        table.used(key, seconds=10)
+        table.now += 100
+    assert table.told[-3:] == ["sleep a", "load b on gpu 0", "start"]
+    assert table.residents.reserved_mib("cpu") == 30 + 16
+    table.know("c", 50, can_sleep=True)
+    table.used("c", seconds=10)
+    table.now += 100
+    table.used("a")
+    assert table.told[-3:] == ["stop b on gpu 0", "wake a", "start"], "the machine has no 60 MiB for what b would hold"
+    assert table.residents.reserved_mib("cpu") == 50
+
+
+def test_what_sleeps_on_a_gpu_leaves_for_a_model_that_needs_the_machines_memory() -> None:
+    table = Table(accounts={"cpu": 100, "gpu 0": 100}, home="cpu")
+    table.know("a", 60, "gpu 0", can_sleep=True)
+    table.used("a")
+    table.now = 1001
+    table.run()
+    assert table.told[-1] == "sleep a"
+    table.know("b", 80)
+    table.used("b")
+    assert table.told[-3:] == ["stop a on gpu 0", "load b", "start"]
+
+
 def test_one_that_sleeps_leaves_where_even_its_rest_is_in_the_way(table: Table) -> None:
     table.know("a", 80, "gpu 0", can_sleep=True)
     table.know("b", 98, "gpu 0")
