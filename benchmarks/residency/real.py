@@ -38,6 +38,7 @@ from benchmarks.residency.hosts import EngineHost, engine_host, opened, with_wei
 from benchmarks.residency.members import member_of
 from benchmarks.residency.six_models import NAMES, NUM_FIT, PICTURE, build_models, drawn
 from headrace.engines.asking import close, medium_of
+from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaTurn
 from headrace.engines.ours import DIFFUSERS
 from headrace.store.local import LocalStore
@@ -138,17 +139,16 @@ async def _asked(make: Make, models: list[str]) -> tuple[list[float], float]:
 
 def _account_mib(store: LocalStore, members: Mapping[str, Member], directory: Path) -> int:
     """Of three models awake and three asleep."""
-    name = NAMES[0]
-
-    async def asked(engine: Any) -> None:
-        await medium_of(engine, members[name], MediaTurn(unit="first", text="a mill wheel", seed=1))
-        await close(engine)
-
+    name, loop = NAMES[0], LoopThread()
     with engine_host(directory, store, memory_mib=16_000, idle_seconds=3.0) as host:
-        asyncio.run(asked(_opened(members[name], store, host)))
+        engine = _opened(members[name], store, host)
+        loop.run(medium_of(engine, members[name], MediaTurn(unit="first", text="a mill wheel", seed=1)))
+        # While it has a client, the host stays.
         [awake] = host.models.values()
         while (asleep := next(iter(host.models.values()))).state != "asleep":
             time.sleep(0.05)
+        loop.run(close(engine))
+    loop.close()
     progress.print(f"a model holds {awake.peak_mib} MiB awake, {asleep.mib} asleep")
     return int(_SLACK * (NUM_FIT * awake.peak_mib + (len(NAMES) - NUM_FIT) * asleep.mib)) + 16 * len(NAMES)
 

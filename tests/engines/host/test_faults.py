@@ -126,9 +126,9 @@ def test_a_batch_whose_models_process_is_stopped_is_answered_by_the_next_and_its
 def test_who_asks_for_a_model_whose_process_is_stopped_while_it_loads_is_told(loop: LoopThread) -> None:
     with running_host("--memory-mib", "1000", "--silent-seconds", "2") as host, ThreadPoolExecutor(1) as thread:
         asked = thread.submit(opened, "echo", deployment=host.deployment())
-        pid = eventually(lambda: host.table.data and host.table.data[0].pid, "it loads")
+        pid = eventually(lambda: next((row.pid for row in host.table.data), None), "it loads")
         told = pytest.raises(EngineUnavailable, match="ended while it loaded .it had been stopped for 2 s")
-        with stopped(int(pid)), told:
+        with stopped(pid), told:
             asked.result()
         eventually(lambda: host.table.accounts[0].reserved_mib == 0, "nothing stays taken")
 
