@@ -55,6 +55,9 @@ class ChildProcess:
                 connector=aiohttp.UnixConnector(path=str(self._file), limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
+                # There are none, and a jar is looked through for each request.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             )
         return self._session
 

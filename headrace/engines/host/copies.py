@@ -180,8 +180,23 @@ class Model:
     def come_seconds(self, copy: Copy | None) -> float:
         """Until one is on the device where there is this copy of it."""
         if copy is not None and copy.state is State.ASLEEP:
-            return self.wake_seconds or 0.0
+            return self._wake_seconds
         return self.bring_seconds or 0.0
+
+    def soonest_seconds(self) -> float:
+        """Until a copy is on the device, at the place where that takes least."""
+        return min(map(self.come_seconds, self.copies.values()), default=self.bring_seconds or 0.0)
+
+    def back_seconds(self, copy: Copy) -> float:
+        """Until this copy would be on the device again, once it has made room: by sleeping, if it can."""
+        return self._wake_seconds if copy.freed_by_sleep_mib else self.bring_seconds or 0.0
+
+    @property
+    def _wake_seconds(self) -> float:
+        """Until one has woken, half of what coming takes is thought to be the process itself."""
+        if self.wake_seconds is None:
+            return 0.5 * (self.bring_seconds or 0.0)
+        return min(self.wake_seconds, self.bring_seconds or self.wake_seconds)
 
     @property
     def figures(self) -> Figures:

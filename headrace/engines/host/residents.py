@@ -359,7 +359,7 @@ class Residents:
         in_vain: set[tuple[str | None, bool]] = set()
         for demand in wanted:
             model, ticket = demand.model, demand.ticket
-            may_close = now - ticket.entered_at >= rules.guard_factor * (model.bring_seconds or 0.0)
+            may_close = now - ticket.entered_at >= rules.guard_factor * model.soonest_seconds()
             kind = (demand.only_at, ticket.is_live)
             if is_hopeless and (not may_close or kind in in_vain):
                 continue

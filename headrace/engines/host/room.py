@@ -106,7 +106,7 @@ class Rooms:
     def is_hopeless(self, models: Iterable[Model]) -> bool:
         """No copy may make room now for any of these without being closed: a look at each of them is saved."""
         now = self._holdings.clock()
-        if any(copy.state is State.ASLEEP or self._has_rested(copy, now) for copy in self._holdings.idle):
+        if any(self._has_rested(copy, now) for copy in self._holdings.idle):
             return False
         most_mib = self._accounts.most_free()
         if self._holdings.kept or most_mib < self._holdings.least_mib:
@@ -123,11 +123,13 @@ class Rooms:
 
     def _has_rested(self, copy: Copy, now: float) -> bool:
         """It is idle, and not between two pieces of work."""
-        rules, bring_seconds = self._holdings.rules, copy.model.bring_seconds or 0.0
-        return now - copy.used_at >= rules.rest_share * bring_seconds or self._has_stayed(copy, now)
+        if copy.state is State.ASLEEP:
+            return True
+        rest_seconds = self._holdings.rules.rest_share * copy.model.back_seconds(copy)
+        return now - copy.used_at >= rest_seconds or self._has_stayed(copy, now)
 
     def _has_stayed(self, copy: Copy, now: float) -> bool:
-        return now - copy.came_at >= self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
+        return now - copy.came_at >= self._holdings.rules.stay_factor * copy.model.back_seconds(copy)
 
     def _holders(self, sought: Sought) -> Iterable[tuple[Copy, str]]:
         """Copies and where they have memory: at the places that are looked at, or all without work."""
@@ -144,8 +146,14 @@ class Rooms:
         if missing <= 0:
             return room
         missing -= self._accounts.leaving(place) + self._to_be_freed_mib(place)
+        sleepable = self._sleepable_mib(place, sought)
         offers = sorted(
-            (offer for copy in there for offer in self._offers(copy, place, now)),
+            (
+                offer
+                for copy in there
+                for offer in self._offers(copy, place, now)
+                if not self._is_spared(copy, offer[2], sleepable, missing, now)
+            ),
             key=lambda offer: (offer[0], offer[1].used_at, offer[1].model.key),
         )
         for _, copy, state, mib, cost_seconds in offers:
@@ -156,6 +164,23 @@ class Rooms:
             missing -= mib
         return room if missing <= 0 else None
 
+    def _sleepable_mib(self, place: str, sought: Sought) -> int:
+        """What comes free once all that are awake sleep, which they do when they have rested, or others waited long."""
+        return sum(
+            copy.freed_by_sleep_mib
+            for copy in self._accounts.at(place)
+            if copy.model is not sought.model
+            and not copy.is_closed
+            and (sought.takes_kept or copy.model.key not in self._holdings.kept)
+        )
+
+    def _is_spared(self, copy: Copy, state: State, sleepable_mib: int, missing_mib: int, now: float) -> bool:
+        """A process does not end where sleep alone can make the room, unless nobody has needed it for long."""
+        if state is not State.LEAVING or sleepable_mib < missing_mib:
+            return False
+        long = self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
+        return bool(copy.model.waiting) or now - copy.used_at < long
+
     def _offers(self, copy: Copy, place: str, now: float) -> list[tuple[float, Copy, State, int, float]]:
         """Cost for each MiB, copy, what it does, MiB, cost: to sleep, and to leave what it holds asleep."""
         model, mib = copy.model, self._accounts.part(copy, place)
@@ -163,11 +188,7 @@ class Rooms:
         back = (model.bring_seconds or 0.0) * uses / max(1, model.num_serving)
         offers: list[tuple[float, Copy, State, int, float]] = []
         if asleep := copy.freed_by_sleep_mib:
-            # Until one has woken, half of what coming takes is thought to be the process itself.
-            share = 0.5
-            if model.wake_seconds is not None and model.bring_seconds:
-                share = min(1.0, model.wake_seconds / model.bring_seconds)
-            wake = back * share
+            wake = back * model.back_seconds(copy) / model.bring_seconds if model.bring_seconds else 0.5 * back
             offers.append((wake / asleep, copy, State.FALLING_ASLEEP, asleep, wake))
             # No copy leaves before it would sleep.
             mib, back = mib - asleep, max(back - wake, wake / asleep * (mib - asleep))

@@ -340,6 +340,45 @@ def test_what_sleeps_on_a_gpu_leaves_for_a_model_that_needs_the_machines_memory(
     assert table.told[-3:] == ["stop a on gpu 0", "load b", "start"]
 
 
+def test_a_process_that_sleeps_does_not_end_where_others_may_sleep_instead() -> None:
+    table = Table(accounts={"gpu 0": 130})
+    for key in ("a", "b", "c"):
+        table.know(key, 60, "gpu 0", can_sleep=True)
+        table.used(key, seconds=10)
+        table.now += 41
+    for key in ("a", "b", "a"):
+        table.used(key, seconds=2)
+        table.now += 9
+    assert table.state("b", "gpu 0") is table.state("c", "gpu 0") is State.ASLEEP
+    busy = table.enter("a")
+    waiting = table.enter("b", seconds=2)
+    assert not waiting.is_at_work
+    assert table.state("c", "gpu 0") is State.ASLEEP, "its process would be missed for 10 s"
+    table.leave(busy)
+    table.now += 1
+    table.run(seconds=2)
+    assert waiting.is_at_work, "a has rested for a quarter of what its waking took"
+    assert table.told[-3:] == ["sleep a", "wake b", "start"]
+
+
+def test_who_waits_for_a_model_that_sleeps_has_one_under_work_closed_after_four_wakings() -> None:
+    table = Table(accounts={"gpu 0": 120})
+    for key in ("a", "b", "a", "b"):
+        if key not in table.facts:
+            table.know(key, 70, "gpu 0", num_at_once=1, can_sleep=True)
+        table.used(key, seconds=10 if not table.residents.of(key).num_loads else 2)
+        table.now += 100
+    tickets = [table.enter("b") for _ in range(20)]
+    waiting = table.enter("a")
+    num_done = 0
+    while not waiting.is_at_work:
+        table.now += 2
+        table.leave(tickets[num_done])
+        table.run(seconds=2)
+        num_done += 1
+    assert num_done == 4 + 1, "four times 2 s, and what b did then"
+
+
 def test_one_that_sleeps_leaves_where_even_its_rest_is_in_the_way(table: Table) -> None:
     table.know("a", 80, "gpu 0", can_sleep=True)
     table.know("b", 98, "gpu 0")
