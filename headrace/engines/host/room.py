@@ -171,6 +171,7 @@ class Rooms:
             for copy in self._accounts.at(place)
             if copy.model is not sought.model
             and not copy.is_closed
+            and _ends_by_itself(copy)
             and (sought.takes_kept or copy.model.key not in self._holdings.kept)
         )
 
@@ -207,8 +208,7 @@ class Rooms:
             return self._has_rested(copy, now)
         if not sought.may_close or not self._has_stayed(copy, now):
             return False
-        # What gathers its parts waits for room itself.
-        return all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
+        return _ends_by_itself(copy)
 
     def _more_mib(self, model: Model, place: str) -> int:
         """Than it has there."""
@@ -227,3 +227,8 @@ class Rooms:
             for copy, state in one.in_the_way.items()
             if copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP)
         )
+
+
+def _ends_by_itself(copy: Copy) -> bool:
+    """All that it does; what gathers its parts waits for room itself."""
+    return all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
