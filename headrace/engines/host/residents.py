@@ -89,6 +89,12 @@ class Residents:
         """Whether a copy is on the device, and takes work."""
         return any(copy.is_open for copy in self.of(key).copies.values())
 
+    def has_rough_part(self, key: str, place: str) -> bool:
+        """Whether a copy has more than its model needs as far as was measured, which it gives back after its work:
+        measure it before."""
+        copy = self.of(key).copies.get(place)
+        return copy is not None and copy.reserved_mib > self._holdings.wanted_mib(copy.model, place)
+
     def is_kept(self, key: str) -> bool:
         return key in self._holdings.kept
 

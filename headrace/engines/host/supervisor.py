@@ -260,6 +260,10 @@ class Supervisor:
             yield turn
         finally:
             self._waiting.pop(ticket, None)
+            at = (key, turn.place)
+            if turn.is_answered and at in self._children and self.table.has_rough_part(*at):
+                # Weights are in memory once they were used, and the last look may have been before.
+                self._measure(*at)
             self.table.leave(ticket, is_answered=turn.is_answered)
             self._step()
 

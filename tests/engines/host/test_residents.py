@@ -88,6 +88,17 @@ def test_a_model_comes_once_for_all_who_ask(table: Table) -> None:
     assert table.residents.of("a").num_hits == 3
 
 
+def test_what_a_copy_gives_back_after_its_first_work_is_to_be_measured_before(table: Table) -> None:
+    table.know("a", 90)
+    ticket = table.enter("a")
+    table.residents.of("a").peak_mib = 30
+    assert table.residents.has_rough_part("a", "cpu")
+    table.residents.measured("a", "cpu", 50)
+    table.leave(ticket)
+    assert table.residents.reserved_mib("cpu") == 50 + 2 + 16
+    assert not table.residents.has_rough_part("a", "cpu")
+
+
 def test_models_that_fit_stay_beside_each_other(table: Table) -> None:
     for key in ("a", "b"):
         table.know(key, 40)
