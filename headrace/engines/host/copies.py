@@ -157,9 +157,14 @@ class Model:
         return self.uses * 0.5 ** ((now - self.used_at) / half_life_seconds)
 
     def wanted_mib(self, account_mib: int) -> int:
-        """Of a place's account. A first guess may be too high: alone, any model is tried."""
-        if not self.peak_mib:
-            return min(self.guess_mib, account_mib)
+        """Of a place's account. A first guess may be too high: alone, any model is tried. It stands until the model has
+        answered, for mapped weights are in memory once they were used."""
+        if not self.work.num:
+            return min(max(self.guess_mib, self.peak_mib), account_mib)
+        return self.measured_part_mib(account_mib)
+
+    def measured_part_mib(self, account_mib: int) -> int:
+        """Of a place's account, as far as was measured."""
         return min(self.peak_mib + int(self.peak_mib * _SLACK_SHARE) + _SLACK_MIB, account_mib)
 
     @property

@@ -112,7 +112,9 @@ class Holdings:
         """A guess is no reason to end what live sets need: it is tried with the rest."""
         account = self.accounts.mib[place]
         wanted = model.wanted_mib(account)
-        return wanted if model.peak_mib else max(1, min(wanted, account - self.kept_mib(place, beside=model)))
+        if model.work.num:
+            return wanted
+        return max(1, model.peak_mib, min(wanted, account - self.kept_mib(place, beside=model)))
 
     def kept_mib(self, place: str, *, beside: Model) -> int:
         """What live sets' copies hold of a place."""

@@ -93,7 +93,7 @@ class Residents:
         """Whether a copy has more than its model needs as far as was measured, which it gives back after its work:
         measure it before."""
         copy = self.of(key).copies.get(place)
-        return copy is not None and copy.reserved_mib > self._holdings.wanted_mib(copy.model, place)
+        return copy is not None and copy.reserved_mib > copy.model.measured_part_mib(self._accounts.mib[place])
 
     def is_kept(self, key: str) -> bool:
         return key in self._holdings.kept

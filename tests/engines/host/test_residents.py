@@ -99,6 +99,17 @@ def test_what_a_copy_gives_back_after_its_first_work_is_to_be_measured_before(ta
     assert not table.residents.has_rough_part("a", "cpu")
 
 
+def test_a_first_guess_stands_until_the_model_has_answered(table: Table) -> None:
+    """Mapped weights are in memory once they were used: what has come is not as large as it will be."""
+    table.know("a", 80, can_sleep=True)
+    ticket = table.enter("a")
+    table.residents.of("a").peak_mib = 30
+    table.leave(ticket, is_answered=False)
+    assert table.residents.reserved_mib("cpu") == 80
+    table.used("a")
+    assert table.residents.reserved_mib("cpu") == 30 + 1 + 16
+
+
 def test_models_that_fit_stay_beside_each_other(table: Table) -> None:
     for key in ("a", "b"):
         table.know(key, 40)

@@ -228,7 +228,7 @@ def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table)
     [refusal] = [one for one in table.residents.next_steps() if isinstance(one, Refuse)]
     assert refusal.ticket is ticket
     assert str(refusal.error).startswith(
-        "bulk needs 79 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
+        "bulk needs 60 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
         "traffic (live). Give it more (--memory-mib)"
     )
     table.used("bulk", is_live=True)
