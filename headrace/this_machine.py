@@ -59,6 +59,11 @@ def proportional_mib(pid: int) -> int:
         return 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process does nothing until somebody lets it go on (`kill -CONT`). Cheap; False: it is gone."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
+
+
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and theirs. Cheap; empty where the kernel does not tell."""
     found: list[int] = []

@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         packages = file_digest(CHECKOUT / "requirements.lock", CHECKOUT / "pyproject.toml")
         step("packages", f"{packages}:{CHECKOUT}", VENV / ".headrace-packages", install_packages)
+        remove_stale_metadata()
         write_env_file()
         if arguments.demo:
             inputs = file_digest(CHECKOUT / "resources/corpus.yaml")
@@ -124,6 +125,12 @@ def install_packages() -> None:
     site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
     (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")
     pip("demo data", *lock, "--no-deps", *DEMO_DATA)
+
+
+def remove_stale_metadata() -> None:
+    """What a build left of the package's metadata in the checkout. Python finds it before what pip installed, and after
+    a pull it has none of the new entry points."""
+    shutil.rmtree(CHECKOUT / "headrace.egg-info", ignore_errors=True)
 
 
 def install_peers() -> None:

@@ -17,6 +17,7 @@ from headrace.errors import EngineUnavailable
 # MiB of places, and the models: one that is too large for its place, one that is a part of others' work.
 PLACES = {"cpu": 100, "gpu 0": 60, "gpu 1": 60}
 At = tuple[str, str]
+SLEEPING = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ KEYS = {
 class Shaken:
     def __init__(self) -> None:
         self.now = 0.0
-        self.table = Residents(lambda: self.now, PLACES, idle_seconds=50.0)
+        self.table = Residents(lambda: self.now, PLACES, idle_seconds=50.0, home="cpu")
         self.coming: set[At] = set()
         self.alive: set[At] = set()
         self.asleep: set[At] = set()
@@ -101,10 +102,10 @@ class Shaken:
         self.table.gone(*at)
         self._do()
 
-    def sleep(self, at: At, mib: int) -> None:
+    def sleep(self, at: At, mib: int, home_mib: int = 1) -> None:
         self.falling_asleep.discard(at)
         self.table.measured(*at, mib)
-        self.table.asleep(*at)
+        self.table.asleep(*at, home_mib=home_mib)
         self.asleep.add(at)
         self._do()
 
@@ -124,9 +125,15 @@ class Shaken:
 
     def check(self) -> None:
         for place, mib in PLACES.items():
-            copies = [copy for model in self.table.all() for copy in model.copies.values() if copy.place == place]
-            assert self.table.reserved_mib(place) == sum(copy.reserved_mib for copy in copies) <= mib
+            everywhere = [copy for model in self.table.all() for copy in model.copies.values()]
+            copies = [copy for copy in everywhere if copy.place == place]
+            guests_mib = sum(copy.home_mib for copy in everywhere) if place == "cpu" else 0
+            assert self.table.reserved_mib(place) == sum(copy.reserved_mib for copy in copies) + guests_mib <= mib
             assert all(copy.reserved_mib > 0 for copy in copies)
+            # What sleeps elsewhere, or has begun to, has a part at home, which ends when it is awake.
+            for copy in copies:
+                if place != "cpu" and copy.state is not State.LEAVING:
+                    assert bool(copy.home_mib) == (copy.state in SLEEPING)
             # The limit is the engine's.
             for copy in copies:
                 assert copy.model.num_at_once is None or len(copy.at_work) <= copy.model.num_at_once
@@ -247,7 +254,7 @@ class Shaken:
 
     def _sleeps(self, draw: random.Random) -> None:
         if self.falling_asleep:
-            self.sleep(draw.choice(sorted(self.falling_asleep)), draw.randint(1, 30))
+            self.sleep(draw.choice(sorted(self.falling_asleep)), draw.randint(1, 30), home_mib=draw.randint(1, 60))
 
     def _grows(self, draw: random.Random) -> None:
         if there := sorted(self.alive | self.coming):

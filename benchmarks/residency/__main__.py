@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=whole(), default=5, help="of replay (default 5)")
     parser.add_argument("--workers", type=whole(), default=32, help="of replay (default 32)")
     parser.add_argument("--steps", type=whole(), default=100_000, help="of account (default 100,000)")
+    parser.add_argument("--rounds", type=whole(), default=3, help="of real (default 3)")
+    parser.add_argument("--requests", type=whole(), default=300, help="of real, in each round (default 300)")
     given = parser.parse_args(arguments)
     try:
         return run_parts("residency", PARTS, given.only or PARTS, Given.of(given), given.json)

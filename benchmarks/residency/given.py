@@ -12,3 +12,5 @@ class Given(Options):
     seeds: int
     workers: int
     steps: int
+    rounds: int
+    requests: int

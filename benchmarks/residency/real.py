@@ -32,11 +32,13 @@ from benchmarks.measuring import (
     require_peers,
     rounded,
 )
-from benchmarks.parts import Options, Outcome
+from benchmarks.parts import Outcome
+from benchmarks.residency.given import Given
 from benchmarks.residency.hosts import EngineHost, engine_host, opened, with_weights
 from benchmarks.residency.members import member_of
 from benchmarks.residency.six_models import NAMES, NUM_FIT, PICTURE, build_models, drawn
 from headrace.engines.asking import close, medium_of
+from headrace.engines.event_loop import LoopThread
 from headrace.engines.media import MediaTurn
 from headrace.engines.ours import DIFFUSERS
 from headrace.store.local import LocalStore
@@ -44,7 +46,7 @@ from headrace.this_machine import proportional_mib
 from headrace.version_sets.sets import Member
 from pipelines.setup import RAY_AND_DAFT
 
-_ROUNDS, _NUM_REQUESTS, _NUM_CLIENTS = 3, 300, 8
+_NUM_CLIENTS = 8
 _SAMPLE_SECONDS = 0.05
 # What a process holds varies by a little each time that it comes.
 _SLACK = 1.05
@@ -71,7 +73,7 @@ class Run:
         return sorted(self.latencies)[-(-99 * len(self.latencies) // 100) - 1]
 
 
-def run(given: Options, directory: Path) -> Outcome:
+def run(given: Given, directory: Path) -> Outcome:
     require_peers({"ray": RAY_AND_DAFT / "bin/ray"})
     models = build_models(directory / "models")
     store = LocalStore(directory / "store")
@@ -83,8 +85,8 @@ def run(given: Options, directory: Path) -> Outcome:
         "lru": lambda asked: _peer_run("lru", directory, asked),
     }
     runs: dict[str, list[Run]] = {name: [] for name in sides}
-    for round_, side in in_turns("six models", _ROUNDS, list(sides)):
-        runs[side].append(sides[side](drawn(_NUM_REQUESTS, seed=round_)))
+    for round_, side in in_turns("six models", given.rounds, list(sides)):
+        runs[side].append(sides[side](drawn(given.requests, seed=round_)))
     return _outcome(runs, account)
 
 
@@ -137,17 +139,16 @@ async def _asked(make: Make, models: list[str]) -> tuple[list[float], float]:
 
 def _account_mib(store: LocalStore, members: Mapping[str, Member], directory: Path) -> int:
     """Of three models awake and three asleep."""
-    name = NAMES[0]
-
-    async def asked(engine: Any) -> None:
-        await medium_of(engine, members[name], MediaTurn(unit="first", text="a mill wheel", seed=1))
-        await close(engine)
-
+    name, loop = NAMES[0], LoopThread()
     with engine_host(directory, store, memory_mib=16_000, idle_seconds=3.0) as host:
-        asyncio.run(asked(_opened(members[name], store, host)))
+        engine = _opened(members[name], store, host)
+        loop.run(medium_of(engine, members[name], MediaTurn(unit="first", text="a mill wheel", seed=1)))
+        # While it has a client, the host stays.
         [awake] = host.models.values()
         while (asleep := next(iter(host.models.values()))).state != "asleep":
             time.sleep(0.05)
+        loop.run(close(engine))
+    loop.close()
     progress.print(f"a model holds {awake.peak_mib} MiB awake, {asleep.mib} asleep")
     return int(_SLACK * (NUM_FIT * awake.peak_mib + (len(NAMES) - NUM_FIT) * asleep.mib)) + 16 * len(NAMES)
 

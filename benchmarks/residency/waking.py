@@ -122,7 +122,7 @@ async def _first_answer(engine: HostedEngine | HostedMediaEngine) -> None:
 async def _request_cost(host: EngineHost, store: LocalStore) -> dict[str, float]:
     engine = opened(ECHO, member_of("echo", decoding=_DECODING), store, host.deployment())
     body = chat_request(_TURN, engine.resident, stream=False)
-    [child] = host.address.socket_file.parent.glob("host.sock.*")
+    [child] = host.address.socket_file.parent.glob("host.sock.[0-9]*")
     ways = {
         "host": (host.address.socket_file, f"http://host/models/{engine.resident}{CHAT}"),
         "process": (child, f"http://model{CHAT}"),

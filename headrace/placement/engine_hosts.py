@@ -20,6 +20,7 @@ from headrace.placement.snapshot import Eviction
 
 # In memory, or on the way there or away. Other states are told of models that take no memory of a GPU.
 _THERE = frozenset({"loading", "on the device", "falling asleep", "asleep", "waking", "leaving"})
+_ASLEEP = frozenset({"falling asleep", "asleep"})
 _ANSWER_SECONDS_MAX = 0.5
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 5.0, 300.0
 # A GPU that a host was asked to empty, and has not, after so long is given away all the same: nothing waits forever.
@@ -97,6 +98,7 @@ class EngineHost:
         places = {one.place for one in table.accounts}
         by_place = {self._place(device): device for device in devices if self._place(device) in places}
         loaded: dict[Device, set[str]] = {}
+        asleep: dict[Device, dict[str, float]] = {}
         bring_seconds: dict[str, float] = {}
         labels: dict[str, str] = {}
         for row in table.data:
@@ -107,7 +109,10 @@ class EngineHost:
                 # As slow as the slowest place: a shorter time would have runs load what they could wait for.
                 bring_seconds[row.model_id] = max(bring_seconds.get(row.model_id, 0.0), row.bring_seconds or 0.0)
             if row.state in _THERE:
-                loaded.setdefault((self._node, by_place[row.place]), set()).add(row.model_id)
+                device = (self._node, by_place[row.place])
+                loaded.setdefault(device, set()).add(row.model_id)
+                if row.state in _ASLEEP:
+                    asleep.setdefault(device, {})[row.model_id] = _wake_seconds(row)
         now = self._clock()
         self._emptying = {
             device: asked
@@ -122,6 +127,7 @@ class EngineHost:
                 for device, models in loaded.items()
                 if now - self._emptying.get(device, (now,))[0] < _EMPTY_SECONDS_MAX
             },
+            asleep=asleep,
             bring_seconds=bring_seconds,
             labels=labels,
         )
@@ -129,3 +135,10 @@ class EngineHost:
 
 def _is_plausible(row: ModelRow) -> bool:
     return row.bring_seconds is not None and 0 < row.bring_seconds <= _BRING_SECONDS_MAX
+
+
+def _wake_seconds(row: ModelRow) -> float:
+    """Until one has woken, half of what coming takes is thought to be the process itself, as the host thinks."""
+    if row.wake_seconds is not None and 0 < row.wake_seconds <= _BRING_SECONDS_MAX:
+        return row.wake_seconds
+    return 0.5 * (row.bring_seconds or 0.0) if _is_plausible(row) else 0.0

@@ -47,7 +47,8 @@ class Sooner:
 
 
 def is_hosted(run: PlannedRun) -> bool:
-    """Whether a host would open its models. On several GPUs, or if nobody knows what it loads, a run does it itself."""
+    """Whether its models' places are planned. On several GPUs, where each may get a copy, and if nobody knows what it
+    loads, it is planned as a run that opens its models itself."""
     return run.demand.num_gpus == 1 and bool(run.loads)
 
 
@@ -62,6 +63,10 @@ class ModelPlaces:
         }
         self._here: dict[Device, frozenset[str]] = {
             device: models for device, models in snapshot.residency.loaded.items() if device in self._gpus
+        }
+        # By device: what sleeps there, and the seconds until it would be awake.
+        self._asleep: dict[Device, dict[str, float]] = {
+            device: dict(asleep) for device, asleep in snapshot.residency.asleep.items()
         }
         # When what is on a device should have ended; overdue ends are guessed anew.
         self._ends: dict[Device, float] = {}
@@ -119,8 +124,11 @@ class ModelPlaces:
 
     def _worth(self, device: Device) -> float:
         """Seconds of bringing that waiting runs are spared here."""
+        asleep = self._asleep.get(device, {})
         return sum(
-            self._wanted[model] * self._residency.bring_seconds.get(model, 1.0) / len(self._where[model])
+            self._wanted[model]
+            * max(0.0, self._residency.bring_seconds.get(model, 1.0) - asleep.get(model, 0.0))
+            / len(self._where[model])
             for model in self._here[device]
         )
 
@@ -217,6 +225,8 @@ class ModelPlaces:
             self._ends[device] = max(self._ends.get(device, end), end)
             self._is_at_work[device] = self._is_at_work.get(device, NO_MODELS) | run.loads
             here = self._here.get(device, NO_MODELS)
+            for model in run.loads & self._asleep.get(device, {}).keys():
+                del self._asleep[device][model]
             if run.loads <= here:
                 continue
             # What else is there may have to leave for what is to come.
@@ -231,9 +241,15 @@ class ModelPlaces:
             self._where.setdefault(model, set()).add(device)
 
     def _missing(self, loads: frozenset[str], device: Device) -> tuple[float, int]:
-        """Seconds to bring what the device lacks, as far as they were measured; and how many models those are."""
-        lacking = loads - self._here.get(device, NO_MODELS)
-        return sum(self._residency.bring_seconds.get(model, 0.0) for model in lacking), len(lacking)
+        """Seconds to bring what the device lacks, and to wake what sleeps there, as far as they were measured; and how
+        many models those are."""
+        here, asleep = self._here.get(device, NO_MODELS), self._asleep.get(device, {})
+        seconds = [
+            asleep[model] if model in here else self._residency.bring_seconds.get(model, 0.0)
+            for model in loads
+            if model not in here or model in asleep
+        ]
+        return sum(seconds), len(seconds)
 
     def _ever_fits(self, demand: Demand, device: Device) -> bool:
         gpu = self._gpus[device]

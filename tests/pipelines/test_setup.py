@@ -1,6 +1,7 @@
 """Set-up says in one sentence what is in its way; everything else is shown by `make test` itself."""
 
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,26 @@ def test_a_step_that_failed_is_done_again(tmp_path: Path) -> None:
     done: list[str] = []
     step("packages", "1", tmp_path / "stamp", lambda: done.append("1"))
     assert done == ["1"]
+
+
+def test_metadata_that_a_build_left_in_the_checkout_hides_no_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "CHECKOUT", tmp_path)
+    setup.remove_stale_metadata()
+    stale, installed = tmp_path / "headrace.egg-info", tmp_path / "site-packages/headrace-0.1.0.dist-info"
+    for directory, points in ((stale, ""), (installed, "[headrace.engines]\nnew = headrace.engines.ours:ECHO\n")):
+        directory.mkdir(parents=True)
+        (directory / ("PKG-INFO" if directory is stale else "METADATA")).write_text("Name: headrace\nVersion: 0.1.0\n")
+        (directory / "entry_points.txt").write_text(points)
+    path = [str(tmp_path), str(installed.parent)]
+
+    def names() -> list[str]:
+        return [point.name for point in next(iter(distributions(name="headrace", path=path))).entry_points]
+
+    assert names() == []
+    setup.remove_stale_metadata()
+    assert names() == ["new"]
 
 
 def test_the_env_file_gets_an_absolute_home_and_keeps_a_users_lines(

@@ -48,6 +48,17 @@ def test_a_run_that_must_bring_its_model_spares_one_that_others_wait_for():
     assert places(alone) == {"speaks": ["0"]}, "sparing keeps nothing idle"
 
 
+def test_what_sleeps_counts_the_seconds_until_it_is_awake():
+    residency = replace(make_residency(a0="painter", a1="painter"), asleep={("node-a", "0"): {"painter": 10.0}})
+    waiting = make_waiting("w", loads=PAINTER)
+    assert places(decided(waiting, residency=residency)) == {"w": ["1"]}, "awake is before asleep"
+    busy = (make_running("r", "node-a:1", ago=595.0, seconds=600.0, loads=PAINTER),)
+    decision = decided(waiting, running=busy, residency=residency)
+    assert "about 5 s sooner" in decision.holds["w"].sentence, "5 s until the other is free, 10 s to wake this one"
+    late = (make_running("r", "node-a:1", ago=585.0, seconds=600.0, loads=PAINTER),)
+    assert places(decided(waiting, running=late, residency=residency)) == {"w": ["0"]}
+
+
 def test_of_equal_runs_the_one_whose_model_a_free_gpu_has_goes_first():
     residency = make_residency(a0="painter")
     waiting = make_waiting("first", ago=9, loads=WRITER), make_waiting("warm", ago=1, loads=PAINTER)

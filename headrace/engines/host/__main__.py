@@ -14,7 +14,7 @@ import typer
 from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
-from headrace.engines.host.address import PATH_BYTES_MAX
+from headrace.engines.host.address import PATH_BYTES_MAX, SILENT_SECONDS
 from headrace.engines.host.edge import LEAVE_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.remembered import Remembered
@@ -51,6 +51,10 @@ def main(
             help="A model that nobody asks for so long leaves, and so does the host after its last client.",
         ),
     ] = 120.0,
+    silent_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="A model's process that was stopped, and not let go on for so long, is ended."),
+    ] = SILENT_SECONDS,
 ) -> None:
     """Hold models for several runs, each in a process of its own."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -68,8 +72,15 @@ def main(
         idle_seconds=idle_seconds,
         available_mib=lambda place: available_mib_here() if place == CPU else gpus.free_mib(place),
         remembered=remembered.read(),
+        home=CPU,
     )
-    supervisor = Supervisor(table, socket_file, gpus, remember=lambda: remembered.write(table.remembered()))
+    supervisor = Supervisor(
+        table,
+        socket_file,
+        gpus,
+        remember=lambda: remembered.write(table.remembered()),
+        silent_seconds=silent_seconds,
+    )
     asyncio.run(run_host(supervisor, listener, socket_file, idle_seconds=idle_seconds))
 
 

@@ -9,11 +9,17 @@ from headrace.engines.host.copies import Copy, State
 
 
 class Accounts:
-    def __init__(self, mib: Mapping[str, int], available_mib: Callable[[str], int] | None = None) -> None:
+    def __init__(
+        self, mib: Mapping[str, int], available_mib: Callable[[str], int] | None = None, home: str | None = None
+    ) -> None:
         """Args:
         mib: place → what it has for all of its models together.
         available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
+        home: the place whose memory a copy has that sleeps at another; None: there is no such account.
         """
+        self.home = home
+        # Copies that sleep at other places.
+        self._guests: dict[Copy, None] = {}
         self.mib = dict(mib)
         # Of the smallest place.
         self.least_mib = min(mib.values(), default=0)
@@ -23,6 +29,18 @@ class Accounts:
 
     def at(self, place: str) -> list[Copy]:
         return list(self._copies[place].values())
+
+    def holders(self, place: str) -> list[Copy]:
+        """All that have a part of its account: copies there, and those that sleep elsewhere."""
+        return [*self.at(place), *(self._guests if place == self.home else ())]
+
+    def places_of(self, copy: Copy) -> tuple[str, ...]:
+        """Whose accounts it has parts of."""
+        return (copy.place, self.home) if copy.home_mib and self.home is not None else (copy.place,)
+
+    def part(self, copy: Copy, place: str) -> int:
+        """What the copy has of a place's account."""
+        return copy.reserved_mib if copy.place == place else copy.home_mib if place == self.home else 0
 
     def reserved(self, place: str) -> int:
         return self._reserved[place]
@@ -54,19 +72,32 @@ class Accounts:
 
     def give(self, copy: Copy, mib: int) -> None:
         """Makes this the copy's part; 0: it is gone."""
-        reserved = self._reserved[copy.place] - copy.reserved_mib + mib
-        assert mib >= 0
-        assert reserved <= self.mib[copy.place], "more is promised than there is"
-        self._reserved[copy.place] = reserved
+        self._change(copy.place, mib - copy.reserved_mib)
         copy.reserved_mib = mib
         if mib:
             self._copies[copy.place][copy.model.key] = copy
         else:
             self._copies[copy.place].pop(copy.model.key, None)
 
+    def give_at_home(self, copy: Copy, mib: int) -> None:
+        """Makes this the part that the copy has at home beside its own; 0: none."""
+        if self.home is None or copy.place == self.home:
+            return
+        self._change(self.home, mib - copy.home_mib)
+        copy.home_mib = mib
+        if mib:
+            self._guests[copy] = None
+        else:
+            self._guests.pop(copy, None)
+
+    def _change(self, place: str, more_mib: int) -> None:
+        reserved = self._reserved[place] + more_mib
+        assert 0 <= reserved <= self.mib[place], "more is promised than there is"
+        self._reserved[place] = reserved
+
     def leaving(self, place: str) -> int:
         """What comes free by itself."""
-        return sum(one.reserved_mib if one.state is State.LEAVING else 0 for one in self._copies[place].values()) + sum(
+        return sum(self.part(one, place) for one in self.holders(place) if one.state is State.LEAVING) + sum(
             max(0, one.reserved_mib - one.model.asleep_part_mib(one.reserved_mib))
             for one in self._copies[place].values()
             if one.state is State.FALLING_ASLEEP

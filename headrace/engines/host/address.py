@@ -24,6 +24,8 @@ _MODULE = "headrace.engines.host"
 _PROTOCOL = 2
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
 PATH_BYTES_MAX = 100
+# Whoever says nothing for so long is not waited for. A busy machine pauses any process for seconds.
+SILENT_SECONDS = 60.0
 # Where processes are measured, and die with their host.
 _HAS_PROC = Path("/proc/self/statm").exists()
 _IN_A_POD = "KUBERNETES_SERVICE_HOST"
@@ -43,8 +45,7 @@ class HostAddress:
     takes_all: bool = True
     log: Path | None = None
     device: str = CPU
-    # A busy machine pauses any process for seconds.
-    silent_seconds: float = 60.0
+    silent_seconds: float = SILENT_SECONDS
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -124,7 +125,7 @@ def _runtime_directory() -> Path:
 
 
 def device_of(environment: Mapping[str, str]) -> str | None:
-    """Where a run computes: the CPU, or the one GPU that it was given. None: on several, on a slice, on whichever it
+    """Where a run computes: the CPU, or the GPUs that it was given, a model on each. None: on a slice, on whichever it
     likes, or on one that is only simulated; no account of a host's has these."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     has_driver = any(device.exists() for device in _GPUS)

@@ -13,9 +13,9 @@ import aiohttp
 
 from headrace.engines.host.lines import SLEEP, WAKE
 from headrace.engines.host.outcomes import error_in, error_of
-from headrace.engines.host.wanted import FACTS, Facts, Wanted, environment_at
+from headrace.engines.host.wanted import FACTS, Facts, Place, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import descendants, proportional_mib, resident_mib
+from headrace.this_machine import descendants, is_stopped, proportional_mib, resident_mib
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
@@ -31,14 +31,26 @@ _SLEEP_SECONDS_MAX = 60.0
 class ChildProcess:
     """One process; used on one event loop."""
 
-    def __init__(self, wanted: Wanted, file: Path, *, sleep_seconds_max: float = _SLEEP_SECONDS_MAX) -> None:
-        """Starts nothing yet. Args: file: where its socket is to be; sleep_seconds_max: to free its model in."""
-        self._wanted, self._file, self._sleep_seconds_max = wanted, file, sleep_seconds_max
+    def __init__(
+        self, wanted: Wanted, place: Place, file: Path, *, sleep_seconds_max: float = _SLEEP_SECONDS_MAX
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            place: the one of those wanted.
+            file: where its socket is to be.
+            sleep_seconds_max: to free its model in.
+        """
+        self._wanted, self._place, self._file = wanted, place, file
+        self._sleep_seconds_max = sleep_seconds_max
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._seen_mib = 0
         self._mib = 0
         self._is_to_end = False
+        self._stopped_since: float | None = None
+        # Why it was ended in its work; empty: it was not.
+        self._why = ""
         # Set once the host has taken note of its end.
         self.is_gone = asyncio.Event()
 
@@ -60,6 +72,9 @@ class ChildProcess:
                 connector=aiohttp.UnixConnector(path=str(self._file), limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
+                # There are none, and a jar is looked through for each request.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             )
         return self._session
 
@@ -80,7 +95,7 @@ class ChildProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=[descriptor],
-                env=environment_at(self._wanted.place, os.environ),
+                env=environment_at(self._place, os.environ),
                 # What it starts itself can then be ended with it.
                 start_new_session=True,
                 limit=_REPORT_BYTES_MAX,
@@ -120,6 +135,8 @@ class ChildProcess:
         if self._session is not None:
             await self._session.close()
         self._file.unlink(missing_ok=True)
+        if self._why:
+            return self._why
         if code >= 0:
             return f"exit code {code}"
         with suppress(ValueError):
@@ -151,11 +168,23 @@ class ChildProcess:
             if answer.status != 200:
                 raise error_in(await answer.read())
 
-    async def stop(self, *, at_once: bool = False) -> None:
-        """Ends it, or has it end as soon as it is made; what it is doing is lost."""
+    def stopped_seconds(self, now: float) -> float:
+        """For how long it has been found stopped, itself or a process that it has started, at each look.
+
+        Args: now: monotonic seconds.
+        """
+        if not (self.pid and any(map(is_stopped, [self.pid, *descendants(self.pid)]))):
+            self._stopped_since = None
+            return 0.0
+        self._stopped_since = now if self._stopped_since is None else self._stopped_since
+        return now - self._stopped_since
+
+    async def stop(self, *, at_once: bool = False, why: str = "") -> None:
+        """Ends it, or has it end as soon as it is made; what it is doing is lost. Args: why: what `ended` says then."""
         self._is_to_end = True
         if self._process is None or self._process.returncode is not None:
             return
+        self._why = self._why or why
         if not at_once:
             self._signal(signal.SIGTERM)
             with suppress(TimeoutError):

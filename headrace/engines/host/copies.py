@@ -37,6 +37,7 @@ class Figures:
 
     peak_mib: Annotated[int, Ge(0)] = 0
     asleep_mib: Annotated[int, Ge(0)] | None = None
+    asleep_home_mib: Annotated[int, Ge(0)] | None = None
     bring_seconds: Annotated[float, Ge(0)] | None = None
     wake_seconds: Annotated[float, Ge(0)] | None = None
     num_worked: Annotated[int, Ge(0)] = 0
@@ -52,6 +53,8 @@ class Copy:
     state: State = State.LOADING
     since: float = 0.0
     reserved_mib: int = 0
+    # Of the machine's own memory, while it sleeps at another place.
+    home_mib: int = 0
     # Measured last.
     mib: int = 0
     # When it came to the device last, and when it last had work.
@@ -74,10 +77,26 @@ class Copy:
     def is_open(self) -> bool:
         return self.state is State.ON_DEVICE and not self.is_closed
 
+    def has_room_for(self, ticket: Ticket) -> bool:
+        """A batch of more turns than are done at once begins where nothing else is at work."""
+        if not self.is_open:
+            return False
+        limit = self.model.num_at_once
+        num_turns = 0 if limit is None else self._num_turns(is_live=ticket.is_live)
+        return limit is None or not num_turns or num_turns + ticket.size <= limit
+
     @property
     def has_room(self) -> bool:
-        """For one more piece of work."""
-        return self.is_open and (self.model.num_at_once is None or len(self.at_work) < self.model.num_at_once)
+        """For some more work, live or bulk."""
+        limit = self.model.num_at_once
+        return self.is_open and (
+            limit is None or min(self._num_turns(is_live=True), self._num_turns(is_live=False)) < limit
+        )
+
+    def _num_turns(self, *, is_live: bool) -> int:
+        """At work, as far as they count for work of this class."""
+        beside = self.model.live_is_beside
+        return sum(one.size for one in self.at_work if not beside or one.is_live is is_live)
 
     @property
     def could_serve(self) -> bool:
@@ -100,14 +119,18 @@ class Model:
     label: str
     places: tuple[str, ...]
     guess_mib: int
-    # Pieces of work that a copy does at once; None: as many as come.
+    # Turns that a copy does at once; None: as many as come.
     num_at_once: int | None = None
+    # Live work begins in the middle of bulk work, so that each has a limit of its own.
+    live_is_beside: bool = False
     can_sleep: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
     waiting: Waiting = field(default_factory=Waiting)
     # The most that a copy ever held, and what one held asleep last.
     peak_mib: int = 0
     asleep_mib: int | None = None
+    # What one held of the machine's own memory then, if its place is another.
+    asleep_home_mib: int | None = None
     # None: it has never come, or never woken.
     bring_seconds: float | None = None
     wake_seconds: float | None = None
@@ -134,9 +157,14 @@ class Model:
         return self.uses * 0.5 ** ((now - self.used_at) / half_life_seconds)
 
     def wanted_mib(self, account_mib: int) -> int:
-        """Of a place's account. A first guess may be too high: alone, any model is tried."""
-        if not self.peak_mib:
-            return min(self.guess_mib, account_mib)
+        """Of a place's account. A first guess may be too high: alone, any model is tried. It stands until the model has
+        answered, for mapped weights are in memory once they were used."""
+        if not self.work.num:
+            return min(max(self.guess_mib, self.peak_mib), account_mib)
+        return self.measured_part_mib(account_mib)
+
+    def measured_part_mib(self, account_mib: int) -> int:
+        """Of a place's account, as far as was measured."""
         return min(self.peak_mib + int(self.peak_mib * _SLACK_SHARE) + _SLACK_MIB, account_mib)
 
     @property
@@ -150,17 +178,37 @@ class Model:
             return int(reserved_mib * _ASLEEP_SHARE)
         return min(reserved_mib, self.asleep_mib + _SLACK_MIB)
 
+    def asleep_home_part_mib(self, reserved_mib: int) -> int:
+        """What a copy that has so much elsewhere will need of the machine's own memory; at first: as much."""
+        return reserved_mib if self.asleep_home_mib is None else self.asleep_home_mib + _SLACK_MIB
+
     def come_seconds(self, copy: Copy | None) -> float:
         """Until one is on the device where there is this copy of it."""
         if copy is not None and copy.state is State.ASLEEP:
-            return self.wake_seconds or 0.0
+            return self._wake_seconds
         return self.bring_seconds or 0.0
+
+    def soonest_seconds(self) -> float:
+        """Until a copy is on the device, at the place where that takes least."""
+        return min(map(self.come_seconds, self.copies.values()), default=self.bring_seconds or 0.0)
+
+    def back_seconds(self, copy: Copy) -> float:
+        """Until this copy would be on the device again, once it has made room: by sleeping, if it can."""
+        return self._wake_seconds if copy.freed_by_sleep_mib else self.bring_seconds or 0.0
+
+    @property
+    def _wake_seconds(self) -> float:
+        """Until one has woken, half of what coming takes is thought to be the process itself."""
+        if self.wake_seconds is None:
+            return 0.5 * (self.bring_seconds or 0.0)
+        return min(self.wake_seconds, self.bring_seconds or self.wake_seconds)
 
     @property
     def figures(self) -> Figures:
         return Figures(
             peak_mib=self.peak_mib,
             asleep_mib=self.asleep_mib,
+            asleep_home_mib=self.asleep_home_mib,
             bring_seconds=self.bring_seconds,
             wake_seconds=self.wake_seconds,
             num_worked=self.work.num,

@@ -95,22 +95,25 @@ class Desk:
         model, rules, now = copy.model, self._holdings.rules, self._holdings.clock()
         part, live, bulk = (model.waiting.first_for(copy.place, kind) for kind in Kind)
         if part is not None:
-            return part
+            return part if copy.has_room_for(part) else None
         if bulk is not None and self._is_held_back(copy):
             bulk = None
+        if live is not None and bulk is not None and model.live_is_beside and not copy.has_room_for(live):
+            live = None
         found = live or bulk
         if live is not None and bulk is not None:
             stood_back_seconds = now - max(bulk.entered_at, copy.bulk_until)
             found = bulk if stood_back_seconds >= rules.live_factor * bulk.expected_seconds else live
-        if found is not None and found.parts and copy.place in self._gathering:
+        if found is None or not copy.has_room_for(found):
             return None
-        return found
+        return None if found.parts and copy.place in self._gathering else found
 
     def _is_held_back(self, copy: Copy) -> bool:
         """Bulk work, while other bulk work is under way."""
-        if copy.model.num_at_once is not None or all(one.is_live for one in copy.at_work):
+        model = copy.model
+        if (model.num_at_once is not None and not model.live_is_beside) or all(one.is_live for one in copy.at_work):
             return False
-        return copy.model.key in self._holdings.kept or any(one.is_live for one in copy.at_work)
+        return model.key in self._holdings.kept or any(one.is_live for one in copy.at_work)
 
     def _missing_seconds(self, ticket: Ticket, place: str) -> float:
         """Until its parts would be there too."""

@@ -103,6 +103,7 @@ class Holdings:
         """Its process has ended."""
         self.idle.pop(copy, None)
         self.accounts.give(copy, 0)
+        self.accounts.give_at_home(copy, 0)
         copy.state, copy.model.gone_at = State.ABSENT, self.clock()
         del copy.model.copies[copy.place]
         self.touch(copy.model)
@@ -111,14 +112,16 @@ class Holdings:
         """A guess is no reason to end what live sets need: it is tried with the rest."""
         account = self.accounts.mib[place]
         wanted = model.wanted_mib(account)
-        return wanted if model.peak_mib else max(1, min(wanted, account - self.kept_mib(place, beside=model)))
+        if model.work.num:
+            return wanted
+        return max(1, model.peak_mib, min(wanted, account - self.kept_mib(place, beside=model)))
 
     def kept_mib(self, place: str, *, beside: Model) -> int:
         """What live sets' copies hold of a place."""
         if not self.kept:
             return 0
         return sum(
-            one.reserved_mib
-            for one in self.accounts.at(place)
+            self.accounts.part(one, place)
+            for one in self.accounts.holders(place)
             if one.model.key in self.kept and one.model is not beside
         )

@@ -29,6 +29,11 @@ _PICTURES, _SPEECH = "/v1/images/generations", "/v1/audio/speech"
 _MADE = 200
 
 
+def num_lines(batch: bytes) -> int:
+    """How many turns a request for a batch has, without reading them; at least one."""
+    return max(1, batch.count(b"\n"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chat:
     """OpenAI's request for a chat completion. `stream`: in pieces."""

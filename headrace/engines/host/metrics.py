@@ -44,7 +44,11 @@ class _Rows(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, meaning, field in (
             ("memory_mib", "Memory for all models of a place together.", "mib"),
-            ("promised_mib", "Of it, promised to models that are here, come or leave.", "reserved_mib"),
+            (
+                "promised_mib",
+                "Of it, promised to models that are here, come or leave, or sleep elsewhere.",
+                "reserved_mib",
+            ),
         ):
             gauge = GaugeMetricFamily(f"headrace_host_place_{name}", meaning, labels=("place",))
             for account in self._table.accounts:

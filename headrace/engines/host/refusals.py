@@ -75,7 +75,7 @@ class Refusals:
     def _no_room_beside_live(self, model: Model, place: str) -> EngineUnavailable:
         holdings = self._holdings
         live = ", ".join(
-            sorted(one.model.label for one in holdings.accounts.at(place) if one.model.key in holdings.kept)
+            sorted(one.model.label for one in holdings.accounts.holders(place) if one.model.key in holdings.kept)
         )
         return EngineUnavailable(
             f"{model.label} needs {holdings.wanted_mib(model, place)} MiB, and of the {holdings.accounts.mib[place]} "

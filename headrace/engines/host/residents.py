@@ -43,6 +43,7 @@ class Residents:
         available_mib: Callable[[str], int] | None = None,
         remembered: Mapping[str, Figures] | None = None,
         rules: Rules | None = None,
+        home: str | None = None,
     ) -> None:
         """Args:
         clock: monotonic seconds.
@@ -50,9 +51,10 @@ class Residents:
         idle_seconds: a copy that nobody has used for so long leaves.
         available_mib: what a place really has free now, whoever holds the rest; None: its whole account is the host's.
         remembered: key → what an earlier table measured.
+        home: the place whose memory a copy has that sleeps at another; None: that is not counted.
         """
         self._clock = clock
-        self._accounts = Accounts(accounts, available_mib)
+        self._accounts = Accounts(accounts, available_mib, home)
         self._idle_seconds = idle_seconds
         self._remembered = dict(remembered or {})
         self._holdings = Holdings(clock, self._accounts, rules or Rules())
@@ -60,7 +62,8 @@ class Residents:
         self._refusals = Refusals(self._holdings)
         self._rooms = Rooms(self._holdings)
         self._numbers = count()
-        self._grown: list[Copy] = []
+        # And how.
+        self._grown: dict[Copy, str] = {}
 
     # --- what is known ---
 
@@ -81,6 +84,16 @@ class Residents:
     def state(self, key: str, place: str) -> State:
         copy = self.of(key).copies.get(place)
         return State.ABSENT if copy is None else copy.state
+
+    def is_open(self, key: str) -> bool:
+        """Whether a copy is on the device, and takes work."""
+        return any(copy.is_open for copy in self.of(key).copies.values())
+
+    def has_rough_part(self, key: str, place: str) -> bool:
+        """Whether a copy has more than its model needs as far as was measured, which it gives back after its work:
+        measure it before."""
+        copy = self.of(key).copies.get(place)
+        return copy is not None and copy.reserved_mib > copy.model.measured_part_mib(self._accounts.mib[place])
 
     def is_kept(self, key: str) -> bool:
         return key in self._holdings.kept
@@ -143,6 +156,7 @@ class Residents:
         seconds: float | None = None,
         only_at: str | None = None,
         parts: Sequence[str] = (),
+        size: int = 1,
     ) -> Ticket:
         """Work for a known model, which waits for `Start` or `Refuse`.
 
@@ -151,6 +165,7 @@ class Residents:
             seconds: that it is expected to take; None: as other work of this model did.
             only_at: the place where it is to be done; None: any of the model's.
             parts: keys of other known models, an adapter's say, that must be at the same place meanwhile.
+            size: turns that it is made of.
 
         Raises: EngineUnavailable: the model is not for this place.
         """
@@ -168,6 +183,7 @@ class Residents:
             turn_at=now + self._holdings.rules.length_factor * (seconds or 0.0),
             expected_seconds=model.work.beside(self._desk.everybody) if seconds is None else max(0.0, seconds),
             is_live=is_live,
+            size=min(size, model.num_at_once or size),
             only_at=only_at,
             parts=tuple(dict.fromkeys(part for part in parts if part != key)),
         )
@@ -179,17 +195,26 @@ class Residents:
         self._desk.withdraw(ticket, is_answered=is_answered)
 
     def loaded(
-        self, key: str, place: str, *, seconds: float, num_at_once: int | None = None, can_sleep: bool = False
+        self,
+        key: str,
+        place: str,
+        *,
+        seconds: float,
+        num_at_once: int | None = None,
+        live_is_beside: bool = False,
+        can_sleep: bool = False,
     ) -> None:
         """The copy is on the device; its coming took so long.
 
         Args:
-            num_at_once: pieces of work that a copy does at once; None: as many as come.
+            num_at_once: turns that a copy does at once; None: as many as come.
+            live_is_beside: as many live ones beside as many of bulk work.
             can_sleep: it takes `Sleep` and `Wake`.
         """
         model = self.of(key)
         copy = model.copies[place]
-        model.bring_seconds, model.num_at_once, model.can_sleep = seconds, num_at_once, can_sleep
+        model.bring_seconds, model.can_sleep = seconds, can_sleep
+        model.num_at_once, model.live_is_beside = num_at_once, live_is_beside
         model.num_loads += 1
         self._refusals.has_come(model)
         self._holdings.used(model, 0)
@@ -214,12 +239,22 @@ class Residents:
             self._refusals.crashed(model)
         self._is_gone(copy)
 
-    def asleep(self, key: str, place: str) -> None:
-        """The copy has let its weights go; what its process holds still was measured before this is told."""
+    def asleep(self, key: str, place: str, *, home_mib: int = 0) -> None:
+        """The copy has let its weights go; what its process holds still was measured before this is told.
+
+        Args: home_mib: what it holds of the machine's own memory, if its place is another.
+        """
         copy = self.of(key).copies[place]
         if copy.state is State.FALLING_ASLEEP:
             copy.model.asleep_mib = copy.mib
             self._accounts.give(copy, max(1, copy.model.asleep_part_mib(copy.reserved_mib)))
+            if copy.home_mib:
+                copy.model.asleep_home_mib = home_mib
+                wanted = copy.model.asleep_home_part_mib(0)
+                if wanted - copy.home_mib <= self._accounts.free(self._accounts.home or ""):
+                    self._accounts.give_at_home(copy, wanted)
+                else:
+                    self._outgrows(copy, home_mib, copy.home_mib)
             copy.is_closed = False
             self._holdings.enters(copy, State.ASLEEP)
 
@@ -231,6 +266,7 @@ class Residents:
         model.num_wakes += 1
         copy.used_at = self._clock()
         if copy.state is State.WAKING:
+            self._accounts.give_at_home(copy, 0)
             self._holdings.enters(copy, State.ON_DEVICE)
 
     def measured(self, key: str, place: str, mib: int) -> None:
@@ -246,13 +282,14 @@ class Residents:
             return
         if mib - copy.reserved_mib <= self._accounts.free(place):
             self._accounts.give(copy, mib)
-        elif not copy.has_outgrown:
-            copy.has_outgrown = True
-            self._grown.append(copy)
+        else:
+            self._outgrows(copy, mib, copy.reserved_mib)
 
     def empty(self, place: str) -> list[Step]:
         """Somebody needs the place whole: what nobody uses there leaves, unless live sets need it."""
-        idle = [one for one in self._holdings.idle if one.place == place and not self.is_kept(one.model.key)]
+        idle = [
+            one for one in self._holdings.idle if self._accounts.part(one, place) and not self.is_kept(one.model.key)
+        ]
         return [self._stopped(one, "the place is needed whole") for one in idle if not one.model.waiting]
 
     # --- what to do ---
@@ -270,11 +307,9 @@ class Residents:
 
     def _outgrown(self) -> list[Step]:
         steps: list[Step] = []
-        for copy in self._grown:
-            if copy.state in (State.ABSENT, State.LEAVING):
-                continue
-            why = f"holds {copy.mib} MiB, and its part is {copy.reserved_mib} MiB"
-            steps.append(self._stopped(copy, why, at_once=True))
+        for copy, why in self._grown.items():
+            if copy.state not in (State.ABSENT, State.LEAVING):
+                steps.append(self._stopped(copy, why, at_once=True))
         self._grown.clear()
         return steps
 
@@ -330,7 +365,7 @@ class Residents:
         in_vain: set[tuple[str | None, bool]] = set()
         for demand in wanted:
             model, ticket = demand.model, demand.ticket
-            may_close = now - ticket.entered_at >= rules.guard_factor * (model.bring_seconds or 0.0)
+            may_close = now - ticket.entered_at >= rules.guard_factor * model.soonest_seconds()
             kind = (demand.only_at, ticket.is_live)
             if is_hopeless and (not may_close or kind in in_vain):
                 continue
@@ -410,7 +445,18 @@ class Residents:
         self._holdings.enters(copy, State.WAKING)
         return Wake(key=model.key, place=place)
 
-    def _sleeps(self, copy: Copy, why: str) -> Sleep:
+    def _outgrows(self, copy: Copy, mib: int, part_mib: int) -> None:
+        if not copy.has_outgrown:
+            copy.has_outgrown = True
+            self._grown[copy] = f"holds {mib} MiB, and its part is {part_mib} MiB"
+
+    def _sleeps(self, copy: Copy, why: str) -> Sleep | Stop:
+        home = self._accounts.home
+        if home is not None and copy.place != home:
+            home_mib = max(1, copy.model.asleep_home_part_mib(copy.reserved_mib))
+            if home_mib > self._accounts.free_now(home):
+                return self._stopped(copy, f"{why}, and {home} has no {home_mib} MiB for it asleep")
+            self._accounts.give_at_home(copy, home_mib)
         self._holdings.enters(copy, State.FALLING_ASLEEP)
         return Sleep(key=copy.model.key, place=copy.place, why=why)
 

@@ -86,9 +86,9 @@ class Rooms:
         best: Room | None = None
         model, now = sought.model, self._holdings.clock()
         by_place: dict[str, list[Copy]] = {}
-        for copy in self._all_at(sought.places) if sought.may_close else self._holdings.idle:
+        for copy, place in self._holders(sought):
             if self._may_go(copy, sought, now):
-                by_place.setdefault(copy.place, []).append(copy)
+                by_place.setdefault(place, []).append(copy)
         # Most places of a busy fleet are full. What leaves there is somebody's room already, or comes free by itself.
         could_hold = self._could_hold(model.least_mib)
         for place in sought.places:
@@ -106,7 +106,7 @@ class Rooms:
     def is_hopeless(self, models: Iterable[Model]) -> bool:
         """No copy may make room now for any of these without being closed: a look at each of them is saved."""
         now = self._holdings.clock()
-        if any(copy.state is State.ASLEEP or self._has_rested(copy, now) for copy in self._holdings.idle):
+        if any(self._has_rested(copy, now) for copy in self._holdings.idle):
             return False
         most_mib = self._accounts.most_free()
         if self._holdings.kept or most_mib < self._holdings.least_mib:
@@ -115,7 +115,7 @@ class Rooms:
 
     def worth(self, copy: Copy, now: float) -> float:
         """Seconds that its absence would cost, for each MiB that comes free."""
-        return self._offers(copy, now)[0][0]
+        return self._offers(copy, copy.place, now)[0][0]
 
     def _could_hold(self, mib: int) -> Collection[str]:
         """What is only guessed is cut to what a place can give beside what is kept."""
@@ -123,14 +123,19 @@ class Rooms:
 
     def _has_rested(self, copy: Copy, now: float) -> bool:
         """It is idle, and not between two pieces of work."""
-        rules, bring_seconds = self._holdings.rules, copy.model.bring_seconds or 0.0
-        return now - copy.used_at >= rules.rest_share * bring_seconds or self._has_stayed(copy, now)
+        if copy.state is State.ASLEEP:
+            return True
+        rest_seconds = self._holdings.rules.rest_share * copy.model.back_seconds(copy)
+        return now - copy.used_at >= rest_seconds or self._has_stayed(copy, now)
 
     def _has_stayed(self, copy: Copy, now: float) -> bool:
-        return now - copy.came_at >= self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
+        return now - copy.came_at >= self._holdings.rules.stay_factor * copy.model.back_seconds(copy)
 
-    def _all_at(self, places: Iterable[str]) -> Iterable[Copy]:
-        return (copy for place in places for copy in self._accounts.at(place))
+    def _holders(self, sought: Sought) -> Iterable[tuple[Copy, str]]:
+        """Copies and where they have memory: at the places that are looked at, or all without work."""
+        if sought.may_close:
+            return ((copy, place) for place in sought.places for copy in self._accounts.holders(place))
+        return ((copy, place) for copy in self._holdings.idle for place in self._accounts.places_of(copy))
 
     def _at(self, place: str, sought: Sought, there: Iterable[Copy], now: float) -> Room | None:
         room = Room(model=sought.model, place=place, only_at=sought.only_at)
@@ -141,8 +146,14 @@ class Rooms:
         if missing <= 0:
             return room
         missing -= self._accounts.leaving(place) + self._to_be_freed_mib(place)
+        sleepable = self._sleepable_mib(place, sought)
         offers = sorted(
-            (offer for copy in there for offer in self._offers(copy, now)),
+            (
+                offer
+                for copy in there
+                for offer in self._offers(copy, place, now)
+                if not self._is_spared(copy, offer[2], sleepable, missing, now)
+            ),
             key=lambda offer: (offer[0], offer[1].used_at, offer[1].model.key),
         )
         for _, copy, state, mib, cost_seconds in offers:
@@ -153,18 +164,32 @@ class Rooms:
             missing -= mib
         return room if missing <= 0 else None
 
-    def _offers(self, copy: Copy, now: float) -> list[tuple[float, Copy, State, int, float]]:
+    def _sleepable_mib(self, place: str, sought: Sought) -> int:
+        """What comes free once all that are awake sleep, which they do when they have rested, or others waited long."""
+        return sum(
+            copy.freed_by_sleep_mib
+            for copy in self._accounts.at(place)
+            if copy.model is not sought.model
+            and not copy.is_closed
+            and _ends_by_itself(copy)
+            and (sought.takes_kept or copy.model.key not in self._holdings.kept)
+        )
+
+    def _is_spared(self, copy: Copy, state: State, sleepable_mib: int, missing_mib: int, now: float) -> bool:
+        """A process does not end where sleep alone can make the room, unless nobody has needed it for long."""
+        if state is not State.LEAVING or sleepable_mib < missing_mib:
+            return False
+        long = self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
+        return bool(copy.model.waiting) or now - copy.used_at < long
+
+    def _offers(self, copy: Copy, place: str, now: float) -> list[tuple[float, Copy, State, int, float]]:
         """Cost for each MiB, copy, what it does, MiB, cost: to sleep, and to leave what it holds asleep."""
-        model, mib = copy.model, copy.reserved_mib
+        model, mib = copy.model, self._accounts.part(copy, place)
         uses = model.uses_at(now, self._holdings.rules.half_life_seconds)
         back = (model.bring_seconds or 0.0) * uses / max(1, model.num_serving)
         offers: list[tuple[float, Copy, State, int, float]] = []
         if asleep := copy.freed_by_sleep_mib:
-            # Until one has woken, half of what coming takes is thought to be the process itself.
-            share = 0.5
-            if model.wake_seconds is not None and model.bring_seconds:
-                share = min(1.0, model.wake_seconds / model.bring_seconds)
-            wake = back * share
+            wake = back * model.back_seconds(copy) / model.bring_seconds if model.bring_seconds else 0.5 * back
             offers.append((wake / asleep, copy, State.FALLING_ASLEEP, asleep, wake))
             # No copy leaves before it would sleep.
             mib, back = mib - asleep, max(back - wake, wake / asleep * (mib - asleep))
@@ -183,8 +208,7 @@ class Rooms:
             return self._has_rested(copy, now)
         if not sought.may_close or not self._has_stayed(copy, now):
             return False
-        # What gathers its parts waits for room itself.
-        return all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)
+        return _ends_by_itself(copy)
 
     def _more_mib(self, model: Model, place: str) -> int:
         """Than it has there."""
@@ -197,9 +221,14 @@ class Rooms:
     def _to_be_freed_mib(self, place: str) -> int:
         """By copies that make room once their work is done."""
         return sum(
-            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else copy.reserved_mib
+            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else self._accounts.part(copy, place)
             for one in self._made
             if one.place == place
             for copy, state in one.in_the_way.items()
             if copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP)
         )
+
+
+def _ends_by_itself(copy: Copy) -> bool:
+    """All that it does; what gathers its parts waits for room itself."""
+    return all(one.is_at_work and (one.belongs_to or one).is_at_work for one in copy.at_work)

@@ -32,25 +32,28 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from headrace.engines.host.address import SILENT_SECONDS
 from headrace.engines.host.child_process import ChildProcess, told_of
 from headrace.engines.host.copies import COMING, State
 from headrace.engines.host.edge import REQUEST_BYTES_MAX, is_live, telling
 from headrace.engines.host.floor import FLOOR, FLOOR_LINE, FLOOR_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
-from headrace.engines.host.lines import BATCHES, CHAT, CLASS, METRICS, MODELS
+from headrace.engines.host.lines import BATCHES, CHAT, CLASS, METRICS, MODELS, num_lines
 from headrace.engines.host.metrics import CONTENT_TYPE, page
 from headrace.engines.host.outcomes import ModelLost
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.silence import ALIVE
 from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Step, Stop, Wake
 from headrace.engines.host.table_view import Table, table_body, table_of
-from headrace.engines.host.wanted import CPU, WANTED, Facts, Wanted
+from headrace.engines.host.wanted import CPU, WANTED, Facts, Place, Wanted
 from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable, HeadraceError
 
 _log = logging.getLogger(__name__)
 # How often processes are measured while there are any, and time's own steps are taken.
 _LOOK_SECONDS = 0.5
+# Joined with its head, an answer is one write: half of what a short one costs is calls of the kernel.
+_SMALL_BYTES = 2**16
 _HEADERS = ("Content-Type", "Cache-Control")
 # Of a request, what its model's process is told.
 _ASKED = ("X-Request-Id", CLASS)
@@ -67,17 +70,19 @@ class Supervisor:
         *,
         remember: Callable[[], None] = lambda: None,
         floor_seconds: float = FLOOR_SECONDS,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         """Args:
         socket_file: the host's own; its models' lie beside it.
         gpus: those that the table has accounts of.
         remember: writes down what the table has measured.
         floor_seconds: a floor that was not renewed for so long is gone.
+        silent_seconds: a model's process that was stopped, and not let go on for so long, is ended.
         """
         self.table = table
         self._remember = remember
         self._gpus = gpus
-        self._floor_seconds = floor_seconds
+        self._floor_seconds, self._silent_seconds = floor_seconds, silent_seconds
         self._file = socket_file
         self._wanted: dict[str, Wanted] = {}
         self._facts: dict[str, Facts] = {}
@@ -116,22 +121,26 @@ class Supervisor:
                 f"The engine host finds another key for {wanted.label}: it is of another release. End it, and the next "
                 "run starts one of its own."
             )
-        places = (self._place(wanted.place.device),)
-        self.table.know(key, places=places, label=wanted.label, guess_mib=wanted.guess_mib)
+        self.table.know(key, places=list(self._places(wanted)), label=wanted.label, guess_mib=wanted.guess_mib)
         self._wanted[key] = wanted
-        async with self._turn(key, is_live=is_live(request)):
-            facts = self._facts[key]
-        return web.json_response(asdict(facts))
+        # Who opens a model that is here waits for nobody's work.
+        if not self.table.is_open(key):
+            async with self._turn(key, is_live=is_live(request)):
+                pass
+        return web.json_response(asdict(self._facts[key]))
 
     async def _batch(self, request: web.Request) -> web.StreamResponse:
         """Turns that are made together. The model is free before the client reads, which may sleep."""
         raw = await request.read()
-        async with self._asked(request, raw) as answer:
+        async with self._asked(request, raw, size=num_lines(raw)) as answer:
             status, headers = answer.status, _told_on(answer)
             # As they came: joined, they would be in memory twice.
             parts = [part async for part, _ in answer.content.iter_chunks()]
+        num_bytes = sum(map(len, parts))
+        if num_bytes <= _SMALL_BYTES:
+            return web.Response(body=b"".join(parts), status=status, headers=headers)
         response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = sum(map(len, parts))
+        response.content_length = num_bytes
         await response.prepare(request)
         for part in parts:
             await response.write(part)
@@ -143,8 +152,10 @@ class Supervisor:
         response: web.StreamResponse | None = None
         try:
             async with self._asked(request, raw) as answer:
+                if answer.content_length is not None:
+                    # A whole one goes in a single write with its head.
+                    return web.Response(body=await answer.read(), status=answer.status, headers=_told_on(answer))
                 response = web.StreamResponse(status=answer.status, headers=_told_on(answer))
-                response.content_length = answer.content_length
                 await response.prepare(request)
                 async for part in answer.content.iter_any():
                     await response.write(part)
@@ -157,8 +168,8 @@ class Supervisor:
         return response
 
     @asynccontextmanager
-    async def _asked(self, request: web.Request, raw: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """What a model's process answers, in a turn of the model.
+    async def _asked(self, request: web.Request, raw: bytes, size: int = 1) -> AsyncIterator[aiohttp.ClientResponse]:
+        """What a model's process answers to so many turns, once the model is here for them.
 
         Raises: ModelLost: its process has ended.
         """
@@ -166,7 +177,7 @@ class Supervisor:
         if key not in self.table:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
         told = {name: request.headers[name] for name in _ASKED if name in request.headers}
-        async with self._turn(key, is_live=is_live(request)) as turn:
+        async with self._turn(key, is_live=is_live(request), size=size) as turn:
             if (child := self._children.get((key, turn.place))) is None:
                 # It ended between the turn's beginning and this line.
                 raise ModelLost(f"The process of {self._wanted[key].label} ended before it answered.")
@@ -185,6 +196,10 @@ class Supervisor:
         if place in self.table.accounts:
             self._do(self.table.empty(place))
         return await self._list(request)
+
+    def _places(self, wanted: Wanted) -> dict[str, Place]:
+        """By its account, each place of a model as its asker names it."""
+        return {self._place(one.device): one for one in wanted.place.each}
 
     def _place(self, device: str) -> str:
         """The account of a device, however it is named."""
@@ -231,12 +246,12 @@ class Supervisor:
     # --- turns ---
 
     @asynccontextmanager
-    async def _turn(self, key: str, *, is_live: bool) -> "AsyncIterator[_Turn]":
+    async def _turn(self, key: str, *, is_live: bool, size: int = 1) -> "AsyncIterator[_Turn]":
         """A turn of the model, once it is here.
 
         Raises: HeadraceError: it cannot come.
         """
-        ticket = self.table.enter(key, is_live=is_live)
+        ticket = self.table.enter(key, is_live=is_live, size=size)
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self.num_requests += 1
         turn = _Turn()
@@ -247,6 +262,10 @@ class Supervisor:
             yield turn
         finally:
             self._waiting.pop(ticket, None)
+            at = (key, turn.place)
+            if turn.is_answered and at in self._children and self.table.has_rough_part(*at):
+                # Weights are in memory once they were used, and the last look may have been before.
+                self._measure(*at)
             self.table.leave(ticket, is_answered=turn.is_answered)
             self._step()
 
@@ -280,7 +299,8 @@ class Supervisor:
         """Of one process, from its start to its end."""
         wanted, started = self._wanted[key], time.monotonic()
         self._num_started += 1
-        child = self._children[key, place] = ChildProcess(wanted, Path(f"{self._file}.{self._num_started}"))
+        file = Path(f"{self._file}.{self._num_started}")
+        child = self._children[key, place] = ChildProcess(wanted, self._places(wanted)[place], file)
         _log.info("%s comes", wanted.label)
         try:
             self._facts[key] = await child.opened()
@@ -292,8 +312,15 @@ class Supervisor:
             self.table.not_loaded(key, place, why)
         else:
             self._measure(key, place)
-            can_sleep = self._facts[key].can_sleep
-            self.table.loaded(key, place, seconds=time.monotonic() - started, can_sleep=can_sleep)
+            self.table.loaded(
+                key,
+                place,
+                seconds=time.monotonic() - started,
+                num_at_once=self._facts[key].num_at_once,
+                # Its process lets live turns in between the steps of bulk work.
+                live_is_beside=True,
+                can_sleep=self._facts[key].can_sleep,
+            )
             self._remember()
             self._step()
             how = await child.ended()
@@ -309,7 +336,7 @@ class Supervisor:
         if await self._is_done(key, child, child.sleep()):
             _log.info("%s sleeps", self._wanted[key].label)
             self._measure(key, place)
-            self.table.asleep(key, place)
+            self.table.asleep(key, place, home_mib=child.measured_mib())
             self._step()
 
     async def _wake(self, key: str, place: str) -> None:
@@ -343,9 +370,17 @@ class Supervisor:
                     copy = self.table.of(key).copies.get(place)
                     if child.pid and copy is not None and (copy.state in COMING or copy.at_work):
                         self._measure(key, place)
+                    self._end_if_stopped(key, child)
                 self._step()
             except Exception:  # noqa: BLE001 (one look that fails must not end the later ones: somebody waits)
                 _log.exception("a look failed")
+
+    def _end_if_stopped(self, key: str, child: ChildProcess) -> None:
+        """What it was asked is asked again of the next one, as after any end of a process."""
+        if child.stopped_seconds(time.monotonic()) >= self._silent_seconds:
+            why = f"it had been stopped for {self._silent_seconds:g} s, and was ended"
+            _log.warning("the process of %s does nothing: %s", self._wanted[key].label, why)
+            self._run(child.stop(at_once=True, why=why))
 
     async def close(self) -> None:
         """Ends all processes; who still waits is told nothing more."""

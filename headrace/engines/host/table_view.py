@@ -11,7 +11,8 @@ from headrace.store.small_objects import Record
 
 @dataclass(frozen=True, kw_only=True)
 class AccountRow:
-    """One place's memory for models. `reserved_mib`: of it, promised to models that are here, come or leave."""
+    """One place's memory for models. `reserved_mib`: of it, promised to models that are here, come or leave, or sleep
+    elsewhere."""
 
     place: str
     mib: int

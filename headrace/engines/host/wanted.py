@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,8 @@ from headrace.store.small_objects import Record
 from headrace.version_sets.sets import EngineSpec, Member
 
 CPU = "cpu"
-_DEVICE = re.compile(r"cpu|[0-9]{1,3}|GPU-[0-9a-fA-F-]{1,40}")
+_GPU = r"(?:[0-9]{1,3}|GPU-[0-9a-fA-F-]{1,40})"
+_DEVICE = re.compile(rf"cpu|{_GPU}(?:,{_GPU})*")
 # Variables by which libraries choose their kernels or split their sums.
 _NUMERIC = ("ATEN_", "DNNL_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH_")
 # What a process holds before its model: Python, and the libraries of an engine that computes.
@@ -39,9 +40,14 @@ def is_device(name: str) -> bool:
 class Place:
     """Where a model is to be. `environment`: variables that change its sums, as the asker has them."""
 
-    # `cpu`, or a GPU as CUDA_VISIBLE_DEVICES names one.
+    # `cpu`, or the asker's GPUs as CUDA_VISIBLE_DEVICES names them: each copy is on one, whichever is better.
     device: Annotated[str, Predicate(is_device)]
     environment: dict[str, str]
+
+    @property
+    def each(self) -> "tuple[Place, ...]":
+        """Its devices, each by itself."""
+        return tuple(replace(self, device=one) for one in dict.fromkeys(self.device.split(",")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,7 @@ def numeric_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment_at(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` for a process that computes at a place."""
+    """`environment` for a process that computes at a place of one device."""
     others = {name: value for name, value in environment.items() if not name.startswith(_NUMERIC)}
     if place.device == CPU:
         return {**others, **place.environment, "CUDA_VISIBLE_DEVICES": ""}

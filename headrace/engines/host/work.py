@@ -33,6 +33,8 @@ class Ticket:
     # Told, or what work of this model took so far.
     expected_seconds: float = 1.0
     is_live: bool = False
+    # Turns that it is made of; of a batch that its copy takes in several goes, as many as it takes at once.
+    size: int = 1
     # The one place where it is to be done; None: wherever its model may be.
     only_at: str | None = None
     # Keys of what must be at the same place while it is at work.
@@ -102,8 +104,8 @@ class Waiting:
     def __init__(self) -> None:
         self._lines: dict[tuple[str | None, Kind], Line] = {}
         self._num = 0
-        # Expected, of all work that may be done anywhere.
-        self.open_seconds = 0.0
+        # Expected seconds times turns, of all work that may be done anywhere.
+        self.open_turn_seconds = 0.0
 
     def __len__(self) -> int:
         return self._num
@@ -116,14 +118,15 @@ class Waiting:
         self._lines.setdefault((ticket.only_at, ticket.kind), Line()).add(ticket)
         self._num += 1
         if ticket.only_at is None:
-            self.open_seconds += ticket.expected_seconds
+            self.open_turn_seconds += ticket.expected_seconds * ticket.size
 
     def remove(self, ticket: Ticket) -> None:
         self._lines[ticket.only_at, ticket.kind].remove(ticket)
         self._num -= 1
         if ticket.only_at is None:
             # Sums of many floats drift; where nobody waits, there is none.
-            self.open_seconds = max(0.0, self.open_seconds - ticket.expected_seconds) if self._num else 0.0
+            left = self.open_turn_seconds - ticket.expected_seconds * ticket.size
+            self.open_turn_seconds = max(0.0, left) if self._num else 0.0
 
     def lines(self) -> list[Line]:
         """Those that somebody is in."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from headrace.engines.base import Answer, Engine, EngineBusy, EngineFailed, NoAnswer, Piece, Turn, TurnRefused
-from headrace.engines.local.live_turns import REPLICA, LiveTurn, LiveTurns, draw_of, empty_batch
+from headrace.engines.local.live_turns import NUM_ROWS_MAX, REPLICA, LiveTurn, LiveTurns, draw_of, empty_batch
 from headrace.engines.local.loading import LocalModel, load
 from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.one_shape import BoundedRow, decode_in_one_shape
@@ -77,6 +77,8 @@ class LocalEngine(ModelThread[LocalModel, LiveTurn, _Together], Engine):
             EngineUnavailable: there is not enough memory.
         """
         super().__init__(load(directory, member, spec, base), member, spec, doing="decoding")
+        # Small batches of bulk work leave room for all live turns that decode together.
+        self.num_at_once = max(self.num_at_once, NUM_ROWS_MAX)
 
     async def answer(self, turn: Turn) -> Answer:
         text: list[str] = []

@@ -14,7 +14,7 @@ from headrace.errors import HeadraceError
 
 REPLICA = "in process"
 # More rows slow every token of every turn; on CPU threads about in proportion.
-_NUM_ROWS_MAX = 8
+NUM_ROWS_MAX = 8
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class LiveTurns:
     @property
     def num_free(self) -> int:
         """How many more may join now."""
-        return _NUM_ROWS_MAX - len(self._turns) if self._batch.can_be_joined else 0
+        return NUM_ROWS_MAX - len(self._turns) if self._batch.can_be_joined else 0
 
     def advance(self, new: Sequence[LiveTurn]) -> None:
         """Makes one token for every turn, and the first token for new ones."""

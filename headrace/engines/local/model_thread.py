@@ -38,6 +38,8 @@ class ModelThread(LoadedModel, Generic[L, V, B]):
         self._named = f"{member.model_name} {member.model_version}"
         self._local: L | None = local
         self._batch_rows = spec.batch_rows
+        # Those that the thread makes, and as many at hand when it has.
+        self.num_at_once = 2 * spec.batch_rows
         self.mixes_rows = local.mixes_rows
         self.computes_on_cpu = local.device.type == "cpu"
         self._live: deque[V] = deque()

@@ -1,5 +1,5 @@
 """Keeps the engines in step with the plan: loads stable, candidate and proposed sets, closes retired ones, and has an
-engine host keep the stable set's models.
+engine host keep the models of the sets that serve.
 
 A proposal is fetched, verified, loaded and tried here while traffic continues, and this gateway writes its record to
 the store; the controller starts the set when enough gateways have done so. A check that fails in any way is reported
@@ -81,7 +81,9 @@ class RolloutWatch:
                 asyncio.create_task(self._load(set_id))  # noqa: RUF006 (`PreparedSets` holds the load itself)
         await self._sets.keep(in_play | {state.proposed or state.stable}, state.evicted)
         if self._floor and (stable := self._sets.get(state.stable)):
-            self._floor.hold(stable.residents)
+            # A candidate that made room for bulk work would look slow beside the stable set, and be judged by it.
+            serving = self._sets.get(state.candidate) if state.candidate and state.weight else None
+            self._floor.hold({*stable.residents, *(serving.residents if serving else ())})
 
     def _why_not_followed(self) -> str:
         """Empty: the plan is followed, or the first read is running."""

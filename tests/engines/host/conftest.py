@@ -10,7 +10,8 @@ from tests.engines.host.hosts import RunningHost, running_host
 
 @pytest.fixture(scope="session")
 def host() -> Iterator[RunningHost]:
-    with running_host("--memory-mib", "20000") as running:
+    # Tests between two that use it may take longer than a host waits for its next client.
+    with running_host("--memory-mib", "20000", "--idle-seconds", "3600") as running:
         yield running
 
 

@@ -49,12 +49,12 @@ def test_a_socket_is_a_host_that_somebody_else_starts(store: LocalStore) -> None
         ("off", CPU),
         ("no", CPU),
         ("cpu", {"CUDA_VISIBLE_DEVICES": "0"}),
-        ("on", {"CUDA_VISIBLE_DEVICES": "0,1"}),
+        ("on", {"CUDA_VISIBLE_DEVICES": "0,MIG-1"}),
         ("on", {"CUDA_VISIBLE_DEVICES": "MIG-1"}),
         ("/run/models.sock", {"CUDA_VISIBLE_DEVICES": "cpu"}),
         ("on", {**CPU, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}),
     ],
-    ids=["off", "no", "a GPU, and no word of GPUs", "several GPUs", "a slice of a GPU", "no device", "a pod"],
+    ids=["off", "no", "a GPU, and no word of GPUs", "a GPU and a slice", "a slice of a GPU", "no device", "a pod"],
 )
 def test_a_run_opens_its_engines_itself(
     store: LocalStore, word: str, environment: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,8 +64,8 @@ def test_a_run_opens_its_engines_itself(
 
 
 @pytest.mark.parametrize("word", ["on", "/run/models.sock"])
-@pytest.mark.parametrize("device", ["0", "GPU-0f5e36c8"])
-def test_a_run_with_one_gpu_asks_for_its_models_there(
+@pytest.mark.parametrize("device", ["0", "GPU-0f5e36c8", "0,1"])
+def test_a_run_with_gpus_asks_for_its_models_there(
     store: LocalStore, word: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(address, "_GPUS", (tmp_path,))

@@ -34,7 +34,7 @@ def echo() -> Wanted:
 
 @asynccontextmanager
 async def made(wanted: Wanted, directory: Path, **changes: float) -> AsyncIterator[ChildProcess]:
-    child = ChildProcess(wanted, directory / "model.sock", **changes)
+    child = ChildProcess(wanted, wanted.place, directory / "model.sock", **changes)
     try:
         yield child
     finally:

@@ -111,6 +111,30 @@ def test_a_batch_whose_host_is_killed_fails_for_now_and_is_no_rows_fault(
     loop.run(close(engine))
 
 
+def test_a_batch_whose_models_process_is_stopped_is_answered_by_the_next_and_its_memory_comes_free(
+    loop: LoopThread, whole: list[Any]
+) -> None:
+    with running_host("--memory-mib", "1000", "--silent-seconds", "2") as host:
+        engine = opened("echo", deployment=host.deployment())
+        first = pid_of(host)
+        reserved_mib = host.table.accounts[0].reserved_mib
+        assert asked_while(loop, engine, first, lambda: eventually(lambda: not is_alive(first), "it is ended")) == whole
+        assert pid_of(host) != first
+        assert host.models[LABEL].loads == 2
+        assert host.table.accounts[0].reserved_mib <= reserved_mib, "the stopped one's part is free"
+        loop.run(close(engine))
+
+
+def test_who_asks_for_a_model_whose_process_is_stopped_while_it_loads_is_told(loop: LoopThread) -> None:
+    with running_host("--memory-mib", "1000", "--silent-seconds", "2") as host, ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(opened, "echo", deployment=host.deployment())
+        pid = eventually(lambda: next((row.pid for row in host.table.data), None), "it loads")
+        told = pytest.raises(EngineUnavailable, match="ended while it loaded .it had been stopped for 2 s")
+        with stopped(pid), told:
+            asked.result()
+        eventually(lambda: host.table.accounts[0].reserved_mib == 0, "nothing stays taken")
+
+
 def test_a_killed_clients_turn_ends_with_it(own_host: RunningHost) -> None:
     script = f"""
 import sys

@@ -1,16 +1,24 @@
 """A host's models on GPUs: who gets which, what they hold, and what a coordinator is told. No GPU computes anything."""
 
+import asyncio
+import json
 import math
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headrace.engines.asking import answers_of
 from headrace.engines.base import Engine
-from headrace.engines.conformance import opened
+from headrace.engines.conformance import opened, turn
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.gpu_memory import GpuMemory
+from headrace.engines.host.table_view import AccountRow, ModelRow, Table, table_body
 from headrace.errors import EngineUnavailable
 from headrace.placement.engine_hosts import EngineHost
 from headrace.placement.inventory import Gpu, Inventory, Node
@@ -88,17 +96,39 @@ def test_a_coordinator_is_told_what_is_where_and_has_it_leave(gpu_host: RunningH
 
 
 @pytest.mark.process
+def test_a_model_whose_queue_is_long_comes_to_a_second_gpu_of_its_asker(gpu_host: RunningHost) -> None:
+    engine, loop = opened("echo", deployment=gpu_host.deployment(device="1,0")), LoopThread()
+    [row] = gpu_host.table.data
+    assert row.place == SECOND, "the first that its asker names"
+    assert row.pid
+    assert row.bring_seconds
+    turns = [turn(seed=seed) for seed in range(engine.num_at_once)]
+    # A second each, as nothing is known of them yet.
+    num_batches = math.ceil(3 * row.bring_seconds) + 2
+
+    async def answered() -> list[Any]:
+        return await asyncio.gather(*(answers_of(engine, turns) for _ in range(num_batches)))
+
+    with ThreadPoolExecutor(1) as thread:
+        with stopped(row.pid):
+            answers = thread.submit(loop.run, answered())
+            eventually(
+                lambda: gpu_host.table.data[0].hits == num_batches - 1, "the other GPU's copy answers the others"
+            )
+            assert {one.place: one.at_work for one in gpu_host.table.data} == {SECOND: 1, FIRST: 0}
+        whole = loop.run(answers_of(opened("echo"), turns))
+        assert answers.result() == [whole] * num_batches
+    loop.run(engine.close())
+    loop.close()
+
+
+@pytest.mark.process
 def test_a_model_at_work_is_not_made_to_leave(gpu_host: RunningHost) -> None:
     engine = opened_at(gpu_host, SECOND)
     [row] = gpu_host.table.data
     assert row.pid
     loop = LoopThread()
     host = EngineHost("node-a", gpu_host.socket_file, clock=lambda: 0.0)
-    from concurrent.futures import ThreadPoolExecutor
-
-    from headrace.engines.asking import answers_of
-    from headrace.engines.conformance import turn
-
     with ThreadPoolExecutor(1) as thread:
         with stopped(row.pid):
             answers = thread.submit(loop.run, answers_of(engine, [turn(seed=1)]))
@@ -158,9 +188,40 @@ def test_a_gpu_that_is_not_emptied_in_two_minutes_is_given_away_all_the_same(
     ids=["nothing", "a list", "another shape", "a row without fields", "no text", "more than a host has to say"],
 )
 def test_what_is_no_table_is_no_knowledge(body: bytes, tmp_path: Path) -> None:
-    import socket
-    import threading
+    with telling(body, tmp_path) as file:
+        host = EngineHost("node-a", file, clock=lambda: 0.0)
+        assert host.look(make_inventory(*UUIDS)) == Residency()
 
+
+@pytest.mark.parametrize(
+    ("wake_seconds", "told"), [(2.5, 2.5), (None, 10.0), (-1.0, 10.0)], ids=["measured", "never", "a lie"]
+)
+def test_a_coordinator_is_told_how_long_what_sleeps_takes_to_wake(
+    wake_seconds: float | None, told: float, tmp_path: Path
+) -> None:
+    row = ModelRow(
+        id="key",
+        model="painter 3",
+        model_id="painter",
+        place=FIRST,
+        state="asleep",
+        state_seconds=9.0,
+        mib=5,
+        reserved_mib=5,
+        peak_mib=80,
+        bring_seconds=20.0,
+        wake_seconds=wake_seconds,
+    )
+    table = Table(accounts=(AccountRow(place=FIRST, mib=100, reserved_mib=5),), data=(row,))
+    with telling(json.dumps(table_body(table)).encode(), tmp_path) as file:
+        found = EngineHost("node-a", file, clock=lambda: 0.0).look(make_inventory(*UUIDS))
+    assert found.loaded == {("node-a", FIRST): frozenset({"painter"})}
+    assert found.asleep == {("node-a", FIRST): {"painter": told}}
+
+
+@contextmanager
+def telling(body: bytes, tmp_path: Path) -> Iterator[Path]:
+    """The socket of something that answers one request with a body."""
     file = Path("/tmp") / f"hr-{tmp_path.name}.sock"[:90]
     file.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -175,8 +236,7 @@ def test_what_is_no_table_is_no_knowledge(body: bytes, tmp_path: Path) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        host = EngineHost("node-a", file, clock=lambda: 0.0)
-        assert host.look(make_inventory(*UUIDS)) == Residency()
+        yield file
         thread.join()
     file.unlink()
 

@@ -21,15 +21,17 @@ class Table:
     accounts: dict[str, int] = field(default_factory=lambda: dict(PLACES))
     idle_seconds: float = 1000.0
     now: float = 0.0
+    home: str | None = None
 
     def __post_init__(self) -> None:
-        self.residents = Residents(lambda: self.now, self.accounts, idle_seconds=self.idle_seconds)
+        self.residents = Residents(lambda: self.now, self.accounts, idle_seconds=self.idle_seconds, home=self.home)
         self.told: list[str] = []
         self.facts: dict[str, Any] = {}
 
-    def know(self, key: str, mib: int, *places: str, num_at_once: int | None = None, can_sleep: bool = False) -> None:
+    def know(self, key: str, mib: int, *places: str, **facts: Any) -> None:
+        """`facts`: as `Residents.loaded` takes them."""
         self.residents.know(key, places=places or ("cpu",), label=key, guess_mib=mib)
-        self.facts[key] = {"num_at_once": num_at_once, "can_sleep": can_sleep}
+        self.facts[key] = facts
 
     def enter(self, key: str, *, seconds: float = 1.0, **asked: Any) -> Ticket:
         """`seconds`: what coming or waking takes, if it must."""
@@ -64,7 +66,7 @@ class Table:
                     case Sleep(key=key, place=place):
                         self.told.append(f"sleep {key}")
                         self.residents.measured(key, place, 5)
-                        self.residents.asleep(key, place)
+                        self.residents.asleep(key, place, home_mib=30)
                     case Wake(key=key, place=place):
                         self.told.append(f"wake {key}")
                         self.residents.awake(key, place, seconds=seconds)
@@ -84,6 +86,28 @@ def test_a_model_comes_once_for_all_who_ask(table: Table) -> None:
     table.used("a", times=3)
     assert [one for one in table.told if one != "start"] == ["load a"]
     assert table.residents.of("a").num_hits == 3
+
+
+def test_what_a_copy_gives_back_after_its_first_work_is_to_be_measured_before(table: Table) -> None:
+    table.know("a", 90)
+    ticket = table.enter("a")
+    table.residents.of("a").peak_mib = 30
+    assert table.residents.has_rough_part("a", "cpu")
+    table.residents.measured("a", "cpu", 50)
+    table.leave(ticket)
+    assert table.residents.reserved_mib("cpu") == 50 + 2 + 16
+    assert not table.residents.has_rough_part("a", "cpu")
+
+
+def test_a_first_guess_stands_until_the_model_has_answered(table: Table) -> None:
+    """Mapped weights are in memory once they were used: what has come is not as large as it will be."""
+    table.know("a", 80, can_sleep=True)
+    ticket = table.enter("a")
+    table.residents.of("a").peak_mib = 30
+    table.leave(ticket, is_answered=False)
+    assert table.residents.reserved_mib("cpu") == 80
+    table.used("a")
+    assert table.residents.reserved_mib("cpu") == 30 + 1 + 16
 
 
 def test_models_that_fit_stay_beside_each_other(table: Table) -> None:

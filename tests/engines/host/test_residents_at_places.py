@@ -35,6 +35,46 @@ def test_a_copy_does_as_much_at_once_as_its_engine_can(table: Table) -> None:
     assert tickets[2].is_at_work
 
 
+def test_a_batch_counts_as_its_turns_and_one_that_is_too_large_begins_alone(table: Table) -> None:
+    table.know("a", 80, "gpu 0", num_at_once=8)
+    large, small, single = table.enter("a", size=20), table.enter("a", size=5), table.enter("a")
+    assert [one.is_at_work for one in (large, small, single)] == [True, False, False]
+    table.leave(large)
+    assert [one.is_at_work for one in (small, single)] == [True, True]
+    another = table.enter("a", size=3)
+    passes_nobody = table.enter("a", size=2)
+    assert not another.is_at_work
+    assert not passes_nobody.is_at_work
+    table.leave(small)
+    assert [one.is_at_work for one in (another, passes_nobody)] == [True, True]
+
+
+def test_live_work_that_begins_in_the_middle_of_bulk_work_has_a_limit_of_its_own(table: Table) -> None:
+    table.know("a", 80, "gpu 0", num_at_once=2, live_is_beside=True)
+    bulk = [table.enter("a") for _ in range(3)]
+    live = [table.enter("a", is_live=True) for _ in range(3)]
+    assert [one.is_at_work for one in (*bulk, *live)] == [True, True, False, True, True, False]
+    table.leave(live[0])
+    assert live[2].is_at_work
+    for one in live[1:]:
+        table.leave(one)
+    table.leave(bulk[0])
+    assert bulk[2].is_at_work
+
+
+def test_what_a_copy_does_at_once_divides_the_seconds_of_its_queue(table: Table) -> None:
+    table.know("a", 80, *GPUS, num_at_once=4)
+    table.used("a", seconds=20)
+    table.told.clear()
+    for _ in range(8):
+        table.residents.enter("a", seconds=19)
+        table.run()
+    assert table.told == ["start"] * 4, "8 times 19 s, four at once"
+    table.residents.enter("a", seconds=19, size=4)
+    table.run()
+    assert "load a on gpu 1" in table.told
+
+
 def test_a_second_copy_comes_where_the_queue_takes_twice_as_long_as_bringing_one(table: Table) -> None:
     table.know("a", 80, *GPUS, num_at_once=1)
     table.used("a", seconds=20)
@@ -188,7 +228,7 @@ def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table)
     [refusal] = [one for one in table.residents.next_steps() if isinstance(one, Refuse)]
     assert refusal.ticket is ticket
     assert str(refusal.error).startswith(
-        "bulk needs 79 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
+        "bulk needs 60 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
         "traffic (live). Give it more (--memory-mib)"
     )
     table.used("bulk", is_live=True)
@@ -270,6 +310,73 @@ def test_a_copy_that_can_sleep_sleeps_for_another_and_wakes_for_its_work(table: 
     table.used("a", seconds=2)
     assert table.told[-3:] == ["sleep b", "wake a", "start"]
     assert table.residents.of("a").wake_seconds == 2
+
+
+def test_what_sleeps_on_a_gpu_has_its_part_of_the_machines_memory_and_leaves_where_that_has_none() -> None:
+    table = Table(accounts={"cpu": 100, "gpu 0": 100}, home="cpu")
+    for key in ("a", "b"):
+        table.know(key, 60, "gpu 0", can_sleep=True)
+        table.used(key, seconds=10)
+        table.now += 100
+    assert table.told[-3:] == ["sleep a", "load b on gpu 0", "start"]
+    assert table.residents.reserved_mib("cpu") == 30 + 16
+    table.know("c", 50, can_sleep=True)
+    table.used("c", seconds=10)
+    table.now += 100
+    table.used("a")
+    assert table.told[-3:] == ["stop b on gpu 0", "wake a", "start"], "the machine has no 60 MiB for what b would hold"
+    assert table.residents.reserved_mib("cpu") == 50
+
+
+def test_what_sleeps_on_a_gpu_leaves_for_a_model_that_needs_the_machines_memory() -> None:
+    table = Table(accounts={"cpu": 100, "gpu 0": 100}, home="cpu")
+    table.know("a", 60, "gpu 0", can_sleep=True)
+    table.used("a")
+    table.now = 1001
+    table.run()
+    assert table.told[-1] == "sleep a"
+    table.know("b", 80)
+    table.used("b")
+    assert table.told[-3:] == ["stop a on gpu 0", "load b", "start"]
+
+
+def test_a_process_that_sleeps_does_not_end_where_others_may_sleep_instead() -> None:
+    table = Table(accounts={"gpu 0": 130})
+    for key in ("a", "b", "c"):
+        table.know(key, 60, "gpu 0", can_sleep=True)
+        table.used(key, seconds=10)
+        table.now += 41
+    for key in ("a", "b", "a"):
+        table.used(key, seconds=2)
+        table.now += 9
+    assert table.state("b", "gpu 0") is table.state("c", "gpu 0") is State.ASLEEP
+    busy = table.enter("a")
+    waiting = table.enter("b", seconds=2)
+    assert not waiting.is_at_work
+    assert table.state("c", "gpu 0") is State.ASLEEP, "its process would be missed for 10 s"
+    table.leave(busy)
+    table.now += 1
+    table.run(seconds=2)
+    assert waiting.is_at_work, "a has rested for a quarter of what its waking took"
+    assert table.told[-3:] == ["sleep a", "wake b", "start"]
+
+
+def test_who_waits_for_a_model_that_sleeps_has_one_under_work_closed_after_four_wakings() -> None:
+    table = Table(accounts={"gpu 0": 120})
+    for key in ("a", "b", "a", "b"):
+        if key not in table.facts:
+            table.know(key, 70, "gpu 0", num_at_once=1, can_sleep=True)
+        table.used(key, seconds=10 if not table.residents.of(key).num_loads else 2)
+        table.now += 100
+    tickets = [table.enter("b") for _ in range(20)]
+    waiting = table.enter("a")
+    num_done = 0
+    while not waiting.is_at_work:
+        table.now += 2
+        table.leave(tickets[num_done])
+        table.run(seconds=2)
+        num_done += 1
+    assert num_done == 4 + 1, "four times 2 s, and what b did then"
 
 
 def test_one_that_sleeps_leaves_where_even_its_rest_is_in_the_way(table: Table) -> None:

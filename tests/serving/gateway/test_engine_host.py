@@ -145,6 +145,20 @@ def test_a_killed_gateways_floor_ends_and_a_live_ones_stays(host: RunningHost, m
     assert row_of(host, "other 1 (echo)").is_kept
 
 
+def test_a_candidate_is_kept_as_the_stable_set_is_while_units_are_sent_to_it(
+    host: RunningHost, make_site: Callable[..., Site]
+) -> None:
+    site = make_site()
+    site.initialize()
+    start_on(host, site)
+    candidate = site.start_candidate(site.version_set(writer={"version": "2"}), weight=0.5)
+    for label in ("tiny 1 (echo)", "tiny 2 (echo)"):
+        eventually(lambda label=label: label in host.models and row_of(host, label).is_kept, f"{label} is kept")
+    site.append("aborted", candidate, evict=True)
+    eventually(lambda: not row_of(host, "tiny 2 (echo)").is_kept, "it serves nobody any more")
+    assert row_of(host).is_kept
+
+
 def test_a_host_that_is_killed_under_live_work_costs_that_unit_and_no_later_one(
     host: RunningHost, make_site: Callable[..., Site], client_of: Clients
 ) -> None:
