@@ -60,6 +60,11 @@ class ChildProcess:
         return self._process.pid if self._process else 0
 
     @property
+    def was_killed(self) -> bool:
+        """By a signal of somebody else."""
+        return self._process is not None and (self._process.returncode or 0) < 0 and not self._is_to_end
+
+    @property
     def session(self) -> aiohttp.ClientSession:
         """For requests to it, whatever host their address names.
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from headrace.engines.host.work import Ticket, Waiting, WorkSeconds
 from headrace.errors import HeadraceError
@@ -13,6 +13,11 @@ from headrace.errors import HeadraceError
 _SLACK_SHARE, _SLACK_MIB = 0.05, 16
 # Of its part a sleeping copy is thought to hold so much, until it was measured.
 _ASLEEP_SHARE = 0.25
+
+
+# More, and infinities, are damage.
+_Mib = Annotated[int, Ge(0), Le(2**40)]
+_Seconds = Annotated[float, Ge(0), Le(1e9)]
 
 
 class State(Enum):
@@ -35,13 +40,13 @@ COMING = frozenset({State.LOADING, State.WAKING})
 class Figures:
     """What was measured of a model, for a later host. None and 0: never."""
 
-    peak_mib: Annotated[int, Ge(0)] = 0
-    asleep_mib: Annotated[int, Ge(0)] | None = None
-    asleep_home_mib: Annotated[int, Ge(0)] | None = None
-    bring_seconds: Annotated[float, Ge(0)] | None = None
-    wake_seconds: Annotated[float, Ge(0)] | None = None
+    peak_mib: _Mib = 0
+    asleep_mib: _Mib | None = None
+    asleep_home_mib: _Mib | None = None
+    bring_seconds: _Seconds | None = None
+    wake_seconds: _Seconds | None = None
     num_worked: Annotated[int, Ge(0)] = 0
-    work_seconds: Annotated[float, Ge(0)] = 0.0
+    work_seconds: _Seconds = 0.0
 
 
 @dataclass(eq=False, kw_only=True)

@@ -33,7 +33,7 @@ class Desk:
         if ticket in model.waiting:
             model.waiting.remove(ticket)
         if ticket.is_at_work and is_answered:
-            model.num_crashes = 0
+            model.num_crashes, model.pause_seconds = 0, 0.0
             model.num_hits += 1
             if ticket.belongs_to is None:
                 seconds = self._holdings.clock() - ticket.begun_at

@@ -16,7 +16,8 @@ class Refusals:
         self._holdings = holdings
 
     def has_come(self, model: Model) -> None:
-        model.refusal, model.pause_seconds = None, 0.0
+        """Pauses begin anew with its first answer: one that comes and outgrows its place each time is tried seldom."""
+        model.refusal = None
 
     def could_not_come(self, model: Model, error: HeadraceError) -> None:
         """For a while, everybody who asks is told why."""
@@ -41,10 +42,16 @@ class Refusals:
         """Why this work cannot be done by any copy that may still come; None: it waits."""
         accounts = self._holdings.accounts
         places = model.places if ticket.only_at is None else (ticket.only_at,)
-        if all(model.peak_mib > accounts.mib[place] for place in places):
-            return self._too_large(model, places[0])
+        if model.peak_mib > (most_mib := max(accounts.mib[place] for place in model.places)):
+            if model.refusal is None:
+                self.could_not_come(model, self._too_large(model, places[0]))
+            elif self.may_come(model):
+                # It held so much once. Perhaps that was one wild turn: it is tried with all that a place has.
+                model.peak_mib = most_mib
         if not self.may_come(model):
             return model.refusal
+        if all(model.peak_mib > accounts.mib[place] for place in places):
+            return self._too_large(model, places[0])
         if not ticket.is_live and self._holdings.kept and all(self._is_kept_from(model, place) for place in places):
             return self._no_room_beside_live(model, places[0])
         return None

@@ -142,6 +142,8 @@ class Residents:
         )
         if (figures := self._remembered.get(key)) is not None:
             model.remember(figures)
+            # It may have outgrown a smaller account, once.
+            model.peak_mib = min(model.peak_mib, max(self._accounts.mib[place] for place in places))
         self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
 
     def keep(self, keys: Collection[str]) -> None:
@@ -232,7 +234,7 @@ class Residents:
         self._is_gone(copy)
 
     def gone(self, key: str, place: str) -> None:
-        """The process of a copy that had come, or was told to leave, has ended."""
+        """The process of a copy that had come, was told to leave, or was killed on the way, has ended."""
         model = self.of(key)
         copy = model.copies[place]
         if copy.state is not State.LEAVING:
@@ -273,11 +275,12 @@ class Residents:
         """The copy's process holds so much. It gets more of the account if there is some; else it has outgrown it."""
         copy = self.of(key).copies[place]
         copy.mib = mib
-        if copy.state in (State.FALLING_ASLEEP, State.ASLEEP, State.LEAVING):
+        if copy.state in (State.FALLING_ASLEEP, State.LEAVING):
             # What falls asleep is still as large as it was.
             return
-        copy.model.peak_mib = max(copy.model.peak_mib, mib)
-        self._holdings.least_mib = min(self._holdings.least_mib, copy.model.least_mib)
+        if copy.state is not State.ASLEEP:
+            copy.model.peak_mib = max(copy.model.peak_mib, mib)
+            self._holdings.least_mib = min(self._holdings.least_mib, copy.model.least_mib)
         if mib <= copy.reserved_mib:
             return
         if mib - copy.reserved_mib <= self._accounts.free(place):
@@ -309,6 +312,8 @@ class Residents:
         steps: list[Step] = []
         for copy, why in self._grown.items():
             if copy.state not in (State.ABSENT, State.LEAVING):
+                # What gathers its parts there waits again, for another copy.
+                self._desk.lost(copy)
                 steps.append(self._stopped(copy, why, at_once=True))
         self._grown.clear()
         return steps

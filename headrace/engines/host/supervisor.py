@@ -26,6 +26,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ from headrace.errors import EngineUnavailable, HeadraceError
 _log = logging.getLogger(__name__)
 # How often processes are measured while there are any, and time's own steps are taken.
 _LOOK_SECONDS = 0.5
+# Those without work are measured at each of so many looks: an engine may do more than it was asked for.
+_IDLE_LOOKS = 10
 # Joined with its head, an answer is one write: half of what a short one costs is calls of the kernel.
 _SMALL_BYTES = 2**16
 _HEADERS = ("Content-Type", "Cache-Control")
@@ -305,11 +308,16 @@ class Supervisor:
         try:
             self._facts[key] = await child.opened()
         except Exception as error:  # noqa: BLE001 (whatever it is, the model cannot come, and who waits is told)
+            was_killed = child.was_killed
             await child.stop(at_once=True)
             await child.ended()
             why = told_of(error, wanted)
             _log.info("%s cannot come: %s", wanted.label, why)
-            self.table.not_loaded(key, place, why)
+            if was_killed:
+                # Nothing is wrong with the model: it comes again, as after a kill in its work.
+                self.table.gone(key, place)
+            else:
+                self.table.not_loaded(key, place, why)
         else:
             self._measure(key, place)
             self.table.loaded(
@@ -363,12 +371,13 @@ class Supervisor:
 
     async def keep_looking(self) -> None:
         """Measures the processes, and lets time's own steps happen."""
-        while True:
+        for number in count():
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 for (key, place), child in self._children.items():
                     copy = self.table.of(key).copies.get(place)
-                    if child.pid and copy is not None and (copy.state in COMING or copy.at_work):
+                    is_busy = copy is not None and (copy.state in COMING or copy.at_work)
+                    if child.pid and copy is not None and (is_busy or number % _IDLE_LOOKS == 0):
                         self._measure(key, place)
                     self._end_if_stopped(key, child)
                 self._step()

@@ -26,7 +26,10 @@ CPU = "cpu"
 _GPU = r"(?:[0-9]{1,3}|GPU-[0-9a-fA-F-]{1,40})"
 _DEVICE = re.compile(rf"cpu|{_GPU}(?:,{_GPU})*")
 # Variables by which libraries choose their kernels or split their sums.
-_NUMERIC = ("ATEN_", "DNNL_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "PYTORCH_", "TORCH_")
+_NUMERIC = (
+    *("ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "KMP_", "MKL_", "NPY_", "NVIDIA_TF32_", "OMP_", "ONEDNN_", "OPENBLAS_"),
+    *("PYTORCH_", "TORCH_"),
+)
 # What a process holds before its model: Python, and the libraries of an engine that computes.
 _BASE_MIB, _MIB = 400, 2**20
 

@@ -125,6 +125,19 @@ def test_a_batch_whose_models_process_is_stopped_is_answered_by_the_next_and_its
         loop.run(close(engine))
 
 
+def test_who_asks_for_a_model_whose_process_is_killed_while_it_loads_gets_the_next(
+    own_host: RunningHost, loop: LoopThread, whole: list[Any]
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        opening = thread.submit(lambda: opened("echo", deployment=own_host.deployment()))
+        pid = eventually(lambda: next((row.pid for row in own_host.table.data if row.pid), None), "it comes")
+        os.kill(pid, signal.SIGKILL)
+        engine = opening.result()
+    assert pid_of(own_host) != pid
+    assert loop.run(answers_of(engine, TURNS)) == whole
+    loop.run(close(engine))
+
+
 def test_who_asks_for_a_model_whose_process_is_stopped_while_it_loads_is_told(loop: LoopThread) -> None:
     with running_host("--memory-mib", "1000", "--silent-seconds", "2") as host, ThreadPoolExecutor(1) as thread:
         asked = thread.submit(opened, "echo", deployment=host.deployment())

@@ -21,7 +21,17 @@ def test_nothing_is_remembered_where_no_host_was(tmp_path: Path) -> None:
     assert Remembered(tmp_path / "host.sock").read() == {}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"a": {"peak_mib": -1}}', b'{"a": {"peak_mib": "7"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b'{"a": {"peak_mib": -1}}',
+        b'{"a": {"peak_mib": "7"}}',
+        b'{"a": {"bring_seconds": Infinity}}',
+        b"\xff",
+    ],
+)
 def test_a_damaged_file_is_forgotten_and_said(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     remembered = Remembered(tmp_path / "host.sock")
     remembered.write(FIGURES)

@@ -213,6 +213,44 @@ def test_a_model_that_is_larger_than_its_place_is_refused_with_its_size(table: T
     assert "needs more than 120 MiB, and cpu of this engine host has 100 MiB" in str(refusal.error)
 
 
+def test_a_model_that_was_larger_than_its_place_once_is_tried_anew_after_longer_and_longer_pauses(table: Table) -> None:
+    table.know("a", 40)
+    times = []
+    for seconds in (0, 29, 30, 31, 89, 90, 91):
+        table.now = seconds
+        table.residents.enter("a")
+        steps = table.residents.next_steps()
+        if steps == [Load(key="a", place="cpu")]:
+            times.append(seconds)
+            table.residents.loaded("a", "cpu", seconds=1.0)
+            table.residents.measured("a", "cpu", 120)
+            steps = table.residents.next_steps()
+            table.residents.gone("a", "cpu")
+            steps += table.residents.next_steps()
+        assert sum(isinstance(step, Refuse) for step in steps) <= 1
+        assert not table.residents.next_steps()
+    assert times == [0, 30, 90]
+    table.now = 1000
+    table.used("a")
+    assert table.state("a") is State.ON_DEVICE, "the turn that was so large is not asked again"
+    later = Residents(lambda: 0.0, {"cpu": 100}, idle_seconds=120, remembered={"a": Figures(peak_mib=120)})
+    later.know("a", places=["cpu"], label="a", guess_mib=40)
+    later.enter("a")
+    assert later.next_steps() == [Load(key="a", place="cpu")]
+
+
+def test_a_sleeper_that_grows_is_stopped_where_there_is_no_more(table: Table) -> None:
+    table.know("a", 40, can_sleep=True)
+    table.know("b", 75)
+    table.used("a")
+    table.now = 100
+    table.used("b")
+    assert table.state("a") is State.ASLEEP
+    table.residents.measured("a", "cpu", 30)
+    [stop] = table.residents.next_steps()
+    assert (stop.key, stop.at_once) == ("a", True)  # type: ignore[union-attr]
+
+
 def test_a_model_that_grows_gets_more_of_the_account_while_there_is_some(table: Table) -> None:
     table.know("a", 40)
     table.know("b", 40)

@@ -4,7 +4,7 @@ import pytest
 
 from headrace.engines.host.copies import State
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.steps import Refuse, Start, Stop
+from headrace.engines.host.steps import Load, Refuse, Start, Stop
 from headrace.errors import EngineUnavailable
 from tests.engines.host.test_residents import Table
 
@@ -260,6 +260,26 @@ def test_parts_are_brought_to_where_the_model_is_and_shared_there(table: Table) 
     assert table.told[-2:] == ["start", "start"]
     table.leave(again)
     assert not table.residents.of("adapter").copies["gpu 0"].at_work
+
+
+def test_work_that_gathers_its_parts_at_a_copy_that_outgrew_its_own_waits_for_another(table: Table) -> None:
+    table.know("base", 40, "gpu 0", num_at_once=1)
+    table.know("adapter", 10, "gpu 0")
+    table.know("other", 40, "gpu 0")
+    table.used("base")
+    other = table.enter("other")
+    ticket = table.residents.enter("base", parts=["adapter"])
+    assert table.residents.next_steps() == [Load(key="adapter", place="gpu 0")]
+    table.residents.measured("base", "gpu 0", 55)
+    [stop] = table.residents.next_steps()
+    assert (stop.key, ticket.is_at_work) == ("base", False)  # type: ignore[union-attr]
+    table.residents.loaded("adapter", "gpu 0", seconds=1.0)
+    assert not any(isinstance(step, Start) for step in table.residents.next_steps()), "its model is leaving"
+    table.residents.gone("base", "gpu 0")
+    table.leave(other)
+    table.now = 100
+    table.run()
+    assert ticket.is_at_work
 
 
 def test_work_with_parts_goes_to_the_copy_beside_them(table: Table) -> None:
