@@ -46,7 +46,10 @@ class DemoFailed(HeadraceError):
 
 @dataclass(frozen=True, kw_only=True)
 class Days:
-    """The two days that the demo generates, fixed at its first call."""
+    """The two days that the demo generates, fixed at its first call.
+
+    Their nights are over: the schedule, which starts today's, takes none of them out of the story's order.
+    """
 
     first: str
     second: str
@@ -58,7 +61,9 @@ def fix_days(settings: Settings) -> Days:
         today = datetime.now(ZoneInfo(settings.timezone)).date()
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"first": str(today - timedelta(days=1)), "second": str(today)}))
+        partial.write_text(
+            json.dumps({"first": str(today - timedelta(days=2)), "second": str(today - timedelta(days=1))})
+        )
         partial.replace(path)
     return Days(**json.loads(path.read_text()))
 

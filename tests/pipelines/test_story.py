@@ -1,6 +1,9 @@
 """The demo's driver: launches what is missing, waits for what follows, and goes on from wherever it stands."""
 
 import time
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -9,6 +12,7 @@ from dagster._core.utils import make_new_run_id
 from pipelines.demo import story
 from pipelines.demo.board import Board, Target
 from pipelines.demo.story import Chapter, DemoFailed, Driver
+from resources.settings import settings_of
 
 MADE_BY_US = Target(asset="prompts", partition="2026-11-22|glossary-00")
 FOLLOWS = Target(asset="reviewed_content", partition="2026-11-22|glossary-00")
@@ -50,6 +54,14 @@ def stage() -> Stage:
 
 def chapter(**changes: object) -> Chapter:
     return Chapter(**({"title": "a night", "stage": "generation"} | changes))  # type: ignore[arg-type]
+
+
+def test_the_schedule_starts_no_night_of_the_demo(tmp_path: Path) -> None:
+    """It starts today's at one o'clock: a demo under way then would find its second night made by the wrong models."""
+    settings = settings_of({"HEADRACE_HOME": str(tmp_path)}, tmp_path)
+    days = story.fix_days(settings)
+    assert days.first < days.second < str(datetime.now(ZoneInfo(settings.timezone)).date())
+    assert story.fix_days(settings) == days
 
 
 def test_a_missing_partition_is_launched_once_while_its_run_is_under_way(stage: Stage) -> None:
