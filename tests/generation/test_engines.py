@@ -1,6 +1,7 @@
 """The echo and transformers engines; the second on a real model of 1M parameters."""
 
 import asyncio
+import gc
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -216,6 +217,21 @@ def test_nothing_is_drawn_for_a_row_that_nobody_reads() -> None:
 
     assert [row[1] for row in told] == [kept] * 3
     assert torch.equal(second.draw.generator.get_state(), before)
+
+
+def test_a_loaded_models_file_does_not_stay_in_memory_beside_what_was_laid_anew(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    directory = Path(shutil.copytree(tiny_model, tmp_path / "weights"))
+    # Weights are mapped where they are of the type that is computed in.
+    LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).save_pretrained(directory)
+    greedy = make_member(decoding=Decoding(temperature=0, top_p=1, max_new_tokens=12))
+
+    model = load(directory, greedy, SPEC).model
+
+    assert model.get_parameter("model.layers.0.mlp.up_proj.weight").t().is_contiguous()
+    gc.collect()
+    assert str(directory) not in Path("/proc/self/maps").read_text()
 
 
 def test_matrices_that_are_laid_by_columns_are_the_same_and_stay_tied() -> None:

@@ -108,6 +108,11 @@ def lay_for_few_rows(model: Any) -> None:
         if id(weight) not in laid:
             laid[id(weight)] = weight
             weight.data = weight.data.t().contiguous().t()
+    if laid:
+        # As long as a single tensor lies in the mapped file, all of it stays in memory, what was laid down anew too.
+        for rest in (*model.parameters(), *model.buffers()):
+            if id(rest) not in laid:
+                rest.data = rest.data.clone()
 
 
 def mixes_rows(config: Any) -> bool:
