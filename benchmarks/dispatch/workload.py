@@ -47,7 +47,7 @@ class Trace:
 
 def read_trace(file: Path) -> Trace:
     """Raises: InvalidInput: no such file, other columns, a value that is no number."""
-    rows = read_rows(file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), "Azure trace")
+    rows = read_rows(file, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), "an Azure trace")
     # Seven digits of a second are one more than Python reads.
     at = [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for _, row in rows]
     first = min(at)

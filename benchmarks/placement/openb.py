@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
-from benchmarks.tables import number, read_rows
+from benchmarks.tables import number, per_cent, read_rows
 from headrace.errors import InvalidInput
 from headrace.placement.demand import WHOLE, Demand
 from headrace.placement.inventory import Gpu, Inventory, Node
@@ -13,6 +14,7 @@ from headrace.placement.inventory import Gpu, Inventory, Node
 _NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 _TASK_COLUMNS = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
 _LIST_PREFIX = "openb_pod_list_"
+_PUBLISHED_LOADS = ("95", "130")
 
 
 def list_name(path: Path) -> str:
@@ -23,7 +25,7 @@ def list_name(path: Path) -> str:
 def read_nodes(path: Path) -> Inventory:
     """Raises: InvalidInput: no such file, other columns, a value that is no number, no GPU."""
     nodes = []
-    for line, row in read_rows(path, _NODE_COLUMNS, "openb node list"):
+    for line, row in read_rows(path, _NODE_COLUMNS, "an openb node list"):
         gpus = tuple(
             Gpu(device=str(device), model=row["model"], memory_mib=0)
             for device in range(number(path, line, row, "gpu"))
@@ -36,6 +38,22 @@ def read_nodes(path: Path) -> Inventory:
     return inventory
 
 
+def read_published(path: Path, policy: str) -> dict[str, dict[str, float]]:
+    """What a policy gave out of each list, in per cent, at 95% arrived and at the end: the means over its seeds.
+
+    Raises: InvalidInput: no such file, other columns, a value that is no number, nothing of this policy.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for line, row in read_rows(path, ("workload", "sc_policy", *_PUBLISHED_LOADS), "a table of published allocations"):
+        if row["sc_policy"] == policy:
+            of_list = found.setdefault(row["workload"].removeprefix(_LIST_PREFIX), {})
+            for load in _PUBLISHED_LOADS:
+                of_list.setdefault(load, []).append(per_cent(path, line, row, load))
+    if not found:
+        raise InvalidInput(f"{path} has no row of {policy}.")
+    return {name: {load: fmean(values) for load, values in one.items()} for name, one in found.items()}
+
+
 def read_tasks(path: Path) -> list[Demand]:
     """In the order of the file. A task with several GPUs takes whole ones, whatever its gpu_milli.
 
@@ -43,7 +61,7 @@ def read_tasks(path: Path) -> list[Demand]:
         InvalidInput: no such file, other columns, a value that is no number, no task that needs a GPU.
     """
     tasks = []
-    for line, row in read_rows(path, _TASK_COLUMNS, "openb pod list"):
+    for line, row in read_rows(path, _TASK_COLUMNS, "an openb pod list"):
         num_gpus = number(path, line, row, "num_gpu")
         models = row.get("gpu_spec") or ""
         tasks.append(

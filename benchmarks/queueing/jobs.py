@@ -47,7 +47,7 @@ def read_tasks(path: Path) -> list[Task]:
         InvalidInput: no such file, other columns, a value that is no number, or not one usable task.
     """
     tasks = []
-    for line, row in read_rows(path, _COLUMNS, "openb pod list"):
+    for line, row in read_rows(path, _COLUMNS, "an openb pod list"):
         num_gpus, gpu_milli, began, ended = (number(path, line, row, column) for column in _COLUMNS)
         if num_gpus and row["scheduled_time"] and row["deletion_time"] and ended > began:
             run_seconds = min(float(ended - began), _RUN_SECONDS_MAX)

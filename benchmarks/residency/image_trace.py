@@ -44,7 +44,7 @@ def read_jobs(path: Path) -> list[Job]:
     """
     rows = [
         (line, row)
-        for line, row in read_rows(path, _COLUMNS, "image trace")
+        for line, row in read_rows(path, _COLUMNS, "an image trace")
         if row["checkpoint_model_version_id"] and row["exec_time_seconds"]
     ]
     if len(rows) < 2:

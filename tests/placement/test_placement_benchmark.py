@@ -67,6 +67,23 @@ def test_the_last_line_is_json_of_every_list_and_tie(
     assert body["decisions_per_s"] > 0
 
 
+def test_each_list_is_compared_with_what_was_published_of_it(
+    tables: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = tmp_path / "published.csv"
+    header, nodes, pods = "workload,sc_policy,seed,95,100,130\n", str(tables[0]), str(tables[1])
+    rows = ["06-FGD,42,99.5,0,10.0", "06-FGD,43,100,0,20.0", "01-Random,42,0,0,0"]
+    published.write_text(header + "".join(f"openb_pod_list_small,{row}\n" for row in rows))
+    command = ["--nodes", nodes, "--pods", pods, "--seeds", "1", "--ties", "name", "--published", str(published)]
+    assert main(command) == 1
+    bars = json.loads(capsys.readouterr().out.splitlines()[-1])["bars"]
+    assert (bars["small_95_name_fgd"]["bar"], bars["small_95_name_fgd"]["met"]) == (99.75, False)
+    assert (bars["small_130_name_fgd"]["bar"], bars["small_130_name_fgd"]["met"]) == (15.0, True)
+    published.write_text(f"{header}openb_pod_list_small,06-FGD,42,much,0,10\n")
+    assert main(command) == 2
+    assert "line 2: 95 must be from 0 to 100 per cent, got 'much'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
