@@ -1,21 +1,17 @@
-"""One plan in progress: takes the waiting runs in order and books its decisions.
-
-Keeps two fleets side by side: what is free, and what is free and not promised. Runs that may be stopped at any moment
-see the first, all others the second.
-"""
+"""One plan in progress: takes the waiting runs in order and books its decisions."""
 
 import math
 from collections import Counter
 from collections.abc import Collection
+from functools import partial
 
 from headrace.placement.demand import Demand
-from headrace.placement.fleet import Fleet
+from headrace.placement.free_places import FreePlaces
 from headrace.placement.holds import HoldWriter
 from headrace.placement.largest import largest_of
 from headrace.placement.line import ID, KIND, NEEDS_PROMISE_FROM, OVERTAKEN_SINCE, RUN, Entry, Line
 from headrace.placement.model_places import ModelPlaces
 from headrace.placement.ordering import Shares, had_aged
-from headrace.placement.packing import best_placement
 from headrace.placement.placements import Placement
 from headrace.placement.preemption import (
     earliest_stop,
@@ -28,7 +24,7 @@ from headrace.placement.preemption import (
     overtaken_since,
 )
 from headrace.placement.queue_policy import QueuePolicy
-from headrace.placement.reservations import first_place, kept_free
+from headrace.placement.reservations import first_place
 from headrace.placement.snapshot import Eviction, Plan, Preemption, Reservation, Running, Snapshot, Waiting
 from headrace.placement.stage_ledger import StageLedger
 from headrace.placement.warm_line import WarmLine
@@ -51,26 +47,19 @@ class Decision:
         self._promised = {reservation.run_id: reservation for reservation in promised}
         self._line = line or Line()
         self._line.advance(snapshot.waiting, policy, now)
-        self._fleet = Fleet(snapshot.inventory)
+        self._free = FreePlaces(snapshot.inventory, policy.packing, snapshot.running)
         self._shares = Shares(snapshot.inventory)
-        self._fleet.take_all((run.run_id, run.placement) for run in snapshot.running)
         for run in snapshot.running:
             self._shares.add(run.queue, run.demand, gpu_milli(run.placement))
         # The snapshot's runs and newly admitted ones: another run may wait for any of them.
         self._running = list(snapshot.running)
-        self._stages = StageLedger(self._fleet, snapshot, policy, now)
-        # What is free and not promised to anybody; the same object as the fleet until something is promised.
-        self._unpromised = self._fleet
-        # What fits nowhere: beside what is promised, or at all.
-        self._no_fit: set[Demand] = set()
-        self._no_fit_at_all: set[Demand] = set()
+        self._stages = StageLedger(self._free.fleet, snapshot, policy, now)
         # Kinds of runs of which each is held as the last one was, until more is given out or kept; for which run what
         # is free is kept.
         self._closed: dict[int, str | None] = {}
         # And those of which each is, unless it might act against others by its age.
         self._half_closed: dict[int, str | None] = {}
         self._num_young_kinds = 0
-        self._fills_allowed = True
         self._slots = snapshot.num_slots
         self._reserved_aged: str | None = None
         self._draining: set[str] = set()
@@ -93,7 +82,7 @@ class Decision:
         # None: nothing is known to be loaded anywhere.
         self._models: ModelPlaces | None = None
         if snapshot.residency.nodes or any(run.loads for run in snapshot.running):
-            self._models = ModelPlaces(snapshot, lambda: self._unpromised, now)
+            self._models = ModelPlaces(snapshot, lambda: self._free.unpromised, now)
         self._evictions: list[Eviction] = []
         self._lapses: list[float] = []
         # Those young ones that are decided on already: they went past the aged ones.
@@ -107,7 +96,7 @@ class Decision:
         return Plan(
             admissions=self._admissions,
             preemptions=tuple(self._preemptions),
-            holds=self._holds.holds(self._fleet, self._shares),
+            holds=self._holds.holds(self._free.fleet, self._shares),
             impossible=impossible,
             reservations=tuple(self._reservations),
             evictions=tuple(self._evictions),
@@ -196,7 +185,7 @@ class Decision:
         """Notes if other aged runs like this one would be tried nowhere and for nothing, and be held."""
         if run.run_id in self._promised or not self._may_close():
             return
-        if not self._fits_nowhere(run.demand, fills=may_be_stopped(run, self._policy)):
+        if not self._free.fits_nowhere(run.demand, fills=may_be_stopped(run, self._policy)):
             return
         may_stop_by_age_alone = not self._ending and run.priority <= self._lowest_priority
         if (self._reserved_aged is not None or self._preempted_for is not None) and not self._might_preempt:
@@ -218,7 +207,7 @@ class Decision:
                 or (not self._ending and kind.priority <= self._lowest_priority)
                 or (kind.demand, kind.priority, kind.stage, False) in self._not_helped
             )
-            if for_nothing and self._fits_nowhere(kind.demand, fills=kind.may_be_stopped):
+            if for_nothing and self._free.fits_nowhere(kind.demand, fills=kind.may_be_stopped):
                 self._closed[number] = self._kept_for(kind.demand)
 
     def _may_close(self) -> bool:
@@ -234,20 +223,6 @@ class Decision:
             and self._tries < _PREEMPTION_TRIES_MAX
             and bool(self._stoppable or self._ending)
         )
-
-    def _fits_nowhere(self, demand: Demand, *, fills: bool) -> bool:
-        """As `_place` finds out."""
-        if demand not in self._no_fit:
-            if best_placement(self._unpromised, demand, self._policy.packing) is not None:
-                return False
-            self._no_fit.add(demand)
-        if not fills or not self._fills_allowed or self._unpromised is self._fleet:
-            return True
-        if demand not in self._no_fit_at_all:
-            if best_placement(self._fleet, demand, self._policy.packing) is not None:
-                return False
-            self._no_fit_at_all.add(demand)
-        return True
 
     def _open(self) -> None:
         """Something has changed for all."""
@@ -324,34 +299,11 @@ class Decision:
 
     def _take(self, run_id: str, placement: Placement) -> None:
         self._open()
-        self._fleet.take(run_id, placement)
-        if self._unpromised is not self._fleet:
-            self._unpromised.take(run_id, placement, found=True)
+        self._free.take(run_id, placement)
 
     def _place(self, run: Waiting, *, fills: bool) -> Placement | None:
-        """A demand that does not fit is not tried again in the same plan, since the fleets only get fuller."""
-        if run.demand not in self._no_fit:
-            placement = self._best(self._unpromised, run)
-            if placement is not None:
-                return placement
-            self._no_fit.add(run.demand)
-        if not fills or not self._fills_allowed or self._unpromised is self._fleet:
-            return None
-        if run.demand in self._no_fit_at_all:
-            return None
-        placement = self._best(self._fleet, run)
-        if placement is None:
-            self._no_fit_at_all.add(run.demand)
-        return placement
-
-    def _best(self, fleet: Fleet, run: Waiting) -> Placement | None:
-        if self._models is None:
-            return best_placement(fleet, run.demand, self._policy.packing)
-        for wish in self._models.wishes(run, fleet):
-            placement = best_placement(fleet, run.demand, self._policy.packing, wish)
-            if placement is not None:
-                return placement
-        return None
+        wishes = None if self._models is None else partial(self._models.wishes, run)
+        return self._free.place(run.demand, fills=fills, wishes=wishes)
 
     def _hold(self, run: Waiting) -> None:
         """Holds a run without a promise. The first in line is told which runs it waits for, the others who is ahead."""
@@ -362,15 +314,12 @@ class Decision:
     def _waits_for(self, run: Waiting) -> tuple[str, ...]:
         """Asked by whoever reads it, once the plan is made: finding a place takes longer than all the rest."""
         ends = {other.run_id: self._end(other, run) for other in self._running}
-        place = first_place(self._fleet, run.demand, self._running, ends, self._policy.packing)
+        place = first_place(self._free.fleet, run.demand, self._running, ends, self._policy.packing)
         return tuple(other.run_id for other in place.waits_for) if place else ()
 
     def _kept_for(self, demand: Demand) -> str | None:
         """The run whose promise keeps out a run that would otherwise fit."""
-        if not self._reservations or demand in self._no_fit_at_all:
-            return None
-        if best_placement(self._fleet, demand, self._policy.packing) is None:
-            self._no_fit_at_all.add(demand)
+        if not self._reservations or self._free.fits_nowhere_at_all(demand):
             return None
         return self._reservations[0].run_id
 
@@ -383,18 +332,19 @@ class Decision:
         ends = {other.run_id: self._end(other, run) for other in running}
         promised = self._promised.get(run.run_id)
         nodes = {node for node, _ in promised.devices} if promised else set()
-        place = first_place(self._fleet, run.demand, running, ends, self._policy.packing, nodes)
+        place = first_place(self._free.fleet, run.demand, running, ends, self._policy.packing, nodes)
         if place is None:  # other runs may continue meanwhile
             self._holds.no_healthy_place(run)
             return
         self._reserved_aged = run.run_id
-        self._fills_allowed = self._fills_allowed and self._now >= fills_from(run, self._policy)
+        if self._now < fills_from(run, self._policy):
+            self._free.may_be_filled = False
         latest = place.latest if place.latest >= self._now else None
         waits_for = tuple(other.run_id for other in place.waits_for)
         self._keep(run, place.placement, latest)
         # Resources that free up there belong to this run: no run is stopped there for another one.
         spans = run.demand.gang == "any" and run.demand.num_gpus > 1
-        self._draining = set(self._fleet.nodes) if spans else set(place.placement.nodes)
+        self._draining = set(self._free.fleet.nodes) if spans else set(place.placement.nodes)
         self._holds.reserved(run, place.placement, waits_for, latest)
 
     def _preempt(self, run: Waiting, *, aged: bool, hold: bool = True) -> bool:
@@ -410,7 +360,7 @@ class Decision:
             ending = [other for other in self._ending if self._draining.isdisjoint(other.placement.nodes)]
             if stoppable or ending:
                 self._tries += 1
-                found = fewest_stopped(self._unpromised, run, ending, stoppable, self._policy, self._now)
+                found = fewest_stopped(self._free.unpromised, run, ending, stoppable, self._policy, self._now)
             if found is None and since > -math.inf and not (aged and run.num_preemptions):
                 self._not_helped[key] = since
         if found is None:
@@ -424,7 +374,7 @@ class Decision:
             self._preemptions.append(self._holds.preemption(victim, run))
         self._keep(run, placement, self._now)
         # Its place will be complete in a moment: a run put there now would be stopped at once.
-        self._fills_allowed = False
+        self._free.may_be_filled = False
         leaving = (*victims, *(other for other in ending if placement and _meet(other, placement)))
         self._holds.stopping(run, placement, tuple(other.run_id for other in leaving))
         return True
@@ -447,10 +397,7 @@ class Decision:
 
     def _keep(self, run: Waiting, placement: Placement, latest: float | None) -> None:
         self._open()
-        if self._unpromised is self._fleet:
-            self._unpromised = self._fleet.copy()
-        kept = kept_free(self._unpromised, run.demand, placement)
-        self._unpromised.take(f"kept for {run.run_id}", kept, found=True)
+        kept = self._free.keep(run.run_id, run.demand, placement)
         reserved = _reservation(run, placement, latest)
         self._reservations.append(reserved)
         if self._models:
