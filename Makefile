@@ -20,7 +20,7 @@ setup: ## .venv from the lock, the project installed editable
 bench-setup: ## the peers that benchmarks run beside us
 	@$(PYTHON) -m pipelines.setup --bench
 
-demo: ## the whole pipeline on a real corpus: prepare, train, roll out, generate (about 20 minutes on 2 cores)
+demo: ## the whole pipeline on a real corpus: prepare, train, roll out, generate (about 15 minutes on 2 cores)
 	@$(PYTHON) -m pipelines.setup --demo
 	@$(BIN)/python -m pipelines.demo
 
