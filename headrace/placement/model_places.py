@@ -189,8 +189,9 @@ class ModelPlaces:
             # As long again as it is late already: nobody knows.
             waits = abs(end - self._now)
             saved = bringing - self._missing(run.loads, device)[0] - waits
-            if saved > 0 and (found is None or saved > found.seconds):
-                lapses_at = max(self._now, end) + (saved if end <= self._now else saved + waits)
+            lapses_at = max(self._now, end) + (saved if end <= self._now else saved + waits)
+            # What is saved may be less than clocks tell apart: then nothing would end the wait when it lapses.
+            if saved > 0 and lapses_at > self._now and (found is None or saved > found.seconds):
                 found = Sooner(device=device, here=here, models=has, seconds=saved, free_at=end, lapses_at=lapses_at)
         return found
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
@@ -161,6 +161,8 @@ def test_models_push_no_promised_place_back_but_for_the_time_that_they_take_to_l
     others=st.integers(0, 3),
     patience=st.floats(1.0, 1e6),
 )
+# A saving of less than what is between two moments of the clock.
+@example(estimate=1.0, bring=1.843781674024342, others=0, patience=7.0)
 def test_a_run_that_waits_for_a_gpu_which_never_ends_is_put_elsewhere(estimate, bring, others, patience):
     """A wait of `bring` after the estimate has passed at most, looking only when the plan says so."""
     world = WarmWorld(make_fleet(2 + others), FIRM)
