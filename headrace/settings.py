@@ -46,7 +46,7 @@ from headrace.store.opening import cache_bytes_of, open_store
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 _NAMES = frozenset(re.findall(r"HEADRACE_[A-Z_]+", __doc__ or ""))
 # A gateway's or an engine host's own, and near to one of ours.
-_OTHERS = frozenset({"HEADRACE_SERVICE", "HEADRACE_ENGINE_HOST_MIB"})
+_OTHERS = frozenset({"HEADRACE_SERVICE", "HEADRACE_ENGINE_HOST_MIB", "HEADRACE_INBOX", "HEADRACE_INBOX_LOG"})
 # Words that people write; any other would else be taken for off.
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 DEFAULT_PORT = 3000

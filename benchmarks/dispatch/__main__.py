@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dispatch.peers import OURS, PEERS, Router, find_program
+from benchmarks.dispatch.peers import OURS, PEERS, Router
 from benchmarks.dispatch.rounds import Outcome, run_round
 from benchmarks.dispatch.workload import SHAPES, Arrival, Trace, drawn, from_trace, read_trace
 from benchmarks.kept import KeptResults, digest_of
@@ -52,6 +52,7 @@ from benchmarks.measuring import (
     some_of,
     whole,
 )
+from benchmarks.programs import with_programs
 from headrace.errors import InvalidInput
 
 # Against peers at 2 s, docs/decisions/0011: 0.49 while others used the machine, 0.31 to 0.39 on a quiet one.
@@ -272,17 +273,8 @@ def _ratio(outcomes: dict[str, list[Outcome]], share: float, rounds: slice) -> f
 
 def _systems(options: argparse.Namespace) -> list[System] | None:
     """Ours and the peers that are installed; None: one that --peers names is not."""
-    systems = [(OURS, OURS.program)]
-    for name in PEERS if options.peers is None else [name for name in options.peers if name != "none"]:
-        program = find_program(PEERS[name], options.bin)
-        if program is not None:
-            systems.append((PEERS[name], program))
-            continue
-        why = f"{name} is not installed (no program {PEERS[name].program!r}; give its directory with --bin)"
-        print(f"error: {why}." if options.peers else f"{why}: left out.", file=sys.stderr)
-        if options.peers:
-            return None
-    return systems
+    peers = with_programs(PEERS, options.peers, options.bin)
+    return None if peers is None else [(OURS, OURS.program), *peers]
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,6 @@ Which other settings were tried stands in docs/decisions/0011.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -69,11 +68,6 @@ class Running:
 
     def close(self) -> None:
         end_group(self.process)
-
-
-def find_program(router: Router, directories: Sequence[Path]) -> str | None:
-    path = os.pathsep.join([*(str(directory) for directory in directories), os.environ.get("PATH", ""), "/usr/sbin"])
-    return shutil.which(router.program, path=path)
 
 
 def _ours(directory: Path, port: int, replicas: Sequence[str], silent_seconds: float) -> list[str]:

@@ -125,22 +125,35 @@ def test_the_three_commands_work_as_they_stand(tmp_path: Path, monkeypatch: pyte
     assert "A tagline for kettle." in shown.output
 
 
-def test_the_gateway_without_a_model_works_as_it_stands(tmp_path: Path) -> None:
-    [text] = [block.text for block in ALL if "--initialize &" in block.text]
+def as_it_stands(beginning: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs the one block of a gateway that begins so, on a free port and with its files in `directory`."""
+    [text] = [block.text for block in ALL if "--initialize" in block.text and beginning in block.text]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = text.replace("8080", str(port)).replace("/tmp/try", str(tmp_path)).replace(". .venv/bin/activate", "true")
-    program = program.replace("--initialize &", f"--initialize --port {port} &")
+    program = text.replace("8080", str(port)).replace("/tmp/try", str(directory))
+    program = program.replace(". .venv/bin/activate", "true").replace("--initialize", f"--initialize --port {port}")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-    ended = subprocess.run(
+    return subprocess.run(
         ["bash", "-c", program], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def test_the_gateway_without_a_model_works_as_it_stands(tmp_path: Path) -> None:
+    ended = as_it_stands("v1/chat/completions", tmp_path)
 
     assert "x-headrace-version-set" in ended.stdout.lower(), ended.stdout + ended.stderr
     assert "data: [DONE]" in ended.stdout
     assert "headrace_gateway_units_total{" in ended.stdout
+
+
+def test_the_inbox_works_as_it_stands(tmp_path: Path) -> None:
+    ended = as_it_stands("v1/events", tmp_path)
+
+    assert '"taken":1,"repeated":0,"refused":[]' in ended.stdout, ended.stdout + ended.stderr
+    assert '"taken":1,"repeated":1,"refused":[{"index":2,' in ended.stdout
+    assert '"event":"window sealed"' in ended.stdout
+    assert 'headrace_gateway_inbox_unsealed_events{campaign="slogans"} 0.0' in ended.stdout
 
 
 @pytest.mark.parametrize("block", of("yaml"))

@@ -47,6 +47,17 @@ def main(
     notice_seconds: Annotated[
         float, typer.Option(envvar="HEADRACE_GATEWAY_NOTICE_SECONDS", help="Units are taken so long after SIGTERM.")
     ] = 1.0,
+    inbox: Annotated[
+        Path | None,
+        typer.Option(envvar="HEADRACE_INBOX", help="Directory of campaigns: take events for those with prompts.inbox."),
+    ] = None,
+    inbox_log: Annotated[
+        Path | None,
+        typer.Option(envvar="HEADRACE_INBOX_LOG", help="The inbox's own directory, on a local disk that stays."),
+    ] = None,
+    timezone: Annotated[
+        str, typer.Option(envvar="HEADRACE_TIMEZONE", help="Of the days of the inbox's windows.")
+    ] = "UTC",
     initialize: Annotated[
         bool, typer.Option("--initialize", help="Without a journal: make the file's own set stable. For servers alone.")
     ] = False,
@@ -67,6 +78,9 @@ def main(
         engine_host=engine_host,
         notice_seconds=notice_seconds,
         initialize=initialize,
+        inbox=inbox,
+        inbox_log=inbox_log,
+        timezone=timezone,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,10 +1,11 @@
-"""The gateway as an ASGI application: maps paths to handlers. No framework: it has ten paths, one of them hot.
+"""The gateway as an ASGI application: maps paths to handlers. No framework: it has eleven paths, one of them hot.
 
 | path | needs a key | answer |
 |---|---|---|
 | POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events; of services that write |
 | POST /v1/images/generations | yes | a picture, in JSON; of services that paint |
 | POST /v1/audio/speech | yes | a recording; of services that speak |
+| POST /v1/events | yes | which events were taken; where the gateway has an inbox |
 | GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients expect it |
 | GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
@@ -15,7 +16,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.clock import Clock
 from headrace.engines.openai.coming import COME_SECONDS
@@ -31,7 +32,11 @@ from headrace.serving.gateway.units import Units
 from headrace.serving.service import Service
 from headrace.version_sets.media_settings import MemberKind
 
+if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
+    from headrace.serving.gateway.inbox import Inbox
+
 Handler = Callable[[Request], Awaitable[None]]
+_EVENTS = "/v1/events"
 _MODELS = "/v1/models/"
 
 
@@ -45,15 +50,17 @@ class Gateway:
         readiness: Readiness,
         metrics: Metrics,
         clock: Clock,
+        inbox: "Inbox | None" = None,
         host_metrics: Callable[[], Awaitable[bytes]] | None = None,
         come_seconds: Callable[[], Awaitable[float | None]] | None = None,
     ) -> None:
         """Args, of the engine host that this gateway asks, if it does: host_metrics: its page. come_seconds: until the
         stable set's models could work there; None: nobody knows."""
         self._units, self._outcomes, self._readiness = units, outcomes, readiness
+        self._inbox = inbox
         self._metrics, self._host_metrics, self._come_seconds = metrics, host_metrics, come_seconds
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
-        self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0))
+        self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0, has_inbox=inbox is not None))
         read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
         readers: dict[str, dict[str, Callable[[bytes], Ask | MediaAsk]]] = {
             "text": {"/v1/chat/completions": read_chat, "/v1/completions": text_ask},
@@ -66,6 +73,7 @@ class Gateway:
         self._instead = f"The service {service.name!r} {_DOES[service.makes]}: send POST {' or '.join(own)}."
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             **{path: (("POST",), partial(units.serve, read=read)) for path, read in own.items()},
+            **({_EVENTS: (("POST",), self._events)} if inbox else {}),
             "/v1/models": (_READ, self._models),
             "/v1/rollout": (_READ, self._rollout),
             "/healthz": (_READ, self._healthz),
@@ -111,6 +119,11 @@ class Gateway:
 
     def _authenticate(self, request: Request) -> None:
         request.key = self._units.keys.name_of(request.headers.get(b"authorization"))
+
+    async def _events(self, request: Request) -> None:
+        self._authenticate(request)
+        assert self._inbox is not None
+        await self._inbox.serve(request)
 
     async def _models(self, request: Request) -> None:
         self._authenticate(request)

@@ -5,8 +5,10 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
-from headrace.clock import SystemClock
+from headrace.clock import Clock, SystemClock
 from headrace.engines.base import LoadedModel
 from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
 from headrace.engines.host.connection import come_seconds_of, metrics_of
@@ -32,18 +34,22 @@ from headrace.serving.gateway.units import Units
 from headrace.serving.plan_lease import PlanLease
 from headrace.serving.router import Router
 from headrace.serving.service import Service
-from headrace.store.objects import new_nonce
+from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.opening import open_store
 from headrace.version_sets.sets import EngineSpec, Member
 
 # A session's first turn waits for the store, and a client waits for that turn.
 _STORE_PATIENCE_SECONDS = 5.0
 
+if TYPE_CHECKING:
+    from headrace.serving.gateway.inbox import Inbox
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers.
-    `engine_host`: who holds models that would else be loaded in this process, as for a run."""
+    `engine_host`: who holds models that would else be loaded in this process, as for a run. `inbox`: the directory of
+    the campaigns whose events are taken, into the directory `inbox_log`, in windows of the days of `timezone`."""
 
     service: Path
     store: str
@@ -59,6 +65,9 @@ class Settings:
     engine_host: str = CPU_ONLY
     notice_seconds: float = 1.0
     initialize: bool = False
+    inbox: Path | None = None
+    inbox_log: Path | None = None
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,7 @@ class Parts:
     shadow: Shadow
     judging: Judging | None
     floor: Floor | None
+    inbox: "Inbox | None"
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -89,6 +99,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
 
     Raises:
         InvalidInput: the keys file, the log or the engine host's address cannot be used.
+        HeadraceError: the inbox cannot take events.
     """
     keys = ApiKeys.read(settings.api_keys) if settings.api_keys else ApiKeys()
     store = open_store(settings.store, patience_seconds=_STORE_PATIENCE_SECONDS)
@@ -138,6 +149,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
+    inbox = _inbox(settings, store, clock, records, metrics)
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 
     async def come_seconds() -> float | None:
@@ -147,7 +159,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         return await come_seconds_of(engine_host.socket_file, stable.residents)
 
     app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
-    app = app_of(host_metrics=host_metrics, come_seconds=come_seconds)
+    app = app_of(inbox=inbox, host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
         service.limits,
         num_max=num_connections,
@@ -181,4 +193,24 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         shadow=shadow,
         judging=judging,
         floor=floor,
+        inbox=inbox,
     )
+
+
+def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics) -> "Inbox | None":
+    """Raises: HeadraceError: it cannot take events."""
+    if settings.inbox is None:
+        return None
+    # Here, because a gateway without an inbox loads no Arrow.
+    from headrace.serving.gateway.inbox import Inbox, InboxPlaces
+
+    if settings.inbox_log is None:
+        raise InvalidInput("--inbox also needs --inbox-log: a directory on a local disk that stays, for this gateway.")
+    try:
+        zone = ZoneInfo(settings.timezone)
+    except (ValueError, OSError, KeyError) as error:
+        raise InvalidInput(
+            f"--timezone must be a time zone such as Europe/Berlin, got {settings.timezone!r}."
+        ) from error
+    places = InboxPlaces(campaigns=settings.inbox, log=settings.inbox_log, zone=zone)
+    return Inbox(places, store, clock=clock, records=records, metrics=metrics)

@@ -3,11 +3,17 @@
 Labels have few values on purpose: a set, a role, an outcome. Units and sessions are in the log.
 """
 
-from collections.abc import Callable
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
+    from headrace.inbox.events import Event
 
 # A cached answer or an echo takes milliseconds, a large model's long answer takes minutes.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -36,6 +42,9 @@ class Metrics:
         self._preparations = self._counter("preparations", "Sets prepared here, by outcome.", ("outcome",))
         self._judged = self._histogram(
             "judged_quality", "Scores from 0 to 1.", ("version_set",), buckets=tuple(tenth / 10 for tenth in range(11))
+        )
+        self._events = self._counter(
+            "inbox_events", "Events by campaign and outcome: taken, or repeated.", ("campaign", "outcome")
         )
         # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
@@ -76,6 +85,15 @@ class Metrics:
     def prepared(self, outcome: str) -> None:
         self._preparations.labels(outcome).inc()
 
+    def inbox_events(self, events: "Sequence[Event]", is_new: Sequence[bool]) -> None:
+        tally = Tally((event.campaign, new) for event, new in zip(events, is_new, strict=True))
+        for (campaign, new), number in tally.items():
+            self._events.labels(campaign, "taken" if new else "repeated").inc(number)
+
+    def watch_inboxes(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+        """Adds figures of inboxes: campaign → name → value, computed when the metrics are requested."""
+        self.registry.register(_Inboxes(read))
+
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Adds a figure that is computed when the metrics are requested."""
         Gauge(f"headrace_gateway_{name}", meaning, registry=self.registry).set_function(read)
@@ -90,3 +108,25 @@ class Metrics:
         self, name: str, meaning: str, labels: tuple[str, ...], buckets: tuple[float, ...] = _SECONDS
     ) -> Histogram:
         return Histogram(f"headrace_gateway_{name}", meaning, labels, registry=self.registry, buckets=buckets)
+
+
+_INBOX = {
+    "unsealed_events": "Events that are taken and in no sealed window yet.",
+    "waiting_events": "Events that are not worked off, in sealed windows or not.",
+    "lag_seconds": "How long the oldest event or window that waits has waited.",
+    "backlog_seconds": "How long the waiting events will take at the measured drain; NaN: none was measured yet.",
+    "sealing": "1: windows are sealed. 0: they are not any more; the log says why.",
+}
+
+
+class _Inboxes:
+    def __init__(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._read()
+        for name, meaning in _INBOX.items():
+            family = GaugeMetricFamily(f"headrace_gateway_inbox_{name}", meaning, labels=["campaign"])
+            for campaign, values in figures.items():
+                family.add_metric([campaign], values[name])
+            yield family

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.openai_media_bodies import PICTURE_TYPES
+from headrace.serving.gateway.openapi_events import EVENTS_ANSWER, events_request
 from headrace.serving.gateway.openapi_requests import chat_request, picture_request, speech_request, text_request
 from headrace.serving.gateway.refusals import MEANINGS
 from headrace.serving.gateway.request_headers import NAMING_HEADERS
@@ -17,7 +18,7 @@ from headrace.serving.service import Service
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
-def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
+def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False) -> dict[str, Any]:
     security: dict[str, Any] = {"security": [{"key": []}]} if needs_key else {}
     guarded = (401,) if needs_key else ()
     return {
@@ -25,6 +26,7 @@ def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
         "info": {"title": f"Headrace gateway: {service.name}", "description": service.description, "version": "1"},
         "paths": {
             **{path: {"post": _unit(*said, guarded) | security} for path, said in _units(service).items()},
+            **({"/v1/events": {"post": _events(guarded) | security}} if has_inbox else {}),
             "/v1/models": {"get": _page("The service, as a model", "Models", guarded) | security},
             "/v1/models/{model}": {
                 "get": _page("One model", "Model", (*guarded, 404))
@@ -43,6 +45,17 @@ def openapi(service: Service, *, needs_key: bool) -> dict[str, Any]:
             "schemas": _SCHEMAS,
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
+    }
+
+
+def _events(guarded: tuple[int, ...]) -> dict[str, Any]:
+    said = "What is taken, for good, and what is refused."
+    answer = {"description": said, "content": {"application/json": {"schema": _ref("EventsAnswer")}}}
+    statuses = (400, *guarded, 408, 413, 414, 429, 431, 503)
+    return {
+        "summary": "Events of campaigns",
+        "requestBody": {"required": True, "content": events_request()},
+        "responses": {"200": answer, **{str(status): _error(MEANINGS[status]) for status in statuses}},
     }
 
 
@@ -146,6 +159,7 @@ def _answer(name: str, choice: dict[str, Any]) -> dict[str, Any]:
 
 _SCHEMAS: dict[str, Any] = {
     "Object": {"type": "object"},
+    "EventsAnswer": EVENTS_ANSWER,
     "ChatAnswer": _answer(
         "chat.completion",
         {

@@ -34,6 +34,8 @@ from headrace.unix_sockets import BACKLOG, identity
 _EVIDENCE_SECONDS = 2.0
 _READY_LOOK_SECONDS = 0.1
 _DRAIN_LOOK_SECONDS = 0.02
+# Time for the window that is being sealed; what is not sealed is by the next gateway with this log.
+_SEALED_SECONDS = 5.0
 # Time for cut-off units to tell their clients.
 _CUT_OFF_SECONDS = 1.0
 # How long a background thread may keep Python's lock while requests wait. Default: 5 ms.
@@ -92,6 +94,9 @@ async def run_gateway(settings: Settings) -> None:
     ]
     if parts.floor:
         background.append(asyncio.create_task(parts.floor.run(), name="floor"))
+    if parts.inbox:
+        parts.inbox.start()
+        background.append(asyncio.create_task(parts.inbox.keep_looking(), name="inbox"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
@@ -155,6 +160,8 @@ async def _drain(parts: Parts, settings: Settings) -> None:
 
 
 async def _close(parts: Parts) -> None:
+    if parts.inbox:
+        await asyncio.get_running_loop().run_in_executor(None, parts.inbox.close, _SEALED_SECONDS)
     if parts.judging:
         await parts.judging.close()
     await parts.shadow.close()

@@ -1,0 +1,65 @@
+"""Events into an inbox:
+
+    python -m benchmarks.inbox [--event-time] [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
+
+`intake` (the default): how many events of 1 KiB a gateway takes a second over its port, each on the disk before it is
+acknowledged, from 64 connections of 4 processes: singly, and in requests of 1,000. Beside it JetStream (`sync_interval:
+always`, atomic batches) and Redis streams (`appendfsync always`, pipelines), each in several shapes, of which the best
+one counts. The systems run one after the other, in turns, each with a new directory on the same disk; all clients speak
+their protocol by hand. The gateway checks each event, knows repeated ones, puts events into windows and seals these
+meanwhile; the peers do none of that.
+
+`--event-time`: `--seeds` streams of 300 events of three sources, out of order by up to 10 s, 1% later than allowed, 2%
+twice, some with a clock that is a year ahead. A process takes and seals each stream, and is killed (-9) `--kills` times
+at some moment; its producer sends again what it does not know to be taken. The sealed windows are compared with an
+oracle that sees the whole stream at once and shares no code. Each event is a transaction: `TMPDIR=/dev/shm` spares the
+disk, which no kill of a process needs.
+
+JetStream comes with `make bench-setup`; Redis is the system's (`redis-server`), or in a directory given with --bin.
+
+Prints a table, then one line of JSON; exit status 1 if a bar is not met.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.inbox.event_time import EventTimeOptions, measure_event_time
+from benchmarks.inbox.intake import IntakeOptions, measure_intake
+from benchmarks.inbox.systems import OURS, PEERS
+from benchmarks.measuring import parser_of, some_of, whole
+from benchmarks.parts import run_parts
+from benchmarks.programs import with_programs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    if options.event_time:
+        given = EventTimeOptions.of(options)
+        return run_parts("inbox", {"event_time": measure_event_time}, ["event_time"], given, options.json)
+    peers = with_programs(PEERS, options.peers, options.bin)
+    if peers is None:
+        return 2
+    options.systems = ((OURS, OURS.program), *peers)
+    return run_parts("inbox", {"intake": measure_intake}, ["intake"], IntakeOptions.of(options), options.json)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_of("inbox", __doc__)
+    parser.add_argument("--event-time", action="store_true", help="windows against an oracle, instead of intake")
+    parser.add_argument("--rounds", type=whole(), default=3, help="of each system and shape")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a round, after its warm-up")
+    parser.add_argument("--seeds", type=whole(), default=1_000)
+    parser.add_argument("--kills", type=whole(0), default=1, help="of each seed")
+    parser.add_argument(
+        "--peers",
+        type=some_of([*PEERS, "none"]),
+        help=f"by commas, and required: {', '.join(PEERS)}; or none; default: those installed",
+    )
+    parser.add_argument("--bin", type=Path, action="append", default=[], help="a directory of peers' programs")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

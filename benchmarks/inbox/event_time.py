@@ -1,0 +1,117 @@
+"""Whether windows hold what they must: many seeded streams, with a writer and a sealer that are killed."""
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import at_least, at_most, progress
+from benchmarks.parts import Options, Outcome
+from headrace.clock import FixedClock
+from headrace.inbox.log import EventLog
+from headrace.inbox.rules import InboxRules
+from headrace.inbox.sealing import Sealer
+from headrace.store.local import LocalStore
+from simulation.event_oracle import expected_windows
+from simulation.event_streams import SECOND, Sent, StreamShape, stream
+from simulation.inbox_site import CAMPAIGN, event_of, seal_all, sealed_spans, time_rules
+
+_RULES = InboxRules(window_seconds=10, lateness_seconds=10.0, idle_seconds=45.0, rows_max=200)
+# Events that the sealer waits for.
+_NUM_A_SEAL = 60
+_NUM_SEEDS_A_LINE = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventTimeOptions(Options):
+    seeds: int
+    kills: int
+
+
+@dataclass
+class Judged:
+    """Over all seeds. `wrong`: seeds whose windows are not the oracle's."""
+
+    num_events: int = 0
+    num_late: int = 0
+    num_lost: int = 0
+    num_twice: int = 0
+    num_kills: int = 0
+    wrong: int = 0
+
+
+def measure_event_time(given: EventTimeOptions, directory: Path) -> Outcome:
+    judged = Judged()
+    for seed in range(given.seeds):
+        _judge(seed, given.kills, directory / str(seed), judged)
+        if (seed + 1) % _NUM_SEEDS_A_LINE == 0:
+            progress.print(f"event time: {seed + 1} of {given.seeds} seeds, {judged.wrong} wrong")
+    body: dict[str, Any] = {"seeds": given.seeds, **vars(judged)}
+    bars = {
+        "event_time_wrong": at_most(judged.wrong, 0),
+        "event_time_lost": at_most(judged.num_lost, 0),
+        "event_time_twice": at_most(judged.num_twice, 0),
+        # Otherwise nothing was shown.
+        "event_time_late": at_least(judged.num_late, given.seeds // 2),
+        "event_time_kills": at_least(judged.num_kills, given.seeds * given.kills // 2),
+    }
+    return Outcome(body=body, bars=bars)
+
+
+def _judge(seed: int, num_kills: int, directory: Path, judged: Judged) -> None:
+    directory.mkdir()
+    sent = stream(seed, StreamShape())
+    draw = random.Random(seed)
+    for _ in range(num_kills):
+        judged.num_kills += _run(sent, directory, kill_after_ms=draw.uniform(1, 150))
+    assert _run(sent, directory, kill_after_ms=None) == 0, f"seed {seed} was killed by nobody"
+    wanted, found = expected_windows(sent, time_rules(_RULES)), sealed_spans(LocalStore(directory / "store"))
+    ids = [one for spans in (found.on_time, found.late) for span in spans.values() for one in span]
+    judged.num_events += len(ids)
+    judged.num_late += sum(map(len, found.late.values()))
+    judged.num_lost += len({one.id for one in sent} - set(ids))
+    judged.num_twice += len(ids) - len(set(ids))
+    judged.wrong += found != wanted
+
+
+def _run(sent: list[Sent], directory: Path, *, kill_after_ms: float | None) -> bool:
+    """A process that takes and seals the rest of the stream. Returns whether it was killed before its end."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            _produce(sent, directory)
+            status = 0
+        finally:
+            os._exit(status)
+    if kill_after_ms is not None:
+        time.sleep(kill_after_ms / 1_000)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0, f"The writer of {directory.name} failed."
+    return False
+
+
+def _produce(sent: list[Sent], directory: Path) -> None:
+    """The producer goes on after the last event of which it knows that it was taken."""
+    known = directory / "taken"
+    at = known.stat().st_size if known.exists() else 0
+    log = EventLog(directory / "log", {CAMPAIGN: _RULES})
+    sealer = Sealer(LocalStore(directory / "store"), log.nonce, UTC, FixedClock())
+    with known.open("ab", buffering=0) as taken:
+        while at < len(sent):
+            # Each in a transaction of its own: when it arrives is part of the rules.
+            log.append([event_of(sent[at])], sent[at].arrives)
+            taken.write(b".")
+            at += 1
+            if at % _NUM_A_SEAL == 0:
+                seal_all(log, sealer)
+    log.tick(sent[-1].arrives + 10_000 * SECOND)
+    seal_all(log, sealer)
+    log.close()

@@ -1,0 +1,111 @@
+"""The tables of an inbox's log, and how its file is opened: SQLite with a write-ahead log, synced at every commit.
+
+Who writes is alone: the first connection holds a lock on the directory for as long as it lives.
+"""
+
+import fcntl
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from headrace.errors import InvalidInput, StoreRefused
+
+FILE = "inbox.db"
+_LOCK = "inbox.lock"
+_FORMAT = 1
+# Of a 4 KiB page: a commit beyond it copies the write-ahead log into the file. More lets it grow, fewer copy often.
+_CHECKPOINT_PAGES = 4_000
+
+_TABLES = """
+CREATE TABLE log (format INTEGER NOT NULL, nonce TEXT NOT NULL, salt BLOB NOT NULL,
+                  next_offset INTEGER NOT NULL, next_part INTEGER NOT NULL);
+-- Every event that was ever taken: a salted digest of campaign, source and id. Nothing is ever removed.
+CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE campaigns (campaign TEXT PRIMARY KEY, watermark INTEGER, next_window INTEGER NOT NULL,
+                        next_number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE sources (campaign TEXT, source TEXT, newest INTEGER NOT NULL, heard INTEGER NOT NULL,
+                      PRIMARY KEY (campaign, source)) WITHOUT ROWID;
+CREATE TABLE spans (campaign TEXT, begins INTEGER, ends INTEGER, window INTEGER NOT NULL,
+                    num_late_parts INTEGER NOT NULL, PRIMARY KEY (campaign, begins, ends)) WITHOUT ROWID;
+-- Open: closed_by is null. Closed: to be sealed, as `number` of its campaign's chain. Sealed: its events may go.
+CREATE TABLE parts (part INTEGER PRIMARY KEY, campaign TEXT NOT NULL, window INTEGER NOT NULL,
+                    late_part INTEGER NOT NULL, begins INTEGER NOT NULL, ends INTEGER NOT NULL,
+                    opened_at INTEGER NOT NULL, num_events INTEGER NOT NULL, closed_by TEXT,
+                    number INTEGER NOT NULL, is_sealed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INTEGER NOT NULL, key TEXT NOT NULL,
+                     sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
+                     class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
+CREATE INDEX events_of_part ON events (part);
+"""
+
+
+def lock_directory(directory: Path) -> int:
+    """Makes the directory, and takes it until the descriptor is closed or the process ends.
+
+    Raises:
+        InvalidInput: another process has it.
+        StoreRefused: it cannot be made or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreRefused(f"The inbox's log {directory} cannot be written: {error}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise InvalidInput(
+            f"The inbox's log {directory} is another gateway's, which runs now: a log has one writer. Give this one a "
+            "directory and campaigns of its own."
+        ) from error
+    return descriptor
+
+
+def open_to_write(directory: Path) -> sqlite3.Connection:
+    """The writer's connection; makes the tables in a new file.
+
+    Raises:
+        InvalidInput: the file is no log of ours, or of a newer Headrace.
+        StoreRefused: it cannot be read or written.
+    """
+    file = directory / FILE
+    try:
+        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        is_new = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit is on the disk before it returns. NORMAL would lose the last ones with the machine's power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        if is_new:
+            salt, nonce = os.urandom(16), os.urandom(16).hex()
+            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
+            connection.execute("INSERT INTO log VALUES (?, ?, ?, 1, 1)", (_FORMAT, nonce, salt))
+            connection.execute("COMMIT")
+            _sync(directory)
+        (found,) = connection.execute("SELECT format FROM log").fetchone()
+    except sqlite3.OperationalError as error:
+        raise StoreRefused(f"The inbox's log {file} cannot be opened: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        raise InvalidInput(f"{file} is not an inbox's log: {error}. Name another directory.") from error
+    if found != _FORMAT:
+        raise InvalidInput(
+            f"The inbox's log {file} has format {found}, this Headrace reads {_FORMAT}. Upgrade Headrace."
+        )
+    return connection
+
+
+def open_to_read(directory: Path) -> sqlite3.Connection:
+    """Another connection to a log that a writer has opened; used from one thread at a time."""
+    address = f"{(directory / FILE).absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

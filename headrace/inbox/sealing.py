@@ -1,0 +1,148 @@
+"""Seals closed parts in the store: their events as a handoff, then their object in the campaign's chain.
+
+A part that is closed never changes, so whoever seals it again writes the same: a sealer killed anywhere goes on at the
+first part that the log does not know as sealed. The handoff carries the log's name and the part's number, of which
+there is one version; the object is made by `create`, and names the log too. One log alone seals for a campaign: a
+second one finds the first one's objects, and stops.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.clock import Clock
+from headrace.errors import IllegalTransition
+from headrace.handoff.versions import HandoffStore
+from headrace.inbox.log import ClosedPart
+from headrace.inbox.sealed import EVENT_COLUMNS, EVENTS_ASSET, SealedWindow, inbox_prefix, window_name, windows_chain
+from headrace.inbox.windows import Part
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind, create_object
+
+_CODE_VERSION = "1"
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxOwner:
+    """Whose a campaign's events are. `log`: the nonce of the log that takes and seals them."""
+
+    campaign: str
+    log: str
+
+
+OWNER = Kind("Inbox's owner", InboxOwner, "Restore it from a backup of the store; until then no event is taken.")
+
+
+def owner_key(campaign: str) -> str:
+    return f"{inbox_prefix(campaign)}/log.json"
+
+
+class OtherLog(IllegalTransition):
+    """Another log seals this campaign's windows; or this one is older than what it has sealed."""
+
+
+class Sealer:
+    """Args: log: the log's nonce. zone: that of the windows' days."""
+
+    def __init__(self, store: ObjectStore, log: str, zone: tzinfo, clock: Clock) -> None:
+        self._store, self._log, self._zone, self._clock = store, log, zone, clock
+        self._handoffs = HandoffStore(store, clock)
+
+    def claim(self, campaign: str, last_number: int) -> None:
+        """Makes the campaign this log's for good, before its first event is taken.
+
+        Args:
+            last_number: the last one that this log has given to a part of the campaign.
+
+        Raises:
+            OtherLog: it is another log's, or has windows that this log does not know.
+            HandoffCorrupt: what says so is damaged.
+        """
+        owner = create_object(
+            self._store, owner_key(campaign), OWNER, InboxOwner(campaign=campaign, log=self._log)
+        ).value
+        if owner.log != self._log:
+            raise OtherLog(
+                f"Events of campaign {campaign} are another log's ({owner.log[:8]}…, this one is {self._log[:8]}…). "
+                "It alone knows those that it has taken: use that log's directory, or give the campaign another name.",
+                campaign=campaign,
+            )
+        number = windows_chain(self._store, campaign).newest()
+        if number > last_number:
+            raise OtherLog(
+                f"Campaign {campaign} has {number} sealed windows, and its log knows of {last_number}: the log was "
+                "restored from before, and has forgotten events that it had taken. Give the campaign another name.",
+                campaign=campaign,
+            )
+
+    def seal(self, closed: ClosedPart, rows: Iterable[tuple[Any, ...]]) -> SealedWindow:
+        """Seals one part; the one before it in its campaign has been sealed.
+
+        Args:
+            rows: as `LogReader.events` gives them.
+
+        Raises:
+            OtherLog: another log sealed under this number.
+            StoreUnavailable, Transient: to be tried again.
+        """
+        campaign, part = closed.campaign, closed.part
+        offsets, table = _table(rows)
+        name = window_name(campaign, part.window, part.late_part)
+        handoff = self._handoffs.publish(
+            EVENTS_ASSET,
+            name,
+            table,
+            code_version=_CODE_VERSION,
+            run_id=f"inbox-{self._log}",
+            once={"inbox_log": self._log, "inbox_number": str(part.number)},
+        )
+        window = SealedWindow(
+            campaign=campaign,
+            number=part.number,
+            window=part.window,
+            is_late=part.late_part > 0,
+            late_part=part.late_part,
+            day=day_of(part, self._zone),
+            begins_at=_iso(part.begins),
+            ends_at=_iso(part.ends),
+            num_events=table.num_rows,
+            content=handoff.content_digest,
+            closed_by=part.closed_by or "seconds",
+            log=self._log,
+            offset_max=max(offsets),
+            sealed_at=_iso(int(self._clock.now() * _MICROSECONDS)),
+        )
+        made = windows_chain(self._store, campaign).create(part.number, window)
+        if made.won or _is_same(made.value, window):
+            return made.value
+        raise OtherLog(
+            f"Window {part.number} of campaign {campaign} is {made.value.name} of the log {made.value.log[:8]}… in the "
+            f"store, and {name} of {self._log[:8]}… here. Somebody copied a log's directory and runs both: stop one.",
+            campaign=campaign,
+        )
+
+
+def day_of(part: Part, zone: tzinfo) -> str:
+    """The day of a window's last moment: a window until midnight is of the day that ends with it."""
+    return datetime.fromtimestamp((part.ends - 1) / _MICROSECONDS, UTC).astimezone(zone).strftime("%Y-%m-%d")
+
+
+def _table(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[int, ...], pa.Table]:
+    """The offsets, and the table."""
+    offsets, time, key, sequence, event, source, tenant, event_class, deadline, data = zip(*rows, strict=True)
+    columns = (event, source, time, key, sequence, tenant, event_class, deadline, data)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, EVENT_COLUMNS, strict=True)]
+    return offsets, pa.Table.from_arrays(arrays, schema=EVENT_COLUMNS)
+
+
+def _is_same(one: SealedWindow, other: SealedWindow) -> bool:
+    """Whether both are one part of one log; the moment, and the day in a zone that was changed since, say nothing."""
+    return (one.log, one.name, one.content) == (other.log, other.name, other.content)
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / _MICROSECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,62 @@
+"""Room for the bytes of requests that are large: who finds none waits, unread, first come, first served."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from headrace.serving.gateway.refusals import overloaded
+
+
+class ByteRoom:
+    """Used from one event loop.
+
+    Args:
+        bytes_max: of all who have room at once; who asks for more gets all of it.
+        seconds_max: how long one may wait.
+    """
+
+    def __init__(self, bytes_max: int, seconds_max: float) -> None:
+        self._bytes_max, self._seconds_max = bytes_max, seconds_max
+        self._free = bytes_max
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def room_for(self, num_bytes: int) -> AsyncIterator[None]:
+        """Raises: Refusal: 429, none became free in time."""
+        num_bytes = min(num_bytes, self._bytes_max)
+        await self._take(num_bytes)
+        try:
+            yield
+        finally:
+            self._give_back(num_bytes)
+
+    async def _take(self, num_bytes: int) -> None:
+        if not self._line and num_bytes <= self._free:
+            self._free -= num_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((num_bytes, turn))
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                # It got its room in the same moment.
+                self._give_back(num_bytes)
+            else:
+                with suppress(ValueError):  # `_give_back` has passed it over
+                    self._line.remove((num_bytes, turn))
+                self._give_back(0)
+            if isinstance(error, TimeoutError):
+                message = f"Others' requests took all the room for {self._seconds_max:g} s; come back later."
+                raise overloaded(message, retry_after_seconds=self._seconds_max) from None
+            raise
+
+    def _give_back(self, num_bytes: int) -> None:
+        self._free += num_bytes
+        while self._line and self._line[0][0] <= self._free:
+            taken, turn = self._line.popleft()
+            if not turn.done():  # who waits for it may be on its way out
+                self._free -= taken
+                turn.set_result(None)

@@ -1,0 +1,178 @@
+"""The log: what was taken stays taken, once; what is sealed is forgotten."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import InvalidInput
+from headrace.inbox.log import EventLog, LogUnavailable, event_digest
+from headrace.inbox.schema import FILE
+from headrace.inbox.sealed import sealed_windows, window_events
+from headrace.inbox.sealing import OtherLog
+from headrace.store.local import LocalStore
+from simulation.event_oracle import expected_windows
+from simulation.event_streams import SECOND, START, StreamShape, stream
+from simulation.inbox_site import CAMPAIGN, event_of, seal_all, sealed_spans, time_rules
+from tests.inbox.builders import make_event, make_log, make_rules, make_sealer
+
+LATER = START + 1_000 * SECOND
+
+
+def test_the_same_event_is_taken_once(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        assert log.append([make_event("a"), make_event("b"), make_event("a")], START) == [True, True, False]
+        assert log.append([make_event("b"), make_event("c")], START) == [False, True]
+    with closing(make_log(tmp_path)) as log:
+        assert log.append([make_event("c")], START) == [False]
+
+
+def test_the_same_event_is_taken_once_even_after_its_window_was_sealed_and_forgotten(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log))
+        assert log.append([make_event("a", time=LATER)], LATER) == [False]
+    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
+        assert file.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM parts").fetchone() == (0,)
+
+
+def test_another_source_or_campaign_makes_another_event(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+        assert log.append([make_event("a", source="web")], START) == [True]
+
+
+def test_names_that_run_together_are_different_events() -> None:
+    assert event_digest(b"salt", "c", "ab", "c") != event_digest(b"salt", "c", "a", "bc")
+    assert event_digest(b"salt", "c", "a", "b") != event_digest(b"pepper", "c", "a", "b")
+
+
+def test_the_index_of_what_was_seen_holds_no_name(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("somebody@example.org", source="crm.example.org")], START)
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log))
+    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
+        ((digest,),) = file.execute("SELECT digest FROM seen").fetchall()
+    assert len(digest) == 16
+    assert b"example" not in digest
+
+
+def test_a_log_has_one_writer(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)), pytest.raises(InvalidInput, match=r"another gateway's, which runs now"):
+        make_log(tmp_path)
+
+
+def test_another_file_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / FILE).write_text("This is a text, and long enough to be looked at as one. " * 40)
+    with pytest.raises(InvalidInput, match=r"is not an inbox's log"):
+        make_log(tmp_path)
+
+
+def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
+    make_log(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
+        file.execute("UPDATE log SET format = 2")
+        file.commit()
+    with pytest.raises(InvalidInput, match=r"has format 2, this Headrace reads 1"):
+        make_log(tmp_path)
+
+
+def test_a_group_that_the_disk_refuses_is_refused_whole_and_may_come_again(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+        # As on a full disk: the file may not grow any more.
+        (pages,) = log._connection.execute("PRAGMA page_count").fetchone()
+        log._connection.execute(f"PRAGMA max_page_count = {pages}")
+        many = [make_event(str(number), data="x" * 4_000) for number in range(50)]
+        with pytest.raises(LogUnavailable, match=r"cannot keep events now: database or disk is full"):
+            log.append(many, START)
+        log._connection.execute("PRAGMA max_page_count = 1000000")
+        assert log.append([make_event("a"), *many], START) == [False] + [True] * 50
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log))
+    (window,) = sealed_windows(LocalStore(tmp_path / "store"), CAMPAIGN)
+    assert window.num_events == 51
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_sealed_is_what_an_oracle_of_the_whole_stream_says(tmp_path: Path, seed: int) -> None:
+    sent = stream(seed, StreamShape(num_events=120))
+    log = make_log(tmp_path, rows_max=20)
+    for number, one in enumerate(sent):
+        log.append([event_of(one)], one.arrives)
+        if number % 25 == 0:
+            seal_all(log, make_sealer(tmp_path, log))
+        if number % 40 == 0:
+            log.close()
+            log = make_log(tmp_path, rows_max=20)
+    log.tick(sent[-1].arrives + 1_000 * SECOND)
+    seal_all(log, make_sealer(tmp_path, log))
+    log.close()
+    assert sealed_spans(LocalStore(tmp_path / "store")) == expected_windows(sent, time_rules(make_rules()))
+
+
+def test_a_sealed_window_says_what_is_in_it(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        events = [
+            make_event("c", key="k", sequence=1),
+            make_event("b", key="k", sequence=0, tenant="shop", event_class="live", deadline=LATER),
+            make_event("a", key="", time=None),
+        ]
+        log.append(events, START + SECOND)
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log, zone="Asia/Tokyo"))
+        store = LocalStore(tmp_path / "store")
+        (window,) = sealed_windows(store, CAMPAIGN)
+    assert window.partition == f"{window.day}|slogans-w000001"
+    assert (window.begins_at, window.ends_at) == ("2026-09-26T23:50:00Z", "2026-09-26T23:50:10Z")
+    assert window.day == "2026-09-27", "it is another day in Tokyo"
+    assert (window.num_events, window.closed_by, window.offset_max) == (3, "seconds", 3)
+    rows = window_events(store, window).to_pylist()
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert rows[1]["tenant"] == "shop"
+    assert rows[1]["class"] == "live"
+    assert rows[1]["deadline"].timestamp() * SECOND == LATER
+    assert rows[0]["time"].timestamp() * SECOND == START + SECOND
+    assert rows[0]["deadline"] is None
+
+
+def test_a_window_until_midnight_is_of_the_day_that_ends_with_it(tmp_path: Path) -> None:
+    midnight = -(-START // (86_400 * SECOND)) * 86_400 * SECOND
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a", time=midnight - SECOND)], midnight)
+        log.append([make_event("b", time=midnight + SECOND)], midnight + SECOND)
+        log.tick(LATER + 10_000 * SECOND)
+        seal_all(log, make_sealer(tmp_path, log))
+    days = [window.day for window in sealed_windows(LocalStore(tmp_path / "store"), CAMPAIGN)]
+    assert days == ["2026-09-26", "2026-09-27"]
+
+
+def test_a_campaign_is_one_log_s_for_good(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        make_sealer(tmp_path, log).claim(CAMPAIGN, 0)
+        make_sealer(tmp_path, log).claim(CAMPAIGN, 0)
+    with closing(make_log(tmp_path / "another")) as other, pytest.raises(OtherLog, match=r"are another log's"):
+        make_sealer(tmp_path, other).claim(CAMPAIGN, 0)
+
+
+def test_a_log_that_is_older_than_what_it_sealed_takes_nothing(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log))
+        with pytest.raises(OtherLog, match=r"has 1 sealed windows, and its log knows of 0"):
+            make_sealer(tmp_path, log).claim(CAMPAIGN, 0)
+
+
+def test_a_campaign_that_takes_no_events_any_more_is_still_sealed(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+    with closing(EventLog(tmp_path / "log", {"another": make_rules()})) as log:
+        log.tick(START + 2 * 86_400 * SECOND)
+        seal_all(log, make_sealer(tmp_path, log))
+    assert len(sealed_windows(LocalStore(tmp_path / "store"), CAMPAIGN)) == 1
