@@ -1,0 +1,140 @@
+"""Sealed windows: what a campaign's inbox hands to everybody else, and the only part of it that they need.
+
+The windows of a campaign are a chain, `inbox/CAMPAIGN/windows/00000001.json` and so on, in the order in which they were
+sealed. Each object names its events by content digest; they are a handoff, `inbox_events[CAMPAIGN-w000123]`, written
+before the object. Sealed windows never change: late events are sealed as further parts of their window.
+
+Knows nothing of logs, watermarks and gateways.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pyarrow as pa
+from annotated_types import Ge
+
+from headrace.errors import HandoffCorrupt
+from headrace.handoff.columns import STRING, columns, nullable
+from headrace.handoff.versions import HandoffStore
+from headrace.keys import partition_path
+from headrace.store.chain import Chain
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import Kind
+
+EVENTS_ASSET = "inbox_events"
+ClosedBy = Literal["watermark", "rows", "seconds"]
+EventClass = Literal["live", "flex", "batch"]
+
+_TIME = pa.timestamp("us", tz="UTC")
+# Rows are sorted by key, sequence, time, id, source.
+EVENT_COLUMNS = columns(
+    id=STRING,
+    source=STRING,
+    time=_TIME,
+    key=STRING,  # CloudEvents' partitionkey; "": the event has none
+    sequence=pa.int64(),  # 0: the event has none
+    tenant=STRING,
+    **{"class": STRING},  # EventClass
+    deadline=nullable(_TIME),
+    data=STRING,  # a JSON object
+)
+_REMEDY = (
+    "Restore it from a backup of the store: until then no run is requested for this window and those after it. Its "
+    f"events are still there, as a handoff of {EVENTS_ASSET}."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedWindow:
+    """One object of a campaign's chain.
+
+    Attributes:
+        number: its place in the chain, from 1 on.
+        window: the window's own number, from 1 on; late parts have that of their window.
+        late_part: 0: the window itself; 1, 2 …: its late events, in the order of sealing. A window of late events alone
+            has no part 0.
+        day: YYYY-MM-DD, the day of the window's last moment in the campaign's time zone.
+        begins_at, ends_at: ISO 8601 in UTC; event times from the first on, before the second.
+        content: content digest of the events' handoff, of which there is one for each part.
+        closed_by: watermark: no source has earlier events. rows: it was full; events of the same span follow in
+            another window. seconds: it waited long enough for the watermark.
+        log: nonce of the log that sealed it, the only one that may seal for this campaign.
+        offset_max: the highest offset in that log among its events.
+        sealed_at: ISO 8601 in UTC.
+    """
+
+    campaign: str
+    number: Annotated[int, Ge(1)]
+    window: Annotated[int, Ge(1)]
+    is_late: bool
+    late_part: Annotated[int, Ge(0)]
+    day: str
+    begins_at: str
+    ends_at: str
+    num_events: Annotated[int, Ge(1)]
+    content: str
+    closed_by: ClosedBy
+    log: str
+    offset_max: Annotated[int, Ge(0)]
+    sealed_at: str
+
+    @property
+    def name(self) -> str:
+        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late-2`: unique to this object."""
+        return window_name(self.campaign, self.window, self.late_part)
+
+    @property
+    def partition(self) -> str:
+        """`2026-11-22|glossary-w000123`: the partition of the assets that process it."""
+        return f"{self.day}|{self.name}"
+
+
+def window_name(campaign: str, window: int, late_part: int = 0) -> str:
+    """The first late part is `…-late`, later ones `…-late-2` and so on."""
+    late = "" if late_part == 0 else "-late" if late_part == 1 else f"-late-{late_part}"
+    return f"{campaign}-w{window:06d}{late}"
+
+
+def windows_chain(store: ObjectStore, campaign: str) -> Chain[SealedWindow]:
+    return Chain(
+        store=store,
+        prefix=f"inbox/{partition_path(campaign)}/windows",
+        kind=_WINDOW,
+        is_marked=True,
+        remedy=_REMEDY,
+    )
+
+
+def sealed_windows(
+    store: ObjectStore, campaign: str, *, after: int = 0, limit: int | None = None
+) -> list[SealedWindow]:
+    """The campaign's sealed windows in order, from number `after + 1` on, at most `limit`. Lists the chain once.
+
+    Raises:
+        ChainBroken: one is missing before a later one.
+        HandoffCorrupt: one of those asked for is damaged.
+    """
+    chain = windows_chain(store, campaign)
+    numbers = [number for number in chain.numbers() if number > after]
+    return [chain.read(number) for number in numbers[:limit]]
+
+
+def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
+    """The events, with EVENT_COLUMNS (text as large strings), sorted by (key, sequence, time, id, source).
+
+    Raises:
+        HandoffMissing: somebody deleted them.
+        HandoffCorrupt: they differ from what was sealed.
+    """
+    handoff = HandoffStore(store).open(EVENTS_ASSET, window.name)
+    if handoff.content_digest != window.content:
+        raise HandoffCorrupt(
+            f"Events {handoff.label} have content {handoff.content_digest[:12]}…, sealed window {window.name} (number "
+            f"{window.number}) states {window.content[:12]}…. Somebody published over them: restore the older version "
+            "from a backup of the store.",
+            handoff=handoff.label,
+        )
+    return handoff.table(plain=True)
+
+
+_WINDOW = Kind("Sealed window", SealedWindow, _REMEDY)
