@@ -16,7 +16,7 @@ from annotated_types import Ge
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.columns import STRING, columns, nullable
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import partition_path
+from headrace.keys import Window, partition_path, window_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind
@@ -80,7 +80,7 @@ class SealedWindow:
 
     @property
     def name(self) -> str:
-        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late-2`: unique to this object."""
+        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late2`: unique to this object."""
         return window_name(self.campaign, self.window, self.late_part)
 
     @property
@@ -90,9 +90,8 @@ class SealedWindow:
 
 
 def window_name(campaign: str, window: int, late_part: int = 0) -> str:
-    """The first late part is `…-late`, later ones `…-late-2` and so on."""
-    late = "" if late_part == 0 else "-late" if late_part == 1 else f"-late-{late_part}"
-    return f"{campaign}-w{window:06d}{late}"
+    """The first late part is `…-late`, later ones `…-late2` and so on."""
+    return window_key(campaign, Window(number=window, late_part=late_part))
 
 
 def windows_chain(store: ObjectStore, campaign: str) -> Chain[SealedWindow]:

@@ -1,0 +1,89 @@
+"""The rules by which a campaign's events become windows: the section `prompts.inbox` of its file.
+
+Of a campaign's file a gateway reads this section and the name alone: what the campaign makes of its events is checked
+by those who make it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.keys import check_subject_name
+from headrace.user_files.directory import Described, from_directory
+from headrace.user_files.ranges import check_ranges
+from headrace.user_files.shapes import from_mapping
+from headrace.user_files.yaml_file import read_yaml
+
+# Events of live traffic are of no use after some minutes; OpenAI's batches are promised within a day.
+_BACKLOG_SECONDS = {"live": 300.0, "flex": 3_600.0, "batch": 86_400.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxRules:
+    """How events of a campaign are put into windows, and when a window is closed."""
+
+    window_seconds: Annotated[int, Ge(1), Le(7 * 86_400)] = 3_600
+    """Length of a window in event time; windows begin at multiples of it since 1970 (UTC)."""
+    lateness_seconds: Annotated[float, Ge(0)] = 60.0
+    """How much older than a source's newest event another one of it may be and still be on time."""
+    rows_max: Annotated[int, Ge(1), Le(1_000_000)] = 10_000
+    """A window with so many events is closed; further ones of the same time go to another window."""
+    close_seconds: Annotated[float, Gt(0)] | None = None
+    """A window is closed so long after its first event came in, whatever the watermark; null: after window_seconds +
+    lateness_seconds + idle_seconds. Late events are sealed so long after the first of them."""
+    idle_seconds: Annotated[float, Gt(0)] = 300.0
+    """A source that sent nothing for so long does not hold the watermark back."""
+    skew_seconds: Annotated[float, Ge(0)] = 10.0
+    """An event whose time is further ahead of its arrival than this counts as of its arrival: its source's clock is
+    wrong."""
+    late: Literal["process", "keep"] = "process"
+    """Late events are sealed in either case: `process` runs them too."""
+    backlog_seconds: dict[Literal["live", "flex", "batch"], Annotated[float, Gt(0)]] = field(
+        default_factory=lambda: dict(_BACKLOG_SECONDS)
+    )
+    """Class → an event is refused while working off those before it would take longer. A class that is left out takes
+    any number."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def closes_after_seconds(self) -> float:
+        if self.close_seconds is not None:
+            return self.close_seconds
+        return self.window_seconds + self.lateness_seconds + self.idle_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxCampaign:
+    """A campaign as its gateway sees it. `rules` None: it has files of prompts, and takes no events."""
+
+    name: str
+    rules: InboxRules | None
+
+    def __post_init__(self) -> None:
+        check_subject_name("name", self.name)
+
+
+def inbox_campaigns(directory: Path) -> Described[InboxCampaign]:
+    """The campaigns of a directory, by name; a broken file costs its own campaign alone."""
+    return from_directory(directory, _read, "campaign", InvalidCampaign, wanted_in="--inbox")
+
+
+def _read(file: Path) -> InboxCampaign:
+    """Raises: InvalidCampaign: the file is not YAML, or its section is wrong."""
+    try:
+        content = read_yaml(file, "Campaign file").content
+        if not isinstance(content, Mapping) or not isinstance(name := content.get("name"), str):
+            raise InvalidInput(f"Campaign file {file} must be a mapping with a name, got {content!r:.80}.")
+        prompts = content.get("prompts")
+        if not isinstance(prompts, Mapping) or "inbox" not in prompts:
+            return InboxCampaign(name=name, rules=None)
+        rules = from_mapping(InboxRules, prompts["inbox"] or {}, f"Campaign file {file}: prompts.inbox")
+        return InboxCampaign(name=name, rules=rules)
+    except InvalidInput as error:
+        raise InvalidCampaign(str(error)) from error
