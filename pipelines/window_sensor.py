@@ -6,11 +6,12 @@ a tick that was killed before is evaluated again from the old cursor, and one th
 under the run ids that it had reserved. Should a window be asked for twice nevertheless (a cursor that somebody set
 back), then under the same run key: its partition and the content of its events.
 
-A key of a dynamic partition costs every tick of the automation: each stands for a partition of every day. 1,000 keys
-and a month of days are some 1.3 s a tick, 10,000 are 13 s and more, and 1.4 GB. So a window's key is deleted from
-Dagster once its rows are reviewed and the automation does not look at its day any more; and of more than 500 keys the
-oldest reviewed ones at once. While 1,000 windows are not reviewed, no further one is asked for. Runs and events of a
-deleted key stay, as does everything in the store, and whoever asks for it again registers it again.
+A key of a dynamic partition costs every tick of the automation, which lists it for every day since the first: 1,000
+keys and 31 days are some 1.3 s a tick, 10,000 are 13 s and more, and 1.4 GB. So a window's key is deleted from Dagster
+once its rows are reviewed and the automation does not look at its day any more. Keys times days are kept below 30,000:
+beyond half of that the oldest reviewed keys are deleted at once, and while all of it is not reviewed, no further window
+is asked for. Runs and events of a deleted key stay, as does everything in the store, and whoever asks for it again
+registers it again.
 """
 
 import json
@@ -43,8 +44,9 @@ from resources.settings import settings_from_environment
 
 # How often windows of days that are over are looked at: that lists the campaigns' partitions.
 LOOK_BACK_SECONDS = 60
-# How many windows' keys stay while their days are looked at, and how many there may be; see above.
-KEYS_KEPT, KEYS_MAX = 500, 1000
+# Windows' keys times days that the automation may list; see above. Few keys are always there, however old a project is.
+PARTITIONS_MAX = 30_000
+KEYS_MAX_MIN = 100
 # Dagster deletes one key after the other, in some milliseconds each.
 _RETIRED_MAX = 500
 
@@ -76,10 +78,11 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     campaigns = [one for one in described if one.takes_events]
     tick = _Tick(problems=[*described.problems])
     known = {key for key in context.instance.get_dynamic_partitions(CAMPAIGN_SHARDS) if window_of_key(key)}
-    if len(known) + REQUESTS_MAX > KEYS_MAX or time.time() - cursor["looked_at"] >= LOOK_BACK_SECONDS:
-        _look_back(tick, context, handoffs, campaigns, known)
+    keys_max = max(KEYS_MAX_MIN, PARTITIONS_MAX // max(1, len(days.get_partition_keys())))
+    if len(known) > keys_max // 2 or time.time() - cursor["looked_at"] >= LOOK_BACK_SECONDS:
+        _look_back(tick, context, handoffs, campaigns, known, keys_max // 2)
         cursor["looked_at"] = time.time()
-    room = min(REQUESTS_MAX, KEYS_MAX - len(known) + len(tick.retired))
+    room = min(REQUESTS_MAX, keys_max - len(known) + len(tick.retired))
     if room <= 0:
         tick.reasons.append(f"{len(known):,} windows are not made and reviewed yet: no further one is asked for.")
     for campaign in campaigns if room > 0 else ():
@@ -151,11 +154,13 @@ def _look_back(
     handoffs: HandoffStore,
     campaigns: Sequence[Campaign],
     known: Collection[str],
+    num_kept: int,
 ) -> None:
     """Requests reviews of days that the automation does not look at any more, and retires keys of what is done.
 
     Args:
         known: the windows' keys that Dagster has.
+        num_kept: of more keys than these the oldest reviewed ones retire, whatever their day.
     """
     oldest = (days.get_partition_keys()[-LOOKBACK_DAYS:] or [""])[0]
     under_way = RunsUnderWay(context)
@@ -168,7 +173,7 @@ def _look_back(
                 asks += _review(tick, handoffs, key)
             if part.campaign_shard not in known or len(tick.retired) >= _RETIRED_MAX:
                 continue
-            is_wanted_away = is_over or len(known) - len(tick.retired) > KEYS_KEPT
+            is_wanted_away = is_over or len(known) - len(tick.retired) > num_kept
             if is_wanted_away and _was_reviewed(handoffs, key) and not under_way.are_of(key):
                 tick.retired.append(part.campaign_shard)
     tick.requests += under_way.without_asked(asks)[:REQUESTS_MAX]

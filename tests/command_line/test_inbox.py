@@ -157,7 +157,10 @@ def test_a_preview_shows_the_newest_window(inbox: Inbox) -> None:
     assert "No window of campaign 'orders' is sealed for 2026-11-23" in nothing.output
 
 
-def test_a_check_tells_windows_and_the_first_refusal(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_check_tells_windows_and_the_first_refusal(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     project = Project(tmp_path, tiny_model)
     file = project.write("resources/campaigns/orders.yaml", FILE)
     checked = project.one(file)

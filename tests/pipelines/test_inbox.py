@@ -379,7 +379,7 @@ def test_the_key_of_a_reviewed_window_retires_when_the_automation_leaves_its_day
 
 
 def test_keys_are_bounded_however_many_windows_wait(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LOOK_BACK_SECONDS": 0, "KEYS_KEPT": 1, "KEYS_MAX": 3}.items():
+    for name, value in {"LOOK_BACK_SECONDS": 0, "PARTITIONS_MAX": 1, "KEYS_MAX_MIN": 3}.items():
         monkeypatch.setattr(window_sensor, name, value)
     deployment.roll_out()
     for window in range(1, 8):
