@@ -25,6 +25,8 @@ _NAME_CHARACTERS_MAX = 150
 _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_SHARD_KEY = re.compile(r"(.+)-(\d{2,})", re.ASCII)
+_WINDOW_KEY = re.compile(r"(.+)-w(\d{6}|[1-9]\d{6,})(-late([2-9]|[1-9]\d+)?)?", re.ASCII)
 # Where a corpus file's globs hold the key of a shard.
 SHARD_PLACEHOLDER = "{shard}"
 # Dagster's dynamic partitions, whose keys come from users' files.
@@ -85,16 +87,41 @@ def row_seed(row: str) -> int:
     return int(digest_text("seed", row)[:16], 16) >> 1
 
 
+def event_prompt_id(campaign: str, source: str, event: str, text: str) -> str:
+    """Identity of the prompt of one event, which its source names once for good: equal texts are two prompts."""
+    return digest_text("event prompt", campaign, source, event, text)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Window:
+    """A sealed window of a campaign's inbox. `late_part`: 0 is the window itself, 1, 2 … are its late events."""
+
+    number: int
+    late_part: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContentPartition:
-    """One unit of bulk generation: a day of one campaign's shard. Key: `2026-11-22|glossary-03`."""
+    """One unit of bulk generation: a day of one campaign's shard, or a window of its inbox, on the day of its end.
+
+    Keys: `2026-11-22|glossary-03`; `2026-11-22|orders-w000123`, late events `2026-11-22|orders-w000123-late`, those
+    that came later still `…-late2` and so on. Whoever divides a day by number asks for `shard`, which windows lack.
+    """
 
     day: str
     campaign: str
-    shard: int
+    shard: int | None = None
+    window: Window | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.shard is None) != (self.window is None), "a numbered shard, or a window"
 
     @property
     def campaign_shard(self) -> str:
+        """Its key in the dimension of shards."""
+        if self.window is not None:
+            return window_key(self.campaign, self.window)
+        assert self.shard is not None, "the other of the two"
         return campaign_shard(self.campaign, self.shard)
 
     @property
@@ -106,17 +133,39 @@ class ContentPartition:
         """Raises: InvalidInput: the key is not `DAY|CAMPAIGN-SHARD`."""
         if found := cls.find(key):
             return found
-        raise InvalidInput(f"Partition key {key!r} is not DAY|CAMPAIGN-SHARD, such as 2026-11-22|glossary-03.")
+        raise InvalidInput(
+            f"Partition key {key!r} is not DAY|CAMPAIGN-SHARD, such as 2026-11-22|glossary-03, or DAY|CAMPAIGN-wNUMBER,"
+            " such as 2026-11-22|orders-w000123."
+        )
 
     @classmethod
     def find(cls, key: str) -> "ContentPartition | None":
         """None: the key is not a content partition's, such as a file system's leftover."""
-        match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})\|(.+)-(\d{2,})", key)
-        return cls(day=match[1], campaign=match[2], shard=int(match[3])) if match else None
+        day, bar, shard = key.partition("|")
+        if not bar or not is_day(day):
+            return None
+        if match := _SHARD_KEY.fullmatch(shard):
+            return cls(day=day, campaign=match[1], shard=int(match[2]))
+        found = window_of_key(shard)
+        return cls(day=day, campaign=found[0], window=found[1]) if found else None
 
 
 def campaign_shard(campaign: str, shard: int) -> str:
     return f"{campaign}-{shard:02d}"
+
+
+def window_key(campaign: str, window: Window) -> str:
+    """`orders-w000123`, `orders-w000123-late`, `orders-w000123-late2`. No shard's key ends so."""
+    late = f"-late{window.late_part if window.late_part > 1 else ''}" if window.late_part else ""
+    return f"{campaign}-w{window.number:06d}{late}"
+
+
+def window_of_key(key: str) -> tuple[str, Window] | None:
+    """The campaign and the window of a `window_key`; None: it is none, such as a numbered shard's."""
+    match = _WINDOW_KEY.fullmatch(key)
+    if match is None:
+        return None
+    return match[1], Window(number=int(match[2]), late_part=int(match[4] or 1) if match[3] else 0)
 
 
 def check_num_shards(number: int) -> int:

@@ -81,8 +81,8 @@ class _Project:
         state = self._states[campaign.name]
         if state is None:
             return None
-        keys = campaign.partition_keys(partition.day)
-        return self.sets.get(assign(state, campaign.plan.ranking_salt, partition.key, keys))
+        population = campaign.population(partition)
+        return self.sets.get(assign(state, campaign.plan.ranking_salt, partition.key, population))
 
 
 @lru_cache(maxsize=2)

@@ -3,89 +3,53 @@
 Each sensor decides by the store and by runs under way, never by what it did before, so a repeated, lost or late tick
 requests the same. A run key names the decision that starts the run, so one decision starts one run, even if that run
 fails for good. Rollouts are the exception: a rollback must not be lost with its run.
+
+What asks for runs of sealed windows is in `pipelines.window_sensor`.
 """
 
 import itertools
 import json
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.file_checks import file_findings
 from assets.partitions import days
-from headrace.clock import SystemClock, epoch_seconds
+from headrace.clock import SystemClock
 from headrace.errors import reason_of
-from headrace.generation.campaign import Campaign
-from headrace.generation.claim_objects import inputs_digest
-from headrace.generation.claims import Claims
-from headrace.generation.dispatch import dispatch
 from headrace.generation.mirroring import partitions_to_mirror
 from headrace.generation.rolled_back import aborted_sets, partitions_to_regenerate, sets_digest
-from headrace.generation.under_way import claims_under_way, makes_media, unmade_kinds
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition, digest_text
+from headrace.keys import digest_text
 from headrace.placement.demand import REASON
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.model_versions import ModelVersion
 from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
 from headrace.rollout.journal import Journal
-from headrace.rollout.states import RolloutState, fold
+from headrace.rollout.states import fold
 from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
 from headrace.store.small_objects import PassedOver
-from headrace.version_sets.media_settings import MemberKind
-from headrace_dagster.assets.generation import MEDIA_ASSETS
-from headrace_dagster.partition_keys import register_keys, unknown_keys
+from headrace_dagster.partition_keys import unknown_keys
 from headrace_dagster.resources.campaigns import campaigns_resource
 from headrace_dagster.resources.rollouts import rollouts_resource
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
-from pipelines.jobs import ASSETS_OF_JOB, GENERATION_WITH_MEDIA, JOBS, REGENERATION, WITH_MEDIA, run_assets
+from pipelines.generation_requests import day_requests, window_requests
+from pipelines.jobs import GENERATION_WITH_MEDIA, JOBS, REGENERATION
+from pipelines.ticks import RunsUnderWay, tick_result, warn
+from pipelines.window_sensor import sealed_windows
 from resources.partition_keys import keys_of_files
 from resources.settings import settings_from_environment
 from resources.user_files import file_problems
 
 # How often a rollout run is requested again if it has not recorded its decision: the registry refused it, or it died.
 ASK_AGAIN_SECONDS = 600
-# Kind of part → the job that makes it of texts that are there.
-_LATER_JOBS: dict[MemberKind, str] = {"image": "paint", "speech": "speak"}
 # How often all partitions are examined again after a rollback with nothing left to do.
 LOOK_AGAIN_SECONDS = 3600
-
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-
-
-class RunsUnderWay:
-    """What is being made, read once a tick, and only if somebody asks.
-
-    A tick that has nothing to start opens no instance: that costs a code server more than all the rest of the tick.
-    """
-
-    def __init__(self, context: dg.SensorEvaluationContext) -> None:
-        self._context = context
-
-    @cached_property
-    def _by_partition(self) -> Mapping[str, set[str]]:
-        found: dict[str, set[str]] = defaultdict(set)
-        for run in self._context.instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
-            if partition := run.tags.get("dagster/partition"):
-                found[partition] |= {*run_assets(run)}
-        return found
-
-    def make(self, assets: Sequence[str], partition: str) -> bool:
-        """Whether one of them makes any of these assets of the partition."""
-        return not self._by_partition.get(partition, set()).isdisjoint(assets)
 
 
 # Runs in development too: without its keys, no click could materialize a model or campaign.
@@ -99,7 +63,7 @@ def partition_keys(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     found = rollouts_resource(settings).subjects(HandoffStore(settings.open_store()))
     by_kind = file_problems(settings)
     problems = list(dict.fromkeys([*found.problems, *itertools.chain.from_iterable(by_kind.values())]))
-    _warn(context, problems)
+    warn(context, problems)
     new = unknown_keys(context.instance, keys_of_files(settings))
     requests = [dg.DynamicPartitionsDefinition(name=name).build_add_request(keys) for name, keys in new.items()]
     seen = digest_text("files", *problems)
@@ -134,8 +98,8 @@ def rollout_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             reasons.append(f"{name}: {wanted}")
         else:
             requests.append(wanted)
-    _warn(context, problems)
-    return _result(context, requests, [*problems, *reasons])
+    warn(context, problems)
+    return tick_result(context, requests, [*problems, *reasons])
 
 
 def _rollout_request(
@@ -168,7 +132,10 @@ def _rollout_request(
     default_status=running_when_automated()[0],
 )
 def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Starts generation of partitions that have prompts: first canaries, and the rest after their verdict."""
+    """Starts generation of partitions that have prompts: first canaries, and the rest after their verdict.
+
+    Windows of an inbox start as they come, at most 100 a tick.
+    """
     settings = settings_from_environment()
     objects = settings.open_store()
     handoffs = HandoffStore(objects)
@@ -176,80 +143,21 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     requests: list[dg.RunRequest] = []
     campaigns = campaigns_resource(settings).campaigns()
     reasons = list(campaigns.problems)
-    _warn(context, reasons)
+    warn(context, reasons)
     under_way = RunsUnderWay(context)
     for campaign in campaigns:
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
+        if campaign.takes_events:
+            wanted, hold_reason = window_requests(under_way, handoffs, campaign, state)
+            requests += wanted
+            reasons += [f"{campaign.name}: {hold_reason}"] if hold_reason else []
+            continue
         for day in recent:
-            wanted, hold_reason = _day_requests(under_way, handoffs, campaign, state, day)
+            wanted, hold_reason = day_requests(under_way, handoffs, campaign, state, day)
             requests += wanted
             if hold_reason:
                 reasons.append(f"{campaign.name} {day}: {hold_reason}")
-    return _result(context, requests, reasons)
-
-
-def _day_requests(
-    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
-) -> tuple[list[dg.RunRequest], str | None]:
-    keys = campaign.partition_keys(day)
-    prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
-    if not prompts:
-        return [], None
-    claims = Claims(
-        objects=handoffs.objects,
-        journal=Journal(handoffs.objects, campaign.name, SystemClock()),
-        clock=SystemClock(),
-    )
-    sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
-    making = ("generated_content", *MEDIA_ASSETS)
-    in_flight = {key for key in prompts if key not in sealed and under_way.make(making, key)}
-    later = _later_steps(under_way, handoffs, campaign, prompts)
-    in_flight |= {str(request.partition_key) for request in later}
-    ready = dispatch(
-        keys,
-        state=state,
-        plan=campaign.plan,
-        sealed={key: handoff.attributes.get("version_set", "") for key, handoff in sealed.items()},
-        # Without prompts a partition cannot start, but it counts towards the canaries' share.
-        in_flight={*in_flight, *(key for key in keys if key not in prompts and key not in sealed)},
-        now=time.time(),
-        day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
-        places=claims.places(state, keys),
-    )
-    begun = claims_under_way(handoffs.objects, campaign.name) if ready.start and campaign.apart is None else {}
-    requests = [
-        dg.RunRequest(
-            run_key=f"{key}:{inputs_digest(prompts[key])[:16]}",
-            partition_key=key,
-            tags=campaign.tags_apart("text"),
-            job_name=WITH_MEDIA.name
-            if campaign.apart is None and makes_media(handoffs.objects, campaign, state, begun.get(key))
-            else "generate",
-        )
-        for key in ready.start
-    ]
-    return [*later, *requests], ready.hold_reason
-
-
-def _later_steps(
-    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, prompts: Mapping[str, Handoff]
-) -> list[dg.RunRequest]:
-    """Where the campaign wants its steps apart: runs of what attempts lack whose texts are made."""
-    if campaign.apart is None:
-        return []
-    begun = claims_under_way(handoffs.objects, campaign.name)
-    requests: list[dg.RunRequest] = []
-    for key in begun.keys() & prompts.keys():
-        num_rows = prompts[key].num_rows * campaign.prompts.variations
-        for kind in unmade_kinds(handoffs.objects, begun[key], num_rows):
-            job = _LATER_JOBS.get(kind)
-            if job is None or under_way.make((*ASSETS_OF_JOB[job], *ASSETS_OF_JOB["generate"]), key):
-                continue
-            run_key = f"{begun[key].id}:{kind}"
-            requests.append(
-                dg.RunRequest(run_key=run_key, partition_key=key, job_name=job, tags=campaign.tags_apart(kind))
-            )
-    return requests
+    return tick_result(context, requests, reasons)
 
 
 @dg.sensor(job=JOBS["mirror"], minimum_interval_seconds=30, default_status=running_when_automated()[0])
@@ -259,7 +167,7 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     objects = settings.open_store()
     requests: list[dg.RunRequest] = []
     campaigns = campaigns_resource(settings).campaigns()
-    _warn(context, campaigns.problems)
+    warn(context, campaigns.problems)
     for campaign in campaigns:
         if campaign.plan.mirror_partitions == 0:
             continue
@@ -272,7 +180,7 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
                 run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
             )
             requests.append(request)
-    return _result(context, requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
+    return tick_result(context, requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
 
 
 @dg.sensor(
@@ -290,7 +198,7 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     seen: dict[str, list[Any]] = json.loads(context.cursor or "{}")
     requests: list[dg.RunRequest] = []
     campaigns = campaigns_resource(settings).campaigns()
-    _warn(context, campaigns.problems)
+    warn(context, campaigns.problems)
     for campaign in campaigns:
         aborted = aborted_sets(fold(Journal(objects, campaign.name, SystemClock()).entries()))
         digest = sets_digest(aborted)
@@ -301,7 +209,7 @@ def after_rollbacks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests += _rollback_requests(campaign.name, digest, bad)
         if not bad:
             seen[campaign.name] = [digest, time.time()]
-    result = _result(context, requests, [*campaigns.problems, "No published row is of a set that was rolled back."])
+    result = tick_result(context, requests, [*campaigns.problems, "No published row is of a set that was rolled back."])
     return result._replace(cursor=json.dumps(seen))
 
 
@@ -328,30 +236,6 @@ def _rollback_requests(campaign: str, digest: str, bad: dict[str, Handoff]) -> l
     return requests
 
 
-def _result(context: dg.SensorEvaluationContext, requests: list[dg.RunRequest], reasons: list[str]) -> dg.SensorResult:
-    """Dagster shows a reason only for a tick without requests.
-
-    Registers the requests' keys, since Dagster refuses a whole tick for one that it does not know: a file may be newer
-    than the last tick of `partition_keys`, and what is in the store may be of a file that has fewer shards now.
-    """
-    if not requests:
-        return dg.SensorResult(skip_reason=dg.SkipReason("; ".join(reasons) or "Nothing to do."))
-    wanted: dict[str, list[str]] = {CAMPAIGNS: [], CAMPAIGN_SHARDS: []}
-    for key in (request.partition_key or "" for request in requests):
-        if partition := ContentPartition.find(key):
-            wanted[CAMPAIGN_SHARDS].append(partition.campaign_shard)
-        else:
-            wanted[CAMPAIGNS].append(key)
-    register_keys(context.instance, wanted)
-    return dg.SensorResult(run_requests=requests)
-
-
-def _warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
-    """For ticks with requests, which show no reason."""
-    for problem in problems:
-        context.log.warning(problem)
-
-
 @dg.run_failure_sensor(
     minimum_interval_seconds=30, default_status=running_when_automated()[0], monitor_all_code_locations=False
 )
@@ -376,6 +260,7 @@ def failed_runs_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | No
 SENSORS = [
     partition_keys,
     rollout_ticks,
+    sealed_windows,
     campaign_generation,
     candidate_mirrors,
     after_rollbacks,

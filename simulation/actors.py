@@ -239,6 +239,7 @@ def _try(
     world: World, name: str, partition: ContentPartition, run_id: str, regenerate: Regenerate | None, record: TryRecord
 ) -> None:
     site = CampaignSite(world.store(), world.campaign, world.clock(), leased=False, verification="off")
+    assert partition.shard is not None, "a simulated campaign takes no events"
     claim = site.claim(run_id, partition.shard, regenerate)
     record.claim, record.version_set = claim.id, claim.version_set
     record.inputs_digest, record.attempt = claim.inputs_digest, claim.attempt

@@ -21,6 +21,8 @@ from headrace.command_line.doctor import doctor
 from headrace.command_line.dropped import dropped
 from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
+from headrace.command_line.inbox import results as inbox_results
+from headrace.command_line.inbox import status as inbox_status
 from headrace.command_line.init import init
 from headrace.command_line.labels import export as labels_export
 from headrace.command_line.labels import importing as labels_import
@@ -104,6 +106,13 @@ app.add_typer(
         *(journal.journal, rollout_verify.verify, rows.rows, page.page),
     ),
     name="rollout",
+)
+app.add_typer(
+    group_of(
+        "Campaigns that take events: how far their windows are, and what became of each event.",
+        *(inbox_status.status, inbox_results.results),
+    ),
+    name="inbox",
 )
 app.add_typer(
     group_of(

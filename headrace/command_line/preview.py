@@ -13,9 +13,12 @@ from headrace.command_line.project import find_project
 from headrace.text.terminal import say
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from headrace.generation.campaign import Campaign
     from headrace.generation.preview import Preview, WantedSet
     from headrace.handoff.versions import HandoffStore
+    from headrace.keys import ContentPartition
     from headrace.settings import Settings
 
 
@@ -30,7 +33,9 @@ def preview(
         str, typer.Argument(metavar="CAMPAIGN", help="A campaign's name in this project, or its file.")
     ],
     num_rows: Annotated[int, typer.Option("-n", "--rows", min=1, max=1000, help="How many rows.")] = 5,
-    day: Annotated[str | None, typer.Option(metavar="DAY", help="The day; default: today.")] = None,
+    day: Annotated[
+        str | None, typer.Option(metavar="DAY", help="The day; default: today, of events the newest.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="Another engine, such as echo.")] = None,
     media: Annotated[
         Path | None,
@@ -42,6 +47,8 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show a campaign's first prompts as rendered, and their rows. Seals and registers nothing.
+
+    Of a campaign that takes events, those of the window that was sealed last.
 
     Pictures and recordings of the rows are made, too, and written as files.
 
@@ -66,6 +73,8 @@ def preview(
     # The store of a new project does not exist yet, and is empty then.
     handoffs = HandoffStore(open_store(around.store_url, cache=around.cache_directory))
     wanted = _wanted(found, handoffs, settings)
+    window = _window(found, handoffs, day) if found.takes_events else None
+    on_day = window[0].day if window else on_day
     directory = media or settings.home / "previews" / f"{found.name}-{on_day}"
     deployment = Deployment.of_preview(
         api_key=os.environ.get("HEADRACE_ENGINE_KEY"), replicas=found.replicas, unsealed=wanted.unsealed
@@ -79,6 +88,7 @@ def preview(
         open_engine=lambda version_set: open_rows(version_set, handoffs.objects, deployment),
         open_media=lambda version_set, role: open_media_rows(version_set, role, handoffs.objects, deployment),
         media=directory,
+        window=window,
     )
     if as_json:
         body = PreviewBody(
@@ -91,6 +101,20 @@ def preview(
         print_json(body)
     else:
         _print(found, made, directory)
+
+
+def _window(campaign: "Campaign", handoffs: "HandoffStore", day: str | None) -> "tuple[ContentPartition, pa.Table]":
+    """The newest window, and its prompts. Raises: InvalidInput: none is sealed."""
+    from headrace.errors import InvalidInput
+    from headrace.generation.window_prompts import content_partition, newest_window, prompts_of_window
+
+    window = newest_window(handoffs.objects, campaign.name, day=day)
+    if window is None:
+        raise InvalidInput(
+            f"No window of campaign {campaign.name!r} is sealed {f'for {day}' if day else 'yet'}, so there is no event "
+            "to preview. Send some to the gateway: POST /v1/events."
+        )
+    return content_partition(window), prompts_of_window(campaign, handoffs.objects, window).prompts
 
 
 def _wanted(campaign: "Campaign", handoffs: "HandoffStore", settings: "Settings") -> "WantedSet":

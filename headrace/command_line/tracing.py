@@ -61,7 +61,7 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
                 ["output", one_line(row["output"]) or f"none: {row['error']}"],
                 ["prompt", one_line(row["prompt"])],
                 ["sealed in", f"{found.content.label}, row {row['position']}, {found.content.manifest.created_at}"],
-                ["prompt file", _place_text(found)],
+                _origin(found),
                 ["made from", found.prompts.label if found.prompts else "prompts that are gone"],
                 ["seed", str(row["seed"])],
                 ["version set", f"{row['version_set']}{f' ({found.version_set.label})' if found.version_set else ''}"],
@@ -81,6 +81,17 @@ def _print(found: "Trace", damaged: Sequence[str]) -> None:
         print_heading(part.role)
         print_lines(aligned(part_facts(part)))
     print_lines([f"Passed over: {one}" for one in damaged])
+
+
+def _origin(found: "Trace") -> list[str]:
+    from headrace.keys import ContentPartition
+
+    part = ContentPartition.find(found.content.partition)
+    if part is None or part.window is None:
+        return ["prompt file", _place_text(found)]
+    row = found.row
+    key = f", key {row['event_key']}" if row["event_key"] else ""
+    return ["event", f"{row['event_id']} of {row['event_source']}{key}"]
 
 
 def _place_text(found: "Trace") -> str:

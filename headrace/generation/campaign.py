@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
 from headrace.engines.openai.address import check_replicas
 from headrace.engines.prices import Price
@@ -22,18 +22,22 @@ from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.generation.budget import Budget
 from headrace.generation.campaign_checks import check_roles, check_sections
 from headrace.generation.clip_settings import ClipSettings
+from headrace.generation.prompt_source import PromptSource
 from headrace.generation.review_settings import ReviewSettings
 from headrace.generation.step_runs import StepRun
-from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, campaign_shard, check_num_shards, check_subject_name
+from headrace.keys import (
+    CAMPAIGN_SHARDS,
+    CAMPAIGNS,
+    ContentPartition,
+    campaign_shard,
+    check_num_shards,
+    check_subject_name,
+)
 from headrace.rollout.gates import AGREEMENT, BULK_METRICS, CHARACTER_ERROR_RATE, PASS_RATE, role_metric
 from headrace.rollout.plan import Plan
-from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
-from headrace.user_files.finding import check_pattern
-from headrace.user_files.layout import FileFormat, check_delimiter
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
-from headrace.user_files.text_encodings import Encodings, checked_encodings
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import Decoding, VersionSet
 
@@ -45,74 +49,6 @@ GENERATION_CODE_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSource:
-    """The source of prompts.
-
-    If `files` contains `{day}`, a day's files are that day's list and are dealt to the shards. Otherwise the files are
-    one pool: every day deals all of it to the shards, or every day and shard draws `per_shard` different prompts of it.
-    """
-
-    files: str
-    """A glob relative to HEADRACE_HOME, or absolute; with `./` or `../` at its beginning, relative to this file."""
-    format: FileFormat = "auto"
-    """`auto`: by the name of each file."""
-    encoding: Encodings = ("utf-8",)
-    """A text encoding, or a list that is tried in order for each file."""
-    delimiter: str | None = None
-    """What separates the fields of a CSV; null: comma, semicolon, tab or `|`, as its header shows."""
-    template: str | None = None
-    """The prompt's text, with `{column}` placeholders; null: a column as it is."""
-    column: str = "text"
-    """The column that holds the prompt's text, if there is no template."""
-    term_column: str | None = None
-    """What the prompt is about, for reports; never sent to the model."""
-    per_shard: Annotated[int, Ge(1)] | None = None
-    """How many prompts a shard draws of a pool each day; null: every day has the whole pool."""
-    variations: Annotated[int, Ge(1), Le(1000)] = 1
-    """How many rows each prompt gives, each with its own id and seed."""
-    carry: tuple[str, ...] = ()
-    """Columns that come along to the rows as they are. They change no id, and never reach the model."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        check_pattern("files", self.files, placeholder="{day}")
-        object.__setattr__(self, "encoding", checked_encodings(self.encoding))
-        check_delimiter(self.delimiter, self.format)
-        if self.carry:
-            self._check_carried()
-        if not self.is_pool and self.per_shard is not None:
-            raise InvalidCampaign(
-                f"per_shard has no meaning where files holds {{day}}, whose whole list is dealt, got {self.per_shard}."
-            )
-        if self.template is not None and not placeholders("template", self.template):
-            raise InvalidCampaign(
-                f"template must name a column in braces, such as {{text}}, got {self.template!r}: every prompt would "
-                "be the same."
-            )
-        if self.template is not None and self.column != "text":
-            raise InvalidCampaign(
-                f"column has no meaning beside a template, which names its columns itself, got {self.column!r}: leave "
-                "one of them out."
-            )
-
-    def _check_carried(self) -> None:
-        # Here, because services and commands that never see a row load no Arrow.
-        from headrace.handoff.schemas import ROW_COLUMNS
-
-        if self.format == "text":
-            raise InvalidCampaign(f"carry names columns, and plain text has none, got {list(self.carry)!r}.")
-        if len(set(self.carry)) < len(self.carry):
-            raise InvalidCampaign(f"carry must name each column once, got {list(self.carry)!r}.")
-        if taken := [name for name in self.carry if name in ROW_COLUMNS]:
-            hint = "Name it in term_column instead." if taken[0] == "term" else "Rename it in the prompt file."
-            raise InvalidCampaign(f"carry must not name {taken[0]!r}: every row has a column of that name. {hint}")
-
-    @property
-    def is_pool(self) -> bool:
-        return "{day}" not in self.files
-
-
-@dataclass(frozen=True, kw_only=True)
 class Campaign:
     """One bulk generation, as its YAML file describes it."""
 
@@ -121,7 +57,7 @@ class Campaign:
     description: str = ""
     """For people."""
     num_shards: int = 1
-    """Partitions a day."""
+    """Partitions a day. Of a campaign that takes events, windows are the partitions, and this is 1."""
     prompts: PromptSource
     model: str = ""
     """For a single writer: the registered model that writes; its versions are this campaign's candidates."""
@@ -172,7 +108,19 @@ class Campaign:
         return self.rollout.named(self.name)
 
     @property
+    def takes_events(self) -> bool:
+        return self.prompts.inbox is not None
+
+    @property
+    def keeps_late(self) -> bool:
+        """Whether no row is made of events that came after their window was sealed."""
+        return self.prompts.inbox is not None and self.prompts.inbox.late == "keep"
+
+    @property
     def shard_keys(self) -> list[str]:
+        """What its file alone tells; windows become keys when they are sealed."""
+        if self.takes_events:
+            return []
         return [campaign_shard(self.name, shard) for shard in range(self.num_shards)]
 
     @property
@@ -181,8 +129,13 @@ class Campaign:
         return {CAMPAIGNS: [self.name], CAMPAIGN_SHARDS: self.shard_keys}
 
     def partition_keys(self, day: str) -> list[str]:
-        """One day's content partitions; a rollout's share is counted over them."""
+        """One day's content partitions, as far as its file alone tells them: none of a campaign that takes events, for
+        which `headrace.generation.campaign_windows` asks the store."""
         return [f"{day}|{shard}" for shard in self.shard_keys]
+
+    def population(self, partition: ContentPartition) -> list[str] | None:
+        """The partitions over which a rollout's share is counted; None: windows, which nobody can count beforehand."""
+        return self.partition_keys(partition.day) if partition.window is None else None
 
     def tags_apart(self, kind: MemberKind) -> dict[str, str]:
         """What the file asks for a step's runs, as tags over those of its asset."""
@@ -292,7 +245,9 @@ def load_campaigns(directory: Path, *, engine: str | None = None, only: str | No
 def load_campaign(file: Path) -> Campaign:
     """Raises: InvalidCampaign: the file is not YAML, or describes a campaign that cannot run."""
     campaign = from_file(Campaign, file, "Campaign file", refusal=InvalidCampaign)
-    prompts = replace(campaign.prompts, files=_beside(campaign.prompts.files, file))
+    prompts = campaign.prompts
+    if not campaign.takes_events:
+        prompts = replace(prompts, files=_beside(prompts.files, file))
     review = campaign.review
     if review.pictures and review.pictures.references and not review.pictures.is_asset:
         references = _beside(review.pictures.references, file)

@@ -23,6 +23,7 @@ _BATCH_NAME = re.compile(r"b\d{5,}\.arrow")
 def check_roles(campaign: "Campaign") -> None:
     """Who answers, and what each is asked. Raises: InvalidCampaign, InvalidInput."""
     _check_described(campaign)
+    _check_events(campaign)
     _check_variations(campaign)
     _check_system_turns(campaign)
 
@@ -55,6 +56,14 @@ def _check_described(campaign: "Campaign") -> None:
         raise InvalidCampaign("lacks the key 'model', which says who writes; or describe several writers as roles.")
     # Describes the writer, and so checks it.
     _ = campaign.parts
+
+
+def _check_events(campaign: "Campaign") -> None:
+    if campaign.takes_events and campaign.num_shards != 1:
+        raise InvalidCampaign(
+            f"num_shards divides a day's list, and a campaign with an inbox has windows instead, got "
+            f"{campaign.num_shards}: take it out. rows_max of the inbox bounds a window's rows."
+        )
 
 
 def _check_templates(campaign: "Campaign") -> None:

@@ -64,10 +64,14 @@ class CarriedColumns:
         self._first = self._first or (place, list(map(str, fields)))
         return tuple(column.value(fields, place) for column in self._columns)
 
-    def fields(self) -> list[pa.Field]:
-        """The columns with their types, once all files are read."""
+    def fields(self, *, may_lack: bool = False) -> list[pa.Field]:
+        """The columns with their types, once all files are read.
+
+        Args:
+            may_lack: a column that nothing has is text, all null: the next window's events may have it.
+        """
         for column in self._columns:
-            if self._first and not column.is_found:
+            if self._first and not column.is_found and not may_lack:
                 place, there = self._first
                 raise InvalidInput(
                     f"carry names the column {column.name!r}, which no line has: {place} has {', '.join(there)}. "
@@ -121,23 +125,28 @@ class _Column:
         if not -_INT_END <= value < _INT_END:
             raise self._unfit("a whole number within ±2^63", place, repr(value)[:80])
         if abs(value) > _EXACT_MAX:
+            if self.kind == pa.float64():
+                raise self._beside_others(value, place)
             self._inexact = value, place
-            self._refuse_inexact()
 
     def _fit(self, kind: pa.DataType, place: str, got: str) -> None:
         if self.kind is None:
             self.kind, self._decided = kind, place
         elif {kind, self.kind} == _NUMBERS:
-            self.kind = pa.float64()
+            # First, so that a column whose value is refused keeps the type of its others.
             self._refuse_inexact()
+            self.kind = pa.float64()
         elif kind != self.kind:
             wanted = _WORDS.get(self.kind, str(self.kind))
             raise self._unfit(f"{wanted} as in {self._decided}", place, got)
 
     def _refuse_inexact(self) -> None:
-        if self._inexact and self.kind == pa.float64():
+        if self._inexact:
             value, place = self._inexact
-            raise self._unfit("a number that float64 can hold beside the column's others", place, repr(value))
+            raise self._beside_others(value, place)
+
+    def _beside_others(self, value: int, place: str) -> InvalidInput:
+        return self._unfit("a number that float64 can hold beside the column's others", place, repr(value))
 
     def _unfit(self, wanted: str, place: str, got: str) -> InvalidInput:
         return InvalidInput(

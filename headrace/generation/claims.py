@@ -258,7 +258,7 @@ class Claims:
         If the worker dies before its claim is made, the partition keeps its place and finds it again.
         """
         state = self._state(campaign)
-        version_set = assign(state, campaign.plan.ranking_salt, partition.key, campaign.partition_keys(partition.day))
+        version_set = assign(state, campaign.plan.ranking_salt, partition.key, campaign.population(partition))
         if version_set == state.stable or state.cap is None:
             return version_set
         leases = CapLeases(self.objects, campaign.name, self.clock)

@@ -10,6 +10,7 @@ from headrace.generation.campaign import Campaign
 from headrace.generation.carried_columns import carried_rows
 from headrace.generation.requests import prompts_of_day
 from headrace.generation.sealed_tables import version_read
+from headrace.generation.window_prompts import prompts_of_window, sealed_window
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.schemas import NUM_VARIATIONS, PROMPTS, VARIATION, carried_fields
 from headrace.handoff.versions import Handoff, HandoffStore
@@ -42,15 +43,19 @@ def check_content(handoffs: HandoffStore, partition: str) -> dict[str, Finding]:
     }
 
 
-def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: Path) -> Finding:
-    """Whether all shards' newest prompts of the day come from one list: the one that the files now hold.
+def check_one_list(handoffs: HandoffStore, campaign: Campaign, partition: ContentPartition, home: Path) -> Finding:
+    """Whether all shards' newest prompts of the day come from one list: the one that the files now hold. Of a window,
+    whether its prompts are those of its events.
 
     If files change between two shards' runs, some of the day's prompts are lost and others go to two shards.
 
     Raises:
-        InvalidInput: the prompt files are missing or unusable.
-        HandoffCorrupt: the prompts of a shard are damaged.
+        InvalidInput: the prompt files are missing or unusable, or there is no such window.
+        HandoffCorrupt: the prompts of a shard, or the window's events, are damaged.
     """
+    if partition.window is not None:
+        return _check_window(handoffs, campaign, partition)
+    day = partition.day
     others, num_sealed = [], 0
     for shard, wanted in enumerate(prompts_of_day(campaign, day, home)):
         partition = ContentPartition(day=day, campaign=campaign.name, shard=shard)
@@ -69,6 +74,21 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, day: str, home: P
         if others
         else f"{num_sealed} of {campaign.num_shards} shards of {day} are sealed, all cut from one list.",
         figures={"num_shards_sealed": num_sealed, "num_shards_of_another_list": len(others)},
+    )
+
+
+def _check_window(handoffs: HandoffStore, campaign: Campaign, partition: ContentPartition) -> Finding:
+    listed = prompts_of_window(campaign, handoffs.objects, sealed_window(handoffs.objects, partition))
+    sealed = handoffs.open("prompts", partition.key)
+    is_same = sealed.content_digest == digest_of(listed.prompts)
+    return Finding(
+        passed=is_same,
+        description=f"The {sealed.num_rows} prompts are those of the window's events, {listed.refused.num_rows} of "
+        "which hold none."
+        if is_same
+        else "The campaign's file now makes other prompts of the window's events: those that were sealed stay, unless "
+        "you materialize prompts of this window again, and then generated_content.",
+        figures={"num_prompts": sealed.num_rows, "num_events_refused": listed.refused.num_rows},
     )
 
 

@@ -5,7 +5,7 @@ count, by an earlier Headrace or by another asset. Imports Arrow for those alone
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -171,24 +171,48 @@ def _day(
         num_kept=sum(part.num_kept for part in partitions),
         version_sets={one: labels.label(one) for one in sets if one},
         num_damaged=sum(part.is_damaged for part in partitions),
-        stale=tuple(_stale(partitions, f"headrace run {campaign} --day {day}", state, report)),
+        stale=tuple(
+            _stale({key: part for key, part in found.items() if key not in left}, campaign, day, state, report)
+        ),
     )
 
 
-def _stale(partitions: Sequence[_Partition], command: str, state: RolloutState | None, report: Path) -> Iterable[Stale]:
-    reasons: list[Reason] = [reason for part in partitions if (reason := _content_reason(part.newest, state))]
-    for reason in dict.fromkeys(reasons):
-        # Rows of a replaced set are complete: only --again makes them anew.
-        run = f"{command} --again" if reason == "older_version_set" else command
-        yield Stale(stage=CONTENT, reason=reason, num_partitions=reasons.count(reason), run=run)
-    both = [
-        (part.newest[CONTENT], part.newest[REVIEWED]) for part in partitions if {CONTENT, REVIEWED} <= {*part.newest}
+def _stale(
+    partitions: Mapping[str, _Partition], campaign: str, day: str, state: RolloutState | None, report: Path
+) -> Iterable[Stale]:
+    by_reason: dict[Reason, list[str]] = defaultdict(list)
+    for key, part in partitions.items():
+        if reason := _content_reason(part.newest, state):
+            by_reason[reason].append(key)
+    for reason, keys in by_reason.items():
+        run = _again(campaign, day, CONTENT, keys[0], is_complete=reason == "older_version_set")
+        yield Stale(stage=CONTENT, reason=reason, num_partitions=len(keys), run=run)
+    unreviewed = [
+        key
+        for key, part in partitions.items()
+        if {CONTENT, REVIEWED} <= {*part.newest} and not is_made_from(part.newest[REVIEWED], part.newest[CONTENT])
     ]
-    if num_unreviewed := sum(not is_made_from(reviewed, content) for content, reviewed in both):
-        yield Stale(stage=REVIEWED, reason="content_changed", num_partitions=num_unreviewed, run=command)
-    rows = (each for part in partitions for stage, each in part.newest.items() if stage != PROMPTS)
+    if unreviewed:
+        run = _again(campaign, day, REVIEWED, unreviewed[0])
+        yield Stale(stage=REVIEWED, reason="content_changed", num_partitions=len(unreviewed), run=run)
+    rows = (each for part in partitions.values() for stage, each in part.newest.items() if stage != PROMPTS)
     if is_report_older(report, rows):
-        yield Stale(stage="campaign_report", reason="rows_are_newer", num_partitions=1, run=command)
+        run = _again(campaign, day, "campaign_report", next(iter(partitions)))
+        yield Stale(stage="campaign_report", reason="rows_are_newer", num_partitions=1, run=run)
+
+
+def _again(campaign: str, day: str, stage: str, key: str, *, is_complete: bool = False) -> str:
+    """What makes `key`, the first stale partition, again: of shards the whole day, of windows one after the other.
+
+    Args:
+        is_complete: its rows are those of a replaced set, which a run returns as they are unless it is told.
+    """
+    part = ContentPartition.find(key)
+    if part is None or part.window is None:
+        return f"headrace run {campaign} --day {day}{' --again' if is_complete else ''}"
+    partition = day if stage == "campaign_report" else f"'{key}'"
+    config = """ --config-json '{"ops": {"generated_content": {"config": {"regenerate": "current_set"}}}}'"""
+    return f"dg launch --assets {stage} --partition {partition}{config if is_complete else ''}"
 
 
 def _content_reason(newest: Mapping[str, Manifest], state: RolloutState | None) -> Reason | None:

@@ -31,7 +31,8 @@ def left_behind(prompts: Mapping[str, Manifest], *, compared_in: ObjectStore | N
     """
     days: dict[tuple[str, str], list[Manifest]] = defaultdict(list)
     for key, manifest in prompts.items():
-        if part := ContentPartition.find(key):
+        # A window of the inbox is its own list: no number of shards divides it.
+        if (part := ContentPartition.find(key)) and part.window is None:
             days[part.campaign, part.day].append(manifest)
     left: set[str] = set()
     for listed in days.values():
@@ -54,7 +55,7 @@ def _left_of_day(objects: ObjectStore | None, listed: Sequence[Manifest]) -> set
     """Args: listed: of one campaign's day, the last first."""
     stated = listed[0].attributes.get(NUM_SHARDS, "")
     if stated.isdecimal():
-        return {one.partition for one in listed if ContentPartition.parse(one.partition).shard >= int(stated)}
+        return {one.partition for one in listed if (ContentPartition.parse(one.partition).shard or 0) >= int(stated)}
     if objects is None:
         return set()
     from headrace.handoff.versions import HandoffStore

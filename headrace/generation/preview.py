@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from headrace.engines.chain import Conversation
 from headrace.engines.messages import messages_for
 from headrace.engines.model_directory import model_directory
@@ -142,10 +144,12 @@ def preview(
     open_engine: OpenRows,
     open_media: OpenMedia | None = None,
     media: Path | None = None,
+    window: tuple[ContentPartition, pa.Table] | None = None,
 ) -> Preview:
-    """Makes the day's first rows.
+    """Makes the day's first rows, or a window's.
 
     Args:
+        window: of a campaign that takes events, the window and its prompts.
         open_media: as in `generate_partition`.
         media: a directory for pictures and recordings, named by number, row id and role; None: they are not kept.
 
@@ -154,7 +158,7 @@ def preview(
         EngineUnavailable: the engine cannot be loaded, or does not answer.
     """
     partitions = [ContentPartition.parse(key) for key in campaign.partition_keys(day)]
-    of_day = zip(partitions, prompts_of_day(campaign, day, home), strict=True)
+    of_day = [window] if window else zip(partitions, prompts_of_day(campaign, day, home), strict=True)
     version_set = wanted.version_set
     first, *later = steps_of(version_set)
     listed_prompts, rows = dict[str, Mapping[str, Any]](), dict[ContentPartition, list[Row]]()
@@ -162,7 +166,8 @@ def preview(
         rows[partition] = rows_for(prompts, version_set.id, seeds_of=first.led_to_by)
         listed_prompts |= {one["prompt_id"]: one for one in prompts.to_pylist()} if later else {}
     # The day's list deals its prompts to the shards in turn.
-    listed = sorted(((row.position, one.shard), one, row) for one, own in rows.items() for row in own)
+    dealt = enumerate(rows.items())
+    listed = sorted(((row.position, place), one, row) for place, (one, own) in dealt for row in own)
     chosen = [(partition, row) for _, partition, row in listed[:num_rows]]
     engine = open_engine(version_set) if first.roles else PromptsAsTheyAre()
     try:

@@ -13,9 +13,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from headrace.errors import InvalidInput
-from headrace.generation.campaign import PromptSource
 from headrace.generation.carried_columns import CarriedColumns
 from headrace.generation.prompt_places import Place, Unit
+from headrace.generation.prompt_source import PromptSource
 from headrace.text_templates import placeholders
 from headrace.user_files.finding import found_files
 from headrace.user_files.layout import FileLayout, Unreadable
@@ -70,10 +70,8 @@ def prompt_files(source: PromptSource, day: str, home: Path) -> list[Path]:
 
 
 def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Iterator[PromptText]:
-    columns = placeholders("template", source.template) if source.template is not None else {source.column}
-    columns |= {*source.carry, *([source.term_column] if source.term_column else [])}
     layout = FileLayout(
-        columns=tuple(sorted(columns)),
+        columns=tuple(sorted(source.columns)),
         format=source.format,
         encodings=source.encoding,
         delimiter=source.delimiter,
@@ -96,10 +94,15 @@ def _prompts(source: PromptSource, file: Path, carried: CarriedColumns) -> Itera
         fields = record.fields
         if form == "text":
             fields = {"text": str(fields["text"]).rstrip("\r\n")}
-        yield replace(_prompt(source, fields, place, carried), place=Place(file=file, number=record.line, unit=unit))
+        yield replace(prompt_of(source, fields, place, carried), place=Place(file=file, number=record.line, unit=unit))
 
 
-def _prompt(source: PromptSource, fields: Mapping[str, object], place: str, carried: CarriedColumns) -> PromptText:
+def prompt_of(source: PromptSource, fields: Mapping[str, object], place: str, carried: CarriedColumns) -> PromptText:
+    """The prompt of one record, a file's or an event's, which refusals call `place`.
+
+    Raises:
+        InvalidInput: it lacks a column, or holds no text.
+    """
     if source.template is None:
         text = _column(fields, source.column, place)
         if not isinstance(text, str):

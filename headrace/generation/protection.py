@@ -23,6 +23,7 @@ from headrace.generation.sealed_tables import (
     MIRRORED_SPEECH,
     PROMPT_PLACES,
     PROMPTS,
+    REFUSED_EVENTS,
     REVIEWED,
     SPEECH,
     TABLES_OF,
@@ -54,7 +55,7 @@ def _was_read(read: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
     return any(states_read(stated, read["content_digest"]) for stated in made["input_versions"].values())
 
 
-# The prompts' places follow the prompts, and so come after them.
+# What lies beside prompts follows them, and so comes after them.
 _BELONGINGS = (
     Belonging(asset=EXECUTION, of=CONTENT, belongs=_is_of_claim),
     Belonging(asset=MIRROR_EXECUTION, of=MIRRORED, belongs=_is_of_claim),
@@ -70,10 +71,13 @@ _BELONGINGS = (
     Belonging(asset=REVIEWED, of=CONTENT, belongs=lambda review, rows: _was_read(rows, review)),
     Belonging(asset=PROMPTS, of=CONTENT, belongs=_was_read),
     Belonging(asset=PROMPTS, of=MIRRORED, belongs=_was_read),
-    Belonging(
-        asset=PROMPT_PLACES,
-        of=PROMPTS,
-        belongs=lambda places, prompts: places["attributes"].get("prompts") == prompts["content_digest"],
+    *(
+        Belonging(
+            asset=one,
+            of=PROMPTS,
+            belongs=lambda beside, prompts: beside["attributes"].get("prompts") == prompts["content_digest"],
+        )
+        for one in (PROMPT_PLACES, REFUSED_EVENTS)
     ),
 )
 

@@ -7,7 +7,7 @@ crash or the clock.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -43,8 +43,8 @@ def prompts_for(campaign: Campaign, partition: ContentPartition, home: Path) -> 
     Raises:
         InvalidInput: the prompt files are missing or unusable, or the partition is not one of the campaign's.
     """
-    _check_partition(campaign, partition)
-    return prompts_of_day(campaign, partition.day, home).of_shard(partition.shard)
+    shard = _checked_shard(campaign, partition)
+    return prompts_of_day(campaign, partition.day, home).of_shard(shard)
 
 
 def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: Path) -> tuple[pa.Table, pa.Table]:
@@ -52,11 +52,11 @@ def prompts_with_places(campaign: Campaign, partition: ContentPartition, home: P
 
     Raises: as `prompts_for`.
     """
-    _check_partition(campaign, partition)
+    shard = _checked_shard(campaign, partition)
     digests = {file: file_digest(file) for file in prompt_files(campaign.prompts, partition.day, home)}
     day = prompts_of_day(campaign, partition.day, home)
-    places = [prompt.place for _, prompt in day.prompts_of(partition.shard) if prompt.place]
-    return day.of_shard(partition.shard), places_table(places, digests, home)
+    places = [prompt.place for _, prompt in day.prompts_of(shard) if prompt.place]
+    return day.of_shard(shard), places_table(places, digests, home)
 
 
 def rows_for(prompts: pa.Table, version_set_id: str, *, seeds_of: str = "") -> list[Row]:
@@ -117,7 +117,7 @@ class PromptsOfDay:
 
     def of_shard(self, shard: int) -> pa.Table:
         """What `prompts_for` gives the shard; it is empty if there are fewer prompts than shards."""
-        return _table(self, self.campaign, shard)
+        return prompts_table(self.prompts_of(shard), self.campaign.prompts.variations, self.carried)
 
     def __iter__(self) -> Iterator[pa.Table]:
         return map(self.of_shard, range(self.campaign.num_shards))
@@ -130,8 +130,9 @@ def prompts_of_day(campaign: Campaign, day: str, home: Path) -> PromptsOfDay:
     ids.
 
     Raises:
-        InvalidInput: the prompt files are missing or unusable.
+        InvalidInput: the prompt files are missing or unusable, or the campaign takes events.
     """
+    refuse_events(campaign, "has no list of a day")
     carried = CarriedColumns(campaign.prompts.carry)
     prompts = read_prompt_files(campaign.prompts, day, home, carried)
     occurrences: Counter[str] = Counter()
@@ -142,29 +143,53 @@ def prompts_of_day(campaign: Campaign, day: str, home: Path) -> PromptsOfDay:
     return PromptsOfDay(campaign=campaign, prompts=found, carried=carried.fields())
 
 
-def _check_partition(campaign: Campaign, partition: ContentPartition) -> None:
-    if partition.campaign != campaign.name or partition.shard >= campaign.num_shards:
+def _checked_shard(campaign: Campaign, partition: ContentPartition) -> int:
+    refuse_events(campaign, "has its prompts in sealed windows, one a partition")
+    if partition.campaign != campaign.name or partition.shard is None or partition.shard >= campaign.num_shards:
         raise InvalidInput(
             f"Partition {partition.key} is not one of campaign {campaign.name!r}, which has shards 0 to "
             f"{campaign.num_shards - 1} a day."
         )
+    return partition.shard
 
 
-def _table(day: PromptsOfDay, campaign: Campaign, shard: int) -> pa.Table:
-    mine = day.prompts_of(shard)
+def refuse_events(campaign: Campaign, so: str) -> None:
+    """For what reads prompt files. Raises: InvalidInput: the campaign's prompts come as events."""
+    if campaign.takes_events:
+        raise InvalidInput(
+            f"Campaign {campaign.name!r} takes events and no prompt files, so it {so}: `headrace inbox status` shows "
+            "what is sealed, made and waiting."
+        )
+
+
+def prompts_table(
+    prompts: Sequence[tuple[str, PromptText]],
+    variations: int,
+    carried: Sequence[pa.Field],
+    *,
+    before: Mapping[pa.Field, Sequence[object]] | None = None,
+) -> pa.Table:
+    """A partition's prompts, each with its id, as PROMPTS with what they carry.
+
+    Args:
+        carried: the columns of the prompts' `carried` values, in their order.
+        before: further columns that they carry, before those.
+    """
     columns = [
-        pa.array([identity for identity, _ in mine], pa.string()),
-        pa.array(range(len(mine)), pa.int64()),
-        pa.array([prompt.text for _, prompt in mine], pa.string()),
-        pa.array([prompt.term for _, prompt in mine], pa.string()),
+        pa.array([identity for identity, _ in prompts], pa.string()),
+        pa.array(range(len(prompts)), pa.int64()),
+        pa.array([prompt.text for _, prompt in prompts], pa.string()),
+        pa.array([prompt.term for _, prompt in prompts], pa.string()),
     ]
     schema = PROMPTS
-    if campaign.prompts.variations > 1:
+    if variations > 1:
         # Sealed with the prompts, so that a claim, its retries and its mirrors make as many rows as its first try.
-        columns.append(pa.array([campaign.prompts.variations] * len(mine), NUM_VARIATIONS.type))
+        columns.append(pa.array([variations] * len(prompts), NUM_VARIATIONS.type))
         schema = schema.append(NUM_VARIATIONS)
-    for index, field in enumerate(day.carried):
-        columns.append(pa.array([prompt.carried[index] for _, prompt in mine], field.type))
+    by_field = dict(before or {})
+    by_field |= {field: [prompt.carried[index] for _, prompt in prompts] for index, field in enumerate(carried)}
+    for field, values in by_field.items():
+        columns.append(pa.array(values, field.type))
         schema = schema.append(field)
     return pa.table(columns, schema=schema)
 

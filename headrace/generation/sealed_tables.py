@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 PROMPTS = "prompts"
 # Of each prompt, where in the prompt files it stood.
 PROMPT_PLACES = "prompt_places"
+# Of a window's events, those that hold no prompt.
+REFUSED_EVENTS = "refused_events"
 CONTENT = "generated_content"
 EXECUTION = "execution"
 REVIEWED = "reviewed_content"

@@ -156,6 +156,12 @@ PROMPT_PLACES = columns(
     unit=NAME,  # "line" | "row"
 )
 
+# What a prompt carries of its event, and so do its rows: CloudEvents' id, source and partitionkey.
+EVENT_ORIGIN = columns(event_id=STRING, event_source=STRING, event_key=STRING)
+
+# Events of a window that hold no prompt, and why.
+REFUSED_EVENTS = pa.schema([*EVENT_ORIGIN, *columns(reason=STRING)])
+
 GENERATED_CONTENT = columns(
     row_id=STRING,
     prompt_id=STRING,
@@ -263,6 +269,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "tokenized_documents": TOKENIZED_DOCUMENTS,
     "prompts": PROMPTS,
     "prompt_places": PROMPT_PLACES,
+    "refused_events": REFUSED_EVENTS,
     "generated_content": GENERATED_CONTENT,
     "execution": EXECUTION,
     "reviewed_content": REVIEWED_CONTENT,

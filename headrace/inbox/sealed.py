@@ -16,7 +16,7 @@ from annotated_types import Ge
 from headrace.errors import HandoffCorrupt
 from headrace.handoff.columns import STRING, columns, nullable
 from headrace.handoff.versions import HandoffStore
-from headrace.keys import partition_path
+from headrace.keys import Window, partition_path, window_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind
@@ -33,7 +33,7 @@ EVENT_COLUMNS = columns(
     key=STRING,  # CloudEvents' partitionkey; "": the event has none
     sequence=pa.int64(),  # 0: the event has none
     tenant=STRING,
-    **{"class": STRING},  # live, flex or batch
+    **{"class": STRING},  # EventClass
     deadline=nullable(_TIME),
     data=STRING,  # a JSON object
 )
@@ -79,7 +79,7 @@ class SealedWindow:
 
     @property
     def name(self) -> str:
-        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late-2`: unique to this object."""
+        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late2`: unique to this object."""
         return window_name(self.campaign, self.window, self.late_part)
 
     @property
@@ -89,9 +89,8 @@ class SealedWindow:
 
 
 def window_name(campaign: str, window: int, late_part: int = 0) -> str:
-    """The first late part is `…-late`, later ones `…-late-2` and so on."""
-    late = "" if late_part == 0 else "-late" if late_part == 1 else f"-late-{late_part}"
-    return f"{campaign}-w{window:06d}{late}"
+    """The first late part is `…-late`, later ones `…-late2` and so on."""
+    return window_key(campaign, Window(number=window, late_part=late_part))
 
 
 def inbox_prefix(campaign: str) -> str:

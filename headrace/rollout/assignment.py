@@ -13,6 +13,8 @@ from functools import lru_cache
 from headrace.errors import InvalidInput
 from headrace.rollout.states import RolloutState
 
+_RANKS = 1 << 64
+
 
 def salted_rank(salt: str, unit: str) -> int:
     """A unit's place in the queue for the candidate: uniform in [0, 2^64), the same in every process."""
@@ -30,6 +32,11 @@ def ranking(salt: str) -> Callable[[str], int]:
         return int.from_bytes(digest.digest()[:8])
 
     return rank
+
+
+def rank_threshold(weight: float) -> int:
+    """Units that cannot be counted beforehand are the candidate's below this rank; 2^64 is above every rank."""
+    return int(weight * _RANKS)
 
 
 def canary_count(weight: float, num_units: int) -> int:
@@ -50,15 +57,20 @@ def canary_units(weight: float, salt: str, population: Collection[str]) -> list[
     return ranked[: canary_count(weight, len(ranked))]
 
 
-def assign(state: RolloutState, plan_salt: str, partition_key: str, population: Collection[str]) -> str:
+def assign(state: RolloutState, plan_salt: str, partition_key: str, population: Collection[str] | None) -> str:
     """The id of the version set for a unit that starts now.
 
     Args:
-        population: all units that share the step's weight, such as one day's partitions of a campaign.
+        population: all units that share the step's weight, such as one day's partitions of a campaign. None: nobody can
+            count them before they come, as with windows of an inbox; then the candidate gets those of a rank below
+            weight × 2^64, as it gets a service's requests.
 
     Raises:
         InvalidInput: `partition_key` is not part of `population`.
     """
+    if population is None:
+        is_below = salted_rank(plan_salt, partition_key) < rank_threshold(state.weight)
+        return state.candidate if state.candidate and is_below else state.stable
     if partition_key not in population:
         raise InvalidInput(
             f"Partition {partition_key!r} is not among the {len(population)} that share this rollout step."

@@ -8,12 +8,11 @@ above the new weight; all processes with the same journal entry agree.
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.rollout.assignment import salted_rank
+from headrace.rollout.assignment import rank_threshold, salted_rank
 from headrace.rollout.states import RolloutState
 
 # How a unit got its set.
 Reason = Literal["weight", "session", "override", "degraded", "capped", "repinned"]
-_RANKS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class RoutingTable:
             salt=salt,
             stable=state.stable,
             candidate=state.candidate,
-            threshold=int(state.weight * _RANKS),
+            threshold=rank_threshold(state.weight),
             cap=state.cap if is_counted or state.cap is None else 0,
             trial=state.trial,
             aborted=state.aborted,

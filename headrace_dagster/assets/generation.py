@@ -8,18 +8,18 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
+from headrace.generation.campaign_windows import newest_besides, partitions_of_day
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
 from headrace.generation.day_summary import shown_digest, summarize_day
 from headrace.generation.freshness import shown_mark
-from headrace.generation.left_behind import NUM_SHARDS
+from headrace.generation.listing import KEPT_FIGURES, list_prompts
 from headrace.generation.partition_summary import review_summary
-from headrace.generation.prompt_places import seal_places
 from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
-from headrace.generation.requests import prompts_with_places
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
+from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
@@ -56,17 +56,18 @@ class GenerationConfig(dg.Config):
 def prompts(
     context: dg.AssetExecutionContext, store: StoreResource, campaigns: CampaignsResource
 ) -> dg.MaterializeResult[pa.Table]:
-    """The prompts of one campaign shard on one day, each with its id, in order.
+    """The prompts of one campaign shard on one day, or of one sealed window of its inbox, each with its id, in order.
 
     Drawn from the campaign's prompt files by the partition's key, so a second run makes the same list. Where each of
     them stands there is sealed beside it, as prompt_places. Read by generated_content. As old as its last run: the
-    check `shards_are_of_one_list` reports if files changed between two shards' runs.
+    check `shards_are_of_one_list` reports if files changed between two shards' runs. A window never changes; its events
+    that hold no prompt are sealed beside the others, as refused_events.
     """
     partition = ContentPartition.parse(context.partition_key)
     campaign, home = campaigns.campaign(partition.campaign), campaigns.home_directory()
-    table, places = prompts_with_places(campaign, partition, home)
-    seal_places(store.handoffs(), partition.key, table, places, run_id=context.run.run_id)
-    return dg.MaterializeResult(value=table, metadata={NUM_SHARDS: campaign.num_shards})
+    listed = list_prompts(campaign, partition, home, store.handoffs(), SystemClock())
+    listed.seal_beside(context.run.run_id)
+    return dg.MaterializeResult(value=listed.prompts, metadata=listed.figures)
 
 
 def generated_content(
@@ -221,18 +222,22 @@ def campaign_report(
     """
     day = context.partition_key
     version_sets, described = VersionSets(store.objects()), campaigns.campaigns()
-    summaries = [
-        summarize_day(
+    summaries = []
+    for campaign in described:
+        keys = partitions_of_day(campaign, day, store.objects())
+        # Dagster knows no key of an old window any more, and so loads nothing of it.
+        generated_content |= newest_besides(store.handoffs(), CONTENT, keys, generated_content)
+        reviewed_content |= newest_besides(store.handoffs(), REVIEWED, keys, reviewed_content)
+        summary = summarize_day(
             campaign.name,
             day,
-            partition_keys=campaign.partition_keys(day),
+            partition_keys=keys,
             content=generated_content,
             reviewed=reviewed_content,
             handoffs=store.handoffs(),
             set_label=version_sets.label,
         )
-        for campaign in described
-    ]
+        summaries.append(summary)
     content_key = site.key("generated_content").to_user_string()
     sealed = [*generated_content.values(), *reviewed_content.values()]
     mark = shown_mark(one.manifest for one in sealed)
@@ -260,7 +265,7 @@ def generation_assets(site: Site) -> dict[str, dg.AssetsDefinition]:
     mapping = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="day")
     of_day = {"partition_mapping": mapping, "metadata": {ALLOW_MISSING_PARTITIONS: True}}
     made = [
-        site.asset(prompts, GENERATION, site.content, code_version="1", metadata={ATTRIBUTES: [NUM_SHARDS]}),
+        site.asset(prompts, GENERATION, site.content, code_version="1", metadata={ATTRIBUTES: KEPT_FIGURES}),
         site.asset(
             generated_content,
             GENERATION,

@@ -77,8 +77,8 @@ def shards_are_of_one_list(
     partition = ContentPartition.parse(context.partition_key)
     campaign = campaigns.campaign(partition.campaign)
     try:
-        finding = check_one_list(store.handoffs(), campaign, partition.day, campaigns.home_directory())
-    except (HandoffCorrupt, InvalidInput) as error:
+        finding = check_one_list(store.handoffs(), campaign, partition, campaigns.home_directory())
+    except (HandoffCorrupt, HandoffMissing, InvalidInput) as error:
         return dg.AssetCheckResult(passed=False, description=inline(str(error)))
     return dg.AssetCheckResult(passed=finding.passed, description=inline(finding.description), metadata=finding.figures)
 
@@ -145,7 +145,8 @@ def generation_checks(site: Site) -> GenerationChecks:
     one_list = site.check(
         shards_are_of_one_list,
         "prompts",
-        description="The sealed shards of this day were cut from one list of prompts, the one that its files hold now.",
+        description="The sealed shards of this day were cut from one list of prompts, the one that its files hold now; "
+        "the prompts of a window are those of its events.",
         partitions_def=site.content,
     )
     content_rows = site.checks(

@@ -25,6 +25,7 @@ from headrace.command_line.components import (
 from headrace.command_line.project import find_project
 from headrace.generation.campaign import Campaign as CampaignFile
 from headrace.generation.campaign import load_campaign
+from headrace.generation.requests import refuse_events
 from headrace.settings import Settings
 from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.assets.asset_site import Site
@@ -61,6 +62,7 @@ class Campaign(dg.Component, dg.Model, dg.Resolvable):
         stated = {name: value for name in VARIABLES if (value := getattr(self, name)) is not None}
         settings = settings_with(project, directory / DEFS_FILE, stated)
         campaign = load_campaign(file).with_engine(settings.engine)
+        refuse_events(campaign, "needs the sensor `sealed_windows`, which comes with no Component")
         check_names(campaign.name, file, components_of(project))
         resources = campaign_resources(settings, _files(campaign, file, settings), environment=project.environment)
         with warnings.catch_warnings():

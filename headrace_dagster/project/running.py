@@ -20,6 +20,7 @@ from headrace.command_line.output import cell_text, counted, print_json, print_l
 from headrace.command_line.project import Project, this_project
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import load_campaign
+from headrace.generation.requests import refuse_events
 from headrace.handoff.versions import HandoffStore
 from headrace.masking import without_credentials
 from headrace.settings import DEFAULT_PORT, Settings
@@ -93,8 +94,10 @@ def _is_beside_defs(word: str) -> bool:
 
 
 def _work_of(word: str, settings: Settings, day: str, *, again: bool) -> CampaignRun:
+    campaign = find_own_campaign(word, settings)
+    refuse_events(campaign, "is made by its sensors, window by window")
     return CampaignRun(
-        campaign=find_own_campaign(word, settings),
+        campaign=campaign,
         handoffs=HandoffStore(settings.open_store()),
         home=settings.home,
         day=day,

@@ -178,12 +178,16 @@ def _failed(source: RunSource, ended: Sequence[RunState]) -> tuple[FailedRun, ..
             partition=run.partition or None,
             ended=iso(run.updated),
             reason=source.failure_of(run.run_id),
-            run=_command(run.partition),
+            run=_command(run),
         )
         for run in found[:NUM_FAILED_MAX]
     )
 
 
-def _command(partition: str) -> str | None:
-    part = ContentPartition.find(partition)
+def _command(run: RunState) -> str | None:
+    part = ContentPartition.find(run.partition)
+    if part and part.window:
+        # Nothing lists a day of windows; runs of what follows by itself state no job.
+        job = stated_job(run.job_name)
+        return f"dg launch --job {job} --partition '{part.key}'" if job else None
     return f"headrace run {part.campaign} --day {part.day}" if part else None

@@ -134,9 +134,9 @@ def test_the_check_notices_rows_that_carry_something_else(site: Site) -> None:
 
 
 def test_the_check_of_a_days_list_notices_other_values(site: Site, tmp_path: Path) -> None:
-    assert check_one_list(site.handoffs, site.campaign, DAY, tmp_path).passed
+    assert check_one_list(site.handoffs, site.campaign, site.partition, tmp_path).passed
     write_lines(tmp_path / "prompts.jsonl", {**LINES[0], "price": 99.5}, *LINES[1:])
-    assert not check_one_list(site.handoffs, site.campaign, DAY, tmp_path).passed
+    assert not check_one_list(site.handoffs, site.campaign, site.partition, tmp_path).passed
 
 
 PARQUET: dict[str, tuple[pa.Array, pa.DataType, object]] = {

@@ -146,3 +146,27 @@ def test_a_backfill_of_some_of_its_partitions_knows_them(instance: dg.DagsterIns
 def test_daemon_and_webserver_get_the_dimension_and_not_its_keys() -> None:
     """So no key is too old for them."""
     assert PartitionsSnap.from_def(CONTENT).get_partitions_definition() == CONTENT
+
+
+def test_a_deleted_key_asks_for_nothing_and_comes_back_with_its_history(instance: dg.DagsterInstance) -> None:
+    cursor, now = None, NOW
+
+    def requested() -> set[str | None]:
+        nonlocal cursor, now
+        now += timedelta(seconds=1)
+        result = dg.evaluate_automation_conditions(DEFS, instance, cursor=cursor, evaluation_time=now)
+        cursor = result.cursor
+        return set(result.get_requested_partitions(content.key))
+
+    requested()
+    for asset in (prompts, content):
+        make(instance, asset, f"{DAY}|a")
+    make(instance, prompts, f"{DAY}|b")
+    assert requested() == {f"{DAY}|b"}
+    make(instance, content, f"{DAY}|b")
+    for key in "ab":
+        instance.delete_dynamic_partition("shards", key)
+    assert requested() == set()
+    instance.add_dynamic_partitions("shards", ["a"])
+    assert requested() == set()
+    assert instance.get_materialized_partitions(content.key) >= {f"{DAY}|a", f"{DAY}|b"}

@@ -30,6 +30,8 @@ _WHERE: Mapping[str, str] = {
     "rollout-rows": "bodies.rollouts:BadRowsBody",
     "rollout-verify": "bodies.rollouts:VerifiedJournalsBody",
     "rollout-change": "bodies.rollouts:ChangeBody",
+    "inbox-status": "bodies.inboxes:InboxesBody",
+    "inbox-results": "bodies.inboxes:ResultBody",
     "gc": "bodies.store:CollectionBody",
     "doctor": "bodies.store:ExaminedBody",
 }

@@ -7,13 +7,15 @@ from datetime import date
 from pathlib import Path
 
 from headrace.command_line.checking.engines import engine_findings
+from headrace.command_line.checking.inboxes import inbox_findings
 from headrace.command_line.checking.named_files import delimiter_findings, reference_findings, weights_findings
 from headrace.command_line.checking.report import FileFinding, GateOutlook, Level, finding
 from headrace.command_line.output import counted
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.generation.budget import spent_text
-from headrace.generation.campaign import Campaign, PromptSource
+from headrace.generation.campaign import Campaign
 from headrace.generation.preview import check_registered
+from headrace.generation.prompt_source import PromptSource
 from headrace.generation.requests import prompts_of_day
 from headrace.registry.registered import registered_models
 from headrace.rollout.assignment import canary_count
@@ -57,6 +59,8 @@ def examine_campaign(
     objects: the project's store; None: there is none yet.
     recipes: the project's.
     """
+    if campaign.takes_events:
+        return _examined_inbox(campaign, home, objects, recipes, offline=offline)
     found = _Prompts(campaign, home, today.isoformat())
     findings = [*found.findings]
     gate = None
@@ -71,11 +75,29 @@ def examine_campaign(
             nights = Nights(num_partitions=campaign.num_shards, num_rows=num_rows)
             gate, said = _gate(campaign, nights, objects)
             findings.append(said)
-    findings += _registry_findings(campaign, objects, recipes)
-    findings += reference_findings(campaign.review.pictures, home, objects)
-    findings += weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
-    findings += engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
+    findings += _of_parts(campaign, home, objects, recipes, offline=offline)
     return ExaminedCampaign(findings=tuple(findings), example=found.example, gate=gate)
+
+
+def _examined_inbox(
+    campaign: Campaign, home: Path, objects: ObjectStore | None, recipes: Described[Recipe], *, offline: bool
+) -> ExaminedCampaign:
+    findings, text = inbox_findings(campaign, objects)
+    shares = ", then ".join(percent(step.weight) for step in campaign.plan.steps)
+    said = f"the candidate gets {shares} of the windows that are sealed, then all. No window waits for a verdict."
+    findings += [finding("rollout", "ok", said), *_of_parts(campaign, home, objects, recipes, offline=offline)]
+    example = _rendered(campaign, text) if text is not None else None
+    return ExaminedCampaign(findings=tuple(findings), example=example)
+
+
+def _of_parts(
+    campaign: Campaign, home: Path, objects: ObjectStore | None, recipes: Described[Recipe], *, offline: bool
+) -> Iterator[FileFinding]:
+    """What the roles name: models, files and servers."""
+    yield from _registry_findings(campaign, objects, recipes)
+    yield from reference_findings(campaign.review.pictures, home, objects)
+    yield from weights_findings(campaign.parts, home, in_roles=bool(campaign.roles))
+    yield from engine_findings(campaign.parts, campaign.replicas, in_roles=bool(campaign.roles), offline=offline)
 
 
 class _Prompts:

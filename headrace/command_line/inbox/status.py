@@ -1,0 +1,67 @@
+"""`headrace inbox status`: a line for each campaign that takes events."""
+
+from typing import Annotated
+
+import typer
+
+from headrace.command_line.options import AsJson, Store, examples
+from headrace.errors import InvalidInput
+from headrace.text.terminal import say
+
+
+@examples("headrace inbox status", "headrace inbox status orders --json | jq '.inboxes[].backlog_seconds'")
+def status(
+    context: typer.Context,
+    campaign: Annotated[
+        str | None, typer.Argument(metavar="CAMPAIGN", help="Only this one.", show_default=False)
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how many windows are sealed, made and waiting, what came late, and how long what waits will take.
+
+    Exit 1: a campaign's chain of windows is damaged.
+    """
+    from headrace.clock import SystemClock
+    from headrace.command_line.bodies.inboxes import InboxesBody
+    from headrace.command_line.inbox.campaigns import keep_late_of_project
+    from headrace.command_line.opening import nearest, open_handoffs
+    from headrace.command_line.output import age_text, print_json, print_lines, print_table
+    from headrace.generation.inbox_status import inbox_statuses
+
+    handoffs = open_handoffs(context, store)
+    keep_late = keep_late_of_project()
+    found = inbox_statuses(handoffs, SystemClock().now(), keep_late=keep_late)
+    if campaign is not None:
+        known = [one.campaign for one in found]
+        found = tuple(one for one in found if one.campaign == campaign)
+        if not found:
+            raise InvalidInput(f"No campaign {campaign!r} takes events here.{nearest(campaign, known)}")
+    if as_json:
+        print_json(InboxesBody(inboxes=found))
+    elif not found:
+        say(
+            f"No campaign takes events: none of the project has an inbox, and {handoffs.objects.uri('inbox')} is empty."
+        )
+    else:
+        rows = [
+            [
+                one.campaign,
+                f"{one.num_windows:,}",
+                f"{one.num_windows_made:,}",
+                f"{one.num_waiting:,}",
+                f"{one.num_events_waiting:,}",
+                "-" if one.backlog_seconds is None else age_text(one.backlog_seconds),
+                f"{one.num_late_parts_made:,} of {one.num_late_parts:,}"
+                + (f", {one.num_late_parts_kept:,} kept" if one.num_late_parts_kept else ""),
+                "none"
+                if one.newest is None
+                else f"{one.newest.partition}, {age_text(one.newest.seconds_since_end)} ago",
+            ]
+            for one in found
+        ]
+        headers = ["CAMPAIGN", "SEALED", "MADE", "WAITING", "EVENTS", "BACKLOG", "LATE MADE", "NEWEST"]
+        print_table(headers, rows, right=headers[1:6], marked="bold")
+        print_lines([f"{one.campaign}: {one.problem}" for one in found if one.problem])
+    if any(one.problem for one in found):
+        raise typer.Exit(1)

@@ -1,0 +1,118 @@
+"""Where each campaign's inbox stands: windows sealed, made and waiting, late parts, and how long what waits will take.
+
+Read from the store alone: it has neither the log's events that no window has yet, nor Dagster's runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.errors import HandoffCorrupt
+from headrace.generation.campaign_windows import made_windows, windows_of
+from headrace.generation.inbox_backlog import backlog_of, sealed_events, seconds_since
+from headrace.generation.window_prompts import content_partition
+from headrace.handoff.versions import HandoffStore
+from headrace.inbox.sealed import windows_chain
+from headrace.keys import partition_from_path
+from headrace.store.objects import ObjectStore
+
+_ROOT = "inbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewestWindow:
+    partition: str
+    num_events: int
+    ends_at: str
+    """ISO 8601: event times are before it."""
+    seconds_since_end: float
+    seconds_since_sealed: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxStatus:
+    """One campaign's inbox. Windows are counted without their late parts."""
+
+    campaign: str
+    num_windows: int
+    num_windows_made: int
+    """With sealed rows."""
+    num_late_parts: int
+    num_late_parts_made: int
+    num_late_parts_kept: int
+    """Of which the campaign's file wants no rows."""
+    num_waiting: int
+    """Windows and late parts without rows."""
+    num_events_waiting: int
+    events_per_second: float | None
+    """The drain, measured over the last 20 windows while there was something to make; null: nothing was made yet."""
+    backlog_seconds: float | None
+    """How long the waiting events take at that drain; null: nobody knows yet."""
+    oldest_waiting_seconds: float | None
+    """Since the oldest waiting window was sealed; null: none waits."""
+    newest: NewestWindow | None
+    problem: str | None
+    """Why the chain of windows cannot be read; null: it can."""
+
+
+def inbox_campaigns(objects: ObjectStore) -> list[str]:
+    """Those of which a window is sealed in this store."""
+    names = map(partition_from_path, objects.children(_ROOT))
+    return sorted(name for name in names if objects.children(windows_chain(objects, name).prefix))
+
+
+def inbox_status(handoffs: HandoffStore, campaign: str, now: float, *, keeps_late: bool = False) -> InboxStatus:
+    """Args: keeps_late: the campaign's file says that no row is made of late parts. now: seconds since the epoch."""
+    sealed = sealed_events(handoffs.objects, campaign)
+    made = windows_of(made_windows(handoffs, campaign))
+    late = [window for window in sealed if window.late_part]
+    late_made = sum(window in made for window in late)
+    backlog = backlog_of(handoffs, campaign, keeps_late=keeps_late)
+    newest, problem = None, None
+    try:
+        if last := windows_chain(handoffs.objects, campaign).last():
+            window = last[1]
+            newest = NewestWindow(
+                partition=content_partition(window).key,
+                num_events=window.num_events,
+                ends_at=window.ends_at,
+                seconds_since_end=seconds_since(window.ends_at, now),
+                seconds_since_sealed=seconds_since(window.sealed_at, now),
+            )
+    except HandoffCorrupt as error:
+        problem = str(error)
+    return InboxStatus(
+        campaign=campaign,
+        num_windows=len(sealed) - len(late),
+        num_windows_made=sum(not window.late_part for window in made),
+        num_late_parts=len(late),
+        num_late_parts_made=late_made,
+        num_late_parts_kept=len(late) - late_made if keeps_late else 0,
+        num_waiting=backlog.num_windows,
+        num_events_waiting=backlog.num_events,
+        events_per_second=_rounded(backlog.events_per_second),
+        backlog_seconds=_rounded(backlog.seconds),
+        oldest_waiting_seconds=None if backlog.oldest_sealed_at is None else _rounded(now - backlog.oldest_sealed_at),
+        newest=newest,
+        problem=problem,
+    )
+
+
+def inbox_statuses(
+    handoffs: HandoffStore, now: float, *, keep_late: Mapping[str, bool], campaign: str | None = None
+) -> tuple[InboxStatus, ...]:
+    """Of all campaigns with a sealed window, and those of the project that take events.
+
+    Args:
+        keep_late: a campaign of the project that takes events → whether it only keeps late ones.
+        campaign: only this one.
+    """
+    names = sorted({*inbox_campaigns(handoffs.objects), *keep_late})
+    return tuple(
+        inbox_status(handoffs, name, now, keeps_late=keep_late.get(name, False))
+        for name in names
+        if campaign in (None, name)
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,130 @@
+"""Which runs of generation a campaign's day, or its inbox, asks for: shared by the sensors that request them."""
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+
+import dagster as dg
+
+from headrace.clock import SystemClock, epoch_seconds
+from headrace.generation.campaign import Campaign
+from headrace.generation.campaign_windows import begun_windows, made_windows
+from headrace.generation.claim_objects import inputs_digest
+from headrace.generation.claims import Claims
+from headrace.generation.dispatch import dispatch
+from headrace.generation.under_way import claims_under_way, makes_media, unmade_kinds
+from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.rollout.journal import Journal
+from headrace.rollout.states import RolloutState
+from headrace.version_sets.media_settings import MemberKind
+from headrace_dagster.assets.generation import MEDIA_ASSETS
+from pipelines.jobs import ASSETS_OF_JOB, WITH_MEDIA
+from pipelines.ticks import RunsUnderWay
+
+# Kind of part → the job that makes it of texts that are there.
+_LATER_JOBS: dict[MemberKind, str] = {"image": "paint", "speech": "speak"}
+# What one sensor requests in a tick: Dagster submits a run in some 30 ms, and a tick that lasts keeps its daemon.
+REQUESTS_MAX = 100
+_MAKING = ("generated_content", *MEDIA_ASSETS)
+
+
+def day_requests(
+    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, day: str
+) -> tuple[list[dg.RunRequest], str | None]:
+    keys = campaign.partition_keys(day)
+    prompts = {key: handoff for key in keys if (handoff := handoffs.newest("prompts", key))}
+    if not prompts:
+        return [], None
+    claims = Claims(
+        objects=handoffs.objects,
+        journal=Journal(handoffs.objects, campaign.name, SystemClock()),
+        clock=SystemClock(),
+    )
+    sealed = {key: handoff for key in keys if (handoff := handoffs.newest("generated_content", key))}
+    in_flight = {key for key in prompts if key not in sealed and under_way.make(_MAKING, key)}
+    later = _later_steps(under_way, handoffs, campaign, prompts)
+    in_flight |= {str(request.partition_key) for request in later}
+    ready = dispatch(
+        keys,
+        state=state,
+        plan=campaign.plan,
+        sealed={key: handoff.attributes.get("version_set", "") for key, handoff in sealed.items()},
+        # Without prompts a partition cannot start, but it counts towards the canaries' share.
+        in_flight={*in_flight, *(key for key in keys if key not in prompts and key not in sealed)},
+        now=time.time(),
+        day_started_at=min(epoch_seconds(handoff.manifest.created_at) for handoff in prompts.values()),
+        places=claims.places(state, keys),
+    )
+    requests = _starts(handoffs, campaign, state, {key: prompts[key] for key in ready.start})
+    return [*later, *requests], ready.hold_reason
+
+
+def window_requests(
+    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None
+) -> tuple[list[dg.RunRequest], str | None]:
+    """The windows with prompts and no rows, oldest first, of any day; at most `REQUESTS_MAX` new ones.
+
+    None waits for a verdict on a candidate: more come all the time, and a window's rank decides its set. What was
+    requested and failed for good is left out, since Dagster looks for each run key by itself.
+    """
+    begun = begun_windows(handoffs.objects, campaign.name)
+    made = made_windows(handoffs, campaign.name) if begun else {}
+    waiting = [key for key in begun if key not in made]
+    if not waiting:
+        return [], None
+    if state is None:
+        said = "1 sealed window waits" if len(waiting) == 1 else f"{len(waiting):,} sealed windows wait"
+        return [], f"{said}: nothing is rolled out yet"
+    under_attempts = claims_under_way(handoffs.objects, campaign.name) if campaign.apart is not None else {}
+    later = _later_steps(under_way, handoffs, campaign, _sealed_prompts(handoffs, under_attempts.keys() & {*waiting}))
+    in_flight = {str(request.partition_key) for request in later}
+    idle = (key for key in waiting if key not in in_flight and not under_way.make(_MAKING, key))
+    new: list[dg.RunRequest] = []
+    while keys := list(itertools.islice(idle, REQUESTS_MAX)):
+        new += under_way.without_asked(_starts(handoffs, campaign, state, _sealed_prompts(handoffs, keys)))
+        if len(new) >= REQUESTS_MAX:
+            break
+    return [*later, *new[:REQUESTS_MAX]], None
+
+
+def _sealed_prompts(handoffs: HandoffStore, keys: Iterable[str]) -> dict[str, Handoff]:
+    return {key: found for key in keys if (found := handoffs.newest("prompts", key))}
+
+
+def _starts(
+    handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, prompts: Mapping[str, Handoff]
+) -> list[dg.RunRequest]:
+    """A run for each partition of these prompts: of its texts, or with its media where one run makes both."""
+    begun = claims_under_way(handoffs.objects, campaign.name) if prompts and campaign.apart is None else {}
+    return [
+        dg.RunRequest(
+            run_key=f"{key}:{inputs_digest(one)[:16]}",
+            partition_key=key,
+            tags=campaign.tags_apart("text"),
+            job_name=WITH_MEDIA.name
+            if campaign.apart is None and makes_media(handoffs.objects, campaign, state, begun.get(key))
+            else "generate",
+        )
+        for key, one in prompts.items()
+    ]
+
+
+def _later_steps(
+    under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, prompts: Mapping[str, Handoff]
+) -> list[dg.RunRequest]:
+    """Where the campaign wants its steps apart: runs of what attempts lack whose texts are made."""
+    if campaign.apart is None:
+        return []
+    begun = claims_under_way(handoffs.objects, campaign.name)
+    requests: list[dg.RunRequest] = []
+    for key in begun.keys() & prompts.keys():
+        num_rows = prompts[key].num_rows * campaign.prompts.variations
+        for kind in unmade_kinds(handoffs.objects, begun[key], num_rows):
+            job = _LATER_JOBS.get(kind)
+            if job is None or under_way.make((*ASSETS_OF_JOB[job], *ASSETS_OF_JOB["generate"]), key):
+                continue
+            run_key = f"{begun[key].id}:{kind}"
+            requests.append(
+                dg.RunRequest(run_key=run_key, partition_key=key, job_name=job, tags=campaign.tags_apart(kind))
+            )
+    return requests

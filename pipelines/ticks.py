@@ -1,0 +1,80 @@
+"""What the ticks of several sensors share: which runs are under way, and how a tick tells its result."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import dagster as dg
+
+from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition
+from headrace_dagster.partition_keys import register_keys
+from pipelines.jobs import run_assets
+
+_RUN_KEY = "dagster/run_key"
+
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class RunsUnderWay:
+    """What is being made, read once a tick, and only if somebody asks.
+
+    A tick that has nothing to start opens no instance: that costs a code server more than all the rest of the tick.
+    """
+
+    def __init__(self, context: dg.SensorEvaluationContext) -> None:
+        self._context = context
+
+    @cached_property
+    def _by_partition(self) -> Mapping[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for run in self._context.instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
+            if partition := run.tags.get("dagster/partition"):
+                found[partition] |= {*run_assets(run)}
+        return found
+
+    def without_asked(self, requests: Sequence[dg.RunRequest]) -> list[dg.RunRequest]:
+        """Those whose run key no run has, in one question. Dagster would ask once for each."""
+        if not requests:
+            return []
+        tags = {_RUN_KEY: [request.run_key or "" for request in requests]}
+        asked = {run.tags[_RUN_KEY] for run in self._context.instance.get_runs(dg.RunsFilter(tags=tags))}
+        return [request for request in requests if request.run_key not in asked]
+
+    def are_of(self, partition: str) -> bool:
+        return partition in self._by_partition
+
+    def make(self, assets: Sequence[str], partition: str) -> bool:
+        """Whether one of them makes any of these assets of the partition."""
+        return not self._by_partition.get(partition, set()).isdisjoint(assets)
+
+
+def tick_result(
+    context: dg.SensorEvaluationContext, requests: list[dg.RunRequest], reasons: list[str]
+) -> dg.SensorResult:
+    """Dagster shows a reason only for a tick without requests.
+
+    Registers the requests' keys, since Dagster refuses a whole tick for one that it does not know: a file may be newer
+    than the last tick of `partition_keys`, and what is in the store may be of a file that has fewer shards now.
+    """
+    if not requests:
+        return dg.SensorResult(skip_reason=dg.SkipReason("; ".join(reasons) or "Nothing to do."))
+    wanted: dict[str, list[str]] = {CAMPAIGNS: [], CAMPAIGN_SHARDS: []}
+    for key in (request.partition_key or "" for request in requests):
+        if partition := ContentPartition.find(key):
+            wanted[CAMPAIGN_SHARDS].append(partition.campaign_shard)
+        else:
+            wanted[CAMPAIGNS].append(key)
+    register_keys(context.instance, wanted)
+    return dg.SensorResult(run_requests=requests)
+
+
+def warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:
+    """For ticks with requests, which show no reason."""
+    for problem in problems:
+        context.log.warning(problem)

@@ -1,0 +1,197 @@
+"""Requests the prompts of sealed windows; reviews those whose day is over, and retires their keys.
+
+The cursor holds, for each campaign, the number of the last window in its chain that was asked for, so a tick reads what
+is new and nothing else. Dagster saves it together with the requests of its tick, before any of them becomes a run:
+a tick that was killed before is evaluated again from the old cursor, and one that was killed after is submitted again
+under the run ids that it had reserved. Should a window be asked for twice nevertheless (a cursor that somebody set
+back), then under the same run key: its partition and the content of its events.
+
+A key of a dynamic partition costs every tick of the automation, which lists it for every day since the first: 1,000
+keys and 31 days are some 1.3 s a tick, 10,000 are 13 s and more, and 1.4 GB. So a window's key is deleted from Dagster
+once its rows are reviewed and the automation does not look at its day any more. Keys times days are kept below 30,000:
+beyond half of that the oldest reviewed keys are deleted at once, and while all of it is not reviewed, no further window
+is asked for. Runs and events of a deleted key stay, as does everything in the store, and whoever asks for it again
+registers it again.
+"""
+
+import json
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import campaign_shards, days
+from headrace.clock import epoch_seconds
+from headrace.errors import HandoffCorrupt, HandoffMissing
+from headrace.generation.campaign import Campaign
+from headrace.generation.campaign_windows import begun_windows, made_windows
+from headrace.generation.sealed_tables import CONTENT, REVIEWED
+from headrace.generation.window_prompts import content_partition
+from headrace.handoff.manifests import newest_manifest
+from headrace.handoff.versions import HandoffStore
+from headrace.inbox.sealed import SealedWindow, windows_chain
+from headrace.keys import CAMPAIGN_SHARDS, window_of_key
+from headrace.store.objects import ObjectStore
+from headrace_dagster.resources.campaigns import campaigns_resource
+from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
+from pipelines.generation_requests import REQUESTS_MAX
+from pipelines.jobs import JOBS
+from pipelines.ticks import RunsUnderWay, tick_result, warn
+from resources.settings import settings_from_environment
+
+# How often windows of days that are over are looked at: that lists the campaigns' partitions.
+LOOK_BACK_SECONDS = 60
+# Windows' keys times days that the automation may list; see above. Few keys are always there, however old a project is.
+PARTITIONS_MAX = 30_000
+KEYS_MAX_MIN = 100
+# Dagster deletes one key after the other, in some milliseconds each.
+_RETIRED_MAX = 500
+
+
+@dataclass(kw_only=True)
+class _Tick:
+    """What one tick asks for, and why it asks for nothing."""
+
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+
+
+@dg.sensor(
+    jobs=[JOBS["list_prompts"], JOBS["review"]],
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=running_when_automated()[0],
+)
+def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Requests prompts for each newly sealed window of a campaign that takes events, at most 100 a tick.
+
+    Reviews windows of earlier days, and deletes the partition keys of those that are done.
+    """
+    settings = settings_from_environment()
+    handoffs = HandoffStore(settings.open_store())
+    cursor: dict[str, Any] = {"asked": {}, "looked_at": 0.0, **json.loads(context.cursor or "{}")}
+    described = campaigns_resource(settings).campaigns()
+    campaigns = [one for one in described if one.takes_events]
+    tick = _Tick(problems=[*described.problems])
+    known = {key for key in context.instance.get_dynamic_partitions(CAMPAIGN_SHARDS) if window_of_key(key)}
+    keys_max = max(KEYS_MAX_MIN, PARTITIONS_MAX // max(1, len(days.get_partition_keys())))
+    if len(known) > keys_max // 2 or time.time() - cursor["looked_at"] >= LOOK_BACK_SECONDS:
+        _look_back(tick, context, handoffs, campaigns, known, keys_max // 2)
+        cursor["looked_at"] = time.time()
+    room = min(REQUESTS_MAX, keys_max - len(known) + len(tick.retired))
+    if room <= 0:
+        tick.reasons.append(f"{len(known):,} windows are not made and reviewed yet: no further one is asked for.")
+    for campaign in campaigns if room > 0 else ():
+        seen = cursor["asked"].get(campaign.name, 0)
+        num_max = max(1, room // len(campaigns))
+        cursor["asked"][campaign.name] = _ask(tick, handoffs.objects, campaign, seen, num_max)
+    warn(context, tick.problems)
+    reasons = tick.reasons or [
+        "No window was sealed since the last tick." if campaigns else "No campaign takes events."
+    ]
+    result = tick_result(context, tick.requests, [*tick.problems, *reasons])
+    if tick.retired:
+        result = result._replace(dynamic_partitions_requests=[campaign_shards.build_delete_request(tick.retired)])
+    return result._replace(cursor=json.dumps(cursor))
+
+
+def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_max: int) -> int:
+    """Requests what follows window `seen` of the chain; returns the last that needs no further look."""
+    first, last = days.get_first_partition_key() or "", days.get_last_partition_key() or ""
+    try:
+        windows, seen = _new_windows(objects, campaign.name, seen, num_max)
+    except HandoffCorrupt as error:
+        # Later windows wait for it, so that a campaign's windows stay in order.
+        tick.problems.append(f"{campaign.name}: {error}")
+        return seen
+    for window in windows:
+        partition = content_partition(window)
+        if window.day > last:
+            tick.reasons.append(f"{partition.key} waits for its day, which is tomorrow or later.")
+            break
+        if window.day < first:
+            tick.problems.append(
+                f"{partition.key}, with {window.num_events:,} events, is of a day before HEADRACE_FIRST_DAY ({first}), "
+                "and no run can make it: set an earlier first day, and this sensor's cursor back to {}."
+            )
+        elif not (window.is_late and campaign.keeps_late):
+            run_key = f"window:{partition.key}:{window.content[:16]}"
+            request = dg.RunRequest(run_key=run_key, partition_key=partition.key, job_name=JOBS["list_prompts"].name)
+            tick.requests.append(request)
+        seen = window.number
+    return seen
+
+
+def _new_windows(objects: ObjectStore, campaign: str, seen: int, num_max: int) -> tuple[list[SealedWindow], int]:
+    """The windows after `seen`, and where they begin: at 0 in a store that lacks window `seen`, so another one.
+
+    Two reads where there is nothing new, however long the chain is. Raises: HandoffCorrupt: the next one is damaged.
+    """
+    chain = windows_chain(objects, campaign)
+    if seen and not objects.exists(chain.key(seen)):
+        seen = 0
+    found: list[SealedWindow] = []
+    while len(found) < num_max:
+        try:
+            window = chain.following(seen + len(found))
+        except HandoffCorrupt:
+            if not found:
+                raise
+            break  # the next tick begins with it, and says so
+        if window is None:
+            break
+        found.append(window)
+    return found, seen
+
+
+def _look_back(
+    tick: _Tick,
+    context: dg.SensorEvaluationContext,
+    handoffs: HandoffStore,
+    campaigns: Sequence[Campaign],
+    known: Collection[str],
+    num_kept: int,
+) -> None:
+    """Requests reviews of days that the automation does not look at any more, and retires keys of what is done.
+
+    Args:
+        known: the windows' keys that Dagster has.
+        num_kept: of more keys than these the oldest reviewed ones retire, whatever their day.
+    """
+    oldest = (days.get_partition_keys()[-LOOKBACK_DAYS:] or [""])[0]
+    under_way = RunsUnderWay(context)
+    asks = list[dg.RunRequest]()
+    for campaign in campaigns:
+        reviewed = begun_windows(handoffs.objects, campaign.name, REVIEWED)
+        for key, part in made_windows(handoffs, campaign.name).items():
+            is_over = part.day < oldest
+            if is_over and key not in reviewed and not under_way.make((REVIEWED,), key):
+                asks += _review(tick, handoffs, key)
+            if part.campaign_shard not in known or len(tick.retired) >= _RETIRED_MAX:
+                continue
+            is_wanted_away = is_over or len(known) - len(tick.retired) > num_kept
+            if is_wanted_away and _was_reviewed(handoffs, key) and not under_way.are_of(key):
+                tick.retired.append(part.campaign_shard)
+    tick.requests += under_way.without_asked(asks)[:REQUESTS_MAX]
+
+
+def _was_reviewed(handoffs: HandoffStore, key: str) -> bool:
+    """Long enough ago for the automation to have seen it, and asked for the day's report."""
+    with suppress(HandoffCorrupt):
+        review = newest_manifest(handoffs.objects, REVIEWED, key)
+        return review is not None and time.time() - epoch_seconds(review.created_at) >= LOOK_BACK_SECONDS
+    return False
+
+
+def _review(tick: _Tick, handoffs: HandoffStore, key: str) -> list[dg.RunRequest]:
+    try:
+        content = handoffs.open(CONTENT, key)
+    except (HandoffCorrupt, HandoffMissing) as error:
+        tick.problems.append(str(error))
+        return []
+    run_key = f"{key}:review:{content.content_digest[:16]}"
+    return [dg.RunRequest(run_key=run_key, partition_key=key, job_name=JOBS["review"].name)]
