@@ -406,7 +406,9 @@ def _equal_keys(store: ObjectStore, kind: str) -> EqualKeys:
                 sealed = find_directory(store, digest, kind=kind)
             except HandoffCorrupt:
                 continue  # nobody knows what it lists
-            for file in sealed.files if sealed and not sealed.is_indexed else ():
+            if sealed is None or sealed.is_indexed:
+                continue
+            for file in sealed.files:
                 if file.is_large:
                     found.setdefault(file.sha256, []).append(f"{sealed.key}/{file.name}")
         return found
