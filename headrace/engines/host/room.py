@@ -80,7 +80,7 @@ class Rooms:
 
     def missing_mib(self, model: Model, place: str) -> int:
         """Until it could come there now."""
-        return self._more_mib(model, place) - self._accounts.free_now(place)
+        return self._more_mib(place, model) - self._accounts.free_now(place)
 
     def found(self, sought: Sought) -> Room | None:
         """The cheapest, nothing in the way if there is room already; None: there is none now."""
@@ -141,9 +141,8 @@ class Rooms:
     def _at(self, place: str, sought: Sought, there: Iterable[Copy], now: float) -> Room | None:
         room = Room(model=sought.model, place=place, only_at=sought.only_at)
         room.cost_seconds = sought.model.come_seconds(sought.model.copies.get(place))
-        missing = self.missing_mib(sought.model, place)
-        if not sought.ignores_claims:
-            missing += self._claimed_mib(place)
+        claims = [] if sought.ignores_claims else [one.model for one in self._made if one.place == place]
+        missing = self._more_mib(place, sought.model, *claims) - self._accounts.free_now(place)
         if missing <= 0:
             return room
         freeing = self._being_freed(place, sought.model)
@@ -230,12 +229,16 @@ class Rooms:
             return False
         return _ends_by_itself(copy)
 
-    def _more_mib(self, model: Model, place: str) -> int:
-        """Than the place's account has promised, for the model to come there."""
-        return self._accounts.more_mib(place, model.copies.get(place), *self._holdings.to_come(model, place))
-
-    def _claimed_mib(self, place: str) -> int:
-        return sum(self._more_mib(one.model, place) for one in self._made if one.place == place)
+    def _more_mib(self, place: str, *models: Model) -> int:
+        """Than the place's account has promised, for all of these to come there: what they share, once."""
+        own_mib, components = 0, dict[Component, int]()
+        for model in models:
+            part, needed = self._holdings.to_come(model, place)
+            copy = model.copies.get(place)
+            own_mib += part - (copy.reserved_mib if copy else 0)
+            components.update(needed)
+        there = self._accounts.component_mib
+        return own_mib + sum(max(0, mib - there(one, place)) for one, mib in components.items())
 
     def _leaving(self, place: str, needed: Collection[Component] = ()) -> Freeing:
         """What comes free by itself."""
