@@ -2,10 +2,25 @@
 
 import math
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+# What several map is in memory once: a file, by its device and inode.
+MappedFile = tuple[str, int]
+
+# A file of which less is in memory counts as its process's own.
+_FILE_KIB_MIN = 8 * 1024
+# Device and inode; KiB in memory, of them its part, and without a file behind them. Fields begin with a capital.
+_MAPPING = re.compile(
+    rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ (\S+) (\d+).*\n(?:[A-Z].*\n)*?Rss: +(\d+) kB\n"
+    rb"Pss: +(\d+) kB\n(?:[A-Z].*\n)*?Anonymous: +(\d+) kB\n",
+    re.MULTILINE,
+)
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -57,6 +72,52 @@ def proportional_mib(pid: int) -> int:
         return -(-psutil.Process(pid).memory_full_info().pss // 2**20)
     except psutil.Error:
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What processes have in memory. `files`: large ones that they map, whole, whoever else maps them too."""
+
+    own_mib: int = 0
+    files: Mapping[MappedFile, int] = field(default_factory=dict)
+
+    @property
+    def mib(self) -> int:
+        return self.own_mib + sum(self.files.values())
+
+
+def held_by(pids: Iterable[int]) -> Held:
+    """What some processes hold together. Costs milliseconds.
+
+    Of a file only its pages in these processes' maps count, and those of small files for each process whole: other
+    processes' maps change no figure. Where the kernel does not tell, all is own, shared pages divided.
+    """
+    own_kib, files = 0, Counter[MappedFile]()
+    for pid in pids:
+        for file, kib in _mapped_kib(pid):
+            if file is None or kib < _FILE_KIB_MIN:
+                own_kib += kib
+            else:
+                # Two that were started together may map different pages: so much is there at least.
+                files[file] = max(files[file], kib)
+    return Held(own_mib=-(-own_kib // 1024), files={file: -(-kib // 1024) for file, kib in files.items()})
+
+
+def _mapped_kib(pid: int) -> Iterable[tuple[MappedFile | None, int]]:
+    """By file; None: memory without one, what is shared of it divided."""
+    found = Counter[MappedFile | None]()
+    try:
+        mappings = _MAPPING.findall(Path(f"/proc/{pid}/smaps").read_bytes())
+    except OSError:
+        mappings = []
+    for device, inode, resident, proportional, copied in mappings:
+        if inode == b"0":
+            found[None] += int(proportional)
+        else:
+            # Pages of a private map that were written to are copies.
+            found[None] += int(copied)
+            found[device.decode(), int(inode)] += int(resident) - int(copied)
+    return found.items() if mappings else [(None, 1024 * proportional_mib(pid))]
 
 
 def is_stopped(pid: int) -> bool:

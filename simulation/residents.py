@@ -5,10 +5,10 @@ where its model and its parts are. Used by the table's own tests and by `benchma
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.engines.host.copies import State
+from headrace.engines.host.copies import Component, State
 from headrace.engines.host.residents import Residents
 from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Step, Stop, Wake
 from headrace.engines.host.work import Ticket
@@ -20,19 +20,28 @@ At = tuple[str, str]
 SLEEPING = frozenset({State.FALLING_ASLEEP, State.ASLEEP, State.WAKING})
 
 
+# MiB of files that processes map.
+_LIBRARIES, _ENCODER, _DENOISER = ("8:1", 1), ("8:1", 2), ("8:1", 3)
+COMPONENTS = {_LIBRARIES: 8, _ENCODER: 25, _DENOISER: 15}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
+    """`mib`: with all of its components."""
+
     places: tuple[str, ...]
     mib: int
+    components: tuple[Component, ...] = ()
     num_at_once: int | None = None
     can_sleep: bool = False
 
 
 _GPUS = ("gpu 0", "gpu 1")
 KEYS = {
-    "a": Kind(places=("cpu",), mib=40),
-    "b": Kind(places=("cpu",), mib=40, can_sleep=True),
-    "c": Kind(places=("cpu",), mib=70, num_at_once=2),
+    "a": Kind(places=("cpu",), mib=40, components=(_LIBRARIES, _ENCODER)),
+    "b": Kind(places=("cpu",), mib=50, components=(_LIBRARIES, _ENCODER, _DENOISER), can_sleep=True),
+    "c": Kind(places=("cpu",), mib=70, components=(_LIBRARIES, _ENCODER), num_at_once=2),
+    "g": Kind(places=("cpu",), mib=60, components=(_LIBRARIES, _DENOISER), can_sleep=True),
     "d": Kind(places=_GPUS, mib=50, num_at_once=1, can_sleep=True),
     "e": Kind(places=_GPUS, mib=30, num_at_once=1),
     "f": Kind(places=_GPUS, mib=90, num_at_once=3),
@@ -102,15 +111,16 @@ class Shaken:
         self.table.gone(*at)
         self._do()
 
-    def sleep(self, at: At, mib: int, home_mib: int = 1) -> None:
+    def sleep(self, at: At, mib: int, *, home_mib: int = 1, components: Mapping[Component, int] | None = None) -> None:
+        """`components`: at its place, or at home if that is another."""
         self.falling_asleep.discard(at)
-        self.table.measured(*at, mib)
-        self.table.asleep(*at, home_mib=home_mib)
+        self.table.measured(*at, mib, components=components if at[1] == "cpu" else None)
+        self.table.asleep(*at, home_mib=home_mib, home_components=components)
         self.asleep.add(at)
         self._do()
 
-    def measure(self, at: At, mib: int) -> None:
-        self.table.measured(*at, mib)
+    def measure(self, at: At, mib: int, components: Mapping[Component, int] | None = None) -> None:
+        self.table.measured(*at, mib, components=components)
         self._do()
 
     def keep(self, keys: set[str]) -> None:
@@ -128,7 +138,14 @@ class Shaken:
             everywhere = [copy for model in self.table.all() for copy in model.copies.values()]
             copies = [copy for copy in everywhere if copy.place == place]
             guests_mib = sum(copy.home_mib for copy in everywhere) if place == "cpu" else 0
-            assert self.table.reserved_mib(place) == sum(copy.reserved_mib for copy in copies) + guests_mib <= mib
+            held = {one: self.table.component_mib(one, place) for one in COMPONENTS}
+            own_mib = sum(copy.reserved_mib for copy in copies) + guests_mib
+            # What is shared is promised once, and as long as somebody holds it.
+            assert self.table.reserved_mib(place) == own_mib + sum(held.values()) <= mib
+            holding = {one for copy in copies for one in copy.components}
+            if place == "cpu":
+                holding |= {one for copy in everywhere for one in copy.home_components}
+            assert {one for one, size in held.items() if size} == holding
             assert all(copy.reserved_mib > 0 for copy in copies)
             # What sleeps elsewhere, or has begun to, has a part at home, which ends when it is awake.
             for copy in copies:
@@ -254,12 +271,21 @@ class Shaken:
 
     def _sleeps(self, draw: random.Random) -> None:
         if self.falling_asleep:
-            self.sleep(draw.choice(sorted(self.falling_asleep)), draw.randint(1, 30), home_mib=draw.randint(1, 60))
+            at = draw.choice(sorted(self.falling_asleep))
+            kept = {_LIBRARIES: COMPONENTS[_LIBRARIES]} if draw.random() < 0.7 else self._mapped(at, draw)
+            self.sleep(at, draw.randint(1, 20), home_mib=draw.randint(1, 60), components=kept)
 
     def _grows(self, draw: random.Random) -> None:
         if there := sorted(self.alive | self.coming):
             at = draw.choice(there)
-            self.measure(at, int(KEYS[at[0]].mib * draw.uniform(0.5, 1.3)) or 1)
+            mapped = self._mapped(at, draw)
+            own_mib = KEYS[at[0]].mib - sum(COMPONENTS[one] for one in KEYS[at[0]].components)
+            self.measure(at, int(own_mib * draw.uniform(0.5, 1.3)) + 1, mapped)
+
+    def _mapped(self, at: At, draw: random.Random) -> dict[Component, int]:
+        """Some of its files, which may not be in memory whole."""
+        found = {one: int(COMPONENTS[one] * draw.choice([0.5, 1, 1, 1])) for one in KEYS[at[0]].components}
+        return {one: mib for one, mib in found.items() if draw.random() < 0.8}
 
     def _is_killed(self, draw: random.Random) -> None:
         if there := sorted(self.alive | self.asleep | self.falling_asleep):

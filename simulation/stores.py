@@ -74,6 +74,9 @@ class MemoryStore:
             raise InvalidInput(f"Part {key} is already there.")
         self._end()
 
+    def link(self, key: str, existing: str) -> bool:
+        return False
+
     def local_path(self, key: str) -> Path:
         self._begin("fetch", key)
         if key not in self.bodies:

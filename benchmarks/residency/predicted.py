@@ -2,7 +2,7 @@
 
 A first host loads them one after the other and asks each once; all stay. What it measured, a second one, which starts
 anew beside the same file, reads before the same happens again. Held is the memory of a model's process once it has
-answered, shared pages divided. Its first part, by a guess from the weights' size, only has to suffice.
+answered, files that others map too counted whole. Its first part, by a guess from the weights' size, only has to do.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from headrace.engines.ours import DIFFUSERS, HIBARI, TRANSFORMERS
 from headrace.engines.registry import EngineKind
 from headrace.engines.roles import EngineSettings, Role
 from headrace.store.local import LocalStore
-from headrace.this_machine import descendants, proportional_mib
+from headrace.this_machine import descendants, held_by
 from headrace.version_sets.media_settings import Picture, Speech
 from headrace.version_sets.sets import Decoding, Member
 from simulation.tiny_model import build_tiny_model
@@ -110,7 +110,7 @@ def _loaded(doing: str, models: dict[str, _Model], store: LocalStore, directory:
             asyncio.run(_asked(engine, one.member))
             pid = host.models[engine.resident].pid
             assert pid, "it is there"
-            now = sum(map(proportional_mib, [pid, *descendants(pid)]))
+            now = held_by([pid, *descendants(pid)]).mib
             found[name] = _Held(key=engine.resident, part=part, now=now)
     return found
 

@@ -4,7 +4,6 @@ Run by the peer's own interpreter; what the models need (torch, diffusers) it ta
 its own.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -27,7 +26,7 @@ def application(task: dict[str, Any]) -> Any:
 
         @serve.multiplexed(max_num_models_per_replica=task["num_fit"])
         async def model(self, name: str) -> Any:
-            return await asyncio.to_thread(self._models.load, name)
+            return await self._models.load(name)
 
         async def __call__(self, request: Any) -> Any:
             from starlette.responses import JSONResponse, Response
@@ -35,9 +34,9 @@ def application(task: dict[str, Any]) -> Any:
             if request.url.path == "/loads":
                 return JSONResponse({"loads": self._models.num_loads})
             asked = await request.json()
-            model = await self.model(serve.get_multiplexed_model_id())
-            made = await asyncio.to_thread(self._models.paint, model, ["a mill wheel"], [asked["seed"]])
-            return Response(made)
+            name = serve.get_multiplexed_model_id()
+            model = await self.model(name)
+            return Response(await self._models.paint(name, model, ["a mill wheel"], [asked["seed"]]))
 
     application: Any = Painters
     return application.bind()

@@ -29,6 +29,8 @@ _NODES = ".nodes"
 _BUFFER_BYTES = 64 * 1024
 # A writer touches its temporary file all the time; if it rests this long, its writer was killed.
 _LEFTOVER_SECONDS = 24 * 3600
+# The object is not there, or not a file that may have one more name; or the key exists.
+_NO_LINK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EEXIST})
 # A directory may be deleted between its making and the link into it, as often as others delete there.
 _LINK_TRIES = 20
 
@@ -97,6 +99,21 @@ class LocalStore:
             part.seal()
             if not self._link(part.path, key):
                 raise InvalidInput(f"Part {key} is already there. Part keys must be unique: put a nonce into them.")
+
+    def link(self, key: str, existing: str) -> bool:
+        source, target = self.local_path(existing), self.local_path(key)
+        with self._os_errors(key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError as error:
+                # An NFS client that repeats a lost call is refused by its own success.
+                if error.errno != errno.EEXIST or not source.samefile(target):
+                    if error.errno in _NO_LINK:
+                        return False
+                    raise
+            self._make_durable(target.parent)
+            return True
 
     def local_path(self, key: str) -> Path:
         return _path_of(self._root, key)

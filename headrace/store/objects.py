@@ -101,6 +101,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def link(self, key: str, existing: str) -> bool:
+        """Gives an object a second name, durably; each name is deleted by itself. Processes that map either hold the
+        object in memory once.
+
+        False: nothing was made: there is no such object, the key exists, or this store cannot. Write a copy.
+        """
+        ...
+
     def local_path(self, key: str) -> Path:
         """The object as a file of this machine, to map or read, never to write. Fetches a remote object whole.
 

@@ -148,6 +148,9 @@ class S3Store:
         finally:
             part.abort()
 
+    def link(self, key: str, existing: str) -> bool:
+        return False
+
     def local_path(self, key: str) -> Path:
         meta = self._head(key)
         name = key.rsplit("/", 1)[-1]

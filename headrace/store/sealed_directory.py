@@ -12,20 +12,18 @@ A sealing holds whole files, or their tensors in segments that versions share: t
 (`headrace.store.tensors`), and each node puts the files together (decision 37). Indexing makes the sealing with the
 next number, beside the one with whole files; what is handed out, and its digest, is the same.
 
-Files are copied, never hard-linked: a training library that opens its output directory again truncates files in place,
-and a hard link would carry that into the store. The price is the disk space of one copy.
+A user's files are copied, never hard-linked, at the price of their disk space (`headrace.store.sealed_files`). A large
+file that a live sealing of this kind holds already is linked to that one: a text encoder that several pipelines have is
+on the disk once, and in memory once for all who map it.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import Any, Literal
 
 from headrace.clock import Clock, SystemClock, iso
 from headrace.errors import (
@@ -33,13 +31,12 @@ from headrace.errors import (
     HandoffCollected,
     HandoffCorrupt,
     HandoffMissing,
-    InvalidInput,
     ObjectMissing,
-    StoreUnavailable,
 )
 from headrace.keys import digest_text
 from headrace.store.leases import hold_for
 from headrace.store.objects import ObjectStore, check_key, new_nonce
+from headrace.store.sealed_files import EqualKeys, SealedFile, copy, copy_all, is_whole, scan
 from headrace.store.small_objects import Kind, create_object, read_object
 from headrace.store.tensors.assembling import assembled
 from headrace.store.tensors.index import INDEX, INDEX_NAME, TensorIndex
@@ -51,14 +48,6 @@ WEIGHTS = "weights"
 # The attribute of a directory that is of use beside another one alone: that one's digest.
 NEEDS = "needs_weights"
 _MANIFEST_NAME = re.compile(r"manifest(?:-(\d{6,}))?\.json")
-_CHUNK_BYTES = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class SealedFile:
-    name: str
-    num_bytes: Annotated[int, Ge(0)]
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +109,7 @@ def seal_directory(
     Raises:
         InvalidInput: there is no file, or a file changes while it is being read.
     """
-    files, clock = _scan(directory), clock or SystemClock()
+    files, clock = scan(directory), clock or SystemClock()
     digest = _address(kind, files)
     while True:
         number, is_damaged, unusable = newest_number(store, kind, digest), False, None
@@ -141,7 +130,7 @@ def seal_directory(
         nonce = new_nonce()
         prefix = parts_prefix(kind, nonce)
         hold_for(store, nonce, clock)
-        _copy_all(store, directory, files, prefix)
+        copy_all(store, directory, files, prefix, equal=_equal_keys(store, kind))
         key = manifest_key(kind, digest, number)
         if is_damaged:
             store.delete(key)
@@ -164,7 +153,7 @@ def digest_of_directory(directory: Path, *, kind: str = WEIGHTS) -> str:
     Raises:
         InvalidInput: there is no file.
     """
-    return _address(kind, _scan(directory))
+    return _address(kind, scan(directory))
 
 
 def find_directory(store: ObjectStore, digest: str, *, kind: str = WEIGHTS) -> SealedDirectory | None:
@@ -368,42 +357,6 @@ def is_held(store: ObjectStore, sealed: SealedDirectory, clock: Clock) -> bool:
     return not store.exists(note)
 
 
-def _scan(directory: Path) -> list[SealedFile]:
-    paths = sorted(
-        path
-        for path in directory.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-    )
-    if not paths:
-        raise InvalidInput(f"Nothing to seal: {directory} is not a directory with files.")
-    return [
-        SealedFile(name=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=_sha256(path))
-        for path in paths
-    ]
-
-
-def _copy_all(store: ObjectStore, directory: Path, files: list[SealedFile], key: str) -> None:
-    try:
-        for file in files:
-            _copy(store, directory, file, key)
-    except BaseException:
-        with suppress(StoreUnavailable):
-            store.delete_prefix(key)
-        raise
-
-
-def _copy(store: ObjectStore, directory: Path, file: SealedFile, key: str) -> None:
-    digest = hashlib.sha256()
-    with store.write_part(f"{key}/{file.name}") as part, (directory / file.name).open("rb") as source:
-        while chunk := source.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            part.write(chunk)
-        if digest.hexdigest() != file.sha256:
-            raise InvalidInput(
-                f"{directory / file.name} changed while it was being sealed. Seal it again when its writer is done."
-            )
-
-
 def _opened(store: ObjectStore, sealed: SealedDirectory) -> Path:
     """Raises: HandoffCorrupt: a file is missing, or differs from its digest."""
     if sealed.is_indexed:
@@ -434,27 +387,42 @@ def _repair(store: ObjectStore, directory: Path, sealed: SealedDirectory) -> boo
         staged = parts_prefix(sealed.kind, new_nonce())
         damaged = _damaged(store, sealed)
         # Copied and checked before anything is deleted: a source that fails costs nothing.
-        _copy_all(store, directory, damaged, staged)
+        copy_all(store, directory, damaged, staged)
         for file in damaged:
             store.delete(f"{sealed.key}/{file.name}")
-            _copy(store, store.local_directory(staged), file, sealed.key)
+            copy(store, store.local_directory(staged), file, sealed.key)
         store.delete_prefix(staged)
     return True
 
 
+def _equal_keys(store: ObjectStore, kind: str) -> EqualKeys:
+    """Looks at the manifests of all live sealings, once and only if there is a large file."""
+
+    @cache
+    def large() -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for digest in store.children(kind):
+            try:
+                sealed = find_directory(store, digest, kind=kind)
+            except HandoffCorrupt:
+                continue  # nobody knows what it lists
+            if sealed is None or sealed.is_indexed:
+                continue
+            for file in sealed.files:
+                if file.is_large:
+                    found.setdefault(file.sha256, []).append(f"{sealed.key}/{file.name}")
+        return found
+
+    def equal(file: SealedFile) -> Sequence[str]:
+        # A store whose objects are no files of this machine would fetch them only to find that out.
+        return large().get(file.sha256, ()) if file.is_large and not store.checks_what_it_fetches else ()
+
+    return equal
+
+
 def _damaged(store: ObjectStore, sealed: SealedDirectory) -> list[SealedFile]:
     directory = store.local_directory(sealed.key)
-    return [file for file in sealed.files if not _is_whole(directory / file.name, file)]
-
-
-def _is_whole(path: Path, file: SealedFile) -> bool:
-    # By digest only: the address confirms the digest, but not the size.
-    return path.is_file() and _sha256(path) == file.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+    return [file for file in sealed.files if not is_whole(directory / file.name, file)]
 
 
 def _checked(store: ObjectStore, manifest: _Manifest, kind: str, digest: str, number: int) -> SealedDirectory:

@@ -11,6 +11,7 @@ import pytest
 import xxhash
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.store.local import LocalStore
 from headrace.store.objects import Entry, ObjectStore, Segment, create_json
 from headrace.store.opening import open_store
 from headrace.store.sealed_directory import open_directory, seal_directory
@@ -195,6 +196,22 @@ def test_an_object_lies_on_this_machine_to_be_mapped(any_store: ObjectStore) -> 
     assert path.read_bytes() == BIG
     assert path.name == "one"
     assert path.stat().st_mode & 0o222 == 0
+
+
+def test_an_object_has_a_second_name_or_none_is_made(any_store: ObjectStore) -> None:
+    for key in ("parts/n1/one", "parts/n1/taken"):
+        write_part(any_store, key, key.encode())
+    is_linked = any_store.link("parts/n2/deep/one", "parts/n1/one")
+    assert any_store.exists("parts/n2/deep/one") == is_linked == isinstance(any_store, LocalStore)
+    assert not any_store.link("parts/n1/taken", "parts/n1/one")
+    assert not any_store.link("parts/n3/one", "parts/n1/absent")
+    assert any_store.read("parts/n1/taken") == b"parts/n1/taken"
+    any_store.delete("parts/n1/one")
+    if is_linked:
+        assert any_store.read("parts/n2/deep/one") == b"parts/n1/one"
+        # By its own success, which an NFS client may be told again.
+        assert any_store.link("parts/n2/deep/two", "parts/n2/deep/one")
+        assert any_store.link("parts/n2/deep/two", "parts/n2/deep/one")
 
 
 def test_a_directory_lies_on_this_machine_under_its_plain_names(any_store: ObjectStore) -> None:

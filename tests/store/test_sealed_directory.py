@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
-from headrace.store import sealed_directory
+from headrace.store import sealed_files
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import find_directory, open_directory, seal_directory
 from tests.store.old_objects import of_old
@@ -104,7 +104,7 @@ def test_sealing_again_repairs_what_was_damaged(store: LocalStore, source: Path)
 def test_files_are_hashed_once_a_machine(store: LocalStore, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = seal_directory(store, source)
     open_directory(store, sealed.digest)
-    monkeypatch.setattr(sealed_directory, "_sha256", lambda path: pytest.fail(f"{path} is hashed again"))
+    monkeypatch.setattr(sealed_files, "sha256_of", lambda path: pytest.fail(f"{path} is hashed again"))
     open_directory(LocalStore(store.directory), sealed.digest)
 
 
@@ -230,14 +230,14 @@ def test_a_repair_whose_source_breaks_off_takes_nothing_away(
     path = store.local_path(f"{sealed.key}/model.safetensors")
     damage(path)
     damaged = path.read_bytes()
-    copy = sealed_directory._copy
+    copy = sealed_files.copy
 
     def interrupted(*arguments: Any) -> None:
         copy(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sealed_directory, "_copy", interrupted)
+        patched.setattr(sealed_files, "copy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             seal_directory(store, source)
     assert path.read_bytes() == damaged

@@ -15,12 +15,12 @@ from headrace.engines.host.lines import SLEEP, WAKE
 from headrace.engines.host.outcomes import error_in, error_of
 from headrace.engines.host.wanted import FACTS, Facts, Place, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import descendants, is_stopped, proportional_mib, resident_mib
+from headrace.this_machine import Held, descendants, held_by, is_stopped, resident_mib
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
 _LEAVE_SECONDS = 5.0
-# Memory that a process shares with others is looked at closely only when so much more is there than before.
+# What files its memory is of is looked at only when so much more is there than before.
 _NEWS_SHARE = 0.03
 _REPORT_BYTES_MAX = 2**20
 _NOTE_SECONDS = 2.0
@@ -46,7 +46,7 @@ class ChildProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
         self._seen_mib = 0
-        self._mib = 0
+        self._held = Held()
         self._is_to_end = False
         self._stopped_since: float | None = None
         # Why it was ended in its work; empty: it was not.
@@ -197,13 +197,13 @@ class ChildProcess:
                 return
         self._signal(signal.SIGKILL)
 
-    def measured_mib(self) -> int:
-        """What it holds now, with the processes that it has started."""
+    def held(self) -> Held:
+        """What it holds now of the machine's memory, with the processes that it has started."""
         pids = [self.pid, *descendants(self.pid)]
         seen = sum(map(resident_mib, pids))
         if abs(seen - self._seen_mib) > self._seen_mib * _NEWS_SHARE:
-            self._seen_mib, self._mib = seen, sum(map(proportional_mib, pids))
-        return self._mib
+            self._seen_mib, self._held = seen, held_by(pids)
+        return self._held
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process

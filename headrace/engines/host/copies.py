@@ -1,5 +1,6 @@
 """A model that a host knows, its copies at places, and what is measured of both. Sizes are in MiB. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Annotated
@@ -20,6 +21,10 @@ _Mib = Annotated[int, Ge(0), Le(2**40)]
 _Seconds = Annotated[float, Ge(0), Le(1e9)]
 
 
+# A file that processes map, by device and inode: in memory once, whoever maps it.
+Component = tuple[str, int]
+
+
 class State(Enum):
     """Of a copy; the value is for people."""
 
@@ -38,7 +43,7 @@ COMING = frozenset({State.LOADING, State.WAKING})
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured of a model, for a later host. None and 0: never."""
+    """What was measured of a model, components and all, for a later host. None and 0: never."""
 
     peak_mib: _Mib = 0
     asleep_mib: _Mib | None = None
@@ -51,17 +56,25 @@ class Figures:
 
 @dataclass(eq=False, kw_only=True)
 class Copy:
-    """Of a model, at one place. `since`: of the state. `reserved_mib`: its part of the place's account."""
+    """Of a model, at one place. `since`: of the state. `reserved_mib`: its own part of the place's account.
+    `components`: what it holds there beside that, maybe with others."""
 
     model: "Model"
     place: str
     state: State = State.LOADING
     since: float = 0.0
     reserved_mib: int = 0
+    components: frozenset[Component] = frozenset()
     # Of the machine's own memory, while it sleeps at another place.
     home_mib: int = 0
-    # Measured last.
-    mib: int = 0
+    home_components: frozenset[Component] = frozenset()
+    # Measured last: for itself, and of each component.
+    own_mib: int = 0
+    mapped: Mapping[Component, int] = field(default_factory=dict)
+    # The most that was measured of each component since it began to come.
+    seen: dict[Component, int] = field(default_factory=dict)
+    # It has answered since then: mapped files are in memory once they were used.
+    has_answered: bool = False
     # When it came to the device last, and when it last had work.
     came_at: float = 0.0
     used_at: float = 0.0
@@ -72,6 +85,11 @@ class Copy:
     has_outgrown: bool = False
     # Until when its last bulk work was expected to take.
     bulk_until: float = 0.0
+
+    @property
+    def mib(self) -> int:
+        """All that was measured last."""
+        return self.own_mib + sum(self.mapped.values())
 
     @property
     def rests_since(self) -> float:
@@ -110,10 +128,12 @@ class Copy:
         return (state is State.ON_DEVICE and not self.is_closed) or state is State.LOADING or state is State.WAKING
 
     @property
-    def freed_by_sleep_mib(self) -> int:
+    def is_less_asleep(self) -> bool:
+        """It can sleep, and will hold less then."""
         if not self.model.can_sleep or self.state is not State.ON_DEVICE:
-            return 0
-        return max(0, self.reserved_mib - self.model.asleep_part_mib(self.reserved_mib))
+            return False
+        is_smaller = self.reserved_mib > self.model.asleep_part_mib(self.reserved_mib)
+        return is_smaller or not self.components <= self.model.asleep_components.keys()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -131,11 +151,19 @@ class Model:
     can_sleep: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
     waiting: Waiting = field(default_factory=Waiting)
-    # The most that a copy ever held, and what one held asleep last.
+    # The most that a copy ever held, components and all.
     peak_mib: int = 0
+    # The most that one held for itself in this table's life, and its components as they were seen last on the device.
+    own_mib: int = 0
+    components: Mapping[Component, int] = field(default_factory=dict)
+    # It has answered since, so that these two are all that it needs.
+    is_divided: bool = False
+    # What one held asleep last: of a later host's figures all, as it has none of components.
     asleep_mib: int | None = None
+    asleep_components: Mapping[Component, int] = field(default_factory=dict)
     # What one held of the machine's own memory then, if its place is another.
     asleep_home_mib: int | None = None
+    asleep_home_components: Mapping[Component, int] = field(default_factory=dict)
     # None: it has never come, or never woken.
     bring_seconds: float | None = None
     wake_seconds: float | None = None
@@ -161,24 +189,37 @@ class Model:
     def uses_at(self, now: float, half_life_seconds: float) -> float:
         return self.uses * 0.5 ** ((now - self.used_at) / half_life_seconds)
 
+    @property
+    def components_mib(self) -> int:
+        return sum(self.components.values())
+
     def wanted_mib(self, account_mib: int) -> int:
-        """Of a place's account. A first guess may be too high: alone, any model is tried. It stands until the model has
-        answered, for mapped weights are in memory once they were used."""
-        if not self.work.num:
-            return min(max(self.guess_mib, self.peak_mib), account_mib)
-        return self.measured_part_mib(account_mib)
+        """For a copy itself, beside its components. A first guess is one of all together, and may be too high: alone,
+        any model is tried. It stands until the model has answered, for mapped files are in memory once they were used.
+        """
+        if self.is_divided:
+            return self.measured_part_mib(account_mib)
+        whole = _with_slack(self.peak_mib) if self.work.num else max(self.guess_mib, self.peak_mib)
+        return self._beside_components(max(self.own_mib, whole - self.components_mib), account_mib)
 
     def measured_part_mib(self, account_mib: int) -> int:
-        """Of a place's account, as far as was measured."""
-        return min(self.peak_mib + int(self.peak_mib * _SLACK_SHARE) + _SLACK_MIB, account_mib)
+        """For a copy itself, as far as was measured."""
+        return self._beside_components(_with_slack(self.own_mib or self.peak_mib), account_mib)
+
+    def _beside_components(self, mib: int, account_mib: int) -> int:
+        return max(1, min(mib, account_mib - self.components_mib))
+
+    def tried_with(self, account_mib: int) -> None:
+        """It held more once: it comes again with all that a place has, and is measured anew."""
+        self.peak_mib, self.own_mib, self.components, self.is_divided = account_mib, 0, {}, False
 
     @property
     def least_mib(self) -> int:
         """It does not come with less, unless that is a guess, and no place could ever give it."""
-        return self.peak_mib or self.guess_mib
+        return self.own_mib or self.peak_mib or self.guess_mib
 
     def asleep_part_mib(self, reserved_mib: int) -> int:
-        """What a copy asleep will need of what it has."""
+        """What a copy asleep will need for itself of what it has."""
         if self.asleep_mib is None:
             return int(reserved_mib * _ASLEEP_SHARE)
         return min(reserved_mib, self.asleep_mib + _SLACK_MIB)
@@ -199,7 +240,7 @@ class Model:
 
     def back_seconds(self, copy: Copy) -> float:
         """Until this copy would be on the device again, once it has made room: by sleeping, if it can."""
-        return self._wake_seconds if copy.freed_by_sleep_mib else self.bring_seconds or 0.0
+        return self._wake_seconds if copy.is_less_asleep else self.bring_seconds or 0.0
 
     @property
     def _wake_seconds(self) -> float:
@@ -212,8 +253,8 @@ class Model:
     def figures(self) -> Figures:
         return Figures(
             peak_mib=self.peak_mib,
-            asleep_mib=self.asleep_mib,
-            asleep_home_mib=self.asleep_home_mib,
+            asleep_mib=_whole(self.asleep_mib, self.asleep_components),
+            asleep_home_mib=_whole(self.asleep_home_mib, self.asleep_home_components),
             bring_seconds=self.bring_seconds,
             wake_seconds=self.wake_seconds,
             num_worked=self.work.num,
@@ -225,3 +266,11 @@ class Model:
             if name not in ("num_worked", "work_seconds"):
                 setattr(self, name, value)
         self.work = WorkSeconds(num=figures.num_worked, mean=figures.work_seconds)
+
+
+def _with_slack(mib: int) -> int:
+    return mib + int(mib * _SLACK_SHARE) + _SLACK_MIB
+
+
+def _whole(mib: int | None, components: Mapping[Component, int]) -> int | None:
+    return None if mib is None else mib + sum(components.values())

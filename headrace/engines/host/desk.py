@@ -10,13 +10,14 @@ time, or two could each wait for what the other has.
 
 from headrace.engines.host.copies import Copy, Model
 from headrace.engines.host.holdings import Holdings
+from headrace.engines.host.parts import Parts
 from headrace.engines.host.steps import Start, Step
 from headrace.engines.host.work import Kind, Ticket, WorkSeconds
 
 
 class Desk:
     def __init__(self, holdings: Holdings) -> None:
-        self._holdings = holdings
+        self._holdings, self._parts = holdings, Parts(holdings)
         # Of all models' work.
         self.everybody = WorkSeconds()
         # Who gathers its parts, by place.
@@ -38,6 +39,7 @@ class Desk:
             if ticket.belongs_to is None:
                 seconds = self._holdings.clock() - ticket.begun_at
                 model.work.add(seconds)
+                model.is_divided = model.own_mib > 0
                 self.everybody.add(seconds)
         self._off(ticket, is_answered=is_answered)
         ticket.is_over = True
@@ -67,10 +69,11 @@ class Desk:
         touched.update(dict.fromkeys(held_back))
         return steps
 
-    def held_mib(self, ticket: Ticket) -> int:
-        """Of its place, with its parts, as far as they are there."""
-        copies = (self._model(one).copies.get(ticket.place) for one in (ticket, *ticket.holds))
-        return sum(copy.reserved_mib for copy in copies if copy is not None)
+    def held_mib(self, ticket: Ticket, *, beside: Model) -> int:
+        """Of its place, with its parts, as far as they are there, but for the components that this model has too."""
+        copies = [self._model(one).copies.get(ticket.place) for one in (ticket, *ticket.holds)]
+        there = [copy for copy in copies if copy is not None]
+        return self._holdings.accounts.held_mib(ticket.place, there, beside=beside.components)
 
     # --- who is next ---
 
@@ -172,10 +175,8 @@ class Desk:
         if copy is not None and ticket in copy.at_work:
             copy.at_work.remove(ticket)
             copy.used_at = self._holdings.clock()
-            if is_answered and not copy.at_work:
-                # What it takes to answer is known now, and the first guess was rough.
-                wanted = self._holdings.wanted_mib(copy.model, copy.place)
-                self._holdings.accounts.give(copy, min(copy.reserved_mib, wanted))
+            if is_answered:
+                self._parts.has_answered(copy)
             self._holdings.rests(copy)
         ticket.place, ticket.is_at_work = "", False
 

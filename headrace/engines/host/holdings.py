@@ -1,10 +1,10 @@
 """What a table of residents holds: models, their copies, and which of them somebody has to look at. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headrace.engines.host.account import Accounts
-from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.copies import Component, Copy, Model, State
 from headrace.engines.host.rules import Rules
 from headrace.engines.host.work import Kind, Ticket
 
@@ -94,7 +94,7 @@ class Holdings:
     def add(self, model: Model, place: str) -> Copy:
         """A copy that comes; its memory is set aside."""
         copy = Copy(model=model, place=place, used_at=self.clock())
-        self.accounts.give(copy, self.wanted_mib(model, place))
+        self.accounts.give(copy, *self.to_come(model, place))
         model.copies[place] = copy
         self.enters(copy, State.LOADING)
         return copy
@@ -109,19 +109,29 @@ class Holdings:
         self.touch(copy.model)
 
     def wanted_mib(self, model: Model, place: str) -> int:
-        """A guess is no reason to end what live sets need: it is tried with the rest."""
+        """For a copy itself, beside its components. A guess is no reason to end what live sets need: it is tried with
+        the rest."""
         account = self.accounts.mib[place]
         wanted = model.wanted_mib(account)
         if model.work.num:
             return wanted
-        return max(1, model.peak_mib, min(wanted, account - self.kept_mib(place, beside=model)))
+        rest = account - model.components_mib - self.kept_mib(place, beside=model)
+        return max(1, model.own_mib, model.peak_mib - model.components_mib, min(wanted, rest))
+
+    def whole_mib(self, model: Model, place: str) -> int:
+        """What a copy needs with its components, whether they are there or not."""
+        return self.wanted_mib(model, place) + model.components_mib
+
+    def to_come(self, model: Model, place: str) -> tuple[int, Mapping[Component, int]]:
+        """The part and the components that its copy there is to have on the device."""
+        wanted, copy = self.wanted_mib(model, place), model.copies.get(place)
+        if copy is None:
+            return wanted, model.components
+        return max(wanted, copy.reserved_mib), {**self.accounts.components(copy, place), **model.components}
 
     def kept_mib(self, place: str, *, beside: Model) -> int:
-        """What live sets' copies hold of a place."""
+        """What live sets' copies hold of a place, but for the components that this model has too."""
         if not self.kept:
             return 0
-        return sum(
-            self.accounts.part(one, place)
-            for one in self.accounts.holders(place)
-            if one.model.key in self.kept and one.model is not beside
-        )
+        kept = [one for one in self.accounts.holders(place) if one.model.key in self.kept and one.model is not beside]
+        return self.accounts.held_mib(place, kept, beside=beside.components)

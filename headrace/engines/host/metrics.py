@@ -14,7 +14,8 @@ _SHORT = 12
 # Name, meaning, the row's field.
 _GAUGES = (
     ("memory_mib", "What its process held when it was measured last.", "mib"),
-    ("reserved_mib", "Its part of the place's memory.", "reserved_mib"),
+    ("reserved_mib", "What it has of the place's memory.", "reserved_mib"),
+    ("shared_mib", "Of that, files that others have mapped, too: they are in memory once.", "shared_mib"),
     ("at_work", "Requests that it answers now.", "at_work"),
     ("live_at_work", "Of them, those that somebody waits for.", "live_at_work"),
     ("waiting", "Requests that it is not here for yet, or that give way to others.", "waiting"),
@@ -46,7 +47,7 @@ class _Rows(Collector):
             ("memory_mib", "Memory for all models of a place together.", "mib"),
             (
                 "promised_mib",
-                "Of it, promised to models that are here, come or leave, or sleep elsewhere.",
+                "Of it, promised to models that are here, come or leave, or sleep elsewhere; what is shared, once.",
                 "reserved_mib",
             ),
         ):

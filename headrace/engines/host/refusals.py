@@ -47,7 +47,7 @@ class Refusals:
                 self.could_not_come(model, self._too_large(model, places[0]))
             elif self.may_come(model):
                 # It held so much once. Perhaps that was one wild turn: it is tried with all that a place has.
-                model.peak_mib = most_mib
+                model.tried_with(most_mib)
         if not self.may_come(model):
             return model.refusal
         if all(model.peak_mib > accounts.mib[place] for place in places):
@@ -59,7 +59,7 @@ class Refusals:
     def of_part(self, model: Model, ticket: Ticket, held_mib: int) -> HeadraceError | None:
         """Of a part, beside what the work that needs it holds already."""
         account = self._holdings.accounts.mib[ticket.only_at or ""]
-        wanted = self._holdings.wanted_mib(model, ticket.only_at or "")
+        wanted = self._holdings.whole_mib(model, ticket.only_at or "")
         if wanted + held_mib <= account:
             return None
         return EngineUnavailable(
@@ -69,7 +69,7 @@ class Refusals:
 
     def _is_kept_from(self, model: Model, place: str) -> bool:
         kept = self._holdings.kept_mib(place, beside=model)
-        return self._holdings.wanted_mib(model, place) + kept > self._holdings.accounts.mib[place]
+        return self._holdings.whole_mib(model, place) + kept > self._holdings.accounts.mib[place]
 
     def _too_large(self, model: Model, place: str) -> EngineUnavailable:
         accounts = self._holdings.accounts
@@ -85,7 +85,7 @@ class Refusals:
             sorted(one.model.label for one in holdings.accounts.holders(place) if one.model.key in holdings.kept)
         )
         return EngineUnavailable(
-            f"{model.label} needs {holdings.wanted_mib(model, place)} MiB, and of the {holdings.accounts.mib[place]} "
+            f"{model.label} needs {holdings.whole_mib(model, place)} MiB, and of the {holdings.accounts.mib[place]} "
             f"MiB that {place} of this engine host has for models, {holdings.kept_mib(place, beside=model)} are kept "
             f"for live traffic ({live}). Give it more (--memory-mib), or set HEADRACE_ENGINE_HOST=off, so that each "
             "run opens its own."

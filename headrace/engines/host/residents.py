@@ -1,8 +1,9 @@
 """The table of residents: which models a host holds and where, which work begins, and what comes and leaves. Pure.
 
 A place (a GPU, or the CPU) has one account of memory. A copy of a model gets a part of it before its process starts,
-and gives it back once the process has ended, so what is promised is never more than there is. How large a model is and
-how long it takes to come is measured, never configured; before the first time there is only a guess at its size.
+and gives it back once the process has ended, so what is promised is never more than there is. Files that several map
+are in it once, as components. How large a model is and how long it takes to come is measured, never configured; before
+the first time there is only a guess at its size.
 
 Work goes where its model already is: a free copy does what has waited longest for its model. A model without a copy
 that could do its work comes where that costs least, the longest awaited first; it gets one more copy where the work
@@ -19,10 +20,11 @@ from dataclasses import replace
 from itertools import count
 
 from headrace.engines.host.account import Accounts
-from headrace.engines.host.copies import Copy, Figures, Model, State
+from headrace.engines.host.copies import Component, Copy, Figures, Model, State
 from headrace.engines.host.demands import demands, longest_queues
 from headrace.engines.host.desk import Desk
 from headrace.engines.host.holdings import Demand, Holdings
+from headrace.engines.host.parts import Parts
 from headrace.engines.host.refusals import Refusals
 from headrace.engines.host.room import Room, Rooms, Sought
 from headrace.engines.host.rules import Rules
@@ -58,7 +60,7 @@ class Residents:
         self._idle_seconds = idle_seconds
         self._remembered = dict(remembered or {})
         self._holdings = Holdings(clock, self._accounts, rules or Rules())
-        self._desk = Desk(self._holdings)
+        self._desk, self._parts = Desk(self._holdings), Parts(self._holdings)
         self._refusals = Refusals(self._holdings)
         self._rooms = Rooms(self._holdings)
         self._numbers = count()
@@ -93,7 +95,7 @@ class Residents:
         """Whether a copy has more than its model needs as far as was measured, which it gives back after its work:
         measure it before."""
         copy = self.of(key).copies.get(place)
-        return copy is not None and copy.reserved_mib > copy.model.measured_part_mib(self._accounts.mib[place])
+        return copy is not None and self._parts.is_rough(copy)
 
     def is_kept(self, key: str) -> bool:
         return key in self._holdings.kept
@@ -107,6 +109,19 @@ class Residents:
 
     def reserved_mib(self, place: str) -> int:
         return self._accounts.reserved(place)
+
+    def component_mib(self, component: Component, place: str) -> int:
+        """Of a place's account, for all who hold it; 0: nobody does."""
+        return self._accounts.component_mib(component, place)
+
+    def held_mib(self, copy: Copy) -> int:
+        """Of its place's account, components and all."""
+        return self._accounts.held_mib(copy.place, [copy])
+
+    def shared_mib(self, copy: Copy) -> int:
+        """Of that, components that others hold, too."""
+        held = self._accounts.components(copy, copy.place)
+        return sum(mib for one, mib in held.items() if len(self._accounts.holders_of(one, copy.place)) > 1)
 
     def next_out(self, place: str) -> list[Copy]:
         """Those on the device or asleep there, the one that would make room first in front."""
@@ -241,22 +256,17 @@ class Residents:
             self._refusals.crashed(model)
         self._is_gone(copy)
 
-    def asleep(self, key: str, place: str, *, home_mib: int = 0) -> None:
+    def asleep(
+        self, key: str, place: str, *, home_mib: int = 0, home_components: Mapping[Component, int] | None = None
+    ) -> None:
         """The copy has let its weights go; what its process holds still was measured before this is told.
 
-        Args: home_mib: what it holds of the machine's own memory, if its place is another.
+        Args: home_mib: what it holds of the machine's own memory, if its place is another; as `measured` has it.
         """
         copy = self.of(key).copies[place]
         if copy.state is State.FALLING_ASLEEP:
-            copy.model.asleep_mib = copy.mib
-            self._accounts.give(copy, max(1, copy.model.asleep_part_mib(copy.reserved_mib)))
-            if copy.home_mib:
-                copy.model.asleep_home_mib = home_mib
-                wanted = copy.model.asleep_home_part_mib(0)
-                if wanted - copy.home_mib <= self._accounts.free(self._accounts.home or ""):
-                    self._accounts.give_at_home(copy, wanted)
-                else:
-                    self._outgrows(copy, home_mib, copy.home_mib)
+            if not self._parts.asleep(copy, home_mib, home_components or {}):
+                self._outgrows(copy)
             copy.is_closed = False
             self._holdings.enters(copy, State.ASLEEP)
 
@@ -271,22 +281,12 @@ class Residents:
             self._accounts.give_at_home(copy, 0)
             self._holdings.enters(copy, State.ON_DEVICE)
 
-    def measured(self, key: str, place: str, mib: int) -> None:
-        """The copy's process holds so much. It gets more of the account if there is some; else it has outgrown it."""
+    def measured(self, key: str, place: str, mib: int, *, components: Mapping[Component, int] | None = None) -> None:
+        """The copy's process holds so much for itself, and maps these files, of which so much is in memory. It gets
+        more of the account if there is some; else it has outgrown it."""
         copy = self.of(key).copies[place]
-        copy.mib = mib
-        if copy.state in (State.FALLING_ASLEEP, State.LEAVING):
-            # What falls asleep is still as large as it was.
-            return
-        if copy.state is not State.ASLEEP:
-            copy.model.peak_mib = max(copy.model.peak_mib, mib)
-            self._holdings.least_mib = min(self._holdings.least_mib, copy.model.least_mib)
-        if mib <= copy.reserved_mib:
-            return
-        if mib - copy.reserved_mib <= self._accounts.free(place):
-            self._accounts.give(copy, mib)
-        else:
-            self._outgrows(copy, mib, copy.reserved_mib)
+        if not self._parts.measured(copy, mib, components or {}):
+            self._outgrows(copy)
 
     def empty(self, place: str) -> list[Step]:
         """Somebody needs the place whole: what nobody uses there leaves, unless live sets need it."""
@@ -342,7 +342,7 @@ class Residents:
         model, whole = demand.model, demand.ticket.belongs_to
         if whole is None:
             return self._refusals.now(model, demand.ticket)
-        held_mib = self._desk.held_mib(whole)
+        held_mib = self._desk.held_mib(whole, beside=model)
         return self._refusals.now(model, demand.ticket) or self._refusals.of_part(model, demand.ticket, held_mib)
 
     def _room_made(self) -> list[Step]:
@@ -410,7 +410,7 @@ class Residents:
                 break
             if copy.model.waiting or self.is_kept(copy.model.key):
                 continue
-            if copy.freed_by_sleep_mib:
+            if copy.is_less_asleep:
                 steps.append(self._sleeps(copy, _UNUSED))
             else:
                 steps.append(self._stopped(copy, _UNUSED))
@@ -446,22 +446,24 @@ class Residents:
         if copy is None:
             self._holdings.add(model, place)
             return Load(key=model.key, place=place)
-        self._accounts.give(copy, max(copy.reserved_mib, self._holdings.wanted_mib(model, place)))
+        self._accounts.give(copy, *self._holdings.to_come(model, place))
+        self._parts.begins_to_come(copy)
         self._holdings.enters(copy, State.WAKING)
         return Wake(key=model.key, place=place)
 
-    def _outgrows(self, copy: Copy, mib: int, part_mib: int) -> None:
+    def _outgrows(self, copy: Copy) -> None:
         if not copy.has_outgrown:
             copy.has_outgrown = True
-            self._grown[copy] = f"holds {mib} MiB, and its part is {part_mib} MiB"
+            self._grown[copy] = self._parts.outgrown(copy)
 
     def _sleeps(self, copy: Copy, why: str) -> Sleep | Stop:
         home = self._accounts.home
         if home is not None and copy.place != home:
             home_mib = max(1, copy.model.asleep_home_part_mib(copy.reserved_mib))
-            if home_mib > self._accounts.free_now(home):
-                return self._stopped(copy, f"{why}, and {home} has no {home_mib} MiB for it asleep")
-            self._accounts.give_at_home(copy, home_mib)
+            components = copy.model.asleep_home_components
+            if (more_mib := self._accounts.more_mib(home, copy, home_mib, components)) > self._accounts.free_now(home):
+                return self._stopped(copy, f"{why}, and {home} has no {more_mib} MiB for it asleep")
+            self._accounts.give_at_home(copy, home_mib, components)
         self._holdings.enters(copy, State.FALLING_ASLEEP)
         return Sleep(key=copy.model.key, place=copy.place, why=why)
 

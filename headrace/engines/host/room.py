@@ -8,10 +8,11 @@ room for one take turns of useful length.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headrace.engines.host.copies import Copy, Model, State
+from headrace.engines.host.copies import Component, Copy, Model, State
+from headrace.engines.host.freeing import Freeing
 from headrace.engines.host.holdings import Holdings
 
 
@@ -70,7 +71,7 @@ class Rooms:
 
     def is_being_made(self, room: Room) -> bool:
         """Something that is in its way has not gone yet."""
-        return self._accounts.leaving(room.place) > 0 or any(
+        return self._leaving(room.place).mib > 0 or any(
             copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP) for copy in room.in_the_way
         )
 
@@ -79,7 +80,7 @@ class Rooms:
 
     def missing_mib(self, model: Model, place: str) -> int:
         """Until it could come there now."""
-        return self._more_mib(model, place) - self._accounts.free_now(place)
+        return self._more_mib(place, model) - self._accounts.free_now(place)
 
     def found(self, sought: Sought) -> Room | None:
         """The cheapest, nothing in the way if there is room already; None: there is none now."""
@@ -93,9 +94,9 @@ class Rooms:
         could_hold = self._could_hold(model.least_mib)
         for place in sought.places:
             there = by_place.get(place, ())
-            if not there and place not in could_hold:
-                continue
             held = model.copies.get(place)
+            if held is None and not there and place not in could_hold:
+                continue
             if (held is not None and held.state is not State.ASLEEP) or model.peak_mib > self._accounts.mib[place]:
                 continue
             room = self._at(place, sought, there, now)
@@ -140,12 +141,12 @@ class Rooms:
     def _at(self, place: str, sought: Sought, there: Iterable[Copy], now: float) -> Room | None:
         room = Room(model=sought.model, place=place, only_at=sought.only_at)
         room.cost_seconds = sought.model.come_seconds(sought.model.copies.get(place))
-        missing = self.missing_mib(sought.model, place)
-        if not sought.ignores_claims:
-            missing += self._claimed_mib(place)
+        claims = [] if sought.ignores_claims else [one.model for one in self._made if one.place == place]
+        missing = self._more_mib(place, sought.model, *claims) - self._accounts.free_now(place)
         if missing <= 0:
             return room
-        missing -= self._accounts.leaving(place) + self._to_be_freed_mib(place)
+        freeing = self._being_freed(place, sought.model)
+        missing -= freeing.mib
         sleepable = self._sleepable_mib(place, sought)
         offers = sorted(
             (
@@ -156,20 +157,36 @@ class Rooms:
             ),
             key=lambda offer: (offer[0], offer[1].used_at, offer[1].model.key),
         )
-        for _, copy, state, mib, cost_seconds in offers:
+        needed, costs = missing, dict[Copy, float]()
+        for _, copy, state, cost_seconds in offers:
             if missing <= 0:
                 break
             room.in_the_way[copy] = state
-            room.cost_seconds += cost_seconds
-            missing -= mib
-        return room if missing <= 0 else None
+            costs[copy] = costs.get(copy, 0.0) + cost_seconds
+            missing -= freeing.add(copy, state)
+        if missing > 0:
+            return None
+        if any(copy.components for copy in room.in_the_way):
+            self._spare_needless(room, needed, costs)
+        room.cost_seconds += sum(costs[copy] for copy in room.in_the_way)
+        return room
+
+    def _spare_needless(self, room: Room, needed_mib: int, costs: Mapping[Copy, float]) -> None:
+        """Copies that share a component were taken for their part of it; without the last of them none comes free."""
+        for copy in sorted(room.in_the_way, key=lambda one: -costs[one]):
+            others = {one: state for one, state in room.in_the_way.items() if one is not copy}
+            freeing = self._being_freed(room.place, room.model)
+            if sum(freeing.add(one, state) for one, state in others.items()) >= needed_mib:
+                room.in_the_way = others
 
     def _sleepable_mib(self, place: str, sought: Sought) -> int:
         """What comes free once all that are awake sleep, which they do when they have rested, or others waited long."""
+        freeing = self._being_freed(place, sought.model)
         return sum(
-            copy.freed_by_sleep_mib
+            freeing.add(copy, State.FALLING_ASLEEP)
             for copy in self._accounts.at(place)
-            if copy.model is not sought.model
+            if copy.is_less_asleep
+            and copy.model is not sought.model
             and not copy.is_closed
             and _ends_by_itself(copy)
             and (sought.takes_kept or copy.model.key not in self._holdings.kept)
@@ -182,18 +199,20 @@ class Rooms:
         long = self._holdings.rules.stay_factor * (copy.model.bring_seconds or 0.0)
         return bool(copy.model.waiting) or now - copy.used_at < long
 
-    def _offers(self, copy: Copy, place: str, now: float) -> list[tuple[float, Copy, State, int, float]]:
-        """Cost for each MiB, copy, what it does, MiB, cost: to sleep, and to leave what it holds asleep."""
-        model, mib = copy.model, self._accounts.part(copy, place)
+    def _offers(self, copy: Copy, place: str, now: float) -> list[tuple[float, Copy, State, float]]:
+        """Cost for each MiB, copy, what it does, cost: to sleep, and to leave what it holds asleep. What it holds with
+        others counts by the share of each."""
+        model, mib = copy.model, self._accounts.share(copy, place)
         uses = model.uses_at(now, self._holdings.rules.half_life_seconds)
         back = (model.bring_seconds or 0.0) * uses / max(1, model.num_serving)
-        offers: list[tuple[float, Copy, State, int, float]] = []
-        if asleep := copy.freed_by_sleep_mib:
+        offers: list[tuple[float, Copy, State, float]] = []
+        if copy.is_less_asleep:
+            asleep = max(1, self._accounts.share_freed_by_sleep(copy))
             wake = back * model.back_seconds(copy) / model.bring_seconds if model.bring_seconds else 0.5 * back
-            offers.append((wake / asleep, copy, State.FALLING_ASLEEP, asleep, wake))
+            offers.append((wake / asleep, copy, State.FALLING_ASLEEP, wake))
             # No copy leaves before it would sleep.
             mib, back = mib - asleep, max(back - wake, wake / asleep * (mib - asleep))
-        offers.append((back / max(mib, 1), copy, State.LEAVING, mib, back))
+        offers.append((back / max(mib, 1), copy, State.LEAVING, back))
         return offers
 
     def _may_go(self, copy: Copy, sought: Sought, now: float) -> bool:
@@ -210,23 +229,36 @@ class Rooms:
             return False
         return _ends_by_itself(copy)
 
-    def _more_mib(self, model: Model, place: str) -> int:
-        """Than it has there."""
-        held = model.copies.get(place)
-        return self._holdings.wanted_mib(model, place) - (held.reserved_mib if held else 0)
+    def _more_mib(self, place: str, *models: Model) -> int:
+        """Than the place's account has promised, for all of these to come there: what they share, once."""
+        own_mib, components = 0, dict[Component, int]()
+        for model in models:
+            part, needed = self._holdings.to_come(model, place)
+            copy = model.copies.get(place)
+            own_mib += part - (copy.reserved_mib if copy else 0)
+            components.update(needed)
+        there = self._accounts.component_mib
+        return own_mib + sum(max(0, mib - there(one, place)) for one, mib in components.items())
 
-    def _claimed_mib(self, place: str) -> int:
-        return sum(self._more_mib(one.model, place) for one in self._made if one.place == place)
+    def _leaving(self, place: str, needed: Collection[Component] = ()) -> Freeing:
+        """What comes free by itself."""
+        freeing = Freeing(self._accounts, place, needed)
+        for copy in self._accounts.holders(place):
+            if copy.state in (State.LEAVING, State.FALLING_ASLEEP):
+                freeing.add(copy, copy.state)
+        return freeing
 
-    def _to_be_freed_mib(self, place: str) -> int:
-        """By copies that make room once their work is done."""
-        return sum(
-            copy.freed_by_sleep_mib if state is State.FALLING_ASLEEP else self._accounts.part(copy, place)
-            for one in self._made
-            if one.place == place
-            for copy, state in one.in_the_way.items()
-            if copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP)
-        )
+    def _being_freed(self, place: str, model: Model) -> Freeing:
+        """That, and what copies free that make room once their work is done. What is needed of it, by this model or by
+        those that room is made for, stays."""
+        rooms = [one for one in self._made if one.place == place]
+        needed = {one for coming in (model, *(room.model for room in rooms)) for one in coming.components}
+        freeing = self._leaving(place, needed)
+        for room in rooms:
+            for copy, state in room.in_the_way.items():
+                if copy.is_closed and copy.state in (State.ON_DEVICE, State.ASLEEP):
+                    freeing.add(copy, state)
+        return freeing
 
 
 def _ends_by_itself(copy: Copy) -> bool:

@@ -344,7 +344,8 @@ class Supervisor:
         if await self._is_done(key, child, child.sleep()):
             _log.info("%s sleeps", self._wanted[key].label)
             self._measure(key, place)
-            self.table.asleep(key, place, home_mib=child.measured_mib())
+            held = child.held()
+            self.table.asleep(key, place, home_mib=held.own_mib, home_components=held.files)
             self._step()
 
     async def _wake(self, key: str, place: str) -> None:
@@ -366,8 +367,11 @@ class Supervisor:
 
     def _measure(self, key: str, place: str) -> None:
         child = self._children[key, place]
-        here = child.measured_mib() if self._gpus is None or place == CPU else self._gpus.held_mib(place, child.pid)
-        self.table.measured(key, place, here)
+        if self._gpus is None or place == CPU:
+            held = child.held()
+            self.table.measured(key, place, held.own_mib, components=held.files)
+        else:
+            self.table.measured(key, place, self._gpus.held_mib(place, child.pid))
 
     async def keep_looking(self) -> None:
         """Measures the processes, and lets time's own steps happen."""

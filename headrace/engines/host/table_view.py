@@ -12,7 +12,7 @@ from headrace.store.small_objects import Record
 @dataclass(frozen=True, kw_only=True)
 class AccountRow:
     """One place's memory for models. `reserved_mib`: of it, promised to models that are here, come or leave, or sleep
-    elsewhere."""
+    elsewhere, what several share counted once."""
 
     place: str
     mib: int
@@ -36,9 +36,11 @@ class ModelRow:
     mib: int
     """What its process held when it was measured last."""
     reserved_mib: int
-    """Its part of the place's memory."""
+    """What it has of the place's memory."""
     peak_mib: int
     """The most that it was ever measured to hold."""
+    shared_mib: int = 0
+    """Of `reserved_mib`, files that others here have mapped, too: they are in memory once."""
     bring_seconds: float | None = None
     """How long it took to come the last time; null: it never came."""
     wake_seconds: float | None = None
@@ -128,7 +130,8 @@ def _row(table: Residents, copy: Copy, next_out: int | None, pid: int | None, mo
         state=copy.state.value,
         state_seconds=table.seconds_in_state(copy),
         mib=copy.mib,
-        reserved_mib=copy.reserved_mib,
+        reserved_mib=table.held_mib(copy),
+        shared_mib=table.shared_mib(copy),
         peak_mib=model.peak_mib,
         bring_seconds=model.bring_seconds,
         wake_seconds=model.wake_seconds,

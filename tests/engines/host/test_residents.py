@@ -39,6 +39,10 @@ class Table:
         self.run(seconds=seconds)
         return ticket
 
+    def measure(self, key: str, place: str) -> None:
+        """What has come holds all of its part."""
+        self.residents.measured(key, place, self.residents.of(key).copies[place].reserved_mib)
+
     def state(self, key: str, place: str = "cpu") -> State:
         return self.residents.state(key, place)
 
@@ -58,7 +62,7 @@ class Table:
                 match step:
                     case Load(key=key, place=place):
                         self.told.append(f"load {key}" + (f" on {place}" if place != "cpu" else ""))
-                        self.residents.measured(key, place, self.residents.of(key).copies[place].reserved_mib)
+                        self.measure(key, place)
                         self.residents.loaded(key, place, seconds=seconds, **self.facts[key])
                     case Stop(key=key, place=place):
                         self.told.append(f"stop {key}" + (f" on {place}" if place != "cpu" else ""))
@@ -91,7 +95,7 @@ def test_a_model_comes_once_for_all_who_ask(table: Table) -> None:
 def test_what_a_copy_gives_back_after_its_first_work_is_to_be_measured_before(table: Table) -> None:
     table.know("a", 90)
     ticket = table.enter("a")
-    table.residents.of("a").peak_mib = 30
+    table.residents.of("a").own_mib = 30
     assert table.residents.has_rough_part("a", "cpu")
     table.residents.measured("a", "cpu", 50)
     table.leave(ticket)
@@ -103,7 +107,7 @@ def test_a_first_guess_stands_until_the_model_has_answered(table: Table) -> None
     """Mapped weights are in memory once they were used: what has come is not as large as it will be."""
     table.know("a", 80, can_sleep=True)
     ticket = table.enter("a")
-    table.residents.of("a").peak_mib = 30
+    table.residents.of("a").own_mib = table.residents.of("a").peak_mib = 30
     table.leave(ticket, is_answered=False)
     assert table.residents.reserved_mib("cpu") == 80
     table.used("a")

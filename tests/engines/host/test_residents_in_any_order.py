@@ -5,8 +5,11 @@ import random
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from headrace.engines.host.copies import Component
 from headrace.engines.host.work import Ticket
-from simulation.residents import KEYS, PLACES, Shaken
+from simulation.residents import COMPONENTS, KEYS, PLACES, Shaken
+
+MAPPED = st.dictionaries(st.sampled_from(sorted(COMPONENTS)), st.integers(1, 30), max_size=3)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -66,14 +69,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.shaken.end(data.draw(st.sampled_from(sorted(self.shaken.leaving))))
 
     @precondition(lambda self: self.shaken.falling_asleep)
-    @rule(data=st.data(), mib=st.integers(1, 30))
-    def sleeps(self, data: st.DataObject, mib: int) -> None:
-        self.shaken.sleep(data.draw(st.sampled_from(sorted(self.shaken.falling_asleep))), mib)
+    @rule(data=st.data(), mib=st.integers(1, 30), components=MAPPED)
+    def sleeps(self, data: st.DataObject, mib: int, components: dict[Component, int]) -> None:
+        at = data.draw(st.sampled_from(sorted(self.shaken.falling_asleep)))
+        self.shaken.sleep(at, mib, components=components)
 
     @precondition(lambda self: self.shaken.alive | self.shaken.coming)
-    @rule(data=st.data(), mib=st.integers(1, 80))
-    def is_measured(self, data: st.DataObject, mib: int) -> None:
-        self.shaken.measure(data.draw(st.sampled_from(sorted(self.shaken.alive | self.shaken.coming))), mib)
+    @rule(data=st.data(), mib=st.integers(1, 80), components=MAPPED)
+    def is_measured(self, data: st.DataObject, mib: int, components: dict[Component, int]) -> None:
+        at = data.draw(st.sampled_from(sorted(self.shaken.alive | self.shaken.coming)))
+        self.shaken.measure(at, mib, components if at[1] == "cpu" else None)
 
     @rule(keys=st.sets(st.sampled_from(sorted(KEYS)), max_size=2))
     def live_sets_change(self, keys: set[str]) -> None:

@@ -1,0 +1,90 @@
+"""What copies are measured to hold, and what they get of the account for it. Pure.
+
+A copy that holds more than it has gets more, if there is some; else it has outgrown its part. As long as its part is a
+guess at all that it will hold, the components that come to light are paid from it.
+"""
+
+from collections.abc import Mapping
+
+from headrace.engines.host.copies import Component, Copy, Model, State
+from headrace.engines.host.holdings import Holdings
+
+
+class Parts:
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings, self._accounts = holdings, holdings.accounts
+
+    def is_rough(self, copy: Copy) -> bool:
+        """It has more than its model needs as far as was measured."""
+        return copy.reserved_mib > copy.model.measured_part_mib(self._accounts.mib[copy.place])
+
+    def measured(self, copy: Copy, mib: int, components: Mapping[Component, int]) -> bool:
+        """Whether it has not outgrown its part. Args: mib: for itself, beside the components."""
+        copy.own_mib, copy.mapped = mib, components
+        if copy.state in (State.FALLING_ASLEEP, State.LEAVING):
+            # What falls asleep is still as large as it was.
+            return True
+        if copy.state is not State.ASLEEP:
+            self._learn(copy.model, copy)
+        return self._is_given(copy)
+
+    def asleep(self, copy: Copy, home_mib: int, home_components: Mapping[Component, int]) -> bool:
+        """Makes its part what it holds asleep, as measured last; whether it has not outgrown what it has at home."""
+        model = copy.model
+        model.asleep_mib, model.asleep_components = copy.own_mib, copy.mapped
+        copy.seen = dict(copy.mapped)
+        part = max(1, model.asleep_part_mib(copy.reserved_mib))
+        if self._accounts.more_mib(copy.place, copy, part, copy.mapped) > self._accounts.free(copy.place):
+            return False
+        self._accounts.give(copy, part, copy.mapped)
+        if not copy.home_mib:
+            return True
+        model.asleep_home_mib, model.asleep_home_components = home_mib, home_components
+        home, part = self._accounts.home or "", model.asleep_home_part_mib(0)
+        if self._accounts.more_mib(home, copy, part, home_components) > self._accounts.free(home):
+            return False
+        self._accounts.give_at_home(copy, part, home_components)
+        return True
+
+    def begins_to_come(self, copy: Copy) -> None:
+        """It has had its part, and components that are expected; what it will hold is measured anew."""
+        copy.seen, copy.has_answered = {}, False
+
+    def has_answered(self, copy: Copy) -> None:
+        """What that takes is known now, and the first guess was rough."""
+        copy.has_answered = True
+        if not copy.at_work:
+            wanted = self._holdings.wanted_mib(copy.model, copy.place)
+            self._accounts.give(copy, min(copy.reserved_mib, wanted))
+
+    def outgrown(self, copy: Copy) -> str:
+        """Why it ends. What it was expected to hold, and did not, is expected no more."""
+        copy.model.components = dict(copy.seen)
+        return f"holds {copy.mib} MiB, and its part is {self._accounts.held_mib(copy.place, [copy])} MiB"
+
+    def _learn(self, model: Model, copy: Copy) -> None:
+        for component, mib in copy.mapped.items():
+            copy.seen[component] = max(mib, copy.seen.get(component, 0))
+        model.own_mib = max(model.own_mib, copy.own_mib)
+        model.peak_mib = max(model.peak_mib, model.own_mib + sum(copy.seen.values()))
+        # Before it has answered, a file may not be in memory yet. What no place could hold is not expected.
+        expected = {**model.components, **copy.seen}
+        fits = model.own_mib + sum(expected.values()) <= self._accounts.mib[copy.place]
+        model.components = expected if fits and not copy.has_answered else dict(copy.seen)
+        self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
+
+    def _is_given(self, copy: Copy) -> bool:
+        accounts, place = self._accounts, copy.place
+        held = accounts.components(copy, place)
+        seen = {one: max(mib, held.get(one, 0)) for one, mib in copy.mapped.items()}
+        seen |= {one: mib for one, mib in held.items() if one in copy.seen and one not in seen}
+        expected = seen if copy.has_answered else {**held, **seen}
+        grown = sum(mib - held.get(one, 0) for one, mib in seen.items())
+        whole, paying = max(copy.own_mib, copy.reserved_mib), max(copy.own_mib, copy.reserved_mib - grown)
+        choices = [(whole, expected), (paying, expected), (paying, seen)]
+        # A guess is one of all that it will hold.
+        for part, components in choices if copy.model.is_divided else choices[1:]:
+            if accounts.more_mib(place, copy, part, components) <= accounts.free(place):
+                accounts.give(copy, part, components)
+                return True
+        return False

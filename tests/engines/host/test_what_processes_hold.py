@@ -1,0 +1,115 @@
+"""What a process holds for itself, and the files that it maps: measured on processes of a few lines."""
+
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.this_machine import Held, MappedFile, held_by
+
+pytestmark = pytest.mark.process
+
+_MAPS = """
+import mmap, sys
+names, own = sys.argv[1:-1], b"x" * int(sys.argv[-1])
+maps = []
+for name in names:
+    with open(name, "r+b") as file:
+        one = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE)
+    maps.append(one)
+    for at in range(0, len(one), 4096):
+        one[at]
+        if name.endswith("written"):
+            one[at] = 1
+print("there", flush=True)
+sys.stdin.read()
+"""
+MIB = 2**20
+
+
+@contextmanager
+def process(*files: Path, own_mib: int = 0) -> Iterator[int]:
+    """One that has read all of some files through maps, and holds so much of its own; its number."""
+    command = [sys.executable, "-c", _MAPS, *map(str, files), str(own_mib * MIB)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"there\n"
+        yield child.pid
+        child.kill()
+
+
+def make_file(path: Path, mib: int) -> Path:
+    path.write_bytes(b"x" * (mib * MIB))
+    return path
+
+
+def files_of(held: Held, *files: Path) -> dict[str, int]:
+    """By name; libraries of the interpreter left out."""
+    inodes = {file.stat().st_ino: file.name for file in files}
+    return {inodes[inode]: mib for (_, inode), mib in held.files.items() if inode in inodes}
+
+
+@pytest.fixture
+def bare() -> Iterator[int]:
+    """MiB of a process that maps nothing."""
+    with process() as pid:
+        yield held_by([pid]).mib
+
+
+def test_a_mapped_file_is_told_apart_from_a_processs_own_memory(tmp_path: Path, bare: int) -> None:
+    file = make_file(tmp_path / "weights", 40)
+    with process(file, own_mib=30) as pid:
+        held = held_by([pid])
+    assert files_of(held, file) == {"weights": 40}
+    assert held.own_mib >= 30
+    assert abs(held.mib - 70 - bare) <= 8
+
+
+def test_other_processes_that_map_a_file_change_no_figure(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "weights", 40)
+    with ExitStack() as stack:
+        first = stack.enter_context(process(file))
+        alone = held_by([first])
+        others = [stack.enter_context(process(file)) for _ in range(3)]
+        assert held_by([first]).files == alone.files
+        assert abs(held_by([first]).own_mib - alone.own_mib) <= 1
+        # Together they hold it once.
+        assert files_of(held_by([first, *others]), file) == {"weights": 40}
+
+
+def test_one_inode_under_two_names_is_one_file(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "weights", 20)
+    (tmp_path / "other").hardlink_to(file)
+    with process(file) as one, process(tmp_path / "other") as other:
+        assert held_by([one]).files.keys() & held_by([other]).files.keys() == set(held_by([one, other]).files)
+        assert files_of(held_by([one, other]), file) == {"weights": 20}
+
+
+def test_small_files_and_pages_that_were_written_to_are_a_processs_own(tmp_path: Path, bare: int) -> None:
+    small, written = make_file(tmp_path / "small", 4), make_file(tmp_path / "written", 40)
+    with process(small, written) as pid:
+        held = held_by([pid])
+    assert files_of(held, small, written) == {}
+    assert abs(held.mib - 44 - bare) <= 8
+
+
+def test_what_the_kernel_does_not_tell_is_nothing() -> None:
+    assert held_by([2**22 + 1]) == Held()
+
+
+def test_only_pages_of_a_file_that_are_in_memory_count(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "weights", 64)
+    inode = path.stat().st_ino
+
+    def mapped() -> dict[MappedFile, int]:
+        return {file: mib for file, mib in held_by([os.getpid()]).files.items() if file[1] == inode}
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as whole:
+        assert mapped() == {}
+        assert sum(whole[at] for at in range(0, 32 * MIB, 4096))
+        assert 32 <= sum(mapped().values()) < 40
