@@ -46,7 +46,7 @@ class IntakeFull(LogUnavailable):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class CampaignStanding:
     """What a campaign's inbox has to do.
 
     Attributes:
@@ -110,11 +110,6 @@ class Intake:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="inbox-log", daemon=True)
         self._look()
-
-    @property
-    def campaigns(self) -> list[str]:
-        """Those whose events are in the log, or may come."""
-        return list(self._log.windows)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -218,12 +213,12 @@ class Intake:
     def _look(self) -> None:
         """Makes the campaigns' standings anew."""
         to_seal = self._sealing.waiting()
-        made: dict[str, Standing] = {}
+        made: dict[str, CampaignStanding] = {}
         for campaign, windows in self._log.windows.items():
             parts = [*windows.open_parts, *to_seal.get(campaign, ())]
             oldest = min((part.opened_at for part in parts), default=None)
             watermark = windows.standing.watermark
-            made[campaign] = Standing(
+            made[campaign] = CampaignStanding(
                 num_waiting=sum(part.num_events for part in parts),
                 oldest=None if oldest is None else oldest / _MICROSECONDS,
                 watermark=None if watermark is None else watermark / _MICROSECONDS,

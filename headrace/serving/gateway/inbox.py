@@ -20,7 +20,7 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
 from headrace.inbox.backlog import Backlog
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
-from headrace.inbox.intake import Intake, IntakeFull, Standing
+from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, inbox_campaigns
 from headrace.inbox.sealing import Sealer
@@ -171,14 +171,14 @@ class Inbox:
         )
 
     def _backlog_seconds(self, campaign: str) -> float | None:
-        standing = self._intake.standings.get(campaign, Standing())
+        standing = self._intake.standings.get(campaign, CampaignStanding())
         return self._backlogs[campaign].seconds(standing.num_waiting)
 
     def _figures(self) -> dict[str, dict[str, float]]:
         """Campaign → figure → value."""
         now, figures = self._clock.now(), dict[str, dict[str, float]]()
         for campaign, backlog in self._backlogs.items():
-            standing = self._intake.standings.get(campaign, Standing())
+            standing = self._intake.standings.get(campaign, CampaignStanding())
             oldest = min(filter(None, (standing.oldest, backlog.oldest)), default=None)
             seconds = self._backlog_seconds(campaign)
             figures[campaign] = {
