@@ -23,7 +23,6 @@ from headrace.store.small_objects import Kind
 
 EVENTS_ASSET = "inbox_events"
 ClosedBy = Literal["watermark", "rows", "seconds"]
-EventClass = Literal["live", "flex", "batch"]
 
 _TIME = pa.timestamp("us", tz="UTC")
 # Rows are sorted by key, sequence, time, id, source.
@@ -34,7 +33,7 @@ EVENT_COLUMNS = columns(
     key=STRING,  # CloudEvents' partitionkey; "": the event has none
     sequence=pa.int64(),  # 0: the event has none
     tenant=STRING,
-    **{"class": STRING},  # EventClass
+    **{"class": STRING},  # live, flex or batch
     deadline=nullable(_TIME),
     data=STRING,  # a JSON object
 )
@@ -94,11 +93,16 @@ def window_name(campaign: str, window: int, late_part: int = 0) -> str:
     return window_key(campaign, Window(number=window, late_part=late_part))
 
 
+def inbox_prefix(campaign: str) -> str:
+    """Where the store has the campaign's inbox."""
+    return f"inbox/{partition_path(campaign)}"
+
+
 def windows_chain(store: ObjectStore, campaign: str) -> Chain[SealedWindow]:
     return Chain(
         store=store,
-        prefix=f"inbox/{partition_path(campaign)}/windows",
-        kind=_WINDOW,
+        prefix=f"{inbox_prefix(campaign)}/windows",
+        kind=WINDOW,
         is_marked=True,
         remedy=_REMEDY,
     )
@@ -136,4 +140,4 @@ def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
     return handoff.table(plain=True)
 
 
-_WINDOW = Kind("Sealed window", SealedWindow, _REMEDY)
+WINDOW = Kind("Sealed window", SealedWindow, _REMEDY)

@@ -7,6 +7,7 @@ from typing import Any
 from headrace.generation import claim_objects
 from headrace.handoff import layout, notes
 from headrace.handoff.media import layout as media_layout
+from headrace.inbox import sealed
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
 from headrace.serving import sessions
@@ -59,6 +60,7 @@ def stored() -> list[Stored]:
         (aliases.PROJECTION, f"{rollout_prefix('NAME', 'aliases')}/00000001.json"),
         (caps.LEASE, f"{rollout_prefix('NAME', 'caps', 1)}/00000001.json"),
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
+        (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),
@@ -85,7 +87,7 @@ def others() -> list[tuple[str, str]]:
         (segment_key("weights", "NONCE"), "Tensors of weights, end to end, which versions share."),
         (attempts.training_key("TRAINING_ID", checkpoints.PARTS, "NONCE") + "/…", "The files of a checkpoint."),
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
-        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals)."),
+        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),
     ]
 
