@@ -33,7 +33,7 @@ EVENT_COLUMNS = columns(
     key=STRING,  # CloudEvents' partitionkey; "": the event has none
     sequence=pa.int64(),  # 0: the event has none
     tenant=STRING,
-    **{"class": STRING},  # EventClass
+    **{"class": STRING},  # live, flex or batch
     deadline=nullable(_TIME),
     data=STRING,  # a JSON object
 )

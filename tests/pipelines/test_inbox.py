@@ -82,9 +82,9 @@ class Deployment:
         journal.append(event, said | fields, expected=journal.head())
         return version_set.id
 
-    def seal(self, *names: str, **window: Any) -> SealedWindow:
+    def seal(self, *names: str, day: str = TODAY, **window: Any) -> SealedWindow:
         rows = [event(name, {"product": f"product {name}", "sku": name}) for name in names]
-        return seal_window(self.objects, rows, **{"day": TODAY} | window)
+        return seal_window(self.objects, rows, day=day, **window)
 
     def evaluate(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> Any:
         context = dg.build_sensor_context(instance=self.instance, definitions=defs, cursor=cursor)
