@@ -57,7 +57,7 @@ class Producer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's are no subclass of it.
         self._transport = cast("asyncio.Transport", transport)
-        transport.write(self.greeting)
+        self._transport.write(self.greeting)
         if not self.greeting:
             self.ready.set_result(None)
 
