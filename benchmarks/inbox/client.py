@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -55,9 +55,9 @@ class Producer(asyncio.Protocol):
         self._sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self.greeting)
+        # uvloop's are no subclass of it.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self.greeting)
         if not self.greeting:
             self.ready.set_result(None)
 
@@ -184,7 +184,7 @@ async def run(task: Task) -> dict[str, Any]:
     for _ in range(task.connections):
         _, producer = await loop.create_connection(lambda: PRODUCERS[task.system](task), "127.0.0.1", task.port)
         producers.append(producer)
-        await producer.ready
+        await asyncio.wait([producer.ready, failed], return_when=asyncio.FIRST_COMPLETED)
     begins = time.perf_counter() + task.warm_up_seconds
     for producer in producers:
         producer.send()
