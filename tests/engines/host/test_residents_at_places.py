@@ -4,7 +4,7 @@ import pytest
 
 from headrace.engines.host.copies import State
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.steps import Load, Refuse, Start, Stop
+from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Stop, Wake
 from headrace.errors import EngineUnavailable
 from tests.engines.host.test_residents import Table
 
@@ -330,6 +330,28 @@ def test_a_copy_that_can_sleep_sleeps_for_another_and_wakes_for_its_work(table: 
     table.used("a", seconds=2)
     assert table.told[-3:] == ["sleep b", "wake a", "start"]
     assert table.residents.of("a").wake_seconds == 2
+
+
+def test_a_process_that_sleeps_does_not_end_where_one_that_wakes_could_sleep_later(table: Table) -> None:
+    for key in ("a", "b", "c"):
+        table.know(key, 40, "gpu 0", can_sleep=True)
+        table.used(key, seconds=10)
+        table.now += 100
+    # Asleep they hold 21 each: there is room for one awake beside two.
+    awake = [key for key in "abc" if table.state(key, "gpu 0") is State.ON_DEVICE]
+    first, second = [key for key in "abc" if key not in awake]
+    told = len(table.told)
+    residents = table.residents
+    residents.enter(first)
+    residents.enter(second)
+    steps = residents.next_steps()
+    residents.measured(awake[0], "gpu 0", 5)
+    residents.asleep(awake[0], "gpu 0")
+    steps += residents.next_steps()
+    assert [type(step) for step in steps] == [Sleep, Wake], "the second one waits for the first, which wakes"
+    residents.awake(first, "gpu 0", seconds=1.0)
+    table.run()
+    assert "stop" not in " ".join(table.told[told:])
 
 
 def test_what_sleeps_on_a_gpu_has_its_part_of_the_machines_memory_and_leaves_where_that_has_none() -> None:
