@@ -203,7 +203,9 @@ class Model:
         any model is tried. It stands until the model has answered, for mapped files are in memory once they were used.
         """
         if self.is_divided:
-            return self.measured_part_mib(account_mib)
+            # As it comes it may map a file that it lets go.
+            most = max(_with_slack(self.own_mib), self.peak_mib - self.components_mib)
+            return self._beside_components(most, account_mib)
         whole = _with_slack(self.peak_mib) if self.work.num else max(self.guess_mib, self.peak_mib)
         return self._beside_components(max(self.own_mib, whole - self.components_mib), account_mib)
 
