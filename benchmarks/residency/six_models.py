@@ -53,11 +53,14 @@ class Models:
         self._directory = directory
         self._locks = {name: asyncio.Lock() for name in NAMES}
         self._cores = asyncio.Semaphore(NUM_AT_ONCE)
+        # Libraries that load set torch's defaults for the whole process: two at once fail.
+        self._loading = asyncio.Lock()
         self.num_loads = 0
 
     async def load(self, name: str) -> Any:
         self.num_loads += 1
-        return await asyncio.to_thread(self._loaded, name)
+        async with self._loading:
+            return await asyncio.to_thread(self._loaded, name)
 
     async def paint(self, name: str, model: Any, texts: Sequence[str], seeds: Sequence[int]) -> bytes:
         """The file of the first picture."""

@@ -129,8 +129,13 @@ class Copy:
 
     @property
     def is_less_asleep(self) -> bool:
-        """It can sleep, and will hold less then."""
-        if not self.model.can_sleep or self.state is not State.ON_DEVICE:
+        """It can sleep now, and would hold less then."""
+        return self.state is State.ON_DEVICE and self.will_be_less_asleep
+
+    @property
+    def will_be_less_asleep(self) -> bool:
+        """Once it is on the device, if it is not."""
+        if not self.model.can_sleep or not (self.state is State.ON_DEVICE or self.state in COMING):
             return False
         is_smaller = self.reserved_mib > self.model.asleep_part_mib(self.reserved_mib)
         return is_smaller or not self.components <= self.model.asleep_components.keys()
@@ -198,7 +203,9 @@ class Model:
         any model is tried. It stands until the model has answered, for mapped files are in memory once they were used.
         """
         if self.is_divided:
-            return self.measured_part_mib(account_mib)
+            # As it comes it may map a file that it lets go.
+            most = max(_with_slack(self.own_mib), self.peak_mib - self.components_mib)
+            return self._beside_components(most, account_mib)
         whole = _with_slack(self.peak_mib) if self.work.num else max(self.guess_mib, self.peak_mib)
         return self._beside_components(max(self.own_mib, whole - self.components_mib), account_mib)
 

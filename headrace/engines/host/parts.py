@@ -52,9 +52,11 @@ class Parts:
 
     def has_answered(self, copy: Copy) -> None:
         """What that takes is known now, and the first guess was rough."""
-        copy.has_answered = True
+        if not copy.has_answered:
+            copy.has_answered, copy.seen = True, dict(copy.mapped)
         if not copy.at_work:
-            wanted = self._holdings.wanted_mib(copy.model, copy.place)
+            model = copy.model
+            wanted = model.measured_part_mib(self._accounts.mib[copy.place]) if model.is_divided else copy.reserved_mib
             self._accounts.give(copy, min(copy.reserved_mib, wanted))
 
     def outgrown(self, copy: Copy) -> str:
@@ -66,11 +68,11 @@ class Parts:
         for component, mib in copy.mapped.items():
             copy.seen[component] = max(mib, copy.seen.get(component, 0))
         model.own_mib = max(model.own_mib, copy.own_mib)
-        model.peak_mib = max(model.peak_mib, model.own_mib + sum(copy.seen.values()))
+        model.peak_mib = max(model.peak_mib, copy.mib)
         # Before it has answered, a file may not be in memory yet. What no place could hold is not expected.
         expected = {**model.components, **copy.seen}
         fits = model.own_mib + sum(expected.values()) <= self._accounts.mib[copy.place]
-        model.components = expected if fits and not copy.has_answered else dict(copy.seen)
+        model.components = dict(copy.seen if copy.has_answered else expected if fits else copy.mapped)
         self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
 
     def _is_given(self, copy: Copy) -> bool:

@@ -180,12 +180,12 @@ class Rooms:
                 room.in_the_way = others
 
     def _sleepable_mib(self, place: str, sought: Sought) -> int:
-        """What comes free once all that are awake sleep, which they do when they have rested, or others waited long."""
+        """What comes free once all that are awake, or will be, sleep: when they have rested, or others waited long."""
         freeing = self._being_freed(place, sought.model)
         return sum(
             freeing.add(copy, State.FALLING_ASLEEP)
             for copy in self._accounts.at(place)
-            if copy.is_less_asleep
+            if copy.will_be_less_asleep
             and copy.model is not sought.model
             and not copy.is_closed
             and _ends_by_itself(copy)

@@ -130,6 +130,22 @@ def test_a_file_that_was_replaced_is_expected_no_more(table: Painters) -> None:
     assert table.residents.reserved_mib("cpu") == PART + 50
 
 
+def test_a_file_that_is_let_go_once_it_was_read_is_held_while_the_model_comes_and_no_longer(table: Painters) -> None:
+    """Weights that are laid anew in a process's own memory."""
+    table.know("a", 90)
+    table.held["a"] = (10, {ENCODER: 60})
+    ticket = table.enter("a")
+    table.residents.measured("a", "cpu", 40, components={})
+    table.leave(ticket)
+    table.residents.measured("a", "cpu", 40, components={})
+    assert table.residents.reserved_mib("cpu") == 40
+    assert table.residents.remembered()["a"].peak_mib == 70, "never more at once"
+    table.residents.gone("a", "cpu")
+    table.residents.enter("a")
+    assert table.residents.next_steps() == [Load(key="a", place="cpu")]
+    assert table.residents.reserved_mib("cpu") == 70, "as it comes it holds both"
+
+
 def test_what_was_expected_makes_room_for_what_is_there(table: Painters) -> None:
     """Else a model whose files were replaced would outgrow its place each time that it comes."""
     table.know("a", 90)

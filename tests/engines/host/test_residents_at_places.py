@@ -4,7 +4,7 @@ import pytest
 
 from headrace.engines.host.copies import State
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.steps import Load, Refuse, Start, Stop
+from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Stop, Wake
 from headrace.errors import EngineUnavailable
 from tests.engines.host.test_residents import Table
 
@@ -330,6 +330,37 @@ def test_a_copy_that_can_sleep_sleeps_for_another_and_wakes_for_its_work(table: 
     table.used("a", seconds=2)
     assert table.told[-3:] == ["sleep b", "wake a", "start"]
     assert table.residents.of("a").wake_seconds == 2
+
+
+def test_a_process_that_sleeps_does_not_end_where_one_that_wakes_could_sleep_later() -> None:
+    """One wakes, three sleep, and the next one's room could be had of two of those, or of the one that wakes."""
+    table = Table(accounts={"gpu 0": 130})
+    for key in "abcd":
+        table.know(key, 40, "gpu 0", can_sleep=True)
+        table.used(key, seconds=100)
+        table.now += 60
+    residents = table.residents
+    first = residents.enter("a")
+    is_waking = False
+    while steps := residents.next_steps():
+        for step in steps:
+            assert isinstance(step, Sleep | Wake)
+            if isinstance(step, Wake):
+                is_waking = True
+            else:
+                residents.measured(step.key, "gpu 0", 5)
+                residents.asleep(step.key, "gpu 0")
+    assert is_waking
+    second = residents.enter("b")
+    assert residents.next_steps() == [], "it waits"
+    residents.awake("a", "gpu 0", seconds=1.0)
+    told = len(table.told)
+    table.run()
+    table.leave(first)
+    table.now += 10
+    table.run()
+    assert second.is_at_work
+    assert table.told[told:] == ["start", "sleep a", "wake b", "start"]
 
 
 def test_what_sleeps_on_a_gpu_has_its_part_of_the_machines_memory_and_leaves_where_that_has_none() -> None:
