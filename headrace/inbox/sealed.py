@@ -79,7 +79,7 @@ class SealedWindow:
 
     @property
     def name(self) -> str:
-        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late-2`: unique to this object."""
+        """`glossary-w000123`, `glossary-w000123-late`, `glossary-w000123-late2`: unique to this object."""
         return window_name(self.campaign, self.window, self.late_part)
 
     @property
@@ -89,8 +89,8 @@ class SealedWindow:
 
 
 def window_name(campaign: str, window: int, late_part: int = 0) -> str:
-    """The first late part is `…-late`, later ones `…-late-2` and so on."""
-    late = "" if late_part == 0 else "-late" if late_part == 1 else f"-late-{late_part}"
+    """The first late part is `…-late`, later ones `…-late2` and so on."""
+    late = "" if late_part == 0 else "-late" if late_part == 1 else f"-late{late_part}"
     return f"{campaign}-w{window:06d}{late}"
 
 
