@@ -6,7 +6,7 @@ sealed yet is not counted: only the gateway knows it. A manifest that cannot be 
 window says what is wrong with it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from headrace.handoff.layout import asset_prefix
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.backlog import WorkedOff, rows_per_second
 from headrace.inbox.sealed import EVENTS_ASSET
 from headrace.keys import Window, partition_from_path, window_key, window_of_key
 from headrace.store.objects import ObjectStore
@@ -28,17 +29,6 @@ EVENTS_CONTENT = "events_content"
 EVENTS_NUMBER = "events_number"
 # Enough to even out windows of different lengths; what was made long before tells nothing of now.
 _NUM_MEASURED = 20
-# Manifests have whole seconds.
-_SECONDS_MIN = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeWindow:
-    """`listed_at`, `made_at`: seconds since the epoch when its prompts and its rows were sealed."""
-
-    num_events: int
-    listed_at: float
-    made_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +75,7 @@ def backlog_of(handoffs: HandoffStore, campaign: str, *, keeps_late: bool = Fals
     return Backlog(
         num_windows=len(manifests),
         num_events=sum(one.num_rows for one in manifests),
-        events_per_second=drain(list(_measured(handoffs.objects, list(made)[-_NUM_MEASURED:]))),
+        events_per_second=rows_per_second(list(_measured(handoffs.objects, list(made)[-_NUM_MEASURED:]))),
         oldest_sealed_at=min((epoch_seconds(one.created_at) for one in manifests), default=None),
     )
 
@@ -94,23 +84,6 @@ def sealed_events(objects: ObjectStore, campaign: str) -> list[Window]:
     """The windows and late parts whose events are sealed, or being sealed. One listing."""
     named = map(window_of_key, map(partition_from_path, objects.children(asset_prefix(EVENTS_ASSET))))
     return sorted(window for one in named if one and one[0] == campaign for window in [one[1]])
-
-
-def drain(made: Sequence[MadeWindow]) -> float | None:
-    """Events a second while there was something to make; None: nothing was made.
-
-    A window counts from when the one before it was made, or from when its prompts were listed if that was later: so
-    neither idle hours nor a window's wait behind others counts twice. Several runs at once add up.
-    """
-    ordered = sorted(made, key=lambda one: one.made_at)
-    if not ordered:
-        return None
-    # Nobody knows what came before the first.
-    counted = ordered[1:] or ordered
-    before = [one.made_at for one in ordered[:-1]] or [ordered[0].listed_at]
-    pairs = zip(counted, before, strict=True)
-    seconds = sum(max(0.0, one.made_at - max(one.listed_at, earlier)) for one, earlier in pairs)
-    return sum(one.num_events for one in counted) / max(seconds, _SECONDS_MIN)
 
 
 def seconds_since(written: str, now: float) -> float:
@@ -124,12 +97,12 @@ def _newest(objects: ObjectStore, asset: str, partition: str) -> Manifest | None
     return None
 
 
-def _measured(objects: ObjectStore, keys: Iterable[str]) -> Iterator[MadeWindow]:
+def _measured(objects: ObjectStore, keys: Iterable[str]) -> Iterator[WorkedOff]:
     for key in keys:
         prompts, content = _newest(objects, PROMPTS, key), _newest(objects, CONTENT, key)
         if prompts and content:
-            yield MadeWindow(
-                num_events=prompts.num_rows,
-                listed_at=epoch_seconds(prompts.created_at),
-                made_at=epoch_seconds(content.created_at),
+            yield WorkedOff(
+                ready_at=epoch_seconds(prompts.created_at),
+                done_at=epoch_seconds(content.created_at),
+                num_rows=prompts.num_rows,
             )

@@ -18,6 +18,8 @@ from headrace.store.objects import ObjectStore
 # What a campaign makes of a window first; later assets follow it.
 WORKED_OFF_ASSET = "generated_content"
 _NUM_MEASURED = 20
+# Manifests have whole seconds.
+_SECONDS_MIN = 1.0
 # How far back the first look goes: what a gateway does not know of is taken for worked off.
 _NUM_LOOKED_AT = 2_000
 # Windows are worked off in about their order, so of many that wait the first ones tell.
@@ -34,13 +36,17 @@ class WorkedOff:
 
 
 def rows_per_second(windows: Iterable[WorkedOff]) -> float | None:
-    """None: nothing was measured."""
+    """While there was something to make; None: nothing was made.
+
+    A window counts from when the one before it was done, or from when it could be begun if that was later: so neither
+    idle hours nor a window's wait behind others counts twice. Several at once add up.
+    """
     num_rows, seconds, until = 0, 0.0, 0.0
     for window in sorted(windows, key=lambda one: one.done_at):
         seconds += max(window.done_at - max(window.ready_at, until), 0.0)
         until = window.done_at
         num_rows += window.num_rows
-    return num_rows / seconds if seconds > 0 else None
+    return num_rows / max(seconds, _SECONDS_MIN) if num_rows else None
 
 
 class Backlog:

@@ -23,7 +23,7 @@ from tests.inbox.builders import make_event, make_log, make_rules, make_sealer
         ([(0.0, 10.0, 50)], 5.0),
         ([(0.0, 10.0, 50), (0.0, 20.0, 50)], 5.0),  # the second waited for the first
         ([(0.0, 10.0, 50), (1_000.0, 1_010.0, 50)], 5.0),  # nothing was there in between
-        ([(5.0, 5.0, 50)], None),  # in no time that a clock of seconds shows
+        ([(5.0, 5.0, 50)], 50.0),  # in no time that a clock of seconds shows: within one
     ],
 )
 def test_the_drain_is_measured_while_something_is_ready(
