@@ -24,8 +24,8 @@ class ModelRow:
     """One copy of a model that the host has; or a model that it has had, or was asked for."""
 
     id: str
-    """The key of its weights, settings and place: equal ones are one model. It tells apart what is called the same, such
-    as one model with two `batch_rows`."""
+    """The key of its weights, settings and place: equal ones are one model. It tells apart what is called the same,
+    such as one model with two `batch_rows`."""
     model: str
     model_id: str
     """The same for all places, environments and releases: by it a coordinator knows what a run needs."""
