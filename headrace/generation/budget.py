@@ -22,7 +22,8 @@ class Budget:
     tokens: Annotated[int, Gt(0)] | None = None
     """Read and written, as the engine counts them. A row without a count stands for the most that it can have."""
     seconds: Annotated[float, Gt(0)] | None = None
-    """That engines worked on micro-batches: two workers beside each other spend two a second."""
+    """That engines worked on micro-batches, with what these waited for; two workers beside each other spend two a
+    second. Loading a model before the first of them does not count."""
     money: Annotated[float, Gt(0)] | None = None
     """In the currency of the campaign's `prices`, which must then have the writer's model."""
 

@@ -89,9 +89,10 @@ def generated_content(
     making = Making(context, prompts, store, campaigns, engines, site)
     outcome = making.run("text", regenerate=check_regenerate(config.regenerate))
     if outcome.sealed is None:
-        return dg.MaterializeResult(metadata=outcome.figures(), data_version=dg.DataVersion(outcome.texts))
-    shown = {**making.texts_shown(outcome), **making.models_shown()}
-    return dg.MaterializeResult(value=outcome.content, metadata={**shown, **outcome.figures()})
+        waiting = making.figures(outcome, "text")
+        return dg.MaterializeResult(metadata=waiting, data_version=dg.DataVersion(outcome.texts))
+    shown = {**making.texts_shown(outcome), **making.figures(outcome, "text")}
+    return dg.MaterializeResult(value=outcome.content, metadata=shown)
 
 
 def _media_body(kind: MemberKind, name: str, told: str) -> Body:

@@ -30,10 +30,14 @@ from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.assets.asset_site import Site
 from headrace_dagster.assets.media_metadata import NUM_ITEMS, media_metadata
+from headrace_dagster.engine_log import engines_tell
 from headrace_dagster.handoff_io import SUMMARY, StoreResource
 from headrace_dagster.launchers.device_environment import visible_devices
 from headrace_dagster.resources.campaigns import CampaignsResource
 from headrace_dagster.resources.engines import EnginesResource
+
+# The table of this node's engine host, in the metadata of what its models made.
+MODELS_IN_MEMORY = "models_in_memory"
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,11 @@ class Making:
         summary = content_summary(self.partition, outcome.content, self.store.handoffs(), label, report_key=report_key)
         return {SUMMARY: dg.MetadataValue.md(summary)}
 
-    def models_shown(self) -> dict[str, dg.MarkdownMetadataValue]:
-        """What this node's engine host holds as the run ends, if runs ask one."""
+    def figures(self, outcome: Outcome, kind: MemberKind) -> dict[str, Any]:
+        """What every page of a generating asset shows of its run: also what this node's engine host holds as the run
+        ends, if runs ask one."""
         shown = self.engines.models_in_memory(self.store.objects())
-        return {"models_in_memory": dg.MetadataValue.md(shown)} if shown else {}
+        return {**({MODELS_IN_MEMORY: dg.MetadataValue.md(shown)} if shown else {}), **outcome.figures(kind)}
 
     def show_others(self, outcome: Outcome, last: MemberKind) -> None:
         """Gives the pages of the parts that waited for the `last` one what they could not show when they were made."""
@@ -124,18 +129,19 @@ class Making:
         context, campaign = self.context, self.campaign
         claim = self.open_claim(regenerate) if regenerate else self.claim
         opening = {"objects": self.store.objects(), "replicas": campaign.replicas}
-        return generate_partition(
-            claim,
-            campaign=campaign,
-            claims=self.claims,
-            handoffs=self.store.handoffs(),
-            open_engine=partial(self.engines.open_rows, **opening),
-            open_media=partial(self.engines.open_media, **opening),
-            up_to=up_to,
-            turn=self.turn,
-            worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
-            progress=lambda *made: context.log.info(progress_text(*made)),
-        )
+        with engines_tell(context.log):
+            return generate_partition(
+                claim,
+                campaign=campaign,
+                claims=self.claims,
+                handoffs=self.store.handoffs(),
+                open_engine=partial(self.engines.open_rows, **opening),
+                open_media=partial(self.engines.open_media, **opening),
+                up_to=up_to,
+                turn=self.turn,
+                worker=Worker(run_id=context.run.run_id, host=socket.gethostname()),
+                progress=lambda *made: context.log.info(progress_text(*made)),
+            )
 
 
 def made_media(kind: MemberKind, making: Making) -> dg.MaterializeResult:
@@ -145,9 +151,9 @@ def made_media(kind: MemberKind, making: Making) -> dg.MaterializeResult:
     outcome = making.run(kind)
     if outcome.sealed is None:
         making_of = dg.DataVersion(f"{outcome.claim.id} {kind}")
-        return dg.MaterializeResult(metadata=outcome.figures(kind), data_version=making_of)
+        return dg.MaterializeResult(metadata=making.figures(outcome, kind), data_version=making_of)
     sealed = outcome.sealed.media[kind]
     if not outcome.reused:
         making.show_others(outcome, kind)
     shown = media_metadata(MediaSet.open(sealed))
-    return dg.MaterializeResult(value=sealed, metadata={**shown, **making.models_shown(), **outcome.figures(kind)})
+    return dg.MaterializeResult(value=sealed, metadata={**shown, **making.figures(outcome, kind)})

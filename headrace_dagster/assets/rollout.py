@@ -12,6 +12,7 @@ from headrace.rollout import interventions
 from headrace.rollout.ticking import Intervention
 from headrace_dagster.assets.asset_site import Site
 from headrace_dagster.assets.stages import DEPLOYMENT
+from headrace_dagster.engine_log import engines_tell
 from headrace_dagster.handoff_io import StoreResource
 from headrace_dagster.resources.registry import RegistryResource
 from headrace_dagster.resources.rollouts import RolloutsResource
@@ -68,13 +69,14 @@ def rollout(
     gateways read it; this table and MLflow's aliases follow it.
     """
     name = site.campaign_of(context)
-    ticked = rollouts.tick(
-        name,
-        store.handoffs(),
-        registry.models(),
-        run_id=context.run.run_id,
-        intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
-    )
+    with engines_tell(context.log):
+        ticked = rollouts.tick(
+            name,
+            store.handoffs(),
+            registry.models(),
+            run_id=context.run.run_id,
+            intervention=config.intervention(by=context.run.tags.get("user", "Dagster")),
+        )
     *done, waits = ticked.actions
     for action in done:
         context.log.info(f"{action.kind}: {action.reason}")

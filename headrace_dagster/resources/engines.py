@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from headrace.clock import SystemClock
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
 from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
@@ -57,7 +58,7 @@ class EnginesResource(dg.ConfigurableResource):
             table = table_of(address.socket_file) if address else None
         except HeadraceError:
             return None
-        return markdown_table(table) if table else None
+        return markdown_table(table, SystemClock().now()) if table else None
 
     def _deployment(self, objects: ObjectStore, replicas: Mapping[str, tuple[str, ...]] | None = None) -> Deployment:
         return Deployment.of_bulk(

@@ -1,9 +1,11 @@
-"""The gateway's Prometheus metrics: those that are registered at its start, and those that are read when asked."""
+"""Prometheus metrics: the gateway's, registered at its start or read when asked, and those of a host's table."""
 
 import ast
 import inspect
 from typing import Any
 
+from headrace.engines.host.metrics import families
+from headrace.engines.host.table_view import Table
 from headrace.serving.gateway import assembly
 from headrace.serving.gateway.metrics import Metrics
 from pipelines.reference.markdown import code, page, prose, table
@@ -13,20 +15,35 @@ _ENDINGS = {"counter": "_total"}
 
 
 def metrics_page() -> str:
-    rows = [
-        [code(name), kind, ", ".join(map(code, labels)), prose(meaning)]
-        for name, kind, labels, meaning in [*_registered(), *_watched()]
-    ]
     return page(
         "Metrics",
         "`GET /metrics` of [the gateway](../gateway.md#metrics), in Prometheus's form. A histogram `NAME` has the "
         "series `NAME_bucket`, `NAME_sum` and `NAME_count`. `version_set` is the beginning of a set's id. The usual "
         "`process_…` figures come with them.",
-        table(["metric", "kind", "labels", "meaning"], sorted(rows)),
+        _table([*_registered(), *_watched()]),
+        "## Of an engine host",
+        "What [the engine host](../engines.md#see-it-work) of a node holds: `curl --unix-socket FILE "
+        "http://host/metrics`, where `headrace model loaded --json` says which file, and beside its own in `GET "
+        "/metrics` of a gateway that asks a host. `model` is the model's name, version and engine, `key` the beginning "
+        "of its `id` in `headrace model loaded --json`, `place` the memory that it is in: `cpu`, or a GPU's id.",
+        _table(_of_a_host()),
     )
 
 
-def _registered() -> list[tuple[str, str, tuple[str, ...], str]]:
+_Metric = tuple[str, str, tuple[str, ...], str]
+
+
+def _table(metrics: list[_Metric]) -> str:
+    rows = [[code(name), kind, ", ".join(map(code, labels)), prose(meaning)] for name, kind, labels, meaning in metrics]
+    return table(["metric", "kind", "labels", "meaning"], sorted(rows))
+
+
+def _of_a_host() -> list[_Metric]:
+    made: Any = families(Table(accounts=(), data=()))
+    return [(one.name + _ENDINGS.get(one.type, ""), one.type, one._labelnames, one.documentation) for one in made]
+
+
+def _registered() -> list[_Metric]:
     metrics = Metrics()
     collectors: Any = {one for name, one in vars(metrics).items() if hasattr(one, "describe") and name != "registry"}
     found = []
@@ -37,7 +54,7 @@ def _registered() -> list[tuple[str, str, tuple[str, ...], str]]:
     return found
 
 
-def _watched() -> list[tuple[str, str, tuple[str, ...], str]]:
+def _watched() -> list[_Metric]:
     """The calls of `Metrics.watch` where a gateway is put together."""
     found = []
     for call in ast.walk(ast.parse(inspect.getsource(assembly))):

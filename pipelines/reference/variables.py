@@ -16,8 +16,9 @@ _LIBRARIES = {
     "AWS_REGION": "Its region.",
     "AWS_ALLOW_HTTP": "`true`: the address may begin with `http://`.",
     "CUDA_VISIBLE_DEVICES": "Set for each run by the launcher to the GPUs that it was given; empty for a run without.",
-    "DAGSTER_HOME": "The instance's directory; `make setup` writes it into `.env`, which `dg` and `make dev` take "
-    "before the environment's: a second state beside the first wants another line there.",
+    "DAGSTER_HOME": "The instance's directory; `make setup` writes it into `.env`, which `dg`, `make dev` and every "
+    "`headrace` command take before the environment's: `DAGSTER_HOME=/other headrace queue` shows the instance of the "
+    "`.env`. A second state beside the first wants another line there.",
     "HF_HUB_OFFLINE": "`1`, the default in our own processes: nothing waits on a model hub.",
     "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN": "An MLflow server's credentials.",
 }
@@ -26,7 +27,9 @@ _LIBRARIES = {
 def variables_page() -> str:
     return page(
         "Environment variables",
-        "A project's `.env` counts as `dg` reads it. An empty variable counts as not set. `headrace check` names a "
+        "In a project's directories its `.env` counts before the environment, for `headrace` commands as for `dg` and "
+        "the runs; outside a project only the environment does. An option of a command counts before both. An empty "
+        "variable counts as not set. `headrace check` names a "
         "value that means nothing, and a variable that is nearly one of these.",
         "## A project",
         _settings_table(),

@@ -215,7 +215,12 @@ def test_a_run_asks_the_engine_host_that_its_resource_names(project: Project, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with running_host() as host:
         project.resources["engines"] = EnginesResource(host=str(host.socket_file))
-        project.materialize(*_MEDIA, reviewed_content)
+        result = project.materialize(*_MEDIA, reviewed_content)
         hits = {row.model: row.hits for row in host.table.data}
+    # Of texts that wait for a painter, of pictures that wait for a speaker, and of what was made last.
+    for asset in ("generated_content", "generated_images", "generated_speech"):
+        [head, _, *rows] = project.metadata(result, asset)["models_in_memory"].splitlines()
+        assert head.startswith("|model|place|state|kept|since|")
+        assert any(row.startswith("|pen 1 (echo)|cpu|on the device|") for row in rows), asset
     assert hits == {"pen 1 (echo)": 3, "brush 1 (echo)": 3, "voice 1 (echo)": 3}
     assert [row["kept"] for row in reviewed(project)] == [True] * 5

@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 
+from headrace.engines.host.metrics import page as host_metrics
+from headrace.engines.host.table_view import Table
 from headrace.serving.gateway.metrics import Metrics
 from pipelines.jobs import COLLECTION, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.reference.constants import constants, sources
@@ -104,6 +106,16 @@ def test_every_metric_of_a_gateway_is_there(code: str) -> None:
     assert len(told) > 8
     assert len(watched) > 6
     assert {one for one in told | watched if f"`{one}`" not in page} == set()
+
+
+def test_every_metric_of_an_engine_host_is_there() -> None:
+    shown = metrics_page()
+    told = set(
+        re.findall(r"^# HELP (headrace_host_\w+)", host_metrics(Table(accounts=(), data=())).decode(), re.MULTILINE)
+    )
+    assert len(told) > 15
+    assert {one for one in told if f"`{one}`" not in shown} == set()
+    assert "| `headrace_host_model_state` | gauge | `model`, `key`, `place`, `state` |" in shown
 
 
 def test_every_kind_of_small_object_is_there_and_lies_where_it_says(made: dict[str, str], code: str) -> None:

@@ -48,7 +48,8 @@ def main(
         typer.Option(
             min=0,
             envvar="HEADRACE_ENGINE_HOST_IDLE_SECONDS",
-            help="A model that nobody asks for so long leaves, and so does the host after its last client.",
+            help="A model that nobody asks for so long falls asleep, leaves after as long again, and the host ends so "
+            "long after its last client, with what it holds.",
         ),
     ] = 120.0,
     silent_seconds: Annotated[

@@ -7,6 +7,7 @@ is waited for as long as one may be silent; then whoever asks is told.
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -16,17 +17,20 @@ from urllib.parse import quote
 
 import aiohttp
 
+from headrace.clock import SystemClock, iso
 from headrace.engines.base import EngineFailed
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.address import HostAddress
+from headrace.engines.host.copies import State
 from headrace.engines.host.lines import BULK, CLASS, LIVE, METRICS, MODELS
 from headrace.engines.host.outcomes import ModelLost, error_in
 from headrace.engines.host.silence import Watch, silent
 from headrace.engines.host.starting import found_or_started
 from headrace.engines.host.table_view import TABLE, Table
 from headrace.engines.host.wanted import FACTS, Facts, Wanted
-from headrace.errors import EngineUnavailable
+from headrace.errors import EngineUnavailable, text_of
 
+_log = logging.getLogger(__name__)
 # How often a request is sent before it fails: a model that a turn kills would else be brought forever.
 _NUM_TRIES = 3
 # A connection that rests tells the host that there is still a client.
@@ -49,6 +53,8 @@ class Connection:
         self._session: aiohttp.ClientSession | None = None
         self._watch: Watch | None = None
         self._is_closed = False
+        # The state in which the model was found last that keeps it from work; empty: none.
+        self._away = ""
 
     @property
     def model(self) -> str:
@@ -107,7 +113,7 @@ class Connection:
         if self._session is None or self._watch is None or self._watch.why:
             # One that was silent may go on again.
             self._session = _session(self._host.socket_file, is_live=self._is_live)
-            self._watch = Watch(self._session, self._host)
+            self._watch = Watch(self._session, self._host, self._tell_if_away)
         watch, address = self._watch, _url(f"/models/{self.model}{path}")
         try:
             with watch:
@@ -122,6 +128,8 @@ class Connection:
 
     async def _bring_again(self, lost: Exception, *, is_last: bool) -> None:
         """Raises: EngineFailed: it was the last try, or there is no host any more. HeadraceError: it cannot come."""
+        if not is_last and not self._is_closed:
+            self._tell_lost("answered", lost)
         if is_last or self._is_closed or await self._brought() is None:
             raise EngineFailed(
                 f"The engine host was lost while {self._wanted.label} answered: {lost}", may_be_the_turn=False
@@ -131,6 +139,8 @@ class Connection:
         """As `brought`. Whoever gives up waiting leaves nothing that waits on, or its process could not end."""
         lost: Exception | None = None
         for _ in range(_NUM_TRIES):
+            if lost is not None:
+                self._tell_lost("came", lost)
             # In a thread: a host that is started takes a second or two, and a minute at most.
             if not await asyncio.to_thread(found_or_started, self._host):
                 return None
@@ -143,7 +153,7 @@ class Connection:
     async def _put(self) -> Facts:
         body = json.dumps(asdict(self._wanted)).encode()
         async with _session(self._host.socket_file, is_live=self._is_live) as session:
-            watch = Watch(session, self._host)
+            watch = Watch(session, self._host, self._tell_if_away)
             try:
                 with watch:
                     async with session.put(_url(f"/models/{self.model}"), data=body) as response:
@@ -158,6 +168,33 @@ class Connection:
             return FACTS.checked(raw)
         except ValueError as error:
             raise EngineUnavailable(f"The engine host answered what cannot be read: {error}.") from None
+
+    async def _tell_if_away(self) -> None:
+        """Says once of each state that the model is in instead of working."""
+        try:
+            table = TABLE.checked(await _page(self._host.socket_file, MODELS))
+        except ValueError:
+            return
+        copies = [row for row in table.data if row.id == self.model]
+        if not copies or any(row.state == State.ON_DEVICE.value for row in copies):
+            self._away = ""
+            return
+        row = min(copies, key=lambda one: one.state_seconds)
+        if row.state != self._away:
+            self._away = row.state
+            _log.warning(
+                "%s is not in the memory of the engine host at %s yet: it is %s since %s, and what it is asked waits.",
+                *(self._wanted.label, self._host.socket_file, row.state, iso(SystemClock().now() - row.state_seconds)),
+            )
+
+    def _tell_lost(self, what: str, lost: Exception) -> None:
+        label, host = self._wanted.label, f"engine host at {self._host.socket_file}"
+        who = f"The process of {label} in the {host}" if isinstance(lost, ModelLost) else f"The {host}"
+        it = "it" if isinstance(lost, ModelLost) else label
+        _log.warning(
+            "%s was lost while %s %s: %s. It is brought anew, and what was asked of it is asked again.",
+            *(who, it, what, text_of(lost).rstrip(".")),
+        )
 
 
 def table_of(socket_file: Path, *, seconds_max: float = _TABLE_SECONDS_MAX) -> Table | None:

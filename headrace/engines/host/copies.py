@@ -173,7 +173,7 @@ class Model:
     bring_seconds: float | None = None
     wake_seconds: float | None = None
     work: WorkSeconds = field(default_factory=WorkSeconds)
-    # When its last copy left.
+    # When its last copy left; of one that has never come, when it was asked for first.
     gone_at: float = 0.0
     used_at: float = 0.0
     # Decayed uses, as of `used_at`.

@@ -13,6 +13,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SHORT = 12
 # Name, meaning, the row's field.
 _GAUGES = (
+    ("state_seconds", "How long it has been in that state.", "state_seconds"),
     ("memory_mib", "What its process held when it was measured last.", "mib"),
     ("reserved_mib", "What it has of the place's memory.", "reserved_mib"),
     ("shared_mib", "Of that, files that others have mapped, too: they are in memory once.", "shared_mib"),
@@ -33,6 +34,7 @@ _LABELS = ("model", "key", "place")
 
 
 def page(table: Table) -> bytes:
+    """All of `families`, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(_Rows(table))
     return generate_latest(registry)
@@ -43,33 +45,38 @@ class _Rows(Collector):
         self._table = table
 
     def collect(self) -> Iterator[Metric]:
-        for name, meaning, field in (
-            ("memory_mib", "Memory for all models of a place together.", "mib"),
-            (
-                "promised_mib",
-                "Of it, promised to models that are here, come or leave, or sleep elsewhere; what is shared, once.",
-                "reserved_mib",
-            ),
-        ):
-            gauge = GaugeMetricFamily(f"headrace_host_place_{name}", meaning, labels=("place",))
-            for account in self._table.accounts:
-                gauge.add_metric((account.place,), getattr(account, field))
-            yield gauge
-        state = GaugeMetricFamily("headrace_host_model_state", "1: it is in this state.", labels=(*_LABELS, "state"))
-        for row in self._table.data:
-            state.add_metric((*_labels(row), row.state), 1)
-        yield state
-        for name, meaning, field in _GAUGES:
-            gauge = GaugeMetricFamily(f"headrace_host_model_{name}", meaning, labels=_LABELS)
-            for row in self._table.data:
-                if (value := getattr(row, field)) is not None:
-                    gauge.add_metric(_labels(row), float(value))
-            yield gauge
-        for name, meaning, field in _COUNTERS:
-            counter = CounterMetricFamily(f"headrace_host_model_{name}", meaning, labels=_LABELS)
-            for row in self._table.data:
-                counter.add_metric(_labels(row), getattr(row, field))
-            yield counter
+        return families(self._table)
+
+
+def families(table: Table) -> Iterator[Metric]:
+    """Every metric of a host, with the samples of this table: also those of which it has none."""
+    for name, meaning, field in (
+        ("memory_mib", "Memory for all models of a place together.", "mib"),
+        (
+            "promised_mib",
+            "Of it, promised to models that are here, come or leave, or sleep elsewhere; what is shared, once.",
+            "reserved_mib",
+        ),
+    ):
+        gauge = GaugeMetricFamily(f"headrace_host_place_{name}", meaning, labels=("place",))
+        for account in table.accounts:
+            gauge.add_metric((account.place,), getattr(account, field))
+        yield gauge
+    state = GaugeMetricFamily("headrace_host_model_state", "1: it is in this state.", labels=(*_LABELS, "state"))
+    for row in table.data:
+        state.add_metric((*_labels(row), row.state), 1)
+    yield state
+    for name, meaning, field in _GAUGES:
+        gauge = GaugeMetricFamily(f"headrace_host_model_{name}", meaning, labels=_LABELS)
+        for row in table.data:
+            if (value := getattr(row, field)) is not None:
+                gauge.add_metric(_labels(row), float(value))
+        yield gauge
+    for name, meaning, field in _COUNTERS:
+        counter = CounterMetricFamily(f"headrace_host_model_{name}", meaning, labels=_LABELS)
+        for row in table.data:
+            counter.add_metric(_labels(row), getattr(row, field))
+        yield counter
 
 
 def _labels(row: ModelRow) -> tuple[str, str, str]:

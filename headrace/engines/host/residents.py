@@ -154,6 +154,7 @@ class Residents:
             label=label,
             places=tuple(places),
             guess_mib=max(1, guess_mib),
+            gone_at=self._clock(),
         )
         if (figures := self._remembered.get(key)) is not None:
             model.remember(figures)

@@ -1,10 +1,11 @@
 """A host that was stopped, or that hangs, closes no connection and answers nothing: who waits for it looks whether it
-still does.
+still does, and tells what it waits for.
 
 A batch may take hours, so its time says nothing. A host answers a look at once, whatever its models do.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,9 @@ from headrace.engines.host.address import HostAddress
 from headrace.unix_sockets import listener_pid
 
 ALIVE = "/alive"
-# Looks while somebody waits, in this share of the time that a host may be silent.
-_LOOK_SHARE = 0.25
+# Looks while somebody waits, in this share of the time that a host may be silent; at most so long after the last one,
+# since a run that waits for seconds says what for.
+_LOOK_SHARE, _LOOK_SECONDS_MAX = 0.25, 5.0
 
 
 class Watch:
@@ -25,8 +27,9 @@ class Watch:
     Used on one event loop.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, host: HostAddress) -> None:
-        self._session, self._host = session, host
+    def __init__(self, session: aiohttp.ClientSession, host: HostAddress, look: Callable[[], Awaitable[None]]) -> None:
+        """Args: look: awaited at each look at which the host answers."""
+        self._session, self._host, self._look_closer = session, host, look
         self._num_waiting = 0
         self._task: asyncio.Task[None] | None = None
         # Why the requests were ended; empty: they were not.
@@ -48,7 +51,7 @@ class Watch:
     async def _look(self) -> None:
         seconds = self._host.silent_seconds
         while True:
-            await asyncio.sleep(seconds * _LOOK_SHARE)
+            await asyncio.sleep(min(seconds * _LOOK_SHARE, _LOOK_SECONDS_MAX))
             try:
                 async with asyncio.timeout(seconds), self._session.get(f"http://engine-host{ALIVE}"):
                     pass
@@ -61,6 +64,7 @@ class Watch:
             except (aiohttp.ClientError, OSError):
                 # It is gone: who waits sees that too.
                 continue
+            await self._look_closer()
 
 
 def silent(socket_file: Path, seconds: float) -> str:

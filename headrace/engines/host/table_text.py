@@ -1,18 +1,27 @@
 """A host's table as Markdown, for a page of Dagster's UI."""
 
+from headrace.clock import iso
 from headrace.engines.host.table_view import ModelRow, Table
 from headrace.text.markdown import fitting_table
 
 # Longer metadata is shown behind a link.
 _CHARS_MAX = 900
-_HEADERS = ("model", "state", "kept", "MiB", "hits", "comes in", "next out")
+_HEADERS = ("model", "place", "state", "kept", "since", "MiB", "hits", "comes in", "next out")
 
 
-def markdown_table(table: Table) -> str:
-    """The models of a host, those that were here last in front, and the memory that is promised to them."""
+def markdown_table(table: Table, now: float) -> str:
+    """The models of a host, those that were here last in front, and the memory that is promised to them.
+
+    A page is looked at later: `since` is a time, in UTC.
+
+    Args: now: in seconds since the epoch.
+    """
     rows = sorted(table.data, key=lambda row: (row.state == "absent", row.state_seconds))
     shown = fitting_table(
-        _HEADERS, [_cells(row) for row in rows], right=("MiB", "hits", "comes in", "next out"), chars_max=_CHARS_MAX
+        _HEADERS,
+        [_cells(row, now) for row in rows],
+        right=("MiB", "hits", "comes in", "next out"),
+        chars_max=_CHARS_MAX,
     )
     accounts = [f"{one.reserved_mib:,} of {one.mib:,} MiB of {one.place} are promised." for one in table.accounts]
     return "\n\n".join([shown, " ".join(accounts)])
@@ -24,11 +33,13 @@ def comes_in(row: ModelRow) -> str:
     return f"{seconds:.1f} s" if seconds is not None else ""
 
 
-def _cells(row: ModelRow) -> tuple[str, ...]:
+def _cells(row: ModelRow, now: float) -> tuple[str, ...]:
     return (
         row.model,
+        row.place,
         row.state,
         "yes" if row.is_kept else "",
+        iso(now - row.state_seconds),
         f"{row.mib:,}",
         str(row.hits),
         comes_in(row),

@@ -24,7 +24,8 @@ class ModelRow:
     """One copy of a model that the host has; or a model that it has had, or was asked for."""
 
     id: str
-    """The key of its weights, settings and place: equal ones are one model."""
+    """The key of its weights, settings and place: equal ones are one model. It tells apart what is called the same,
+    such as one model with two `batch_rows`."""
     model: str
     model_id: str
     """The same for all places, environments and releases: by it a coordinator knows what a run needs."""
@@ -32,7 +33,7 @@ class ModelRow:
     state: str
     """absent, loading, on the device, falling asleep, asleep, waking, or leaving."""
     state_seconds: float
-    """How long it has been in that state."""
+    """How long it has been in that state (SINCE of the listing), not how long it has been known or in memory."""
     mib: int
     """What its process held when it was measured last."""
     reserved_mib: int
@@ -42,9 +43,9 @@ class ModelRow:
     shared_mib: int = 0
     """Of `reserved_mib`, files that others here have mapped, too: they are in memory once."""
     bring_seconds: float | None = None
-    """How long it took to come the last time; null: it never came."""
+    """How long it took to come the last time (COMES IN of the listing); null: it never came."""
     wake_seconds: float | None = None
-    """How long it took to wake the last time; null: it never slept."""
+    """How long it took to wake the last time (COMES IN of the listing while it sleeps); null: it never did."""
     hits: int = 0
     """Requests that it was here for."""
     loads: int = 0

@@ -70,7 +70,7 @@ def is_at_work(host: RunningHost) -> bool:
 
 
 def test_a_batch_whose_models_process_is_killed_is_answered_by_the_next(
-    own_host: RunningHost, loop: LoopThread, whole: list[Any]
+    own_host: RunningHost, loop: LoopThread, whole: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = opened("echo", deployment=own_host.deployment())
     first = pid_of(own_host)
@@ -82,6 +82,9 @@ def test_a_batch_whose_models_process_is_killed_is_answered_by_the_next(
     assert asked_while(loop, engine, first, kill) == whole
     assert pid_of(own_host) != first
     assert own_host.models[LABEL].loads == 2
+    [told] = [one.getMessage() for one in caplog.records]
+    assert told.startswith(f"The process of {LABEL} in the engine host at {own_host.socket_file} was lost while it ")
+    assert told.endswith("It is brought anew, and what was asked of it is asked again.")
     loop.run(close(engine))
 
 
@@ -265,7 +268,9 @@ def test_a_run_without_a_host_at_its_socket_opens_its_engine_itself(tmp_path: Pa
     assert type(engine).__name__ == "EchoEngine"
 
 
-def test_a_model_without_room_waits_for_another_to_be_idle(loop: LoopThread, whole: list[Any]) -> None:
+def test_a_model_without_room_waits_for_another_to_be_idle_and_says_so(
+    loop: LoopThread, whole: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     with running_host("--memory-mib", "450") as host:
         first = opened("echo", deployment=host.deployment())
         with stopped(pid_of(host)), ThreadPoolExecutor(2) as threads:
@@ -275,6 +280,10 @@ def test_a_model_without_room_waits_for_another_to_be_idle(loop: LoopThread, who
             eventually(lambda: len(host.table.data) == 2, "the second one is asked for")
             waiting = next(row for row in host.table.data if not row.pid)
             assert (waiting.state, host.table.accounts[0].reserved_mib <= 450) == ("absent", True)
+            told = eventually(lambda: [one.getMessage() for one in caplog.records], "what it waits for is said")
+            at = f"{LABEL} is not in the memory of the engine host at {host.socket_file} yet: it is absent since 20"
+            assert told[0].startswith(at)
+            assert len(told) == 1, "the first one is there, and says nothing"
             os.kill(pid_of_first(host), signal.SIGCONT)
             assert busy.result() == whole
             engine = second.result()

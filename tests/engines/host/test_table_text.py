@@ -42,17 +42,17 @@ TABLE = Table(accounts=(AccountRow(place="cpu", mib=4000, reserved_mib=1000),), 
 
 
 def test_a_page_shows_what_is_kept_and_asleep_and_what_would_go_next() -> None:
-    lines = markdown_table(TABLE).splitlines()
-    assert lines[0] == "|model|state|kept|MiB|hits|comes in|next out|"
-    assert lines[2] == "|painter &#124; 1 (diffusers)|asleep||250|3|0.3 s|1|"
-    assert lines[3] == "|writer 3 (transformers)|on the device|yes|700|12|4.2 s|2|"
+    lines = markdown_table(TABLE, now=1_800_000_060.0).splitlines()
+    assert lines[0] == "|model|place|state|kept|since|MiB|hits|comes in|next out|"
+    assert lines[2] == "|painter &#124; 1 (diffusers)|cpu|asleep||2027-01-15T08:00:57Z|250|3|0.3 s|1|"
+    assert lines[3] == "|writer 3 (transformers)|cpu|on the device|yes|2027-01-15T08:00:20Z|700|12|4.2 s|2|"
     assert lines[-1] == "1,000 of 4,000 MiB of cpu are promised."
 
 
 def test_a_table_of_many_models_stays_short_enough_to_be_shown_at_once() -> None:
     many = Table(accounts=TABLE.accounts, data=(AWAKE,) * 200)
-    assert len(markdown_table(many)) < 1000
-    assert "more" in markdown_table(many)
+    assert len(markdown_table(many, now=0.0)) < 1000
+    assert "more" in markdown_table(many, now=0.0)
 
 
 def test_what_never_came_has_no_time_of_coming() -> None:
@@ -68,6 +68,7 @@ def test_figures_leave_out_what_is_not_known() -> None:
     asleep = f'key="{"b" * 12}",model="painter | 1 (diffusers)",place="cpu"'
     assert f"headrace_host_model_kept{{{awake}}} 1.0" in lines
     assert f'headrace_host_model_state{{{asleep},state="asleep"}} 1.0' in lines
+    assert f"headrace_host_model_state_seconds{{{asleep}}} 3.0" in lines
     assert f"headrace_host_model_wake_seconds{{{asleep}}} 0.31" in lines
     assert not any(line.startswith(f"headrace_host_model_wake_seconds{{{awake}") for line in lines)
     assert f"headrace_host_model_hits_total{{{awake}}} 12.0" in lines
