@@ -17,6 +17,8 @@
 | HEADRACE_FIRST_DAY, HEADRACE_TIMEZONE | first day of generation partitions | 2026-11-01, UTC |
 | HEADRACE_AUTOMATION | `on`: schedules and sensors start running; `off` | off |
 | HEADRACE_ENGINE_HOST | who holds models: a host (`on`, or its socket), only without a GPU (`cpu`), or `off` | cpu |
+| HEADRACE_ENGINE_HOST_MIB | memory for all models of a host that a run starts, in MiB | 80% of the machine's |
+| HEADRACE_ENGINE_HOST_IDLE_SECONDS | after so many seconds without work a model leaves, and so does its host | 120 |
 | HEADRACE_ENGINE_KEY | key for the servers behind the engine openai_http | none |
 | HEADRACE_ALERT_WEBHOOK | URL that failed nights are posted to | none |
 | HEADRACE_PORT | port of Dagster's UI where Headrace starts it | 3000 |
@@ -34,7 +36,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, checked_word
+from headrace.engines.host.address import (
+    CPU_ONLY,
+    ENGINE_HOST,
+    HOST_IDLE_SECONDS,
+    HOST_MIB,
+    checked_idle_seconds,
+    checked_mib,
+    checked_word,
+)
 from headrace.engines.registry import engine_names
 from headrace.errors import InvalidInput
 from headrace.keys import is_day
@@ -45,8 +55,8 @@ from headrace.store.opening import cache_bytes_of, open_store
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 _NAMES = frozenset(re.findall(r"HEADRACE_[A-Z_]+", __doc__ or ""))
-# A gateway's or an engine host's own, and near to one of ours.
-_OTHERS = frozenset({"HEADRACE_SERVICE", "HEADRACE_ENGINE_HOST_MIB", "HEADRACE_INBOX", "HEADRACE_INBOX_LOG"})
+# A gateway's own, and near to one of ours.
+_OTHERS = frozenset({"HEADRACE_SERVICE", "HEADRACE_INBOX", "HEADRACE_INBOX_LOG"})
 # Words that people write; any other would else be taken for off.
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 DEFAULT_PORT = 3000
@@ -126,6 +136,9 @@ def settings_of(environment: Mapping[str, str], root: Path) -> Settings:
         alert_webhook=of("HEADRACE_ALERT_WEBHOOK", _address, None),
         ui_url=of("HEADRACE_UI_URL", _address, f"http://127.0.0.1:{port}").rstrip("/"),
     )
+    # The host that a run starts reads them; wrong ones would only keep it from starting.
+    of(HOST_MIB, checked_mib, None)
+    of(HOST_IDLE_SECONDS, checked_idle_seconds, None)
     if faults:
         raise InvalidSetting("\n  ".join(faults))
     return settings

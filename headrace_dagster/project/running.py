@@ -18,6 +18,7 @@ from headrace.command_line.components import DEFS_FILE
 from headrace.command_line.opening import surroundings_of
 from headrace.command_line.output import cell_text, counted, print_json, print_lines, print_table
 from headrace.command_line.project import Project, this_project
+from headrace.engines.host.address import ENGINE_HOST
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import load_campaign
 from headrace.generation.requests import refuse_events
@@ -28,7 +29,13 @@ from headrace.text.terminal import say
 from headrace.version_sets.sets import VersionSets
 from headrace_dagster.components.names import rollout_job, rows_job
 from headrace_dagster.project.campaign_run import REPORT, CampaignRun, Look
-from headrace_dagster.project.services import RunByAnother, ServiceEnded, running_webserver, services
+from headrace_dagster.project.services import (
+    RunByAnother,
+    ServiceEnded,
+    running_webserver,
+    services,
+    unheeded_variables,
+)
 from headrace_dagster.project.webserver import LaunchRefused, Webserver, WebserverGone
 
 _ROWS_SHOWN = 10
@@ -191,6 +198,11 @@ def _services(project: Project, settings: Settings, port: int | None) -> Iterato
                 url, check_alive = running.url, running.check_alive
                 say(f"Dagster UI: {url} while this runs; logs: {running.logs}", error=True)
                 break
+        else:
+            # Its `.env` the other one has read, too.
+            own_environment = {name: project.environment[name] for name in project.environment.keys() - project.lines}
+            for said in unheeded_variables(settings.home, own_environment, ENGINE_HOST):
+                say(said, error=True)
         webserver = Webserver(url, project.location)
         stack.callback(webserver.close)
         webserver.wait_for_location()

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,6 +148,34 @@ def running_webserver(home: Path, *, dagster_home: str | None = None) -> str | N
     if dagster_home is not None and instance != [str(Path(dagster_home).expanduser().resolve())]:
         return None
     return f"http://127.0.0.1:{at}" if _is_held(home / _LOCK) and _serves(holder, at) else None
+
+
+def unheeded_variables(home: Path, environment: Mapping[str, str], beginning: str) -> list[str]:
+    """Variables that this process has, and the daemon that another one started has not, a sentence for each.
+
+    Args:
+        home: the project's state directory.
+        environment: what this process would give to runs.
+        beginning: of the variables' names.
+    """
+    try:
+        pid = int((home / _LOCK).read_text().split(" ", 1)[0])
+    except (OSError, ValueError):
+        return []
+    try:
+        theirs: Mapping[str, str] | None = psutil.Process(pid).environ()
+    except psutil.NoSuchProcess:
+        # It has just ended: whoever follows it finds out.
+        return []
+    except psutil.Error:
+        theirs = None
+    there = {} if theirs is None else {name: f", where it is {theirs.get(name) or 'not set'}" for name in environment}
+    return [
+        f"{name}={value} has no effect on these runs, which have the environment of the daemon that process "
+        f"{pid} started{there.get(name, '')}: stop that one and call this again, or start it with that value."
+        for name, value in sorted(environment.items())
+        if name.startswith(beginning) and value and (theirs is None or theirs.get(name) != value)
+    ]
 
 
 def _is_held(path: Path) -> bool:

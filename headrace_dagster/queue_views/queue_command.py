@@ -12,6 +12,8 @@ from headrace.command_line.options import AsJson
 from headrace.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from dagster import DagsterInstance
 
 _ROWS = 30  # as in `queue_watching.ROWS`, which help must not wait to import
@@ -76,8 +78,8 @@ def explain_run(
         print_answer(instance, run_id, as_json=as_json)
 
 
-def _instance(context: typer.Context) -> "DagsterInstance":
-    """Raises: InvalidInput: there is no instance to read."""
+def _instance(context: typer.Context) -> "AbstractContextManager[DagsterInstance]":
+    """Raises: InvalidInput: there is no instance to read, or not for this user."""
     from headrace_dagster.queue_views.instance_opening import open_instance
 
     return open_instance(surroundings_of(context).dagster_home)

@@ -39,7 +39,7 @@ QUEUE_HEADERS = ("", "RUN", "STATE", "WHAT", "ASKS FOR", "QUEUE", "PRIORITY", "W
 
 
 def headline(view: QueueView) -> str:
-    """`12 GPUs on 3 nodes: 8.5 held, 2.5 free, 1 sick · 4 runs queued · 14:05 UTC`."""
+    """`12 GPUs on 3 nodes: 8.5 in use, 2.5 free, 1 sick · 4 runs queued · 9 in progress · 14:05 UTC`."""
     devices = [device for node in view.nodes for device in node.devices]
     there = [device for device in devices if device.health != "gone"]
     milli_held = sum(min(WHOLE, milli) for device in there for _, milli in device.shares)
@@ -47,7 +47,16 @@ def headline(view: QueueView) -> str:
     counts = {health: sum(device.health == health for device in devices) for health in ("sick", "gone")}
     figures += [f"{count} {health}" for health, count in counts.items() if count]
     fleet = f"{counted(len(there), 'GPU')} on {counted(len(view.nodes), 'node')}: {', '.join(figures)}"
-    return f"{fleet} · {counted(len(view.queued), 'run')} queued · {clock_text(view.at, view.at)} UTC"
+    queued = f"{counted(len(view.queued), 'run')} queued"
+    return f"{fleet} · {queued} · {_in_progress(view)} · {clock_text(view.at, view.at)} UTC"
+
+
+def _in_progress(view: QueueView) -> str:
+    """Also of runs that hold no GPU, and stand nowhere below."""
+    num_runs = f"{len(view.running):,} in progress"
+    if view.num_slots is None:
+        return num_runs
+    return f"{num_runs}, {view.num_slots:,} more may start (max_concurrent_runs)"
 
 
 def daemon_note(view: QueueView) -> str | None:

@@ -99,6 +99,7 @@ class QueueView:
     running: Sequence[RunView]
     queued: Sequence[RunView]
     daemon_silent_seconds: float | None = None  # None: it has reported lately; infinite: it never has
+    num_slots: int | None = None  # how many more runs may start (`max_concurrent_runs`); None: no limit
 
     def run(self, run_id: str) -> RunView | None:
         return self._by_id.get(run_id)
@@ -148,6 +149,7 @@ def queue_view(snapshot: Snapshot, plan: Plan, runs: Mapping[str, DagsterRun], n
     order = dict.fromkeys([*plan.admissions, *plan.holds, *plan.impossible, *waiting])
     return QueueView(
         at=now,
+        num_slots=snapshot.num_slots,
         nodes=_nodes(snapshot, plan),
         running=tuple(running.values()),
         queued=tuple(_queued(waiting[run_id], plan, waiting | running) for run_id in order if run_id in waiting),

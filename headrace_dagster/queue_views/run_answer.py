@@ -8,7 +8,7 @@ from headrace.command_line.output import age_text, counted
 from headrace.errors import InvalidInput
 from headrace.placement.needs import RunNeeds
 from headrace.placement.snapshot import PlannedRun
-from headrace_dagster.coordinator.admission import NEEDS_TAG, admission_of
+from headrace_dagster.coordinator.admission import NEEDS_TAG, WHY_TAG, admission_of
 from headrace_dagster.coordinator.queue_state import priority_of
 from headrace_dagster.queue_views.queue_view import PAST_THE_QUEUE, QueueView, RunView
 from headrace_dagster.queue_views.queue_words import clock_text, placement_text, since_text
@@ -105,7 +105,9 @@ def _sentence(run: DagsterRun, *, ended: float | None, queued: float, now: float
     how = _ENDED[run.status]
     when = f" {since_text(ended, now)}" if ended else ""
     if not admission:
-        return f"{how}{when}; the coordinator never gave it a place."
+        # What it was refused for. One that somebody canceled only waited for it.
+        why = run.tags.get(WHY_TAG) if run.status == DagsterRunStatus.FAILURE else None
+        return f"{how}{when}; the coordinator never gave it a place{f': {why}' if why else '.'}"
     where = placement_text(admission.placement)
     held = f"held {where}" if where else "held nothing that is counted"
     lasted = f" for {age_text(ended - admission.at)}" if ended else ""

@@ -1,5 +1,6 @@
 """`headrace model loaded`: what an engine host holds, for people and for programs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from headrace.engines.conformance import opened
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.address import default_socket
+from headrace.owners import owner_name
 from headrace.store.local import LocalStore
-from tests.command_line.builders import checked_json, run
-from tests.engines.host.hosts import running_host
+from tests.command_line.builders import checked_json, run, start
+from tests.engines.host.hosts import running_host, stopped
 
 pytestmark = pytest.mark.process
 
@@ -38,7 +40,8 @@ def test_where_nobody_listens_that_is_said(tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.sock"
     at = ["model", "loaded", "--host", str(nobody)]
     assert run(*at, store=tmp_path).output == (
-        f"No engine host listens on {nobody}: a run that loads a model starts one.\n"
+        f"No engine host listens on {nobody}: runs that are told of it (HEADRACE_ENGINE_HOST) open their engines "
+        "themselves.\n"
     )
     assert checked_json(run(*at, "--json", store=tmp_path), "model-loaded")["is_there"] is False
 
@@ -47,6 +50,41 @@ def test_without_a_socket_the_host_of_the_stores_runs_is_asked(tmp_path: Path, m
     monkeypatch.delenv("HEADRACE_ENGINE_HOST")
     body = checked_json(run("model", "loaded", "--json", store=tmp_path), "model-loaded")
     assert body["socket"] == str(default_socket(LocalStore(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("off", "hosts are off here (HEADRACE_ENGINE_HOST=off)"), ("cpu", "a run that loads a model starts one")],
+)
+def test_what_runs_do_without_a_host_is_said(tmp_path: Path, word: str, told: str) -> None:
+    result = run("model", "loaded", store=tmp_path, env={"HEADRACE_ENGINE_HOST": word})
+    assert (result.exit_code, told in result.output) == (0, True)
+
+
+def test_a_wrong_variable_is_blamed_by_its_name(tmp_path: Path) -> None:
+    result = run("model", "loaded", store=tmp_path, env={"HEADRACE_ENGINE_HOST": "warm"})
+    assert result.exit_code == 2
+    assert "Error: HEADRACE_ENGINE_HOST must be off, on, cpu, or" in result.stderr
+
+
+def test_a_host_that_does_not_answer_is_said_to_be_waited_for(tmp_path: Path) -> None:
+    with running_host("--memory-mib", "1000") as host:
+        with stopped(host.process.pid):
+            asking = start("model", "loaded", "--host", str(host.socket_file), store=tmp_path)
+            assert asking.stderr
+            assert asking.stderr.readline() == f"Waiting for the engine host at {host.socket_file} to answer …\n"
+        output, _ = asking.communicate()
+    assert (asking.returncode, output) == (0, "0 of 1,000 MiB of cpu are promised to models.\n")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may ask every host")
+def test_a_host_that_may_not_be_asked_is_told_with_its_owner(tmp_path: Path) -> None:
+    with running_host("--memory-mib", "1000") as host:
+        host.socket_file.chmod(0)
+        result = run("model", "loaded", "--host", str(host.socket_file), store=tmp_path)
+        host.socket_file.chmod(0o600)
+    assert result.exit_code == 2
+    assert f"permission denied, it belongs to {owner_name(host.socket_file)}" in result.stderr
 
 
 def test_a_host_that_is_no_path_is_refused(tmp_path: Path) -> None:

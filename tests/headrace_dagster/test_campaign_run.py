@@ -3,6 +3,7 @@ followed by who comes.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -245,6 +246,24 @@ def test_a_call_whose_services_end_goes_on_with_those_that_come(work: Work, monk
         running._make(work.run(), project, settings, None, quiet=True)
 
     assert (first.launched, second.launched) == (["list_prompts"], ["generate", "review", "report"])
+
+
+def test_a_switch_that_the_running_daemon_has_not_is_told_to_be_without_effect(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, settings = settings_at(work.home)
+    switches = {"HEADRACE_ENGINE_HOST": "off", "HEADRACE_ENGINE_HOST_MIB": "300", "HEADRACE_ENGINE": "echo"}
+    # Of these, the second one is the `.env`'s, which the daemon reads, too.
+    project = replace(found, environment={**found.environment, **switches}, lines={"HEADRACE_ENGINE_HOST_MIB": 1})
+    monkeypatch.setattr(Project, "location", "headrace")
+    with ExitStack() as stack:
+        port = stack.enter_context(serving(StandIn(work.make)))
+        stack.enter_context(locked(work.home / "services.lock", port=port, dagster_home=str(work.home)))
+        stack.enter_context(running._services(project, settings, None))
+    said = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert len(said) == 1
+    assert said[0].startswith("HEADRACE_ENGINE_HOST=off has no effect on these runs")
+    assert f"process {os.getpid()} started, where it is " in said[0]
 
 
 SERVICES = {

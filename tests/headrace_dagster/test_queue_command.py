@@ -18,7 +18,15 @@ from typer.testing import Result
 from headrace.placement.demand import Demand
 from headrace.placement.needs import RunNeeds
 from headrace.placement.placements import Placement
-from headrace_dagster.coordinator.admission import ADMITTED, GATE_TAG, HELD, NEEDS_TAG, PLACEMENT_TAG, Admission
+from headrace_dagster.coordinator.admission import (
+    ADMITTED,
+    GATE_TAG,
+    HELD,
+    NEEDS_TAG,
+    PLACEMENT_TAG,
+    WHY_TAG,
+    Admission,
+)
 from headrace_dagster.queue_views.queue_view import FIVE_LINES
 from tests.command_line.builders import run, start
 from tests.headrace_dagster.queue_builders import (
@@ -43,8 +51,10 @@ class Site:
         (home / "dagster.yaml").write_text(settings + "\ntelemetry: {enabled: false}\n")
         self.instance = dg.DagsterInstance.from_config(str(home))
 
-    def add(self, beginning: str, status: str, needs: RunNeeds, *, placement: Placement | None = None) -> None:
-        gate = {GATE_TAG: HELD if placement is None else ADMITTED, NEEDS_TAG: needs.to_json()}
+    def add(
+        self, beginning: str, status: str, needs: RunNeeds, *, placement: Placement | None = None, why: str = ""
+    ) -> None:
+        gate = {GATE_TAG: HELD if placement is None else ADMITTED, NEEDS_TAG: needs.to_json(), WHY_TAG: why}
         if placement is not None:
             admission = Admission(run_id=run_id(beginning), at=time.time() - 600, placement=placement)
             gate[PLACEMENT_TAG] = admission.to_json()
@@ -82,6 +92,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for beginning in (SMALL, "aaaa0001", "aaaa0002"):
         site.add(beginning, "CANCELED", needs(1))
     site.add(NEVER, "QUEUED", needs(64))
+    site.add("bbbb0001", "FAILURE", needs(1), why="Asks for 200 CPUs; the largest node has 2 CPUs (vm).")
     with site.instance:
         yield site
 
@@ -120,6 +131,7 @@ def test_why_answers_for_a_held_run_by_the_beginning_of_its_id(site: Site) -> No
         (NEXT, "next", "Starts when the daemon looks next, on {host} (0.5 of GPU 3)"),
         (TEXTS, "finished", "held {host} (GPU 3) from"),
         (SMALL, "finished", "Was canceled; the coordinator never gave it a place."),
+        ("bbbb0001", "finished", "never gave it a place: Asks for 200 CPUs; the largest node has 2 CPUs (vm)."),
     ],
 )
 def test_why_answers_for_runs_that_do_not_wait(site: Site, beginning: str, state: str, said: str) -> None:
@@ -129,7 +141,7 @@ def test_why_answers_for_runs_that_do_not_wait(site: Site, beginning: str, state
         "(GPU 3)", "(0.5 of GPU 3)" if beginning == NEXT else "(GPU 3)"
     )
     assert wanted in body["why"]
-    assert (body["placement"] is None) == (beginning == SMALL)
+    assert (body["placement"] is None) == (beginning in (SMALL, "bbbb0001"))
 
 
 def test_nothing_is_written(site: Site) -> None:
@@ -206,6 +218,32 @@ def test_a_wrong_dagster_yaml_is_a_sentence(settings: str, tmp_path: Path) -> No
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [["queue"], ["why", "a1b2"]])
+def test_databases_that_do_not_answer_are_a_sentence(command: list[str], tmp_path: Path) -> None:
+    site = Site(tmp_path / "home")
+    site.instance.dispose()
+    [database] = site.home.rglob("runs.db")
+    for file in database.parent.glob("runs.db*"):
+        file.unlink()
+    database.mkdir()
+    result = site.run(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"The databases of Dagster's instance at {site.home} do not answer (unable to open database" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_an_instance_that_may_not_be_read_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text(FIVE_LINES)
+    tmp_path.chmod(0)
+    try:
+        result = run("queue", env={"DAGSTER_HOME": str(tmp_path)})
+    finally:
+        tmp_path.chmod(0o700)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: You may not read {tmp_path / 'dagster.yaml'}, which belongs to ")
 
 
 def test_a_run_that_can_never_run_says_so(site: Site) -> None:

@@ -154,7 +154,11 @@ def test_a_device_that_left_the_inventory_stays_visible_while_a_run_holds_it() -
 
 
 def test_the_headline_counts_shares_and_sick_devices() -> None:
-    assert headline(made_up_view()).startswith("12 GPUs on 3 nodes: 4.8 in use, 6.2 free, 1 sick · 4 runs queued")
+    view = made_up_view()
+    beginning = "12 GPUs on 3 nodes: 4.8 in use, 6.2 free, 1 sick · 4 runs queued"
+    assert headline(view).startswith(f"{beginning} · {len(view.running)} in progress · ")
+    limited = headline(replace(view, num_slots=0))
+    assert limited.startswith(f"{beginning} · {len(view.running)} in progress, 0 more may start (max_concurrent_runs)")
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

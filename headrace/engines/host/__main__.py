@@ -14,7 +14,7 @@ import typer
 from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
-from headrace.engines.host.address import PATH_BYTES_MAX, SILENT_SECONDS
+from headrace.engines.host.address import HOST_IDLE_SECONDS, HOST_MIB, PATH_BYTES_MAX, SILENT_SECONDS
 from headrace.engines.host.edge import LEAVE_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.remembered import Remembered
@@ -39,7 +39,7 @@ def main(
         int | None,
         typer.Option(
             min=1,
-            envvar="HEADRACE_ENGINE_HOST_MIB",
+            envvar=HOST_MIB,
             help="Memory for all models on the CPU, in MiB; default: 80% of the machine's, or of its container's.",
         ),
     ] = None,
@@ -47,7 +47,7 @@ def main(
         float,
         typer.Option(
             min=0,
-            envvar="HEADRACE_ENGINE_HOST_IDLE_SECONDS",
+            envvar=HOST_IDLE_SECONDS,
             help="A model that nobody asks for so long falls asleep, leaves after as long again, and the host ends so "
             "long after its last client, with what it holds.",
         ),
@@ -151,4 +151,7 @@ async def _until_idle(supervisor: Supervisor, runner: web.AppRunner, told: async
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    # A refusal ends in the host's log, and in the warning of who started it: no box is drawn around it.
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -1,6 +1,7 @@
 """Where a run finds an engine host, and with what it starts one: what `HEADRACE_ENGINE_HOST` means."""
 
 import hashlib
+import math
 import os
 import stat
 import sys
@@ -16,6 +17,8 @@ from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 
 ENGINE_HOST = "HEADRACE_ENGINE_HOST"
+# For a host that a run starts: the MiB of all models on the CPU, and after how long a model and the host leave.
+HOST_MIB, HOST_IDLE_SECONDS = f"{ENGINE_HOST}_MIB", f"{ENGINE_HOST}_IDLE_SECONDS"
 OFF, ON, CPU_ONLY = "off", "on", "cpu"
 # As other variables that are on or off are written.
 _WORDS = {"cpu": CPU_ONLY, "on": ON, "true": ON, "yes": ON, "1": ON, "off": OFF, "false": OFF, "no": OFF, "0": OFF}
@@ -85,6 +88,24 @@ def checked_word(text: str) -> str:
     if len(os.fsencode(text)) > PATH_BYTES_MAX:
         raise InvalidInput(f"must be a path of at most {PATH_BYTES_MAX} bytes, got one of {len(os.fsencode(text))}.")
     return text
+
+
+def checked_mib(text: str) -> int:
+    """Raises: InvalidInput: no host would start with it."""
+    if not (text.isascii() and text.isdecimal()) or not int(text[:18]):
+        raise InvalidInput(f"must be a positive whole number of MiB, got {text!r}.")
+    return int(text[:18])
+
+
+def checked_idle_seconds(text: str) -> float:
+    """Raises: InvalidInput: no host would start with it."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InvalidInput(f"must be a number of seconds, 0 or more, got {text!r}.")
+    return seconds
 
 
 def default_socket(objects: ObjectStore) -> Path:

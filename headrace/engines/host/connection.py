@@ -29,6 +29,7 @@ from headrace.engines.host.starting import found_or_started
 from headrace.engines.host.table_view import TABLE, Table
 from headrace.engines.host.wanted import FACTS, Facts, Wanted
 from headrace.errors import EngineUnavailable, text_of
+from headrace.owners import owner_name
 
 _log = logging.getLogger(__name__)
 # How often a request is sent before it fails: a model that a turn kills would else be brought forever.
@@ -202,7 +203,7 @@ def table_of(socket_file: Path, *, seconds_max: float = _TABLE_SECONDS_MAX) -> T
 
     Args: seconds_max: how long it is waited for.
 
-    Raises: EngineUnavailable: what listens there is no engine host, or does not answer in time.
+    Raises: EngineUnavailable: what listens there is no engine host, does not answer in time, or is somebody else's.
     """
     return _asked_once(socket_file, "GET", MODELS, seconds_max)
 
@@ -225,7 +226,14 @@ def _asked_once(socket_file: Path, method: str, path: str, seconds_max: float) -
         return TABLE.checked(_run(got()))
     except TimeoutError:
         raise EngineUnavailable(silent(socket_file, seconds_max)) from None
-    except (FileNotFoundError, aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, PermissionError):
+            raise EngineUnavailable(
+                f"You may not ask the engine host at {socket_file}: permission denied, it belongs to "
+                f"{owner_name(socket_file)}. Call this as that user."
+            ) from None
+        return None
+    except (FileNotFoundError, aiohttp.ServerDisconnectedError):
         return None
     except (ValueError, *_LOST) as error:
         raise EngineUnavailable(f"What listens on {socket_file} is no engine host of this release: {error}") from None

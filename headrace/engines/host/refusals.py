@@ -1,5 +1,6 @@
 """Why work for a model is refused: it could not come, dies again and again, or is too large. Pure."""
 
+from headrace.engines.host.address import ENGINE_HOST, HOST_MIB
 from headrace.engines.host.copies import Model
 from headrace.engines.host.holdings import Holdings
 from headrace.engines.host.work import Ticket
@@ -9,6 +10,9 @@ from headrace.errors import EngineUnavailable, HeadraceError
 _PAUSE_SECONDS_MIN, _PAUSE_SECONDS_MAX = 30.0, 3600.0
 # Ends of its process in a row, without an answer between them, after which a model counts as one that cannot come.
 _NUM_CRASHES_MAX = 3
+# The variable is of the run that starts the host, the option of who starts one by hand.
+_MORE = f"Give it more ({HOST_MIB}, or --memory-mib where you start it)"
+_MORE_OR_OFF = f"{_MORE}, or set {ENGINE_HOST}=off, so that each run opens its own."
 
 
 class Refusals:
@@ -64,7 +68,7 @@ class Refusals:
             return None
         return EngineUnavailable(
             f"{model.label} needs {wanted} MiB beside the {held_mib} MiB of what it is used with, and "
-            f"{ticket.only_at} of this engine host has {account} MiB for models. Give it more (--memory-mib)."
+            f"{ticket.only_at} of this engine host has {account} MiB for models. {_MORE}."
         )
 
     def _is_kept_from(self, model: Model, place: str) -> bool:
@@ -75,8 +79,7 @@ class Refusals:
         accounts = self._holdings.accounts
         return EngineUnavailable(
             f"{model.label} needs more than {model.peak_mib} MiB, and {place} of this engine host has "
-            f"{accounts.mib[place]} MiB for models, of which {accounts.free(place)} are free. Give it more "
-            "(--memory-mib), or set HEADRACE_ENGINE_HOST=off, so that each run opens its own."
+            f"{accounts.mib[place]} MiB for models. {_MORE_OR_OFF}"
         )
 
     def _no_room_beside_live(self, model: Model, place: str) -> EngineUnavailable:
@@ -87,6 +90,5 @@ class Refusals:
         return EngineUnavailable(
             f"{model.label} needs {holdings.whole_mib(model, place)} MiB, and of the {holdings.accounts.mib[place]} "
             f"MiB that {place} of this engine host has for models, {holdings.kept_mib(place, beside=model)} are kept "
-            f"for live traffic ({live}). Give it more (--memory-mib), or set HEADRACE_ENGINE_HOST=off, so that each "
-            "run opens its own."
+            f"for live traffic ({live}). {_MORE_OR_OFF}"
         )

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.engines.host.address import HostAddress
+from headrace.text.visible import one_line
 from headrace.unix_sockets import is_listened_on
 
 _log = logging.getLogger(__name__)
 # A busy machine starts Python in seconds.
 _START_SECONDS_MAX = 60.0
 _LOOK_SECONDS = 0.02
+_LOG_END_BYTES, _LOG_LINE_CHARACTERS = 4096, 500
 # By this variable a run's processes are found. A word with a dash names none.
 _RUN_MARKER, _NO_RUN = "HEADRACE_RUN_ID", "-engine-host"
 
@@ -39,6 +41,7 @@ def _started(host: HostAddress) -> bool:
     assert host.log
     host.log.parent.mkdir(parents=True, exist_ok=True)
     with host.log.open("ab") as log:
+        num_bytes_before = log.tell()
         # The shell ends at once, so that the host is nobody's child.
         shell = subprocess.run(
             ["/bin/sh", "-c", '"$@" </dev/null >&2 & echo $!', "engine-host", *host.command],
@@ -55,8 +58,18 @@ def _started(host: HostAddress) -> bool:
         if is_listened_on(host.socket_file):
             return True
         time.sleep(_LOOK_SECONDS)
-    _log.warning("the engine host that was started at %s does not answer; its log: %s", host.socket_file, host.log)
+    how = "does not answer" if _is_alive(pid) else "has ended"
+    said = _said_since(host.log, num_bytes_before)
+    _log.warning("the engine host that was started at %s %s%s; its log: %s", host.socket_file, how, said, host.log)
     return False
+
+
+def _said_since(log: Path, num_bytes: int) -> str:
+    """The last line of a log, if there is more than so many bytes: a host that ends at once ends with its reason."""
+    with log.open("rb") as file:
+        file.seek(max(num_bytes, log.stat().st_size - _LOG_END_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return f": {one_line(lines[-1])[:_LOG_LINE_CHARACTERS].rstrip('.')}" if lines else ""
 
 
 def _is_alive(pid: int) -> bool:

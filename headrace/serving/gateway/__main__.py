@@ -18,7 +18,9 @@ def main(
     service: Annotated[Path, typer.Option(envvar="HEADRACE_SERVICE", help="The service's YAML file.")],
     store: Annotated[str, typer.Option(envvar="HEADRACE_STORE", help="A directory, or s3://bucket/prefix.")],
     host: Annotated[str, typer.Option(envvar="HEADRACE_GATEWAY_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="HEADRACE_GATEWAY_PORT", help="0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, envvar="HEADRACE_GATEWAY_PORT", help="0 takes a free one.")
+    ] = 8080,
     uds: Annotated[
         Path | None, typer.Option(envvar="HEADRACE_GATEWAY_UDS", help="Unix socket to listen on instead.")
     ] = None,

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ from headrace.engines.base import Answer, Engine, EngineFailed, Piece
 from headrace.engines.conformance import opened, turn
 from headrace.engines.deployment import Deployment
 from headrace.engines.event_loop import LoopThread
-from headrace.engines.host.address import host_address
+from headrace.engines.host.address import HostAddress, host_address, store_address
 from headrace.engines.host.connection import table_of
 from headrace.engines.host.lines import media_lines
 from headrace.engines.media import MediaAnswer, MediaTurn
@@ -266,6 +267,23 @@ def test_a_run_without_a_host_at_its_socket_opens_its_engine_itself(tmp_path: Pa
     address = host_address(str(tmp_path / "nobody.sock"), LocalStore(tmp_path), {"CUDA_VISIBLE_DEVICES": ""})
     engine = opened("echo", deployment=Deployment(host=address))
     assert type(engine).__name__ == "EchoEngine"
+
+
+def test_a_host_that_a_setting_keeps_from_starting_is_told_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HEADRACE_ENGINE_HOST_MIB", "lots")
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="hr-") as short:
+        log = Path(short, "engine_host.log")
+        log.write_text("an earlier host's last word\n")
+        store = store_address(LocalStore(Path(short)))
+        assert store
+        address = HostAddress(socket_file=Path(short, "host.sock"), store=store, is_started=True, log=log)
+        engine = opened("echo", deployment=Deployment(host=address))
+    assert type(engine).__name__ == "EchoEngine", "it is opened here"
+    [warning] = [record.getMessage() for record in caplog.records if "engine host" in record.getMessage()]
+    assert "has ended: Error: Invalid value for '--memory-mib' (env var: 'HEADRACE_ENGINE_HOST_MIB'): " in warning
+    assert "earlier" not in warning
 
 
 def test_a_model_without_room_waits_for_another_to_be_idle_and_says_so(

@@ -229,7 +229,7 @@ def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table)
     assert refusal.ticket is ticket
     assert str(refusal.error).startswith(
         "bulk needs 60 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
-        "traffic (live). Give it more (--memory-mib)"
+        "traffic (live). Give it more (HEADRACE_ENGINE_HOST_MIB, or --memory-mib where you start it)"
     )
     table.used("bulk", is_live=True)
     assert table.state("live", "gpu 0") is State.ABSENT, "for live work, live sets' models take turns"

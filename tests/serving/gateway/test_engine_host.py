@@ -212,6 +212,16 @@ def loaded_sets(gateway: GatewayProcess, client: openai.OpenAI) -> list[str]:
     return client.get("/rollout", cast_to=dict[str, Any])["loaded"]
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_is_none_ends_the_gateway_with_what_was_wanted(make_site: Callable[..., Site], port: str) -> None:
+    site = make_site()
+    with pytest.raises(AssertionError, match="ended with 2"):
+        site.start("--port", port)
+    errors = (site.directory / "gateway-0.errors").read_text()
+    assert "Traceback" not in errors
+    assert "Invalid value for '--port' (env var: 'HEADRACE_GATEWAY_PORT')" in errors
+
+
 def test_an_engine_host_that_is_no_path_ends_the_gateway_with_what_was_wanted(
     make_site: Callable[..., Site],
 ) -> None:
