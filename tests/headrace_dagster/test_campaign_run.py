@@ -252,7 +252,9 @@ def test_a_switch_that_the_running_daemon_has_not_is_told_to_be_without_effect(
     work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, settings = settings_at(work.home)
-    switches = {"HEADRACE_ENGINE_HOST": "off", "HEADRACE_ENGINE_HOST_MIB": "300", "HEADRACE_ENGINE": "echo"}
+    # What no process of a test run was started with.
+    switch = str(work.home / "host.sock")
+    switches = {"HEADRACE_ENGINE_HOST": switch, "HEADRACE_ENGINE_HOST_MIB": "300", "HEADRACE_ENGINE": "echo"}
     # Of these, the second one is the `.env`'s, which the daemon reads, too.
     project = replace(found, environment={**found.environment, **switches}, lines={"HEADRACE_ENGINE_HOST_MIB": 1})
     monkeypatch.setattr(Project, "location", "headrace")
@@ -262,7 +264,7 @@ def test_a_switch_that_the_running_daemon_has_not_is_told_to_be_without_effect(
         stack.enter_context(running._services(project, settings, None))
     said = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
     assert len(said) == 1
-    assert said[0].startswith("HEADRACE_ENGINE_HOST=off has no effect on these runs")
+    assert said[0].startswith(f"HEADRACE_ENGINE_HOST={switch} has no effect on these runs")
     assert f"process {os.getpid()} started, where it is " in said[0]
 
 
