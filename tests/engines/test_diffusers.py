@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,28 @@ def test_the_end_of_a_text_that_is_not_read_is_told(kind: str, request: pytest.F
     # What is not read makes no other picture, and what is read does.
     assert len({pixels(one).tobytes() for one in cut[:3]}) == 1
     assert len({pixels(one).tobytes() for one in cut}) == 2
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_sealed_weights_that_are_opened_again_tell_the_same_without_encoding_again(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.engines.local import pipelines
+
+    directory = request.getfixturevalue(f"{kind}_pipeline")
+    sealed = replace(painter(**ASKED), weights_digest=f"{kind} weights")
+    monkeypatch.setattr(pipelines, "_READINGS", {})
+
+    def told() -> tuple[bool, Any]:
+        engine = open_at(directory, sealed)
+        [answer] = asyncio.run(engine.make_together([MediaTurn(unit="", text=LONG, seed=1)]))
+        asyncio.run(engine.close())
+        return engine.deterministic, (answer.note, answer.attributes, answer.content)
+
+    first = told()
+    monkeypatch.setattr(pipelines, "_encodes_alike", lambda *_: pytest.fail("encoded again"))
+    assert told() == first
+    assert first[1][0]
 
 
 def test_pixels_that_are_no_numbers_cost_their_own_row_alone(latent_pipeline: Path, tmp_path: Path) -> None:
