@@ -3,9 +3,12 @@
 import os
 import shutil
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from benchmarks.measuring import some_of
 
 
 class Peer(Protocol):
@@ -18,6 +21,17 @@ class Peer(Protocol):
 
 
 P = TypeVar("P", bound=Peer)
+
+
+def add_peer_options(parser: ArgumentParser, peers: Iterable[str]) -> None:
+    """`--peers` and `--bin`, as `with_programs` takes them."""
+    names = [*peers]
+    parser.add_argument(
+        "--peers",
+        type=some_of([*names, "none"]),
+        help=f"by commas, and required: {', '.join(names)}; or none; default: those installed",
+    )
+    parser.add_argument("--bin", type=Path, action="append", default=[], help="a directory of peers' programs")
 
 
 def find_program(peer: Peer, directories: Sequence[Path]) -> str | None:

@@ -49,10 +49,9 @@ from benchmarks.measuring import (
     progress,
     rounded,
     scratch,
-    some_of,
     whole,
 )
-from benchmarks.programs import with_programs
+from benchmarks.programs import add_peer_options, with_programs
 from headrace.errors import InvalidInput
 
 # Against peers at 2 s, docs/decisions/0011: 0.49 while others used the machine, 0.31 to 0.39 on a quiet one.
@@ -288,12 +287,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=36.0, help="requests a second; the four have room for 80")
     parser.add_argument("--kept", type=Path, default=_KEPT, metavar="F", help="where rounds are kept until all are run")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--peers",
-        type=some_of([*PEERS, "none"]),
-        help=f"by commas, and required: {', '.join(PEERS)}; or none; default: those installed",
-    )
-    parser.add_argument("--bin", type=Path, action="append", default=[], help="a directory of peers' programs")
+    add_peer_options(parser, PEERS)
     return parser.parse_args(arguments)
 
 

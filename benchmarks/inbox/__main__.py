@@ -1,6 +1,8 @@
 """Events into an inbox:
 
-    python -m benchmarks.inbox [--event-time] [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
+    python -m benchmarks.inbox [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
+    python -m benchmarks.inbox --event-time [--seeds 1000] [--kills 1]
+    python -m benchmarks.inbox --backlog [--events 1000000]
 
 `intake` (the default): how many events of 1 KiB a gateway takes a second over its port, each on the disk before it is
 acknowledged, from 64 connections of 4 processes: singly, and in requests of 1,000. Beside it JetStream (`sync_interval:
@@ -15,6 +17,10 @@ at some moment; its producer sends again what it does not know to be taken. The 
 oracle that sees the whole stream at once and shares no code. Each event is a transaction: `TMPDIR=/dev/shm` spares the
 disk, which no kill of a process needs.
 
+`--backlog`: `--events` of one day come in at once, in requests of 1,000, and wait; how many runs they become, how long
+a tick of the sensor takes that asks for these (evaluated, made and queued by Dagster's own daemon code), and what
+gateway and ticks need of memory. Beside it a stock sensor that asks for a run an event, on 2,000.
+
 JetStream comes with `make bench-setup`; Redis is the system's (`redis-server`), or in a directory given with --bin.
 
 Prints a table, then one line of JSON; exit status 1 if a bar is not met.
@@ -23,14 +29,14 @@ Prints a table, then one line of JSON; exit status 1 if a bar is not met.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from benchmarks.inbox.backlog import BacklogOptions, measure_backlog
 from benchmarks.inbox.event_time import EventTimeOptions, measure_event_time
 from benchmarks.inbox.intake import IntakeOptions, measure_intake
 from benchmarks.inbox.systems import OURS, PEERS
-from benchmarks.measuring import parser_of, some_of, whole
+from benchmarks.measuring import parser_of, whole
 from benchmarks.parts import run_parts
-from benchmarks.programs import with_programs
+from benchmarks.programs import add_peer_options, with_programs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.event_time:
         given = EventTimeOptions.of(options)
         return run_parts("inbox", {"event_time": measure_event_time}, ["event_time"], given, options.json)
+    if options.backlog:
+        return run_parts("inbox", {"backlog": measure_backlog}, ["backlog"], BacklogOptions.of(options), options.json)
     peers = with_programs(PEERS, options.peers, options.bin)
     if peers is None:
         return 2
@@ -48,16 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of("inbox", __doc__)
     parser.add_argument("--event-time", action="store_true", help="windows against an oracle, instead of intake")
+    parser.add_argument("--backlog", action="store_true", help="from a million events to runs, instead of intake")
+    parser.add_argument("--events", type=whole(), default=1_000_000, help="of the backlog")
     parser.add_argument("--rounds", type=whole(), default=3, help="of each system and shape")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round, after its warm-up")
     parser.add_argument("--seeds", type=whole(), default=1_000)
     parser.add_argument("--kills", type=whole(0), default=1, help="of each seed")
-    parser.add_argument(
-        "--peers",
-        type=some_of([*PEERS, "none"]),
-        help=f"by commas, and required: {', '.join(PEERS)}; or none; default: those installed",
-    )
-    parser.add_argument("--bin", type=Path, action="append", default=[], help="a directory of peers' programs")
+    add_peer_options(parser, PEERS)
     return parser.parse_args(arguments)
 
 

@@ -43,9 +43,10 @@ def _headrace(directory: Path, port: int) -> list[str]:
     service = {"name": "inbox", "roles": {"writer": role()}, "chain": ["writer"]}
     (directory / "service.yaml").write_text(yaml.safe_dump(service))
     campaigns = directory / "campaigns"
-    campaigns.mkdir()
-    campaign = {"name": "inbox", "prompts": {"inbox": {"window_seconds": 60, "rows_max": 10_000}}}
-    (campaigns / "inbox.yaml").write_text(yaml.safe_dump(campaign))
+    if not campaigns.exists():
+        campaigns.mkdir()
+        campaign = {"name": "inbox", "prompts": {"inbox": {"window_seconds": 60, "rows_max": 10_000}}}
+        (campaigns / "inbox.yaml").write_text(yaml.safe_dump(campaign))
     options = ["--service", str(directory / "service.yaml"), "--store", str(directory / "store"), "--initialize"]
     options += ["--inbox", str(campaigns), "--inbox-log", str(directory / "log")]
     return ["-m", "headrace.serving.gateway", *options, "--port", str(port), "--log", str(directory / "gateway.jsonl")]
@@ -97,9 +98,15 @@ class Server:
 
 
 @contextmanager
-def serving(system: System, program: str, directory: Path) -> Iterator[Server]:
-    """A new server with nothing in it; it ends with the block."""
+def serving(system: System, program: str, directory: Path, *, campaign: str | None = None) -> Iterator[Server]:
+    """A new server with nothing in it; it ends with the block.
+
+    Args: campaign: the file of ours, instead of one with short windows.
+    """
     directory.mkdir()
+    if campaign is not None:
+        (directory / "campaigns").mkdir()
+        (directory / "campaigns" / "inbox.yaml").write_text(campaign)
     (port,) = free_ports(1)
     with (directory / "server.log").open("wb") as log:
         process = subprocess.Popen(
