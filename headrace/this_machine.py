@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,11 @@ _MAPPING = re.compile(
     rb"Pss: +(\d+) kB\n(?:[A-Z].*\n)*?Anonymous: +(\d+) kB\n",
     re.MULTILINE,
 )
+# At its highest, and what it is now, of each kind.
+_KINDS = ("RssAnon", "RssFile", "RssShmem")
+_RESIDENT = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+# Which files memory is of is looked at only when so much of it is new.
+_NEWS_SHARE = 0.03
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -58,14 +63,6 @@ def available_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP)
     return max(0, min(found)) // 2**20
 
 
-def resident_mib(pid: int) -> int:
-    """What a process has in memory, pages that it shares counted whole. Cheap. 0: it is gone."""
-    try:
-        return psutil.Process(pid).memory_info().rss // 2**20
-    except psutil.Error:
-        return 0
-
-
 def proportional_mib(pid: int) -> int:
     """What a process has in memory, of pages that several share its part. Costs milliseconds. 0: it is gone."""
     try:
@@ -76,10 +73,12 @@ def proportional_mib(pid: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What processes have in memory. `files`: large ones that they map, whole, whoever else maps them too."""
+    """What processes have in memory. `files`: large ones that they map, whole, whoever else maps them too. `brief_mib`:
+    what they had beside all that for a moment, at the highest since they were looked at before."""
 
     own_mib: int = 0
     files: Mapping[MappedFile, int] = field(default_factory=dict)
+    brief_mib: int = 0
 
     @property
     def mib(self) -> int:
@@ -118,6 +117,58 @@ def _mapped_kib(pid: int) -> Iterable[tuple[MappedFile | None, int]]:
             found[None] += int(copied)
             found[device.decode(), int(inode)] += int(resident) - int(copied)
     return found.items() if mappings else [(None, 1024 * proportional_mib(pid))]
+
+
+class MemoryLooks:
+    """Looks at what some processes hold together, one after the other, between which no moment is missed.
+
+    The highest since the look before is the kernel's own figure (`VmHWM`), which is put back after each look. Where
+    that may not be, it counts only when it rises. Of several processes the highest moments are added up.
+    """
+
+    def __init__(self) -> None:
+        self._held, self._seen_kib = Held(), Counter[str]()
+        # Of processes whose highest moment could not be put back: that moment.
+        self._highest_kib: dict[int, int] = {}
+
+    def at(self, pids: Iterable[int]) -> Held:
+        """Cheap, but for milliseconds when there is news."""
+        pids, seen, highest, most_kib = list(pids), Counter[str](), dict[int, int](), 0
+        for pid in pids:
+            now = _resident_kib(pid)
+            peak_kib = max(now.pop("VmHWM", 0), now.total())
+            seen.update(now)
+            most_kib += peak_kib if peak_kib > self._highest_kib.get(pid, 0) else now.total()
+            if peak_kib > now.total() and not _highest_is_put_back(pid):
+                highest[pid] = peak_kib
+        self._highest_kib = highest
+        if any(abs(seen[kind] - self._seen_kib[kind]) > self._seen_kib.total() * _NEWS_SHARE for kind in _KINDS):
+            self._seen_kib, self._held = seen, held_by(pids)
+        brief_mib = max(0, -(-(most_kib - self._seen_kib.total()) // 1024))
+        return replace(self._held, brief_mib=brief_mib)
+
+
+def _resident_kib(pid: int) -> Counter[str]:
+    """By the kernel's names; a kernel that knows no kinds tells one sum. Nothing: it is gone."""
+    try:
+        fields = _RESIDENT.findall(Path(f"/proc/{pid}/status").read_bytes())
+    except OSError:
+        fields = []
+    if found := Counter({name.decode(): int(kib) for name, kib in fields}):
+        return found
+    try:
+        return Counter(RssAnon=psutil.Process(pid).memory_info().rss // 1024)
+    except psutil.Error:
+        return Counter()
+
+
+def _highest_is_put_back(pid: int) -> bool:
+    """To what it is now."""
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def is_stopped(pid: int) -> bool:

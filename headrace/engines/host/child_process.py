@@ -15,13 +15,11 @@ from headrace.engines.host.lines import SLEEP, WAKE
 from headrace.engines.host.outcomes import error_in, error_of
 from headrace.engines.host.wanted import FACTS, Facts, Place, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import Held, descendants, held_by, is_stopped, resident_mib
+from headrace.this_machine import Held, MemoryLooks, descendants, is_stopped
 from headrace.unix_sockets import listen_on_file
 
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
 _LEAVE_SECONDS = 5.0
-# What files its memory is of is looked at only when so much more is there than before.
-_NEWS_SHARE = 0.03
 _REPORT_BYTES_MAX = 2**20
 _NOTE_SECONDS = 2.0
 # An engine that takes longer to free its model hangs, and who asks for that model would wait with it. Freeing is quick.
@@ -45,8 +43,7 @@ class ChildProcess:
         self._sleep_seconds_max = sleep_seconds_max
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._seen_mib = 0
-        self._held = Held()
+        self._looks = MemoryLooks()
         self._is_to_end = False
         self._stopped_since: float | None = None
         # Why it was ended in its work; empty: it was not.
@@ -199,11 +196,7 @@ class ChildProcess:
 
     def held(self) -> Held:
         """What it holds now of the machine's memory, with the processes that it has started."""
-        pids = [self.pid, *descendants(self.pid)]
-        seen = sum(map(resident_mib, pids))
-        if abs(seen - self._seen_mib) > self._seen_mib * _NEWS_SHARE:
-            self._seen_mib, self._held = seen, held_by(pids)
-        return self._held
+        return self._looks.at([self.pid, *descendants(self.pid)])
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process

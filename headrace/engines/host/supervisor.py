@@ -369,7 +369,7 @@ class Supervisor:
         child = self._children[key, place]
         if self._gpus is None or place == CPU:
             held = child.held()
-            self.table.measured(key, place, held.own_mib, components=held.files)
+            self.table.measured(key, place, held.own_mib, components=held.files, brief_mib=held.brief_mib)
         else:
             self.table.measured(key, place, self._gpus.held_mib(place, child.pid))
 

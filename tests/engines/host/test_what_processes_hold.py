@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from headrace.this_machine import Held, MappedFile, held_by
+from headrace import this_machine
+from headrace.this_machine import Held, MappedFile, MemoryLooks, held_by
 
 pytestmark = pytest.mark.process
 
@@ -40,6 +42,47 @@ def process(*files: Path, own_mib: int = 0) -> Iterator[int]:
         assert child.stdout
         assert child.stdout.readline() == b"there\n"
         yield child.pid
+        child.kill()
+
+
+_DOES = """
+import mmap, sys
+def map_of(name):
+    with open(name, "rb") as file:
+        one = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    assert sum(one[at] for at in range(0, len(one), 4096))
+    return one
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A process that does what it is told, in Python; it knows `map_of`, which reads all of a file through a map."""
+
+    child: "subprocess.Popen[bytes]"
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def do(self, line: str) -> None:
+        assert self.child.stdin
+        assert self.child.stdout
+        self.child.stdin.write(line.encode() + b"\n")
+        self.child.stdin.flush()
+        assert self.child.stdout.readline() == b"done\n"
+
+
+@contextmanager
+def told() -> Iterator[Told]:
+    with subprocess.Popen([sys.executable, "-c", _DOES], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        process = Told(child=child)
+        # It has begun.
+        process.do("pass")
+        yield process
         child.kill()
 
 
@@ -96,6 +139,46 @@ def test_small_files_and_pages_that_were_written_to_are_a_processs_own(tmp_path:
         held = held_by([pid])
     assert files_of(held, small, written) == {}
     assert abs(held.mib - 44 - bare) <= 8
+
+
+def test_no_moment_between_two_looks_is_missed(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "weights", 40)
+    with told() as told_process:
+        pid, looks = told_process.pid, MemoryLooks()
+        before = looks.at([pid])
+        told_process.do(f"holds, copies = map_of({str(file)!r}), b'x' * {60 * MIB}; del holds, copies")
+        after = looks.at([pid])
+        assert abs(after.mib - before.mib) <= 8, "all of it is gone"
+        assert abs(after.mib + after.brief_mib - before.mib - 100) <= 8
+        told_process.do(f"copies = b'x' * {30 * MIB}; del copies")
+        assert abs(looks.at([pid]).brief_mib - 30) <= 8, "the look before has put it back"
+        assert looks.at([pid]).brief_mib <= 1
+
+
+def test_where_the_highest_moment_may_not_be_put_back_it_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "_highest_is_put_back", lambda pid: False)
+    with told() as told_process:
+        pid, looks = told_process.pid, MemoryLooks()
+        looks.at([pid])
+        told_process.do(f"copies = b'x' * {60 * MIB}; del copies")
+        assert abs(looks.at([pid]).brief_mib - 60) <= 8
+        told_process.do(f"copies = b'x' * {30 * MIB}; del copies")
+        assert looks.at([pid]).brief_mib <= 1
+        told_process.do(f"copies = b'x' * {90 * MIB}; del copies")
+        assert abs(looks.at([pid]).brief_mib - 90) <= 8
+
+
+def test_a_file_that_becomes_a_processs_own_memory_is_news_though_no_more_is_there(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "weights", 40)
+    with told() as told_process:
+        pid, looks = told_process.pid, MemoryLooks()
+        told_process.do(f"holds = map_of({str(file)!r})")
+        before = looks.at([pid])
+        told_process.do(f"del holds; copies = b'x' * {40 * MIB}")
+        after = looks.at([pid])
+    assert files_of(before, file) == {"weights": 40}
+    assert files_of(after, file) == {}
+    assert 32 <= after.own_mib - before.own_mib <= 48
 
 
 def test_what_the_kernel_does_not_tell_is_nothing() -> None:
