@@ -21,7 +21,6 @@ however it does, takes its turns and its floor along.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -419,11 +418,3 @@ class _Turn:
 
     is_answered = False
     place = ""
-
-
-def remove_leftovers(socket_file: Path) -> None:
-    """What a host that was killed has left of its models' sockets; call it once the host's own is listened on."""
-    for file in socket_file.parent.glob(f"{socket_file.name}.*"):
-        if file.name.rpartition(".")[2].isdigit():
-            with suppress(OSError):
-                os.unlink(file)  # noqa: PTH108 (a socket, not a path of ours)
