@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ MappedFile = tuple[str, int]
 
 # A file of which less is in memory counts as its process's own.
 _FILE_KIB_MIN = 8 * 1024
-# Device and inode; KiB in memory, of them its part, and without a file behind them. Fields begin with a capital.
+# From and to, offset in the file, its device and inode; KiB in memory, of them its part, and without a file behind
+# them. Fields begin with a capital.
 _MAPPING = re.compile(
-    rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ (\S+) (\d+).*\n(?:[A-Z].*\n)*?Rss: +(\d+) kB\n"
+    rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) (\S+) (\d+).*\n(?:[A-Z].*\n)*?Rss: +(\d+) kB\n"
     rb"Pss: +(\d+) kB\n(?:[A-Z].*\n)*?Anonymous: +(\d+) kB\n",
     re.MULTILINE,
 )
@@ -104,19 +105,33 @@ def held_by(pids: Iterable[int]) -> Held:
 
 def _mapped_kib(pid: int) -> Iterable[tuple[MappedFile | None, int]]:
     """By file; None: memory without one, what is shared of it divided."""
-    found = Counter[MappedFile | None]()
+    found, extents = Counter[MappedFile | None](), defaultdict[MappedFile, list[tuple[int, int]]](list)
     try:
         mappings = _MAPPING.findall(Path(f"/proc/{pid}/smaps").read_bytes())
     except OSError:
         mappings = []
-    for device, inode, resident, proportional, copied in mappings:
+    for start, end, offset, device, inode, resident, proportional, copied in mappings:
         if inode == b"0":
             found[None] += int(proportional)
         else:
             # Pages of a private map that were written to are copies.
             found[None] += int(copied)
-            found[device.decode(), int(inode)] += int(resident) - int(copied)
+            file, begins = (device.decode(), int(inode)), int(offset, 16)
+            found[file] += int(resident) - int(copied)
+            extents[file].append((begins, begins + int(end, 16) - int(start, 16)))
+    for file, mapped in extents.items():
+        # A page that is mapped twice is in memory once.
+        found[file] = min(found[file], _covered(mapped) // 1024)
     return found.items() if mappings else [(None, 1024 * proportional_mib(pid))]
+
+
+def _covered(extents: Iterable[tuple[int, int]]) -> int:
+    """By extents that may overlap."""
+    covered, reached = 0, 0
+    for begins, ends in sorted(extents):
+        covered += max(0, ends - max(begins, reached))
+        reached = max(reached, ends)
+    return covered
 
 
 class MemoryLooks:

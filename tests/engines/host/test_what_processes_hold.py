@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from headrace import this_machine
-from headrace.this_machine import Held, MappedFile, MemoryLooks, held_by
+from headrace.this_machine import Held, MappedFile, MemoryLooks, descendants, held_by
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -183,6 +184,44 @@ def test_a_file_that_becomes_a_processs_own_memory_is_news_though_no_more_is_the
 
 def test_what_the_kernel_does_not_tell_is_nothing() -> None:
     assert held_by([2**22 + 1]) == Held()
+
+
+def test_a_file_that_a_process_has_mapped_twice_is_in_memory_once(tmp_path: Path) -> None:
+    file = make_file(tmp_path / "weights", 40)
+    with told() as told_process:
+        told_process.do(f"holds = [map_of({str(file)!r}) for _ in range(3)]")
+        assert files_of(held_by([told_process.pid]), file) == {"weights": 40}
+
+
+@pytest.mark.parametrize("removed", ["os.unlink({0!r})", "os.truncate({0!r}, 4096)", "os.rename({1!r}, {0!r})"])
+def test_of_a_file_that_is_taken_away_what_is_mapped_still_counts_and_nothing_else(
+    tmp_path: Path, removed: str
+) -> None:
+    file, other = make_file(tmp_path / "weights", 40), make_file(tmp_path / "other", 40)
+    with told() as told_process:
+        told_process.do(f"import os; holds = map_of({str(file)!r})")
+        looks, inode = MemoryLooks(), file.stat().st_ino
+        before = looks.at([told_process.pid])
+        told_process.do(removed.format(str(file), str(other)))
+        after = looks.at([told_process.pid])
+    left = [mib for (_, number), mib in after.files.items() if number == inode]
+    assert left == ([] if "truncate" in removed else [40])
+    assert abs(after.own_mib - before.own_mib) <= 1
+
+
+def test_memory_that_only_looks_like_a_file_counts_and_once_for_all_who_share_it() -> None:
+    """Files of /dev/shm, `memfd`s and shared maps without a name are in no disk's cache: nothing frees them."""
+    shared = f"import os; holds = mmap.mmap(-1, {40 * MIB}); holds.write(b'x' * {40 * MIB})"
+    forks = "pid = os.fork() or (holds[:], sys.stdin.close(), __import__('time').sleep(3600))"
+    with told() as told_process:
+        looks = MemoryLooks()
+        before = looks.at([told_process.pid])
+        told_process.do(f"{shared}; {forks}")
+        [fork] = descendants(told_process.pid)
+        eventually(lambda: 40 in held_by([fork]).files.values(), "the fork has read it")
+        after = looks.at([told_process.pid, fork])
+        told_process.do("os.kill(pid, 9)")
+    assert sum(after.files.values()) - sum(before.files.values()) == 40
 
 
 def test_only_pages_of_a_file_that_are_in_memory_count(tmp_path: Path) -> None:
