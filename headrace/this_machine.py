@@ -29,6 +29,11 @@ _RESIDENT = re.compile(rb"^(VmHWM|RssAnon|RssFile|RssShmem):\s+(\d+) kB$", re.MU
 _NEWS_SHARE = 0.03
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+# Of both versions: where, a group's limit, what it has, and of its `memory.stat` files' pages that are given back.
+_MEMORY_FILES = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def cpu_milli_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
@@ -47,20 +52,21 @@ def cpu_milli_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> 
 
 def memory_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
     limits = [psutil.virtual_memory().total]
-    files = [directory / "memory.max" for directory in _groups(cgroups, own_cgroup)]
-    files += [directory / "memory.limit_in_bytes" for directory in _groups(cgroups / "memory", own_cgroup)]
-    limits += [int(text) for text in map(_text, files) if text.isdecimal()]
+    for root, limit, _, _ in _MEMORY_FILES:
+        texts = [_text(directory / limit) for directory in _groups(cgroups / root, own_cgroup)]
+        limits += [int(text) for text in texts if text.isdecimal()]
     return min(limits) // 2**20
 
 
 def available_mib_here(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
     """What can still be had without taking from somebody; files' pages, which are given back, count as available."""
     found = [psutil.virtual_memory().available]
-    for directory in _groups(cgroups, own_cgroup):
-        limit, used = _text(directory / "memory.max"), _text(directory / "memory.current")
-        if limit.isdecimal() and used.isdecimal():
-            fields = dict(line.split(maxsplit=1) for line in _text(directory / "memory.stat").splitlines())
-            found.append(int(limit) - int(used) + int(fields.get("inactive_file", 0)))
+    for root, limit, used, inactive_file in _MEMORY_FILES:
+        for directory in _groups(cgroups / root, own_cgroup):
+            limited, taken = _text(directory / limit), _text(directory / used)
+            if limited.isdecimal() and taken.isdecimal():
+                fields = dict(line.split(maxsplit=1) for line in _text(directory / "memory.stat").splitlines())
+                found.append(int(limited) - int(taken) + int(fields.get(inactive_file, 0)))
     return max(0, min(found)) // 2**20
 
 
