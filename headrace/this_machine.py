@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,12 +81,12 @@ def proportional_mib(pid: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What processes have in memory. `files`: large ones that they map, whole, whoever else maps them too. `brief_mib`:
-    what they had beside all that for a moment, at the highest since they were looked at before."""
+    """What processes have in memory. `files`: large ones that they map, whole, whoever else maps them too. `most_mib`:
+    what they had at the highest, where `MemoryLooks` tells it."""
 
     own_mib: int = 0
     files: Mapping[MappedFile, int] = field(default_factory=dict)
-    brief_mib: int = 0
+    most_mib: int = 0
 
     @property
     def mib(self) -> int:
@@ -143,30 +144,38 @@ def _covered(extents: Iterable[tuple[int, int]]) -> int:
 class MemoryLooks:
     """Looks at what some processes hold together, one after the other, between which no moment is missed.
 
-    The highest since the look before is the kernel's own figure (`VmHWM`), which is put back after each look. Where
-    that may not be, it counts only when it rises. Of several processes the highest moments are added up.
+    The most since the last `begin` is the kernel's own figure (`VmHWM`). Where it cannot be put back, it counts once it
+    rises. Of several processes the highest moments are added up.
     """
 
     def __init__(self) -> None:
         self._held, self._seen_kib = Held(), Counter[str]()
-        # Of processes whose highest moment could not be put back: that moment.
-        self._highest_kib: dict[int, int] = {}
+        self._most_mib = 0
+        # Of processes, the highest moment that does not count.
+        self._before_kib: dict[int, int] = {}
 
     def at(self, pids: Iterable[int]) -> Held:
         """Cheap, but for milliseconds when there is news."""
-        pids, seen, highest, most_kib = list(pids), Counter[str](), dict[int, int](), 0
+        pids, seen, most_kib = list(pids), Counter[str](), 0
         for pid in pids:
             now = _resident_kib(pid)
-            peak_kib = max(now.pop("VmHWM", 0), now.total())
+            peak_kib = now.pop("VmHWM", 0)
             seen.update(now)
-            most_kib += peak_kib if peak_kib > self._highest_kib.get(pid, 0) else now.total()
-            if peak_kib > now.total() and not _highest_is_put_back(pid):
-                highest[pid] = peak_kib
-        self._highest_kib = highest
+            most_kib += peak_kib if peak_kib > self._before_kib.get(pid, 0) else now.total()
         if any(abs(seen[kind] - self._seen_kib[kind]) > self._seen_kib.total() * _NEWS_SHARE for kind in _KINDS):
             self._seen_kib, self._held = seen, held_by(pids)
-        brief_mib = max(0, -(-(most_kib - self._seen_kib.total()) // 1024))
-        return replace(self._held, brief_mib=brief_mib)
+        over_mib = -(-(most_kib - self._seen_kib.total()) // 1024)
+        self._most_mib = max(self._most_mib, self._held.mib + max(0, over_mib))
+        return replace(self._held, most_mib=self._most_mib)
+
+    def begin(self, pids: Iterable[int]) -> None:
+        """What they held until now counts no more. Call it while they do nothing: a moment that falls between what was
+        read of them last and this is lost."""
+        self._most_mib, self._before_kib = 0, {}
+        for pid in pids:
+            with suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+            self._before_kib[pid] = _resident_kib(pid)["VmHWM"]
 
 
 def _resident_kib(pid: int) -> Counter[str]:
@@ -183,15 +192,6 @@ def _resident_kib(pid: int) -> Counter[str]:
         return Counter()
 
 
-def _highest_is_put_back(pid: int) -> bool:
-    """To what it is now."""
-    try:
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
 def is_stopped(pid: int) -> bool:
     """Whether a process does nothing until somebody lets it go on (`kill -CONT`). Cheap; False: it is gone."""
     return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
@@ -199,9 +199,13 @@ def is_stopped(pid: int) -> bool:
 
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and theirs. Cheap; empty where the kernel does not tell."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (a glob ends in an error if the process ends meanwhile)
+    except OSError:
+        return []
     found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, _text(file).split()):
+    for thread in threads:
+        for child in map(int, _text(Path(f"/proc/{pid}/task/{thread}/children")).split()):
             found += [child, *descendants(child)]
     return found
 

@@ -122,9 +122,11 @@ class Shaken:
     def measure(
         self, at: At, mib: int, components: Mapping[Component, int] | None = None, *, brief_mib: int = 0
     ) -> None:
+        """Args: brief_mib: beside all that, for a moment that is past."""
         copy = self.table.of(at[0]).copies[at[1]]
-        self.table.measured(*at, mib, components=components, brief_mib=brief_mib)
-        most_mib = copy.mib + (0 if at in self.coming else brief_mib)
+        whole_mib = mib + sum((components or {}).values())
+        self.table.measured(*at, mib, components=components, most_mib=whole_mib + brief_mib)
+        most_mib = whole_mib + (0 if at in self.coming else brief_mib)
         assert copy.has_outgrown or copy.state is State.LEAVING or self.table.held_mib(copy) >= most_mib
         self._do()
 

@@ -227,6 +227,10 @@ class ChildProcess:
         """What it holds now of the machine's memory, with the processes that it has started."""
         return self._looks.at([self.pid, *descendants(self.pid)])
 
+    def begin_looks(self) -> None:
+        """From now on `held` tells the most anew. Call it while it does nothing."""
+        self._looks.begin([self.pid, *descendants(self.pid)])
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process
         if self._process.returncode is None:

@@ -75,10 +75,12 @@ class Copy:
     # Measured last: for itself, and of each component.
     own_mib: int = 0
     mapped: Mapping[Component, int] = field(default_factory=dict)
-    # Beside both for a moment, at the highest since it was measured before.
-    brief_mib: int = 0
+    # All, at the highest since it had come, fell asleep, or began to come.
+    most_mib: int = 0
     # The most that was measured of each component since it began to come.
     seen: dict[Component, int] = field(default_factory=dict)
+    # Of components that it held since it had come, and that are not expected any more.
+    let_go_mib: int = 0
     # It has answered since then: mapped files are in memory once they were used.
     has_answered: bool = False
     # When it came to the device last, and when it last had work.
@@ -99,8 +101,8 @@ class Copy:
 
     @property
     def most_own_mib(self) -> int:
-        """For itself, at the highest since it was measured before: of that moment all that no component explains."""
-        return max(self.own_mib, self.mib + self.brief_mib - sum(self.seen.values()))
+        """For itself, at the highest: of that moment all that no component explains."""
+        return max(self.own_mib, self.most_mib - sum(self.seen.values()) - self.let_go_mib)
 
     @property
     def rests_since(self) -> float:

@@ -79,7 +79,7 @@ class Holdings:
         if state is State.ON_DEVICE:
             copy.came_at = copy.since
             # What it let go on the way explains nothing that it holds from now on.
-            copy.seen = dict(copy.mapped)
+            copy.seen, copy.let_go_mib = dict(copy.mapped), 0
         self.rests(copy)
         self.touch(copy.model)
 

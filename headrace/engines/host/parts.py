@@ -1,8 +1,8 @@
 """What copies are measured to hold, and what they get of the account for it. Pure.
 
 A copy that holds more than it has gets more, if there is some; else it has outgrown its part. So does one that held
-more for a moment between two looks, but for one that comes: what it held is past, and is set aside for it the next
-time. As long as its part is a guess at all that it will hold, the components that come to light are paid from it.
+more for a moment between two looks, but for one that comes: what it held is past, and is promised the next time. As
+long as its part is a guess at all that it will hold, the components that come to light are paid from it.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,15 @@ class Parts:
         """It has more than its model needs as far as was measured, or that was not measured yet."""
         return not copy.has_answered or copy.reserved_mib > copy.model.measured_part_mib(self._accounts.mib[copy.place])
 
-    def measured(self, copy: Copy, mib: int, components: Mapping[Component, int], brief_mib: int) -> bool:
+    def measured(self, copy: Copy, mib: int, components: Mapping[Component, int], most_mib: int | None) -> bool:
         """Whether it has not outgrown its part. Args: mib: for itself, beside the components."""
-        copy.own_mib, copy.mapped, copy.brief_mib = mib, components, brief_mib
-        if copy.state in (State.FALLING_ASLEEP, State.LEAVING):
-            # What falls asleep is still as large as it was.
+        copy.own_mib, copy.mapped = mib, components
+        copy.most_mib = copy.mib if most_mib is None else max(copy.mib, most_mib)
+        if copy.state is State.LEAVING:
+            return True
+        if copy.state is State.FALLING_ASLEEP:
+            # It is still as large as it was, and may have done something since the look before.
+            self._learn_held(copy.model, copy)
             return True
         for component, size in components.items():
             copy.seen[component] = max(size, copy.seen.get(component, 0))
@@ -37,7 +41,7 @@ class Parts:
         """Makes its part what it holds asleep, as measured last; whether it has not outgrown what it has at home."""
         model = copy.model
         model.asleep_mib, model.asleep_components = copy.own_mib, copy.mapped
-        copy.seen = dict(copy.mapped)
+        copy.seen, copy.let_go_mib = dict(copy.mapped), 0
         part = max(1, model.asleep_part_mib(copy.reserved_mib))
         if self._accounts.more_mib(copy.place, copy, part, copy.mapped) > self._accounts.free(copy.place):
             return False
@@ -53,12 +57,14 @@ class Parts:
 
     def begins_to_come(self, copy: Copy) -> None:
         """It has had its part, and components that are expected; what it will hold is measured anew."""
-        copy.seen, copy.has_answered = {}, False
+        copy.seen, copy.let_go_mib, copy.has_answered = {}, 0, False
 
     def has_answered(self, copy: Copy) -> None:
         """What that takes is known now, and the first guess was rough."""
         if not copy.has_answered:
-            copy.has_answered, copy.seen = True, dict(copy.mapped)
+            kept = {one: mib for one, mib in copy.seen.items() if one in copy.mapped}
+            copy.let_go_mib = sum(copy.seen.values()) - sum(kept.values())
+            copy.has_answered, copy.seen = True, kept
         if not copy.at_work:
             model = copy.model
             wanted = model.measured_part_mib(self._accounts.mib[copy.place]) if model.is_divided else copy.reserved_mib
@@ -67,19 +73,21 @@ class Parts:
     def outgrown(self, copy: Copy) -> str:
         """Why it ends. What it was expected to hold, and did not, is expected no more."""
         self._expect(copy, copy.seen)
-        return (
-            f"holds {copy.mib + copy.brief_mib} MiB, and its part is {self._accounts.held_mib(copy.place, [copy])} MiB"
-        )
+        part_mib = self._accounts.held_mib(copy.place, [copy])
+        return f"holds {copy.most_mib} MiB, and its part is {part_mib} MiB"
 
     def _learn(self, model: Model, copy: Copy) -> None:
         if copy.state in COMING:
-            model.coming_mib = max(model.coming_mib, copy.mib + copy.brief_mib)
+            model.coming_mib = max(model.coming_mib, copy.most_mib)
         else:
-            model.held_mib = max(model.held_mib, copy.mib + copy.brief_mib)
-            model.own_mib = max(model.own_mib, copy.most_own_mib)
+            self._learn_held(model, copy)
         # Before it has answered, a file may not be in memory yet.
         self._expect(copy, copy.seen if copy.has_answered else {**model.components, **copy.seen})
         self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
+
+    def _learn_held(self, model: Model, copy: Copy) -> None:
+        model.held_mib = max(model.held_mib, copy.most_mib)
+        model.own_mib = max(model.own_mib, copy.most_own_mib)
 
     def _expect(self, copy: Copy, components: Mapping[Component, int]) -> None:
         """What no place could hold at once is not expected."""

@@ -287,15 +287,15 @@ class Residents:
         mib: int,
         *,
         components: Mapping[Component, int] | None = None,
-        brief_mib: int = 0,
+        most_mib: int | None = None,
     ) -> None:
         """The copy's process holds so much for itself, and maps these files, of which so much is in memory. It gets
         more of the account if there is some; else it has outgrown it.
 
-        Args: brief_mib: that it held beside all this for a moment, at the highest since it was measured before.
+        Args: most_mib: all that it held at the highest since it had come, fell asleep, or began to come; None: this.
         """
         copy = self.of(key).copies[place]
-        if not self._parts.measured(copy, mib, components or {}, brief_mib):
+        if not self._parts.measured(copy, mib, components or {}, most_mib):
             self._outgrows(copy)
 
     def empty(self, place: str) -> list[Step]:

@@ -147,6 +147,23 @@ def test_a_file_that_is_let_go_once_it_was_read_is_held_while_the_model_comes_an
     assert table.residents.reserved_mib("cpu") == 70 + 3 + 16, "as it comes it holds both"
 
 
+def test_a_file_that_is_let_go_by_the_first_answer_is_no_reason_to_end_the_model_after_it(table: Painters) -> None:
+    """The highest moment was with it."""
+    table.know("a", 90)
+    table.held["a"] = (10, {ENCODER: 60})
+    ticket = table.enter("a")
+    table.residents.measured("a", "cpu", 20, components={ENCODER: 60}, most_mib=80)
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    table.leave(ticket)
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    table.know("b", 50)
+    table.used("b")
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    assert (table.state("a"), table.state("b")) == (State.ON_DEVICE, State.ON_DEVICE)
+    assert table.residents.next_steps() == []
+    assert table.residents.reserved_mib("cpu") <= 25 + 16 + 1 + 50
+
+
 def test_what_was_expected_makes_room_for_what_is_there(table: Painters) -> None:
     """Else a model whose files were replaced would outgrow its place each time that it comes."""
     table.know("a", 90)
@@ -197,7 +214,7 @@ def test_a_moments_memory_is_a_models_own_but_for_what_its_files_explain(table: 
     ticket = table.enter("a")
     table.residents.measured("a", "cpu", 10, components={ENCODER: 40})
     # The kernel has taken pages of the file back, which others need more; the moment of the highest was before.
-    table.residents.measured("a", "cpu", 10, components={ENCODER: 15}, brief_mib=25 + 8)
+    table.residents.measured("a", "cpu", 10, components={ENCODER: 15}, most_mib=50 + 8)
     table.leave(ticket)
     assert table.residents.reserved_mib("cpu") == 18 + 16 + 40
 

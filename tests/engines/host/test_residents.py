@@ -125,10 +125,10 @@ def test_what_a_model_holds_as_it_comes_is_promised_until_it_has_answered_and_ag
     table.know("a", 90)
     ticket = table.residents.enter("a")
     assert table.residents.next_steps() == [Load(key="a", place="cpu")]
-    table.residents.measured("a", "cpu", 30, brief_mib=40)
+    table.residents.measured("a", "cpu", 30, most_mib=70)
     table.residents.loaded("a", "cpu", seconds=1.0)
     table.run()
-    table.residents.measured("a", "cpu", 30, brief_mib=5)
+    table.residents.measured("a", "cpu", 30, most_mib=35)
     table.leave(ticket)
     kept = 35 + 1 + 16
     assert table.residents.reserved_mib("cpu") == kept, "the coming is past, and a turn takes 5 more"
@@ -163,12 +163,12 @@ def test_a_moment_over_a_part_ends_a_model_at_work_and_none_that_comes(table: Ta
     table.used("b")
     ticket = table.residents.enter("a")
     assert table.residents.next_steps() == [Load(key="a", place="cpu")]
-    table.residents.measured("a", "cpu", 30, brief_mib=30)
+    table.residents.measured("a", "cpu", 30, most_mib=60)
     assert table.residents.next_steps() == [], "what it held is past"
     table.residents.loaded("a", "cpu", seconds=1.0)
     table.run()
     assert ticket.is_at_work
-    table.residents.measured("a", "cpu", 30, brief_mib=30)
+    table.residents.measured("a", "cpu", 30, most_mib=60)
     [stop] = table.residents.next_steps()
     assert stop == Stop(key="a", place="cpu", why="holds 60 MiB, and its part is 40 MiB", at_once=True)
 
