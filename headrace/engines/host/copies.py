@@ -247,10 +247,6 @@ class Model:
         self.coming_mib, self.held_mib = account_mib, 0
         self.own_mib, self.components, self.is_divided = 0, {}, False
 
-    def is_at_most(self, mib: int) -> None:
-        """An earlier host's account was larger: it is tried with all of this one's."""
-        self.coming_mib, self.held_mib = min(self.coming_mib, mib), min(self.held_mib, mib)
-
     @property
     def least_mib(self) -> int:
         """It does not come with less, unless that is a guess, and no place could ever give it."""
@@ -300,11 +296,14 @@ class Model:
             work_seconds=self.work.mean,
         )
 
-    def remember(self, figures: Figures) -> None:
+    def remember(self, figures: Figures, account_mib: int) -> None:
+        """What an earlier table measured; its account may have been larger, or one wild turn."""
         for name, value in asdict(figures).items():
             if name not in ("num_worked", "work_seconds"):
                 setattr(self, name, value)
         self.work = WorkSeconds(num=figures.num_worked, mean=figures.work_seconds)
+        if self.peak_mib > account_mib:
+            self.tried_with(account_mib)
 
 
 def _with_slack(mib: int) -> int:

@@ -156,8 +156,7 @@ class Residents:
             gone_at=self._clock(),
         )
         if (figures := self._remembered.get(key)) is not None:
-            model.remember(figures)
-            model.is_at_most(max(self._accounts.mib[place] for place in places))
+            model.remember(figures, max(self._accounts.mib[place] for place in places))
         self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
 
     def keep(self, keys: Collection[str]) -> None:

@@ -157,6 +157,19 @@ def test_a_later_table_promises_both_figures_of_an_earlier_one(table: Table) -> 
     assert later.remembered()["a"].coming_mib == 60
 
 
+def test_one_wild_turn_in_an_earlier_host_does_not_keep_a_place_for_its_model(table: Table) -> None:
+    later = Residents(lambda: 0.0, {"cpu": 100}, idle_seconds=120, remembered={"a": Figures(held_mib=120)})
+    later.know("a", places=["cpu"], label="a", guess_mib=40)
+    ticket = later.enter("a")
+    later.next_steps()
+    assert later.reserved_mib("cpu") == 100
+    later.loaded("a", "cpu", seconds=1.0)
+    later.next_steps()
+    later.measured("a", "cpu", 20)
+    later.leave(ticket, is_answered=True)
+    assert later.reserved_mib("cpu") == 20 + 1 + 16
+
+
 def test_a_moment_over_a_part_ends_a_model_at_work_and_none_that_comes(table: Table) -> None:
     table.know("a", 40)
     table.know("b", 60)
