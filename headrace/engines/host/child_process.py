@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 _LEAVE_SECONDS = 5.0
 _REPORT_BYTES_MAX = 2**20
 _NOTE_SECONDS = 2.0
-# By this variable what a model's process has started is found: its host's number, and its socket's file.
 MARKER = "HEADRACE_ENGINE_HOST_MODEL"
+"""Set in every process of a model in an engine host, in any session: the host's process id, and the model's socket."""
 # An engine that takes longer to free its model hangs, and who asks for that model would wait with it. Freeing is quick.
 _SLEEP_SECONDS_MAX = 60.0
 
