@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Opened before anybody forks: between fork and exec nothing may take a lock.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -19,6 +19,12 @@ def die_with_parent(parent: int, signal_sent: signal.Signals = signal.SIGKILL) -
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal_sent)
     if os.getppid() != parent:
         die()
+
+
+def keep_orphans() -> None:
+    """What this process's children leave behind as they end is its own child from then on, and not the system's: who
+    looks for its descendants finds all of them. Those that end are zombies for as long as it lives."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die() -> NoReturn:

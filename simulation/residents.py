@@ -119,8 +119,15 @@ class Shaken:
         self.asleep.add(at)
         self._do()
 
-    def measure(self, at: At, mib: int, components: Mapping[Component, int] | None = None) -> None:
-        self.table.measured(*at, mib, components=components)
+    def measure(
+        self, at: At, mib: int, components: Mapping[Component, int] | None = None, *, brief_mib: int = 0
+    ) -> None:
+        """Args: brief_mib: beside all that, for a moment that is past."""
+        copy = self.table.of(at[0]).copies[at[1]]
+        whole_mib = mib + sum((components or {}).values())
+        self.table.measured(*at, mib, components=components, most_mib=whole_mib + brief_mib)
+        most_mib = whole_mib + (0 if at in self.coming else brief_mib)
+        assert copy.has_outgrown or copy.state is State.LEAVING or self.table.held_mib(copy) >= most_mib
         self._do()
 
     def keep(self, keys: set[str]) -> None:
@@ -280,7 +287,8 @@ class Shaken:
             at = draw.choice(there)
             mapped = self._mapped(at, draw)
             own_mib = KEYS[at[0]].mib - sum(COMPONENTS[one] for one in KEYS[at[0]].components)
-            self.measure(at, int(own_mib * draw.uniform(0.5, 1.3)) + 1, mapped)
+            brief_mib = draw.choice([0, 0, draw.randint(1, 30)])
+            self.measure(at, int(own_mib * draw.uniform(0.5, 1.3)) + 1, mapped, brief_mib=brief_mib)
 
     def _mapped(self, at: At, draw: random.Random) -> dict[Component, int]:
         """Some of its files, which may not be in memory whole."""

@@ -9,13 +9,14 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
+from headrace.marked_processes import kill_all, kill_marked, marked
 from headrace.training.gang_report import GangReport, RankReport
 from headrace.training.launch_plan import MARKER, LaunchPlan, plan_launch
 from headrace.training.progress import ProgressTail, RankPhase, read_beats, read_failures, read_phases
@@ -153,7 +154,7 @@ class LocalRunner:
         """Where each rank is: it writes that into its log when it is sent SIGUSR1, even inside a collective."""
         before: dict[int, int] = {}
         # A rank that is gone may have left its pid to somebody else, whom the signal would end.
-        ours = {process.pid for process in _marked(self._plan.environment[MARKER])}
+        ours = {process.pid for process in marked(MARKER, self._plan.environment[MARKER].__eq__)}
         for rank, phase in phases.items():
             log = self._log(rank)
             if log is None or phase.pid not in ours:
@@ -214,37 +215,13 @@ def oom_kills(events: Path = _MEMORY_EVENTS) -> int:
 
 
 def kill_gang(marker: str, agent: subprocess.Popen[bytes] | None = None) -> list[int]:
-    """Kills every process with `marker`, whatever session torchrun put it in; returns their pids.
-
-    Runs twice, because the second pass finds processes that were starting during the first.
-    """
+    """Kills every process with `marker`, whatever session torchrun put it in; returns their pids."""
     killed: list[int] = []
     if agent is not None and agent.poll() is None:
         with suppress(psutil.NoSuchProcess):
-            killed += _kill([psutil.Process(agent.pid), *psutil.Process(agent.pid).children(recursive=True)])
-    while found := _kill(list(_marked(marker))):
-        killed += found
+            killed += kill_all([psutil.Process(agent.pid), *psutil.Process(agent.pid).children(recursive=True)])
+    killed += kill_marked(MARKER, marker.__eq__)
     return sorted(set(killed))
-
-
-def _marked(marker: str) -> Iterator[psutil.Process]:
-    entry = f"{MARKER}={marker}".encode()
-    for process in psutil.process_iter():
-        with suppress(OSError):
-            environment = (Path("/proc") / str(process.pid) / "environ").read_bytes()
-            if entry in environment.split(b"\0") and process.pid != os.getpid():
-                yield process
-
-
-def _kill(processes: list[psutil.Process]) -> list[int]:
-    alive = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                process.send_signal(signal.SIGKILL)
-                alive.append(process)
-    psutil.wait_procs(alive, timeout=10)
-    return [process.pid for process in alive]
 
 
 def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -297,13 +297,22 @@ def test_a_control_group_limits_what_a_machine_has(tmp_path: Path) -> None:
     assert memory_mib_here(tmp_path, own) == 512
 
 
-def test_what_a_control_group_uses_is_not_available_but_files_pages_are(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.write_text("0::/runs\n")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/memory.max").write_text(f"{64 * 2**20}\n")
-    (tmp_path / "runs/memory.current").write_text(f"{48 * 2**20}\n")
-    (tmp_path / "runs/memory.stat").write_text(f"anon 1\ninactive_file {8 * 2**20}\n")
+@pytest.mark.parametrize(
+    ("group", "directory", "limit", "used", "inactive_file"),
+    [
+        ("0::/runs", "runs", "memory.max", "memory.current", "inactive_file"),
+        ("9:memory:/runs", "memory/runs", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_what_a_control_group_uses_is_not_available_but_files_pages_are(
+    tmp_path: Path, group: str, directory: str, limit: str, used: str, inactive_file: str
+) -> None:
+    own, files = tmp_path / "own", tmp_path / directory
+    own.write_text(f"{group}\n")
+    files.mkdir(parents=True)
+    (files / limit).write_text(f"{64 * 2**20}\n")
+    (files / used).write_text(f"{48 * 2**20}\n")
+    (files / "memory.stat").write_text(f"anon 1\n{inactive_file} {8 * 2**20}\n")
     assert available_mib_here(tmp_path, own) == 24
 
 

@@ -15,11 +15,12 @@ from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
 from headrace.engines.host.address import HOST_IDLE_SECONDS, HOST_MIB, PATH_BYTES_MAX, SILENT_SECONDS
+from headrace.engines.host.child_process import remove_leftovers
 from headrace.engines.host.edge import LEAVE_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
 from headrace.engines.host.remembered import Remembered
 from headrace.engines.host.residents import Residents
-from headrace.engines.host.supervisor import Supervisor, remove_leftovers
+from headrace.engines.host.supervisor import Supervisor
 from headrace.engines.host.wanted import CPU
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.text.terminal import say

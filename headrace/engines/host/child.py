@@ -46,7 +46,7 @@ from headrace.engines.host.wanted import WANTED, Facts, Wanted, code_of
 from headrace.engines.media import MediaEngine
 from headrace.engines.registry import engine_kind, open_engine, open_media_engine
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput
-from headrace.parent_death import die_with_parent
+from headrace.parent_death import die_with_parent, keep_orphans
 from headrace.store.opening import open_store
 
 LINES = "application/jsonl"
@@ -210,6 +210,8 @@ async def serve(answering: Answering, listener: socket.socket) -> None:
 
 def main() -> None:
     die_with_parent(int(sys.argv[1]))
+    # What a daemon of the engine's holds is the model's.
+    keep_orphans()
     # Ctrl-C in a terminal is the host's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "wb")

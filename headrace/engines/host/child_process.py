@@ -2,28 +2,33 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from headrace.engines.host.lines import SLEEP, WAKE
 from headrace.engines.host.outcomes import error_in, error_of
 from headrace.engines.host.wanted import FACTS, Facts, Place, Wanted, environment_at
 from headrace.errors import EngineUnavailable, HeadraceError
-from headrace.this_machine import Held, descendants, held_by, is_stopped, resident_mib
+from headrace.marked_processes import kill_marked
+from headrace.this_machine import Held, MemoryLooks, descendants, is_stopped
 from headrace.unix_sockets import listen_on_file
 
+_log = logging.getLogger(__name__)
 # A model that has answered its last turn frees itself at once; one that does not is not waited for.
 _LEAVE_SECONDS = 5.0
-# What files its memory is of is looked at only when so much more is there than before.
-_NEWS_SHARE = 0.03
 _REPORT_BYTES_MAX = 2**20
 _NOTE_SECONDS = 2.0
+MARKER = "HEADRACE_ENGINE_HOST_MODEL"
+"""Set in every process of a model in an engine host, in any session: the host's process id, and the model's socket."""
 # An engine that takes longer to free its model hangs, and who asks for that model would wait with it. Freeing is quick.
 _SLEEP_SECONDS_MAX = 60.0
 
@@ -42,11 +47,11 @@ class ChildProcess:
             sleep_seconds_max: to free its model in.
         """
         self._wanted, self._place, self._file = wanted, place, file
+        self._marker = f"{os.getpid()} {file}"
         self._sleep_seconds_max = sleep_seconds_max
         self._process: asyncio.subprocess.Process | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._seen_mib = 0
-        self._held = Held()
+        self._looks = MemoryLooks()
         self._is_to_end = False
         self._stopped_since: float | None = None
         # Why it was ended in its work; empty: it was not.
@@ -89,6 +94,8 @@ class ChildProcess:
         Raises: HeadraceError: it cannot be; the process has ended or is about to.
         """
         listener = listen_on_file(self._file, "An engine host")
+        # Not a pipe of the process's transport: its end would wait for all who hold the pipe.
+        said, report = os.pipe()
         try:
             descriptor = listener.fileno()
             self._process = await asyncio.create_subprocess_exec(
@@ -98,35 +105,53 @@ class ChildProcess:
                 str(os.getpid()),
                 str(descriptor),
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=report,
                 pass_fds=[descriptor],
-                env=environment_at(self._place, os.environ),
+                env={**environment_at(self._place, os.environ), MARKER: self._marker},
                 # What it starts itself can then be ended with it.
                 start_new_session=True,
-                limit=_REPORT_BYTES_MAX,
             )
+        except BaseException:
+            os.close(said)
+            raise
         finally:
             listener.close()
+            os.close(report)
         if self._is_to_end:
             # Told so while the process was being made.
             self._signal(signal.SIGKILL)
-        assert self._process.stdin
-        assert self._process.stdout
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.write(json.dumps(asdict(self._wanted)).encode())
-            await self._process.stdin.drain()
-            self._process.stdin.close()
-        line = await self._process.stdout.readline()
+        async with _lines_of(said) as lines:
+            assert self._process.stdin
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._process.stdin.write(json.dumps(asdict(self._wanted)).encode())
+                await self._process.stdin.drain()
+                self._process.stdin.close()
+            line = await self._report(lines)
         try:
-            said = json.loads(line)
-            if "facts" in said:
-                return FACTS.checked(json.dumps(said["facts"]))
+            told = json.loads(line)
+            if "facts" in told:
+                return FACTS.checked(json.dumps(told["facts"]))
         except ValueError:
             raise EngineUnavailable(
                 f"The process of {self._wanted.label} ended while it loaded ({await self.ended()}). The engine host's "
                 "log has its last lines."
             ) from None
-        raise error_of(said)
+        raise error_of(told)
+
+    async def _report(self, lines: asyncio.StreamReader) -> bytes:
+        """Its line; empty: it has ended without one, though what it started may hold the pipe still."""
+        reading = asyncio.ensure_future(lines.readline())
+        ending = asyncio.ensure_future(self.ended())
+        try:
+            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+            # What was written before the end is there.
+            async with asyncio.timeout(_NOTE_SECONDS if not reading.done() else None):
+                return await reading
+        except TimeoutError:
+            return b""
+        finally:
+            reading.cancel()
+            ending.cancel()
 
     async def ended(self) -> str:
         """Waits until it has ended, and frees what it leaves; how it ended, for people."""
@@ -135,8 +160,9 @@ class ChildProcess:
             return "not started"
         code = await process.wait()
         with suppress(ProcessLookupError, PermissionError):
-            # What it started itself, if it could not end that any more.
+            # What it started itself, if it could not end that any more; and what of that has left its session.
             os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(kill_marked, MARKER, self._marker.__eq__)
         if self._session is not None:
             await self._session.close()
         self._file.unlink(missing_ok=True)
@@ -199,11 +225,11 @@ class ChildProcess:
 
     def held(self) -> Held:
         """What it holds now of the machine's memory, with the processes that it has started."""
-        pids = [self.pid, *descendants(self.pid)]
-        seen = sum(map(resident_mib, pids))
-        if abs(seen - self._seen_mib) > self._seen_mib * _NEWS_SHARE:
-            self._seen_mib, self._held = seen, held_by(pids)
-        return self._held
+        return self._looks.at([self.pid, *descendants(self.pid)])
+
+    def begin_looks(self) -> None:
+        """From now on `held` tells the most anew. Call it while it does nothing."""
+        self._looks.begin([self.pid, *descendants(self.pid)])
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process
@@ -211,6 +237,36 @@ class ChildProcess:
             with suppress(ProcessLookupError, PermissionError):
                 # The process that was not waited for yet keeps its number.
                 os.killpg(self._process.pid, number)
+
+
+@asynccontextmanager
+async def _lines_of(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
+    """What comes through a pipe, which is closed afterwards."""
+    reader = asyncio.StreamReader(limit=_REPORT_BYTES_MAX)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    try:
+        yield reader
+    finally:
+        transport.close()
+
+
+def remove_leftovers(socket_file: Path) -> None:
+    """What a host that was killed has left: its models' sockets, and processes that they had started. Call it once the
+    host's own socket is listened on, and before it has models."""
+    for file in socket_file.parent.glob(f"{socket_file.name}.*"):
+        if file.name.rpartition(".")[2].isdigit():
+            with suppress(OSError):
+                os.unlink(file)  # noqa: PTH108 (a socket, not a path of ours)
+
+    def is_left(marker: str) -> bool:
+        host, _, file = marker.partition(" ")
+        is_ours = file.rpartition(".")[0] == str(socket_file) and host.isdecimal()
+        return is_ours and (int(host) == os.getpid() or not psutil.pid_exists(int(host)))
+
+    if killed := kill_marked(MARKER, is_left):
+        _log.warning("processes that models of an earlier host had started were ended: %s", ", ".join(map(str, killed)))
 
 
 def told_of(error: BaseException, wanted: Wanted) -> HeadraceError:

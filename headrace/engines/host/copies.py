@@ -43,9 +43,13 @@ COMING = frozenset({State.LOADING, State.WAKING})
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured of a model, components and all, for a later host. None and 0: never."""
+    """What was measured of a model, components and all, for a later host. None and 0: never.
 
-    peak_mib: _Mib = 0
+    `coming_mib`: the most while it came or woke. `held_mib`: the most since then, at work too.
+    """
+
+    coming_mib: _Mib = 0
+    held_mib: _Mib = 0
     asleep_mib: _Mib | None = None
     asleep_home_mib: _Mib | None = None
     bring_seconds: _Seconds | None = None
@@ -71,8 +75,12 @@ class Copy:
     # Measured last: for itself, and of each component.
     own_mib: int = 0
     mapped: Mapping[Component, int] = field(default_factory=dict)
+    # All, at the highest since it had come, fell asleep, or began to come.
+    most_mib: int = 0
     # The most that was measured of each component since it began to come.
     seen: dict[Component, int] = field(default_factory=dict)
+    # Of components that it held since it had come, and that are not expected any more.
+    let_go_mib: int = 0
     # It has answered since then: mapped files are in memory once they were used.
     has_answered: bool = False
     # When it came to the device last, and when it last had work.
@@ -90,6 +98,11 @@ class Copy:
     def mib(self) -> int:
         """All that was measured last."""
         return self.own_mib + sum(self.mapped.values())
+
+    @property
+    def most_own_mib(self) -> int:
+        """For itself, at the highest: of that moment all that no component explains."""
+        return max(self.own_mib, self.most_mib - sum(self.seen.values()) - self.let_go_mib)
 
     @property
     def rests_since(self) -> float:
@@ -156,9 +169,10 @@ class Model:
     can_sleep: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)
     waiting: Waiting = field(default_factory=Waiting)
-    # The most that a copy ever held, components and all.
-    peak_mib: int = 0
-    # The most that one held for itself in this table's life, and its components as they were seen last on the device.
+    # The most that a copy held, components and all: while it came or woke, and since then.
+    coming_mib: int = 0
+    held_mib: int = 0
+    # The most that one held for itself since it had come, and its components as they were seen last on the device.
     own_mib: int = 0
     components: Mapping[Component, int] = field(default_factory=dict)
     # It has answered since, so that these two are all that it needs.
@@ -195,35 +209,48 @@ class Model:
         return self.uses * 0.5 ** ((now - self.used_at) / half_life_seconds)
 
     @property
+    def peak_mib(self) -> int:
+        """The most that a copy ever held, components and all."""
+        return max(self.coming_mib, self.held_mib)
+
+    @property
     def components_mib(self) -> int:
         return sum(self.components.values())
 
     def wanted_mib(self, account_mib: int) -> int:
-        """For a copy itself, beside its components. A first guess is one of all together, and may be too high: alone,
-        any model is tried. It stands until the model has answered, for mapped files are in memory once they were used.
+        """For a copy itself that comes, beside its components. A first guess is one of all together, and may be too
+        high: alone, any model is tried. It stands until the model has answered, for mapped files are in memory once
+        they were used.
         """
         if self.is_divided:
-            # As it comes it may map a file that it lets go.
-            most = max(_with_slack(self.own_mib), self.peak_mib - self.components_mib)
-            return self._beside_components(most, account_mib)
+            # As it comes it may hold more: a file that it maps and lets go, or two of what it keeps one of.
+            most = max(self.own_mib, self.coming_mib - self.components_mib)
+            return self.beside_components(_with_slack(most), account_mib)
         whole = _with_slack(self.peak_mib) if self.work.num else max(self.guess_mib, self.peak_mib)
-        return self._beside_components(max(self.own_mib, whole - self.components_mib), account_mib)
+        return self.beside_components(max(self.own_mib, whole - self.components_mib), account_mib)
 
     def measured_part_mib(self, account_mib: int) -> int:
         """For a copy itself, as far as was measured."""
-        return self._beside_components(_with_slack(self.own_mib or self.peak_mib), account_mib)
+        return self.beside_components(_with_slack(self.own_mib or self.peak_mib), account_mib)
 
-    def _beside_components(self, mib: int, account_mib: int) -> int:
+    def beside_components(self, mib: int, account_mib: int) -> int:
+        """Cut to what its components leave: what it held for itself at another time it need not hold beside them."""
         return max(1, min(mib, account_mib - self.components_mib))
+
+    def divide(self) -> None:
+        """It has answered, so that its parts are known; it may need as much as an earlier host has seen."""
+        if not self.is_divided and self.own_mib:
+            self.is_divided, self.own_mib = True, max(self.own_mib, self.held_mib - self.components_mib)
 
     def tried_with(self, account_mib: int) -> None:
         """It held more once: it comes again with all that a place has, and is measured anew."""
-        self.peak_mib, self.own_mib, self.components, self.is_divided = account_mib, 0, {}, False
+        self.coming_mib, self.held_mib = account_mib, 0
+        self.own_mib, self.components, self.is_divided = 0, {}, False
 
     @property
     def least_mib(self) -> int:
         """It does not come with less, unless that is a guess, and no place could ever give it."""
-        return self.own_mib or self.peak_mib or self.guess_mib
+        return self.own_mib or (max(1, self.peak_mib - self.components_mib) if self.peak_mib else self.guess_mib)
 
     def asleep_part_mib(self, reserved_mib: int) -> int:
         """What a copy asleep will need for itself of what it has."""
@@ -259,7 +286,8 @@ class Model:
     @property
     def figures(self) -> Figures:
         return Figures(
-            peak_mib=self.peak_mib,
+            coming_mib=self.coming_mib,
+            held_mib=self.held_mib,
             asleep_mib=_whole(self.asleep_mib, self.asleep_components),
             asleep_home_mib=_whole(self.asleep_home_mib, self.asleep_home_components),
             bring_seconds=self.bring_seconds,
@@ -268,11 +296,14 @@ class Model:
             work_seconds=self.work.mean,
         )
 
-    def remember(self, figures: Figures) -> None:
+    def remember(self, figures: Figures, account_mib: int) -> None:
+        """What an earlier table measured; its account may have been larger, or one wild turn."""
         for name, value in asdict(figures).items():
             if name not in ("num_worked", "work_seconds"):
                 setattr(self, name, value)
         self.work = WorkSeconds(num=figures.num_worked, mean=figures.work_seconds)
+        if self.peak_mib > account_mib:
+            self.tried_with(account_mib)
 
 
 def _with_slack(mib: int) -> int:

@@ -39,7 +39,7 @@ class Desk:
             if ticket.belongs_to is None:
                 seconds = self._holdings.clock() - ticket.begun_at
                 model.work.add(seconds)
-                model.is_divided = model.own_mib > 0
+                model.divide()
                 self.everybody.add(seconds)
         self._off(ticket, is_answered=is_answered)
         ticket.is_over = True

@@ -78,6 +78,8 @@ class Holdings:
         copy.state, copy.since = state, self.clock()
         if state is State.ON_DEVICE:
             copy.came_at = copy.since
+            # What it let go on the way explains nothing that it holds from now on.
+            copy.seen, copy.let_go_mib = dict(copy.mapped), 0
         self.rests(copy)
         self.touch(copy.model)
 
@@ -116,7 +118,8 @@ class Holdings:
         if model.work.num:
             return wanted
         rest = account - model.components_mib - self.kept_mib(place, beside=model)
-        return max(1, model.own_mib, model.peak_mib - model.components_mib, min(wanted, rest))
+        needed = max(model.own_mib, model.peak_mib - model.components_mib, min(wanted, rest))
+        return model.beside_components(needed, account)
 
     def whole_mib(self, model: Model, place: str) -> int:
         """What a copy needs with its components, whether they are there or not."""

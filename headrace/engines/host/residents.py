@@ -92,8 +92,7 @@ class Residents:
         return any(copy.is_open for copy in self.of(key).copies.values())
 
     def has_rough_part(self, key: str, place: str) -> bool:
-        """Whether a copy has more than its model needs as far as was measured, which it gives back after its work:
-        measure it before."""
+        """Whether a copy may have more than its model needs, which it gives back after its work: measure it before."""
         copy = self.of(key).copies.get(place)
         return copy is not None and self._parts.is_rough(copy)
 
@@ -157,9 +156,7 @@ class Residents:
             gone_at=self._clock(),
         )
         if (figures := self._remembered.get(key)) is not None:
-            model.remember(figures)
-            # It may have outgrown a smaller account, once.
-            model.peak_mib = min(model.peak_mib, max(self._accounts.mib[place] for place in places))
+            model.remember(figures, max(self._accounts.mib[place] for place in places))
         self._holdings.least_mib = min(self._holdings.least_mib, model.least_mib)
 
     def keep(self, keys: Collection[str]) -> None:
@@ -282,11 +279,22 @@ class Residents:
             self._accounts.give_at_home(copy, 0)
             self._holdings.enters(copy, State.ON_DEVICE)
 
-    def measured(self, key: str, place: str, mib: int, *, components: Mapping[Component, int] | None = None) -> None:
+    def measured(
+        self,
+        key: str,
+        place: str,
+        mib: int,
+        *,
+        components: Mapping[Component, int] | None = None,
+        most_mib: int | None = None,
+    ) -> None:
         """The copy's process holds so much for itself, and maps these files, of which so much is in memory. It gets
-        more of the account if there is some; else it has outgrown it."""
+        more of the account if there is some; else it has outgrown it.
+
+        Args: most_mib: all that it held at the highest since it had come, fell asleep, or began to come; None: this.
+        """
         copy = self.of(key).copies[place]
-        if not self._parts.measured(copy, mib, components or {}):
+        if not self._parts.measured(copy, mib, components or {}, most_mib):
             self._outgrows(copy)
 
     def empty(self, place: str) -> list[Step]:

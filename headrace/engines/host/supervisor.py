@@ -21,12 +21,10 @@ however it does, takes its turns and its floor along.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from aiohttp import web
 
 from headrace.engines.host.address import SILENT_SECONDS
 from headrace.engines.host.child_process import ChildProcess, told_of
-from headrace.engines.host.copies import COMING, State
+from headrace.engines.host.copies import State
 from headrace.engines.host.edge import REQUEST_BYTES_MAX, is_live, telling
 from headrace.engines.host.floor import FLOOR, FLOOR_LINE, FLOOR_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
@@ -53,8 +51,6 @@ from headrace.errors import EngineUnavailable, HeadraceError
 _log = logging.getLogger(__name__)
 # How often processes are measured while there are any, and time's own steps are taken.
 _LOOK_SECONDS = 0.5
-# Those without work are measured at each of so many looks: an engine may do more than it was asked for.
-_IDLE_LOOKS = 10
 # Joined with its head, an answer is one write: half of what a short one costs is calls of the kernel.
 _SMALL_BYTES = 2**16
 _HEADERS = ("Content-Type", "Cache-Control")
@@ -266,11 +262,14 @@ class Supervisor:
         finally:
             self._waiting.pop(ticket, None)
             at = (key, turn.place)
-            if turn.is_answered and at in self._children and self.table.has_rough_part(*at):
-                # Weights are in memory once they were used, and the last look may have been before.
-                self._measure(*at)
-            self.table.leave(ticket, is_answered=turn.is_answered)
-            self._step()
+            try:
+                if turn.is_answered and at in self._children and self.table.has_rough_part(*at):
+                    # Weights are in memory once they were used, and the last look may have been before.
+                    self._measure(*at)
+            finally:
+                # Whatever a look meets: a turn that stays at work would keep its model in memory for good.
+                self.table.leave(ticket, is_answered=turn.is_answered)
+                self._step()
 
     def _step(self) -> None:
         """Does what the table says, until it says nothing more."""
@@ -320,6 +319,7 @@ class Supervisor:
                 self.table.not_loaded(key, place, why)
         else:
             self._measure(key, place)
+            child.begin_looks()
             self.table.loaded(
                 key,
                 place,
@@ -346,12 +346,14 @@ class Supervisor:
             self._measure(key, place)
             held = child.held()
             self.table.asleep(key, place, home_mib=held.own_mib, home_components=held.files)
+            child.begin_looks()
             self._step()
 
     async def _wake(self, key: str, place: str) -> None:
         child, started = self._children[key, place], time.monotonic()
         if await self._is_done(key, child, child.wake()):
             self._measure(key, place)
+            child.begin_looks()
             self.table.awake(key, place, seconds=time.monotonic() - started)
             self._step()
 
@@ -369,19 +371,17 @@ class Supervisor:
         child = self._children[key, place]
         if self._gpus is None or place == CPU:
             held = child.held()
-            self.table.measured(key, place, held.own_mib, components=held.files)
+            self.table.measured(key, place, held.own_mib, components=held.files, most_mib=held.most_mib)
         else:
             self.table.measured(key, place, self._gpus.held_mib(place, child.pid))
 
     async def keep_looking(self) -> None:
-        """Measures the processes, and lets time's own steps happen."""
-        for number in count():
+        """Measures the processes, those without work, too, and lets time's own steps happen."""
+        while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 for (key, place), child in self._children.items():
-                    copy = self.table.of(key).copies.get(place)
-                    is_busy = copy is not None and (copy.state in COMING or copy.at_work)
-                    if child.pid and copy is not None and (is_busy or number % _IDLE_LOOKS == 0):
+                    if child.pid and self.table.state(key, place) is not State.ABSENT:
                         self._measure(key, place)
                     self._end_if_stopped(key, child)
                 self._step()
@@ -419,11 +419,3 @@ class _Turn:
 
     is_answered = False
     place = ""
-
-
-def remove_leftovers(socket_file: Path) -> None:
-    """What a host that was killed has left of its models' sockets; call it once the host's own is listened on."""
-    for file in socket_file.parent.glob(f"{socket_file.name}.*"):
-        if file.name.rpartition(".")[2].isdigit():
-            with suppress(OSError):
-                os.unlink(file)  # noqa: PTH108 (a socket, not a path of ours)

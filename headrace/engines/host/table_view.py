@@ -39,7 +39,7 @@ class ModelRow:
     reserved_mib: int
     """What it has of the place's memory."""
     peak_mib: int
-    """The most that it was ever measured to hold."""
+    """The most that it ever held, if only for a moment as it came."""
     shared_mib: int = 0
     """Of `reserved_mib`, files that others here have mapped, too: they are in memory once."""
     bring_seconds: float | None = None

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +46,12 @@ class RunningHost:
 
 
 @contextmanager
-def running_host(*options: str, module: str = "headrace.engines.host") -> Iterator[RunningHost]:
+def running_host(
+    *options: str, module: str = "headrace.engines.host", python_path: Sequence[Path] = ()
+) -> Iterator[RunningHost]:
     """A host in a directory of its own, short as a socket's path must be; it and its models are gone afterwards."""
     directory = Path(tempfile.mkdtemp(dir="/tmp", prefix="hr-host-"))
-    host = started_host(directory / "host.sock", *options, module=module)
+    host = started_host(directory / "host.sock", *options, module=module, python_path=python_path)
     try:
         yield host
     finally:
@@ -60,9 +62,13 @@ def running_host(*options: str, module: str = "headrace.engines.host") -> Iterat
         shutil.rmtree(directory)
 
 
-def started_host(socket_file: Path, *options: str, module: str = "headrace.engines.host") -> RunningHost:
+def started_host(
+    socket_file: Path, *options: str, module: str = "headrace.engines.host", python_path: Sequence[Path] = ()
+) -> RunningHost:
+    """Args: python_path: for it and its models, before what this process has."""
     command = [sys.executable, "-m", module, "--socket", str(socket_file), *options]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    found = os.pathsep.join([*map(str, python_path), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": found})
     eventually(lambda: is_listened_on(socket_file), "the host listens")
     return RunningHost(process, socket_file)
 

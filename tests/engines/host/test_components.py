@@ -115,7 +115,7 @@ def test_a_sleeper_lets_go_what_nobody_else_holds(table: Painters) -> None:
     assert table.residents.component_mib(ENCODER, "cpu") == 0
     assert table.residents.reserved_mib("cpu") == 5 + 16 + 10
     remembered = table.residents.remembered()["a"]
-    assert (remembered.peak_mib, remembered.asleep_mib) == (OWN + 40, 15), "a later host knows of no components"
+    assert (remembered.held_mib, remembered.asleep_mib) == (OWN + 40, 15), "a later host knows of no components"
 
 
 def test_a_file_that_was_replaced_is_expected_no_more(table: Painters) -> None:
@@ -139,11 +139,29 @@ def test_a_file_that_is_let_go_once_it_was_read_is_held_while_the_model_comes_an
     table.leave(ticket)
     table.residents.measured("a", "cpu", 40, components={})
     assert table.residents.reserved_mib("cpu") == 40
-    assert table.residents.remembered()["a"].peak_mib == 70, "never more at once"
+    remembered = table.residents.remembered()["a"]
+    assert (remembered.coming_mib, remembered.held_mib) == (70, 40), "never more at once"
     table.residents.gone("a", "cpu")
     table.residents.enter("a")
     assert table.residents.next_steps() == [Load(key="a", place="cpu")]
-    assert table.residents.reserved_mib("cpu") == 70, "as it comes it holds both"
+    assert table.residents.reserved_mib("cpu") == 70 + 3 + 16, "as it comes it holds both"
+
+
+def test_a_file_that_is_let_go_by_the_first_answer_is_no_reason_to_end_the_model_after_it(table: Painters) -> None:
+    """The highest moment was with it."""
+    table.know("a", 90)
+    table.held["a"] = (10, {ENCODER: 60})
+    ticket = table.enter("a")
+    table.residents.measured("a", "cpu", 20, components={ENCODER: 60}, most_mib=80)
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    table.leave(ticket)
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    table.know("b", 50)
+    table.used("b")
+    table.residents.measured("a", "cpu", 25, components={}, most_mib=80)
+    assert (table.state("a"), table.state("b")) == (State.ON_DEVICE, State.ON_DEVICE)
+    assert table.residents.next_steps() == []
+    assert table.residents.reserved_mib("cpu") <= 25 + 16 + 1 + 50
 
 
 def test_what_was_expected_makes_room_for_what_is_there(table: Painters) -> None:
@@ -169,6 +187,36 @@ def test_all_that_a_model_was_ever_seen_with_is_not_expected_where_no_place_coul
         table.residents.gone("a", "cpu")
     table.run()
     assert ticket.is_at_work
+
+
+def test_a_model_comes_again_that_held_for_itself_what_it_had_of_files_before(table: Painters) -> None:
+    """What was never held at once is not expected at once: there would be no such room."""
+    table.know("a", 60)
+    ticket = table.residents.enter("a")
+    assert table.residents.next_steps() == [Load(key="a", place="cpu")]
+    table.residents.measured("a", "cpu", 1, components={ENCODER: 51})
+    table.residents.loaded("a", "cpu", seconds=1.0)
+    table.run()
+    table.know("b", 40)
+    table.enter("b")
+    table.residents.measured("a", "cpu", 60)
+    assert [type(step) for step in table.residents.next_steps()] == [Stop]
+    table.residents.gone("a", "cpu")
+    table.residents.leave(ticket, is_answered=False)
+    ticket = table.residents.enter("a")
+    table.residents.gone("b", "cpu")
+    table.run()
+    assert ticket.is_at_work
+
+
+def test_a_moments_memory_is_a_models_own_but_for_what_its_files_explain(table: Painters) -> None:
+    table.know("a", 90)
+    ticket = table.enter("a")
+    table.residents.measured("a", "cpu", 10, components={ENCODER: 40})
+    # The kernel has taken pages of the file back, which others need more; the moment of the highest was before.
+    table.residents.measured("a", "cpu", 10, components={ENCODER: 15}, most_mib=50 + 8)
+    table.leave(ticket)
+    assert table.residents.reserved_mib("cpu") == 18 + 16 + 40
 
 
 def test_a_model_that_is_whole_larger_than_its_place_is_refused(table: Painters) -> None:

@@ -8,7 +8,10 @@ import pytest
 from headrace.engines.host.copies import Figures
 from headrace.engines.host.remembered import Remembered
 
-FIGURES = {"a": Figures(peak_mib=700, bring_seconds=8.5, num_worked=3, work_seconds=1.5), "b": Figures()}
+FIGURES = {
+    "a": Figures(coming_mib=700, held_mib=650, bring_seconds=8.5, num_worked=3, work_seconds=1.5),
+    "b": Figures(),
+}
 
 
 def test_what_one_host_writes_the_next_one_reads(tmp_path: Path) -> None:
@@ -26,8 +29,8 @@ def test_nothing_is_remembered_where_no_host_was(tmp_path: Path) -> None:
     [
         b"",
         b"{",
-        b'{"a": {"peak_mib": -1}}',
-        b'{"a": {"peak_mib": "7"}}',
+        b'{"a": {"held_mib": -1}}',
+        b'{"a": {"held_mib": "7"}}',
         b'{"a": {"bring_seconds": Infinity}}',
         b"\xff",
     ],
@@ -52,6 +55,6 @@ def test_a_file_that_cannot_be_written_is_said_and_no_more(tmp_path: Path, caplo
 
 
 def test_the_latest_of_many_are_remembered(tmp_path: Path) -> None:
-    Remembered(tmp_path / "host.sock").write({str(number): Figures(peak_mib=number) for number in range(600)})
+    Remembered(tmp_path / "host.sock").write({str(number): Figures(held_mib=number) for number in range(600)})
     found = Remembered(tmp_path / "host.sock").read()
     assert list(found) == [str(number) for number in range(100, 600)]

@@ -224,7 +224,7 @@ def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table)
     table.run()
     assert table.state("live", "gpu 0") is State.ON_DEVICE
     ticket = table.residents.enter("bulk")
-    table.residents.of("bulk").peak_mib = 60
+    table.residents.of("bulk").held_mib = 60
     [refusal] = [one for one in table.residents.next_steps() if isinstance(one, Refuse)]
     assert refusal.ticket is ticket
     assert str(refusal.error).startswith(

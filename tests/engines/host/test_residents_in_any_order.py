@@ -75,10 +75,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.shaken.sleep(at, mib, components=components)
 
     @precondition(lambda self: self.shaken.alive | self.shaken.coming)
-    @rule(data=st.data(), mib=st.integers(1, 80), components=MAPPED)
-    def is_measured(self, data: st.DataObject, mib: int, components: dict[Component, int]) -> None:
+    @rule(data=st.data(), mib=st.integers(1, 80), components=MAPPED, brief_mib=st.just(0) | st.integers(1, 80))
+    def is_measured(self, data: st.DataObject, mib: int, components: dict[Component, int], brief_mib: int) -> None:
         at = data.draw(st.sampled_from(sorted(self.shaken.alive | self.shaken.coming)))
-        self.shaken.measure(at, mib, components if at[1] == "cpu" else None)
+        self.shaken.measure(at, mib, components if at[1] == "cpu" else None, brief_mib=brief_mib)
 
     @rule(keys=st.sets(st.sampled_from(sorted(KEYS)), max_size=2))
     def live_sets_change(self, keys: set[str]) -> None:
