@@ -42,6 +42,8 @@ from headrace.version_sets.sets import EngineSpec, Member
 _STORE_PATIENCE_SECONDS = 5.0
 
 if TYPE_CHECKING:
+    from headrace.serving.gateway.batches.api import BatchApi
+    from headrace.serving.gateway.batches.work import BatchWork
     from headrace.serving.gateway.inbox import Inbox
 
 
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
 class Settings:
     """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers.
     `engine_host`: who holds models that would else be loaded in this process, as for a run. `inbox`: the directory of
-    the campaigns whose events are taken, into the directory `inbox_log`, in windows of the days of `timezone`."""
+    the campaigns whose events are taken, into the directory `inbox_log`, in windows of the days of `timezone`.
+    `batches`: OpenAI's Batch API, whose files are kept for `batch_days`, with `batch_lines` lines at once (0: a quarter
+    of the service's places)."""
 
     service: Path
     store: str
@@ -68,6 +72,9 @@ class Settings:
     inbox: Path | None = None
     inbox_log: Path | None = None
     timezone: str = "UTC"
+    batches: bool = False
+    batch_days: float = 30.0
+    batch_lines: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,7 @@ class Parts:
     judging: Judging | None
     floor: Floor | None
     inbox: "Inbox | None"
+    batches: "BatchWork | None"
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -158,8 +166,9 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             return None
         return await come_seconds_of(engine_host.socket_file, stable.residents)
 
+    batches, batch_api = _batches(settings, service, store, units, outcomes, clock, records, metrics)
     app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
-    app = app_of(inbox=inbox, host_metrics=host_metrics, come_seconds=come_seconds)
+    app = app_of(inbox=inbox, batches=batch_api, host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
         service.limits,
         num_max=num_connections,
@@ -194,7 +203,27 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         judging=judging,
         floor=floor,
         inbox=inbox,
+        batches=batches,
     )
+
+
+def _batches(
+    settings: Settings,
+    service: Service,
+    store: ObjectStore,
+    units: Units,
+    outcomes: Outcomes,
+    clock: Clock,
+    records: Records,
+    metrics: Metrics,
+) -> "tuple[BatchWork | None, BatchApi | None]":
+    """Raises: InvalidInput: the service's answers fit into no line."""
+    if not settings.batches:
+        return None, None
+    # Here, because a gateway without batches needs none of it.
+    from headrace.serving.gateway.batches.assembly import batches_of
+
+    return batches_of(settings, service, store, units, outcomes, clock=clock, records=records, metrics=metrics)
 
 
 def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics) -> "Inbox | None":

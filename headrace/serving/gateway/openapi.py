@@ -18,7 +18,7 @@ from headrace.serving.service import Service
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
-def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False) -> dict[str, Any]:
+def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False, has_batches: bool = False) -> dict[str, Any]:
     security: dict[str, Any] = {"security": [{"key": []}]} if needs_key else {}
     guarded = (401,) if needs_key else ()
     return {

@@ -1,0 +1,197 @@
+"""Files of a service's clients: what batches are made of, and what comes of them.
+
+A file's bytes stream into a part of the store; the file is there once its object is, which names the part. So an upload
+that was killed is no file, and its part is swept.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from headrace.clock import Clock
+from headrace.errors import ObjectMissing
+from headrace.inbox.batches.places import FILE, is_name, tenant_prefix, tenants_prefix
+from headrace.keys import partition_from_path
+from headrace.store.objects import ObjectStore, PartWriter, new_nonce
+from headrace.store.small_objects import Kind, create_object, read_object
+
+Purpose = Literal["batch", "batch_output"]
+PIECE_BYTES = 2**20
+# An upload takes minutes; a part that is older and that no file names belongs to nobody.
+_ORPHAN_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """Attributes:
+    num_lines: how many lines it has, blank ones too.
+    created_at, expires_at: whole seconds since the epoch.
+    part: the last segment of the key of its bytes.
+    """
+
+    id: str
+    filename: str
+    purpose: Purpose
+    num_bytes: Annotated[int, Ge(0)]
+    num_lines: Annotated[int, Ge(0)]
+    created_at: int
+    expires_at: int
+    part: str
+
+
+_FILE = Kind("File of a batch", File, "Restore it from a backup of the store, or have its client send it again.")
+
+
+class NewFile:
+    """A file that is being written, piece by piece; `seal` makes it, and leaving the block without that leaves nothing.
+
+    Used by one thread at a time.
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str, identity: str) -> None:
+        self.id = identity
+        self.num_bytes = self._num_ends = 0
+        self._last = b"\n"
+        self._store, self._prefix = store, prefix
+        self._part = f"{identity}-{new_nonce()[:8]}"
+        self._opened: AbstractContextManager[PartWriter] = store.write_part(f"{prefix}/parts/{self._part}")
+        self._writer = self._opened.__enter__()
+        self._is_open = True
+
+    @property
+    def num_lines(self) -> int:
+        return self._num_ends + (self._last != b"\n")
+
+    def write(self, piece: bytes) -> None:
+        """Raises: StoreUnavailable."""
+        if piece:
+            self._writer.write(piece)
+            self.num_bytes += len(piece)
+            self._num_ends += piece.count(b"\n")
+            self._last = piece[-1:]
+
+    def seal(self, filename: str, purpose: Purpose, *, created_at: int, expires_at: int) -> File:
+        """Makes the file, durably. Whoever made one of this name before has made the file, and it is returned.
+
+        Raises: StoreUnavailable: nobody can tell whether the file is there.
+        """
+        self._is_open = False
+        self._opened.__exit__(None, None, None)
+        file = File(
+            id=self.id,
+            filename=filename,
+            purpose=purpose,
+            num_bytes=self.num_bytes,
+            num_lines=self.num_lines,
+            created_at=created_at,
+            expires_at=expires_at,
+            part=self._part,
+        )
+        made = create_object(self._store, f"{self._prefix}/files/{self.id}.json", _FILE, file)
+        if not made.won:
+            self._store.delete(f"{self._prefix}/parts/{self._part}")
+        return made.value
+
+    def discard(self) -> None:
+        """Leaves nothing of a file that is not sealed."""
+        if self._is_open:
+            self._is_open = False
+            given_up = _GivenUp()
+            with suppress(_GivenUp):
+                self._opened.__exit__(_GivenUp, given_up, None)
+
+
+class _GivenUp(Exception):
+    pass
+
+
+class Files:
+    """The files of one service's clients. Everything does I/O, and raises StoreUnavailable where the store does."""
+
+    def __init__(self, store: ObjectStore, service: str, clock: Clock) -> None:
+        self._store, self._service, self._clock = store, service, clock
+
+    def new(self, tenant: str, identity: str) -> NewFile:
+        return NewFile(self._store, self._prefix(tenant), identity)
+
+    def find(self, tenant: str, identity: str) -> File | None:
+        """None: the tenant has no such file, or no longer. Raises: HandoffCorrupt: its object is damaged."""
+        if not is_name(FILE, identity):
+            return None
+        try:
+            file = read_object(self._store, self._key(tenant, identity), _FILE)
+        except ObjectMissing:
+            return None
+        return None if file.expires_at <= self._clock.now() else file
+
+    def names(self, tenant: str) -> list[str]:
+        """In the order in which they were made, expired ones too."""
+        found = self._store.children(f"{self._prefix(tenant)}/files")
+        return [name.removesuffix(".json") for name in found if name.endswith(".json")]
+
+    def num_bytes_kept(self, tenant: str) -> int:
+        return sum(entry.num_bytes for entry in self._store.entries(f"{self._prefix(tenant)}/parts"))
+
+    def read(self, tenant: str, file: File, offset: int, num_bytes: int) -> bytes:
+        """Raises: ObjectMissing: it was deleted."""
+        [piece] = self._store.read_ranges(self._part_key(tenant, file), [(offset, num_bytes)])
+        return bytes(piece)
+
+    def pieces(self, tenant: str, file: File, start: int = 0) -> Iterator[bytes]:
+        """Its bytes from `start` on, at most `PIECE_BYTES` at once. Raises: as `read`."""
+        for offset in range(start, file.num_bytes, PIECE_BYTES):
+            yield self.read(tenant, file, offset, min(PIECE_BYTES, file.num_bytes - offset))
+
+    def delete(self, tenant: str, file: File) -> None:
+        """From now on nobody finds it; then its bytes go."""
+        self._store.delete(self._key(tenant, file.id))
+        self._store.delete(self._part_key(tenant, file))
+
+    def expired(self, known: dict[tuple[str, str], File]) -> Iterator[tuple[str, File]]:
+        """Tenants and their files whose time is over.
+
+        Args:
+            known: files that were read before, which is kept up to date: a listing of thousands reads the new ones.
+        """
+        found: dict[tuple[str, str], File] = {}
+        for tenant in self.tenants():
+            for name in self.names(tenant):
+                file = known.get((tenant, name))
+                if file is None:
+                    try:
+                        file = read_object(self._store, self._key(tenant, name), _FILE)
+                    except ObjectMissing:
+                        continue
+                found[tenant, name] = file
+        known.clear()
+        known |= found
+        now = self._clock.now()
+        yield from ((tenant, file) for (tenant, _), file in found.items() if file.expires_at <= now)
+
+    def sweep_orphans(self) -> int:
+        """Deletes parts of a day ago that no file names: their uploads were killed. Returns how many."""
+        num_deleted = 0
+        for tenant in self.tenants():
+            prefix = f"{self._prefix(tenant)}/parts"
+            named = set(self.names(tenant))
+            for entry in self._store.entries(prefix):
+                identity = entry.key.removeprefix(f"{prefix}/").rpartition("-")[0]
+                if identity not in named and entry.modified_at < self._clock.now() - _ORPHAN_SECONDS:
+                    self._store.delete(entry.key)
+                    num_deleted += 1
+        return num_deleted
+
+    def tenants(self) -> list[str]:
+        return sorted(map(partition_from_path, self._store.children(tenants_prefix(self._service))))
+
+    def _prefix(self, tenant: str) -> str:
+        return tenant_prefix(self._service, tenant)
+
+    def _key(self, tenant: str, identity: str) -> str:
+        return f"{self._prefix(tenant)}/files/{identity}.json"
+
+    def _part_key(self, tenant: str, file: File) -> str:
+        return f"{self._prefix(tenant)}/parts/{file.part}"
