@@ -4,9 +4,9 @@ A file's bytes stream into a part of the store; the file is there once its objec
 that was killed is no file, and its part is swept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -20,8 +20,6 @@ from headrace.store.small_objects import Kind, create_object, read_object
 
 Purpose = Literal["batch", "batch_output"]
 PIECE_BYTES = 2**20
-# An upload takes minutes; a part that is older and that no file names belongs to nobody.
-_ORPHAN_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +106,14 @@ class _GivenUp(Exception):
     pass
 
 
+@dataclass
+class Swept:
+    """What a sweep leaves for the next. `files`: those that it read; `orphans`: parts that nobody names or uses."""
+
+    files: dict[tuple[str, str], File] = field(default_factory=dict)
+    orphans: set[str] = field(default_factory=set)
+
+
 class Files:
     """The files of one service's clients. Everything does I/O, and raises StoreUnavailable where the store does."""
 
@@ -145,47 +151,44 @@ class Files:
         for offset in range(start, file.num_bytes, PIECE_BYTES):
             yield self.read(tenant, file, offset, min(PIECE_BYTES, file.num_bytes - offset))
 
-    def delete(self, tenant: str, file: File) -> None:
-        """From now on nobody finds it; then its bytes go."""
-        self._store.delete(self._key(tenant, file.id))
-        self._store.delete(self._part_key(tenant, file))
-
-    def expired(self, known: dict[tuple[str, str], File]) -> Iterator[tuple[str, File]]:
-        """Tenants and their files whose time is over.
-
-        Args:
-            known: files that were read before, which is kept up to date: a listing of thousands reads the new ones.
-        """
-        found: dict[tuple[str, str], File] = {}
-        for tenant in self.tenants():
-            for name in self.names(tenant):
-                file = known.get((tenant, name))
-                if file is None:
-                    try:
-                        file = read_object(self._store, self._key(tenant, name), _FILE)
-                    except ObjectMissing:
-                        continue
-                found[tenant, name] = file
-        known.clear()
-        known |= found
-        now = self._clock.now()
-        yield from ((tenant, file) for (tenant, _), file in found.items() if file.expires_at <= now)
-
-    def sweep_orphans(self) -> int:
-        """Deletes parts of a day ago that no file names: their uploads were killed. Returns how many."""
-        num_deleted = 0
-        for tenant in self.tenants():
-            prefix = f"{self._prefix(tenant)}/parts"
-            named = set(self.names(tenant))
-            for entry in self._store.entries(prefix):
-                identity = entry.key.removeprefix(f"{prefix}/").rpartition("-")[0]
-                if identity not in named and entry.modified_at < self._clock.now() - _ORPHAN_SECONDS:
-                    self._store.delete(entry.key)
-                    num_deleted += 1
-        return num_deleted
+    def delete(self, tenant: str, identity: str) -> None:
+        """From now on nobody finds it. Its bytes go at a later `sweep`: a batch may be made of them just now."""
+        self._store.delete(self._key(tenant, identity))
 
     def tenants(self) -> list[str]:
         return sorted(map(partition_from_path, self._store.children(tenants_prefix(self._service))))
+
+    def sweep(self, used: Set[str], known: "Swept") -> int:
+        """Deletes files whose time is over, and bytes that were nobody's at the sweep before, too. Returns how many.
+
+        Args:
+            used: parts that batches under way are made of.
+            known: what the sweep before has found, and this one leaves for the next.
+        """
+        now, expiries, orphans, num_deleted = self._clock.now(), dict[tuple[str, str], File](), set[str](), 0
+        for tenant in self.tenants():
+            named: set[str] = set()
+            for name in self.names(tenant):
+                try:
+                    file = known.files.get((tenant, name)) or read_object(self._store, self._key(tenant, name), _FILE)
+                except ObjectMissing:
+                    continue
+                if file.expires_at <= now:
+                    self.delete(tenant, name)
+                    num_deleted += 1
+                else:
+                    expiries[tenant, name] = file
+                    named.add(file.part)
+            prefix = f"{self._prefix(tenant)}/parts"
+            for part in self._store.children(prefix):
+                if part in named or part in used:
+                    continue
+                if part in known.orphans:
+                    self._store.delete(f"{prefix}/{part}")
+                else:
+                    orphans.add(part)
+        known.files, known.orphans = expiries, orphans
+        return num_deleted
 
     def _prefix(self, tenant: str) -> str:
         return tenant_prefix(self._service, tenant)

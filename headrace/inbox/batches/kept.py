@@ -69,9 +69,21 @@ class Batches:
         self._store.delete_prefix(self._lines(tenant, identity))
         self._store.delete(self._mark(tenant, identity))
 
-    def forget(self, tenant: str, identity: str) -> None:
-        """Deletes a batch that has ended and is closed."""
-        self._store.delete_prefix(f"{self._prefix(tenant)}/states/{identity}")
+    def forget_before(self, tenant: str, now: int, known: dict[str, int]) -> None:
+        """Deletes batches that have ended, once their files have expired.
+
+        Args:
+            known: batches that have ended, and when each is to be deleted, so that each is read once.
+        """
+        for name in self.names(tenant):
+            if name not in known:
+                kept = self.find(tenant, name)
+                if kept is None or kept.batch.ended_at is None:
+                    continue
+                known[name] = kept.batch.ended_at + kept.batch.output_seconds
+            if known[name] <= now:
+                self._store.delete_prefix(f"{self._prefix(tenant)}/states/{name}")
+                del known[name]
 
     def settled_parts(self, tenant: str, identity: str) -> set[int]:
         names = self._store.children(self._lines(tenant, identity))

@@ -21,12 +21,13 @@ _SAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """A line that was asked. `body`: JSON, whatever the status."""
+    """A line that was asked. `body`: JSON, whatever the status. `ignored`: fields that the service passes over."""
 
     custom_id: str
     status: int
     request_id: str
     body: bytes
+    ignored: tuple[str, ...] = ()
 
     @property
     def is_completed(self) -> bool:
@@ -75,7 +76,9 @@ def _line(batch: str, outcome: Answered | Unmade) -> str:
     if isinstance(outcome, Unmade):
         error = {"code": outcome.code, "message": _SAYS[outcome.code]}
         return _written({**head, "response": None, "error": error}) + "\n"
-    said = {"status_code": outcome.status, "request_id": outcome.request_id}
+    said: dict[str, Any] = {"status_code": outcome.status, "request_id": outcome.request_id}
+    if outcome.ignored:
+        said["ignored"] = outcome.ignored
     # The body is put in as it is: a picture's has a million characters.
     start = _written({**head, "response": said})[:-2]
     return f'{start},"body":{outcome.body.decode()}}},"error":null}}\n'

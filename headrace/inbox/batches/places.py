@@ -59,5 +59,10 @@ def is_name(kind: str, text: str) -> bool:
     )
 
 
+def made_at(kind: str, name: str) -> float:
+    """Seconds since the epoch."""
+    return int(name[len(kind) : len(kind) + _MOMENT_DIGITS], 16) / 1000
+
+
 def _name(kind: str, now: float, rest: str) -> str:
     return f"{kind}{int(now * 1000):0{_MOMENT_DIGITS}x}{rest[:_NONCE_DIGITS]}"

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from headrace.errors import IllegalTransition
+from headrace.inbox.batches.files import File
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 FINAL: tuple[Status, ...] = ("failed", "completed", "expired", "cancelled")
@@ -57,6 +58,7 @@ class Batch:
     """One state of a batch. Times are whole seconds since the epoch; None: not yet, or never.
 
     Attributes:
+        input: its input file, whose bytes stay as long as it has not ended, even if its client deletes the file.
         window: as its client wrote it; `expires_at` follows from it.
         output_seconds: how long its files are kept.
         num_lines: of its input file; 0: it is not validated.
@@ -65,7 +67,7 @@ class Batch:
 
     id: str
     endpoint: str
-    input_file: str
+    input: File
     window: str
     metadata: dict[str, str] | None
     created_at: int

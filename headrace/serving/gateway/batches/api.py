@@ -36,11 +36,12 @@ _UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX = 8, 10.0
 _BYTES_KEPT_MAX = 20 * 2**30
 _NUM_OPEN_MAX = 100
 _BODY_BYTES_MAX = 64 * 1024
-_WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")
-_WINDOW_SECONDS_MAX = 7 * 86_400
+# Up to seven days.
+WINDOW_PATTERN = "(([1-9]|[1-9][0-9]|1[0-5][0-9]|16[0-8])h|[1-9][0-9]{0,3}m|[1-7]d)"
+_WINDOW = re.compile(WINDOW_PATTERN)
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400}
-_EXPIRY_SECONDS = (3_600, 30 * 86_400)
-_NUM_METADATA_MAX, _KEY_CHARACTERS_MAX, _VALUE_CHARACTERS_MAX = 16, 64, 512
+EXPIRY_SECONDS = (3_600, 30 * 86_400)
+NUM_METADATA_MAX, KEY_CHARACTERS_MAX, VALUE_CHARACTERS_MAX = 16, 64, 512
 _RETRY_SECONDS_MAX = 3_600.0
 _JSONL = (b"content-type", b"application/jsonl")
 
@@ -137,16 +138,9 @@ class BatchApi:
         if request.method != "DELETE":
             await request.respond(200, json_body(_file_body(file)), request.answer_headers)
             return
-        key = _key(request)
-        if await self._call(self._is_in_use, key, file.id):
-            raise Refusal(409, "A batch that has not ended is made of this file; cancel it first.", code="file_in_use")
-        await self._call(self._files.delete, key, file)
+        await self._call(self._files.delete, _key(request), file.id)
         body = {"id": file.id, "object": "file", "deleted": True}
         await request.respond(200, json_body(body), request.answer_headers)
-
-    def _is_in_use(self, key: str, file: str) -> bool:
-        found = (self._kept.find(*one) for one in self._kept.open() if one[0] == key)
-        return any(kept.batch.input_file == file for kept in found if kept and not kept.batch.is_final)
 
     async def _content(self, request: Request, *, name: str) -> None:
         file, key = await self._file(request, name), _key(request)
@@ -196,14 +190,16 @@ class BatchApi:
         output = output or {}
         output_seconds = self._expiry(output.get("anchor"), output.get("seconds"), "output_expires_after")
         file = await self._call(self._files.find, key, name)
-        if file is None or file.purpose != "batch":
-            raise invalid(f"There is no file {name[:64]!r} for a batch.", param="input_file_id", code="file_not_found")
+        if file is None:
+            raise Refusal(404, f"No such File object: {name[:64]}", param="input_file_id", code="file_not_found")
+        if file.purpose != "batch":
+            raise invalid(f"The file {file.id} is a batch's output, and no batch.", param="input_file_id")
         await self._check_room(key, file, seconds)
         now = self._clock.now()
         batch = Batch(
             id=new_name(BATCH, now),
             endpoint=endpoint,
-            input_file=file.id,
+            input=file,
             window=str(window),
             metadata=metadata,
             created_at=int(now),
@@ -268,7 +264,7 @@ class BatchApi:
             return usual
         if isinstance(seconds, str) and seconds.isascii() and seconds.isdecimal() and len(seconds) < 9:
             seconds = int(seconds)
-        low, high = _EXPIRY_SECONDS
+        low, high = EXPIRY_SECONDS
         if anchor != "created_at" or type(seconds) is not int or not low <= seconds <= high:
             raise invalid(f"{param} must have the anchor created_at and seconds from {low} to {high}.", param=param)
         return min(seconds, usual)
@@ -310,7 +306,7 @@ def _batch_body(batch: Batch, counts: Counts) -> dict[str, Any]:
         "object": "batch",
         "endpoint": batch.endpoint,
         "errors": {"object": "list", "data": problems} if problems else None,
-        "input_file_id": batch.input_file,
+        "input_file_id": batch.input.id,
         "completion_window": batch.window,
         "status": batch.status,
         "output_file_id": batch.output_file,
@@ -334,14 +330,12 @@ def _batch_body(batch: Batch, counts: Counts) -> dict[str, Any]:
 
 
 def _window_seconds(window: object) -> int:
-    found = _WINDOW.fullmatch(window) if isinstance(window, str) else None
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not 0 < seconds <= _WINDOW_SECONDS_MAX:
+    if not isinstance(window, str) or not _WINDOW.fullmatch(window):
         raise invalid(
             "completion_window must be 24h, or another number of minutes (m), hours (h) or days (d) up to 7d.",
             param="completion_window",
         )
-    return seconds
+    return int(window[:-1]) * _UNITS[window[-1]]
 
 
 def _metadata(value: object) -> dict[str, str] | None:
@@ -349,15 +343,15 @@ def _metadata(value: object) -> dict[str, str] | None:
         return None
     if (
         not isinstance(value, dict)
-        or len(value) > _NUM_METADATA_MAX
+        or len(value) > NUM_METADATA_MAX
         or not all(
-            isinstance(text, str) and len(name) <= _KEY_CHARACTERS_MAX and len(text) <= _VALUE_CHARACTERS_MAX
+            isinstance(text, str) and len(name) <= KEY_CHARACTERS_MAX and len(text) <= VALUE_CHARACTERS_MAX
             for name, text in value.items()
         )
     ):
         raise invalid(
-            f"metadata must be an object of at most {_NUM_METADATA_MAX} texts, with keys of {_KEY_CHARACTERS_MAX} and "
-            f"values of {_VALUE_CHARACTERS_MAX} characters.",
+            f"metadata must be an object of at most {NUM_METADATA_MAX} texts, with keys of {KEY_CHARACTERS_MAX} and "
+            f"values of {VALUE_CHARACTERS_MAX} characters.",
             param="metadata",
         )
     return {encodable("metadata", name): encodable("metadata", text) for name, text in value.items()}

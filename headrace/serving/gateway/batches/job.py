@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from headrace.clock import Clock
 from headrace.errors import ObjectMissing, StoreUnavailable, Transient, reason_of
 from headrace.inbox.batches import lines, outcomes, states
-from headrace.inbox.batches.files import File, Files, NewFile
+from headrace.inbox.batches.files import Files, NewFile
 from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
 from headrace.inbox.batches.outcomes import Answered, Unmade
 from headrace.inbox.batches.places import FILE, name_of
@@ -113,26 +113,22 @@ class Job:
         self.look(await self._site.insist(lambda: self._site.kept.advance(self._kept, change(self.batch))))
 
     async def _validate(self) -> None:
+        num_lines, problems = await self._site.insist(self._validated)
         now = self._site.now()
-        file = await self._file()
-        if file is None:
-            problem = LineProblem(code="file_not_found", message=f"There is no file {self.batch.input_file} any more.")
-            await self._advance(lambda batch: states.failed(batch, (problem,), now))
-            return
-        num_lines, problems = await self._site.insist(self._validated, file)
         if problems:
             await self._advance(lambda batch: states.failed(batch, problems, now))
         else:
             await self._advance(lambda batch: states.begun(batch, num_lines, self._site.lines_a_part, now))
 
-    def _validated(self, file: File) -> tuple[int, tuple[LineProblem, ...]]:
-        return lines.validated(self._site.files.pieces(self._tenant, file), self._wanted())
+    def _validated(self) -> tuple[int, tuple[LineProblem, ...]]:
+        try:
+            return lines.validated(self._site.files.pieces(self._tenant, self.batch.input), self._wanted())
+        except ObjectMissing:  # deleted while the batch was being made
+            return 0, (LineProblem(code="file_not_found", message=f"There is no file {self.batch.input.id} any more."),)
 
     async def _make(self) -> None:
         """Settles each part, made or not."""
-        file = await self._file()
-        assert file is not None, "files that a batch is made of are not deleted"
-        plan = await self._site.insist(self._planned, file)
+        plan = await self._site.insist(self._planned)
         there = await self._site.insist(self._site.kept.settled_parts, self._tenant, self.batch.id)
         self._look_at_time()
         self.look(self._kept)
@@ -145,9 +141,11 @@ class Job:
                 for part in left[start:] + left[:start]:
                     await room.acquire()
                     has_place = await self._site.parts.take(self._tenant, self._stops)
-                    group.create_task(self._make_part(file, plan, part, room, has_place=has_place))
+                    group.create_task(self._make_part(plan, part, room, has_place=has_place))
         finally:
             looking.cancel()
+            # A damaged state, which it may have met, is met again by the next change.
+            await asyncio.gather(looking, return_exceptions=True)
         if self.batch.status == "in_progress":
             counts = await self._counts()
             now = self._site.now()
@@ -155,13 +153,11 @@ class Job:
         elif self.batch.status == "cancelling":
             await self._end()
 
-    def _planned(self, file: File) -> lines.Plan:
-        pieces = self._site.files.pieces(self._tenant, file)
+    def _planned(self) -> lines.Plan:
+        pieces = self._site.files.pieces(self._tenant, self.batch.input)
         return lines.planned(pieces, self.batch.lines_a_part)
 
-    async def _make_part(
-        self, file: File, plan: lines.Plan, part: int, room: asyncio.Semaphore, *, has_place: bool
-    ) -> None:
+    async def _make_part(self, plan: lines.Plan, part: int, room: asyncio.Semaphore, *, has_place: bool) -> None:
         site, batch = self._site, self.batch
         try:
             if await site.insist(site.kept.is_settled, self._tenant, batch.id, part):
@@ -169,7 +165,7 @@ class Job:
             begun_at = site.clock.now()
             read = await site.insist(
                 lines.lines_of_part,
-                lambda offset: site.files.pieces(self._tenant, file, offset),
+                lambda offset: site.files.pieces(self._tenant, batch.input, offset),
                 plan,
                 part,
                 self._wanted(),
@@ -203,7 +199,13 @@ class Job:
                 site.lines.give_back()
             num_failures += not answer.comes_back
             if not answer.may_pass or num_failures == _NUM_ATTEMPTS:
-                return Answered(custom_id=line.custom_id, status=answer.status, request_id=name, body=answer.body)
+                return Answered(
+                    custom_id=line.custom_id,
+                    status=answer.status,
+                    request_id=name,
+                    body=answer.body,
+                    ignored=answer.ignored,
+                )
             pause_seconds = min(_PAUSE_SECONDS * 2 ** min(attempt, 8), _PAUSE_SECONDS_MAX)
             await self._stops.pause(max(pause_seconds, answer.retry_after_seconds or 0.0))
         raise AssertionError("it counts for ever")
@@ -249,9 +251,6 @@ class Job:
 
     async def _counts(self) -> Counts:
         return await self._site.insist(self._site.counts.of, self._tenant, self.batch.id)
-
-    async def _file(self) -> File | None:
-        return await self._site.insist(self._site.files.find, self._tenant, self.batch.input_file)
 
     async def _keep_looking(self) -> None:
         while not self._stops.why:

@@ -25,11 +25,12 @@ _COMES_BACK = frozenset({408, 429, 503})
 
 @dataclass
 class LineAnswer:
-    """`retry_after_seconds`: None: the answer does not say."""
+    """`retry_after_seconds`: None: the answer does not say. `ignored`: fields that the service passes over."""
 
     status: int = 0
     body: bytes = b""
     retry_after_seconds: float | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def comes_back(self) -> bool:
@@ -81,8 +82,10 @@ class LineAsking:
         async def send(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
-                retry = dict(message["headers"]).get(b"retry-after")
+                told = dict(message["headers"])
+                retry, ignored = told.get(b"retry-after"), told.get(b"x-headrace-ignored")
                 answer.retry_after_seconds = float(retry) if retry else None
+                answer.ignored = tuple(ignored.decode().split(", ")) if ignored else ()
             else:
                 parts.append(message["body"])
 

@@ -26,9 +26,12 @@ class Page:
 def page_of(query: bytes, *, limit: int, limit_max: int) -> Page:
     """Args: limit: without one in the query. Raises: Refusal."""
     try:
-        fields = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=_NUM_FIELDS_MAX))
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=_NUM_FIELDS_MAX)
     except ValueError:
         raise invalid("The URL's query cannot be read.", code="invalid_query") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise invalid("The URL's query may have each of its fields once.", code="invalid_query")
     written = fields.pop("limit", None)
     if written is not None:
         if not (written.isascii() and written.isdecimal() and len(written) < 7 and 1 <= int(written) <= limit_max):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 from headrace.clock import Clock
 from headrace.errors import StoreUnavailable, reason_of
-from headrace.inbox.batches.files import File, Files
+from headrace.inbox.batches.files import Files, Swept
 from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
+from headrace.inbox.batches.places import BATCH, made_at
 from headrace.inbox.drain import rows_per_second
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.batches.job import BatchSite, Job
@@ -25,6 +26,8 @@ _LINES_A_PART: Mapping[MemberKind, int] = {"text": 16, "image": 4}
 _LOOK_SECONDS = 2.0
 # How long a batch whose objects are damaged rests.
 _DAMAGED_SECONDS = 60.0
+# A mark without a batch is of a request that was killed in between.
+_NEVER_MADE_SECONDS = 3_600.0
 _SWEEP_SECONDS = 600.0
 _NUM_MEASURED = 50
 _NUM_THREADS = 8
@@ -74,7 +77,8 @@ class BatchWork:
         self._jobs: dict[tuple[str, str], tuple[Job, asyncio.Task[None]]] = {}
         self._rests: dict[tuple[str, str], float] = {}
         self._new = asyncio.Event()
-        self._known_files: dict[tuple[str, str], File] = {}
+        self._swept = Swept()
+        self._forgotten_at: dict[str, int] = {}
 
     @property
     def num_open(self) -> int:
@@ -139,7 +143,10 @@ class BatchWork:
             return
         if kept is None:
             # Its client's request is between the mark and the batch, or was killed there.
-            self._rests[one] = now + _LOOK_SECONDS
+            seconds = self._site.clock.now() - made_at(BATCH, one[1])
+            self._rests[one] = now + min(max(seconds, _LOOK_SECONDS), _DAMAGED_SECONDS)
+            if seconds > _NEVER_MADE_SECONDS:
+                await asyncio.get_running_loop().run_in_executor(self.threads, self._site.kept.close, *one)
             return
         job = Job(self._site, kept)
         task = asyncio.create_task(self._watched(one, job), name="batch")
@@ -166,14 +173,12 @@ class BatchWork:
         return counts.num_completed + counts.num_failed
 
     def _sweep(self) -> None:
-        """Deletes files whose time is over, batches with their last file, and what killed uploads left."""
-        site = self._site
-        in_use = {self._input_of(one) for one in site.kept.open()}
-        for tenant, file in site.files.expired(self._known_files):
-            if file.id not in in_use:
-                site.files.delete(tenant, file)
-        site.files.sweep_orphans()
-
-    def _input_of(self, one: tuple[str, str]) -> str:
-        kept = self._site.kept.find(*one)
-        return kept.batch.input_file if kept else ""
+        """Deletes files whose time is over, and batches with theirs."""
+        site, used = self._site, set[str]()
+        for one in site.kept.open():
+            if (kept := site.kept.find(*one)) is not None:
+                used.add(kept.batch.input.part)
+        if num_files := site.files.sweep(used, self._swept):
+            site.record("files expired", num_files=num_files)
+        for tenant in site.files.tenants():
+            site.kept.forget_before(tenant, site.now(), self._forgotten_at)
