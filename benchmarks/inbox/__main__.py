@@ -1,6 +1,6 @@
 """Events into an inbox:
 
-    python -m benchmarks.inbox [--event-time] [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
+    python -m benchmarks.inbox [--event-time | --batches] [--rounds 3] [--peers jetstream,redis] [--bin DIR]
 
 `intake` (the default): how many events of 1 KiB a gateway takes a second over its port, each on the disk before it is
 acknowledged, from 64 connections of 4 processes: singly, and in requests of 1,000. Beside it JetStream (`sync_interval:
@@ -15,6 +15,11 @@ at some moment; its producer sends again what it does not know to be taken. The 
 oracle that sees the whole stream at once and shares no code. Each event is a transaction: `TMPDIR=/dev/shm` spares the
 disk, which no kill of a process needs.
 
+`--batches`: two clients of OpenAI's package upload files, begin batches of up to 200 lines and cancel some, while their
+gateway is killed (-9) `--batch-kills` times, each time at another moment, and started again. At the end every batch
+that is there, acknowledged or not, is compared with its file: each `custom_id` once, in the output or among the errors,
+and no answer of status 500 or more in all that time.
+
 JetStream comes with `make bench-setup`; Redis is the system's (`redis-server`), or in a directory given with --bin.
 
 Prints a table, then one line of JSON; exit status 1 if a bar is not met.
@@ -25,6 +30,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.inbox.batches import BatchOptions, measure_batches
 from benchmarks.inbox.event_time import EventTimeOptions, measure_event_time
 from benchmarks.inbox.intake import IntakeOptions, measure_intake
 from benchmarks.inbox.systems import OURS, PEERS
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.event_time:
         given = EventTimeOptions.of(options)
         return run_parts("inbox", {"event_time": measure_event_time}, ["event_time"], given, options.json)
+    if options.batches:
+        return run_parts("inbox", {"batches": measure_batches}, ["batches"], BatchOptions.of(options), options.json)
     peers = with_programs(PEERS, options.peers, options.bin)
     if peers is None:
         return 2
@@ -48,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of("inbox", __doc__)
     parser.add_argument("--event-time", action="store_true", help="windows against an oracle, instead of intake")
+    parser.add_argument("--batches", action="store_true", help="OpenAI's batches under kills, instead of intake")
+    parser.add_argument("--batch-kills", type=whole(), default=100)
     parser.add_argument("--rounds", type=whole(), default=3, help="of each system and shape")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round, after its warm-up")
     parser.add_argument("--seeds", type=whole(), default=1_000)
