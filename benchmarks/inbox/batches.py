@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import openai
 
 from benchmarks.measuring import at_least, at_most, progress
@@ -101,7 +101,13 @@ def _measure(num_kills: int, site: Site, port: int, engine: str) -> tuple[dict[s
     judged = _judge(_client(gateway.url, found), found)
     num_5xx = sum(number for status, number in found.statuses.items() if status >= 500)
     num_asked = seen(engine)["began"]
-    body = {"kills": num_kills, "answers_5xx": num_5xx, "lines_asked": num_asked, **vars(judged)}
+    body = {
+        "kills": num_kills,
+        "answers": found.statuses.total(),
+        "answers_5xx": num_5xx,
+        "lines_asked": num_asked,
+        **vars(judged),
+    }
     return body, {
         "batches_kills": at_least(num_kills, 1),
         "batches_lines": at_least(judged.num_lines, num_kills),
@@ -110,6 +116,7 @@ def _measure(num_kills: int, site: Site, port: int, engine: str) -> tuple[dict[s
         "batches_wrong_counts": at_most(judged.num_wrong_counts, 0),
         "batches_acknowledged_and_gone": at_most(judged.num_acknowledged_and_gone, 0),
         "batches_5xx": at_most(num_5xx, 0),
+        "batches_answers": at_least(found.statuses.total(), num_kills),
     }
 
 
@@ -119,7 +126,7 @@ def _started(site: Site, port: int) -> GatewayProcess:
 
 def _client(url: str, found: Seen) -> openai.OpenAI:
     """OpenAI's own, which retries nothing, so that every answer is counted."""
-    counting = httpx.Client(event_hooks={"response": [lambda answer: found.statuses.update([answer.status_code])]})
+    counting = httpx2.Client(event_hooks={"response": [lambda answer: found.statuses.update([answer.status_code])]})
     return openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, http_client=counting)
 
 

@@ -40,7 +40,16 @@ class File:
     part: str
 
 
-_FILE = Kind("File of a batch", File, "Restore it from a backup of the store, or have its client send it again.")
+KEPT_FILE = Kind("File of a batch", File, "Restore it from a backup of the store, or have its client send it again.")
+
+
+def file_key(prefix: str, identity: str) -> str:
+    """Args: prefix: the tenant's."""
+    return f"{prefix}/files/{identity}.json"
+
+
+def part_key(prefix: str, part: str) -> str:
+    return f"{prefix}/parts/{part}"
 
 
 class NewFile:
@@ -55,7 +64,7 @@ class NewFile:
         self._last = b"\n"
         self._store, self._prefix = store, prefix
         self._part = f"{identity}-{new_nonce()[:8]}"
-        self._opened: AbstractContextManager[PartWriter] = store.write_part(f"{prefix}/parts/{self._part}")
+        self._opened: AbstractContextManager[PartWriter] = store.write_part(part_key(prefix, self._part))
         self._writer = self._opened.__enter__()
         self._is_open = True
 
@@ -88,9 +97,9 @@ class NewFile:
             expires_at=expires_at,
             part=self._part,
         )
-        made = create_object(self._store, f"{self._prefix}/files/{self.id}.json", _FILE, file)
+        made = create_object(self._store, file_key(self._prefix, self.id), KEPT_FILE, file)
         if not made.won:
-            self._store.delete(f"{self._prefix}/parts/{self._part}")
+            self._store.delete(part_key(self._prefix, self._part))
         return made.value
 
     def discard(self) -> None:
@@ -128,7 +137,7 @@ class Files:
         if not is_name(FILE, identity):
             return None
         try:
-            file = read_object(self._store, self._key(tenant, identity), _FILE)
+            file = read_object(self._store, self._key(tenant, identity), KEPT_FILE)
         except ObjectMissing:
             return None
         return None if file.expires_at <= self._clock.now() else file
@@ -170,7 +179,9 @@ class Files:
             named: set[str] = set()
             for name in self.names(tenant):
                 try:
-                    file = known.files.get((tenant, name)) or read_object(self._store, self._key(tenant, name), _FILE)
+                    file = known.files.get((tenant, name)) or read_object(
+                        self._store, self._key(tenant, name), KEPT_FILE
+                    )
                 except ObjectMissing:
                     continue
                 if file.expires_at <= now:
@@ -194,7 +205,7 @@ class Files:
         return tenant_prefix(self._service, tenant)
 
     def _key(self, tenant: str, identity: str) -> str:
-        return f"{self._prefix(tenant)}/files/{identity}.json"
+        return file_key(self._prefix(tenant), identity)
 
     def _part_key(self, tenant: str, file: File) -> str:
-        return f"{self._prefix(tenant)}/parts/{file.part}"
+        return part_key(self._prefix(tenant), file.part)

@@ -11,7 +11,7 @@ from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 
-_BATCH = Kind("Batch", Batch, "Restore it from a backup of the store; until then the batch stands still.")
+BATCH_STATE = Kind("Batch", Batch, "Restore it from a backup of the store; until then the batch stands still.")
 _DIGITS = 8
 
 
@@ -22,6 +22,15 @@ class Kept:
     tenant: str
     number: int
     batch: Batch
+
+
+def states_chain(store: ObjectStore, prefix: str, identity: str) -> Chain[Batch]:
+    """Args: prefix: the tenant's."""
+    return Chain(store=store, prefix=f"{prefix}/states/{identity}", kind=BATCH_STATE, remedy=BATCH_STATE.remedy)
+
+
+def settled_key(prefix: str, identity: str, part: int) -> str:
+    return f"{prefix}/lines/{identity}/{part + 1:0{_DIGITS}d}.json"
 
 
 class Batches:
@@ -110,15 +119,10 @@ class Batches:
         return f"{self._prefix(tenant)}/lines/{identity}"
 
     def _part(self, tenant: str, identity: str, part: int) -> str:
-        return f"{self._lines(tenant, identity)}/{part + 1:0{_DIGITS}d}.json"
+        return settled_key(self._prefix(tenant), identity, part)
 
     def _chain(self, tenant: str, identity: str) -> Chain[Batch]:
-        return Chain(
-            store=self._store,
-            prefix=f"{self._prefix(tenant)}/states/{identity}",
-            kind=_BATCH,
-            remedy=_BATCH.remedy,
-        )
+        return states_chain(self._store, self._prefix(tenant), identity)
 
 
 class CountsSoFar:

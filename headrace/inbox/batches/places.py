@@ -1,8 +1,8 @@
 """Where a store has the files and batches of a service's clients, and the names of both.
 
-`batches/SERVICE/tenants/TENANT/…` is one client's; nothing of another client is ever listed for it. A name begins with
-the moment at which it was made, so a sorted listing is in the order of making, and a page goes on after a name whether
-that is still there or not.
+`batch_api/SERVICE/tenants/TENANT/…` is one client's; nothing of another client is ever listed for it. A name begins
+with the moment at which it was made, so a sorted listing is in the order of making, and a page goes on after a name
+whether that is still there or not.
 
 | below the tenant | |
 |---|---|
@@ -11,7 +11,7 @@ that is still there or not.
 | `states/ID/00000001.json` … | a batch: its states, a chain |
 | `lines/ID/00000001.json` … | what became of some of its lines; deleted once they are in its files |
 
-`batches/SERVICE/open/TENANT/ID` marks a batch that has not ended.
+`batch_api/SERVICE/open/TENANT/ID` marks a batch that has not ended.
 """
 
 import re
@@ -19,7 +19,8 @@ import re
 from headrace.keys import digest_text, partition_from_path, partition_path
 from headrace.store.objects import ObjectStore, new_nonce
 
-ROOT = "batches"
+# Not `batches`: there lie the micro-batches of campaigns.
+ROOT = "batch_api"
 FILE, BATCH = "file-", "batch_"
 _MOMENT_DIGITS, _NONCE_DIGITS = 12, 20
 _REST = re.compile(rf"[0-9a-f]{{{_MOMENT_DIGITS + _NONCE_DIGITS}}}")

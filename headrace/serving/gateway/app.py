@@ -23,10 +23,9 @@ from headrace.clock import Clock
 from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
 from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
-from headrace.serving.gateway.openai_bodies import Ask, chat_ask, text_ask
-from headrace.serving.gateway.openai_media_bodies import MediaAsk, picture_ask, speech_ask
 from headrace.serving.gateway.openapi import openapi
 from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.readers import readers_of
 from headrace.serving.gateway.readiness import Readiness
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.serving.gateway.units import Units
@@ -38,7 +37,6 @@ if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
     from headrace.serving.gateway.inbox import Inbox
 
 Handler = Callable[[Request], Awaitable[None]]
-Reader = Callable[[bytes], Ask | MediaAsk]
 _EVENTS = "/v1/events"
 _MODELS = "/v1/models/"
 
@@ -173,18 +171,6 @@ class Gateway:
 
     async def _openapi_page(self, request: Request) -> None:
         await request.respond(200, self._openapi, request.answer_headers)
-
-
-def readers_of(service: Service) -> dict[MemberKind, dict[str, Reader]]:
-    """Who reads the requests of each path, by kind of service."""
-    return {
-        "text": {
-            "/v1/chat/completions": partial(chat_ask, num_messages_max=service.limits.num_messages_max),
-            "/v1/completions": text_ask,
-        },
-        "image": {"/v1/images/generations": picture_ask},
-        "speech": {"/v1/audio/speech": speech_ask},
-    }
 
 
 _READ = ("GET", "HEAD")

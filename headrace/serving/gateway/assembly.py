@@ -42,7 +42,6 @@ from headrace.version_sets.sets import EngineSpec, Member
 _STORE_PATIENCE_SECONDS = 5.0
 
 if TYPE_CHECKING:
-    from headrace.serving.gateway.batches.api import BatchApi
     from headrace.serving.gateway.batches.work import BatchWork
     from headrace.serving.gateway.inbox import Inbox
 
@@ -166,7 +165,14 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             return None
         return await come_seconds_of(engine_host.socket_file, stable.residents)
 
-    batches, batch_api = _batches(settings, service, store, units, outcomes, clock, records, metrics)
+    batches, batch_api = None, None
+    if settings.batches:
+        # Here, because a gateway without batches needs none of it.
+        from headrace.serving.gateway.batches.assembly import batches_of
+
+        batches, batch_api = batches_of(
+            settings, service, store, units, outcomes, clock=clock, records=records, metrics=metrics
+        )
     app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
     app = app_of(inbox=inbox, batches=batch_api, host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
@@ -205,25 +211,6 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         inbox=inbox,
         batches=batches,
     )
-
-
-def _batches(
-    settings: Settings,
-    service: Service,
-    store: ObjectStore,
-    units: Units,
-    outcomes: Outcomes,
-    clock: Clock,
-    records: Records,
-    metrics: Metrics,
-) -> "tuple[BatchWork | None, BatchApi | None]":
-    """Raises: InvalidInput: the service's answers fit into no line."""
-    if not settings.batches:
-        return None, None
-    # Here, because a gateway without batches needs none of it.
-    from headrace.serving.gateway.batches.assembly import batches_of
-
-    return batches_of(settings, service, store, units, outcomes, clock=clock, records=records, metrics=metrics)
 
 
 def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics) -> "Inbox | None":

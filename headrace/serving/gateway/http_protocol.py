@@ -203,7 +203,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def expect_body(self, bytes_max: int) -> None:
         """Lets the present request have a larger body than the service's requests: its client is known."""
-        self._bytes_max = max(self._usual_bytes_max, self._guard.limits.head_bytes_max + bytes_max)
+        self._bytes_max = self._guard.limits.head_bytes_max + bytes_max + THROWN_AWAY_BYTES_MAX
 
     def body_goes_on(self) -> None:
         """Gives such a body its time anew: enough of it came to call that progress."""

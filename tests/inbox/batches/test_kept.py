@@ -12,11 +12,10 @@ from headrace.inbox.batches import outcomes, states
 from headrace.inbox.batches.files import File, Files, Swept
 from headrace.inbox.batches.kept import Batches, CountsSoFar
 from headrace.inbox.batches.outcomes import Answered, Unmade, settled
-from headrace.inbox.batches.places import BATCH, FILE, is_name, made_at, name_of, new_name
+from headrace.inbox.batches.places import FILE, is_name, made_at, name_of, new_name
 from headrace.inbox.batches.states import Batch, Counts
 from headrace.store.local import LocalStore
-
-NOW = FixedClock().now()
+from tests.batch_builders import NOW, make_batch, seal_file
 
 
 @pytest.fixture
@@ -24,24 +23,12 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-def written(files: Files, tenant: str = "shop", text: bytes = b"one\ntwo", *, seconds: int = 3_600) -> File:
-    new = files.new(tenant, new_name(FILE, NOW))
-    new.write(text)
-    return new.seal("a.jsonl", "batch", created_at=int(NOW), expires_at=int(NOW) + seconds)
+def written(files: Files, *, seconds: int = 3_600) -> File:
+    return seal_file(files, "shop", seconds=seconds)
 
 
 def made(kept: Batches, file: File, tenant: str = "shop") -> Batch:
-    batch = Batch(
-        id=new_name(BATCH, NOW),
-        endpoint="/v1/chat/completions",
-        input=file,
-        window="24h",
-        metadata={"shift": "night"},
-        created_at=int(NOW),
-        expires_at=int(NOW) + 86_400,
-        output_seconds=3_600,
-    )
-    return kept.create(tenant, batch).batch
+    return kept.create(tenant, make_batch(file)).batch
 
 
 def test_a_file_is_there_once_it_is_sealed(store: LocalStore) -> None:
@@ -105,10 +92,10 @@ def test_what_has_expired_goes_and_what_a_batch_is_made_of_stays_for_it(store: L
     assert b"".join(files.pieces("shop", short)) == b"one\ntwo"  # a batch may be made of it just now
     files.sweep({used.part}, swept)
 
-    assert sorted(store.children("batches/assistant/tenants/shop/parts")) == sorted([long.part, used.part])
+    assert sorted(store.children("batch_api/assistant/tenants/shop/parts")) == sorted([long.part, used.part])
     files.sweep(set(), swept)
     files.sweep(set(), swept)
-    assert store.children("batches/assistant/tenants/shop/parts") == [long.part]
+    assert store.children("batch_api/assistant/tenants/shop/parts") == [long.part]
 
 
 def test_of_two_changes_to_one_state_one_is_made(store: LocalStore) -> None:

@@ -10,6 +10,7 @@ from headrace.errors import IllegalTransition
 from headrace.inbox.batches import states
 from headrace.inbox.batches.files import File
 from headrace.inbox.batches.states import Batch, Counts, LineProblem
+from tests.batch_builders import make_batch
 
 NOW = 1_760_000_000
 ALLOWED = {
@@ -20,27 +21,13 @@ ALLOWED = {
 }
 
 
-def make_batch() -> Batch:
-    file = File(
-        id="file-1",
-        filename="a.jsonl",
-        purpose="batch",
-        num_bytes=1,
-        num_lines=4,
-        created_at=NOW,
-        expires_at=NOW + 9,
-        part="p",
-    )
-    return Batch(
-        id="batch_1",
-        endpoint="/v1/chat/completions",
-        input=file,
-        window="24h",
-        metadata=None,
-        created_at=NOW,
-        expires_at=NOW + 86_400,
-        output_seconds=3_600,
-    )
+FILE = File(
+    id="file-1", filename="a", purpose="batch", num_bytes=1, num_lines=4, created_at=NOW, expires_at=NOW, part="p"
+)
+
+
+def validating() -> Batch:
+    return make_batch(FILE)
 
 
 ALL = Counts(num_completed=3, num_failed=1)
@@ -55,7 +42,7 @@ CHANGES: dict[str, Callable[[Batch, int], Batch]] = {
 
 @given(st.lists(st.sampled_from(sorted(CHANGES)), max_size=12))
 def test_a_batch_only_goes_where_the_table_says(order: list[str]) -> None:
-    batch = make_batch()
+    batch = validating()
     for moment, name in enumerate(order, 1):
         before = batch
         try:
@@ -82,20 +69,20 @@ def test_a_batch_only_goes_where_the_table_says(order: list[str]) -> None:
     ],
 )
 def test_a_batch_whose_window_left_lines_unmade_has_expired(counts: Counts, status: str) -> None:
-    made = states.finalizing(states.begun(make_batch(), 4, 2, NOW), counts, NOW)
+    made = states.finalizing(states.begun(validating(), 4, 2, NOW), counts, NOW)
     assert states.ended(made, counts, None, None, NOW).status == status
 
 
 def test_a_batch_that_is_cancelled_ends_as_that_whatever_its_lines_are() -> None:
-    cancelling = states.cancelled(states.begun(make_batch(), 4, 2, NOW), NOW)
+    cancelling = states.cancelled(states.begun(validating(), 4, 2, NOW), NOW)
     assert states.ended(cancelling, ALL, "file-out", None, NOW).status == "cancelled"
 
 
 def test_a_refused_change_says_what_the_batch_is() -> None:
-    with pytest.raises(IllegalTransition, match="Batch batch_1 cannot be finalized: it is validating, and must be in_"):
-        states.finalizing(make_batch(), ALL, NOW)
+    with pytest.raises(IllegalTransition, match="cannot be finalized: it is validating, and must be in_progress"):
+        states.finalizing(validating(), ALL, NOW)
 
 
 def test_no_batch_ends_with_a_line_missing() -> None:
     with pytest.raises(AssertionError, match="4 lines and 3 outcomes"):
-        states.finalizing(states.begun(make_batch(), 4, 2, NOW), Counts(num_completed=3), NOW)
+        states.finalizing(states.begun(validating(), 4, 2, NOW), Counts(num_completed=3), NOW)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -55,6 +56,11 @@ def at_end(client: openai.OpenAI, batch: Any) -> Any:
     ends = ("completed", "failed", "expired", "cancelled")
     eventually(lambda: client.batches.retrieve(batch.id).status in ends, "the batch has ended")
     return client.batches.retrieve(batch.id)
+
+
+def num_completed(client: openai.OpenAI, batch: Any) -> int:
+    counts = client.batches.retrieve(batch.id).request_counts
+    return counts.completed if counts else 0
 
 
 def content(client: openai.OpenAI, file: str | None) -> list[dict[str, Any]]:
@@ -226,7 +232,7 @@ def test_a_cancelled_batch_keeps_what_is_done_and_names_the_rest(
     with slow_server(seconds_min=0.1, seconds_max=0.1) as url:
         client = client_of(slow_site(make_site, url).start("--batches", "--batch-lines", "4"))
         batch = begin(client, jsonl(*[line(f"c-{number}") for number in range(200)]))
-        eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0, "some lines are answered")
+        eventually(lambda: num_completed(client, batch) > 0, "some lines are answered")
         assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
         done = at_end(client, batch)
         made, failed = outcomes(client, done)
@@ -243,6 +249,41 @@ def test_what_has_ended_is_not_cancelled(client: openai.OpenAI) -> None:
     finished = at_end(client, begin(client, jsonl(line("a"))))
     with pytest.raises(openai.ConflictError, match="Cannot cancel a batch with status 'completed'"):
         client.batches.cancel(finished.id)
+
+
+def test_a_batch_that_would_take_longer_than_its_window_has_to_wait(
+    make_site: Callable[..., Site], client_of: Callable[..., openai.OpenAI]
+) -> None:
+    with slow_server(seconds_min=0.3, seconds_max=0.3) as url:
+        client = client_of(slow_site(make_site, url).start("--batches"))
+        long = jsonl(*[line(f"l-{number}") for number in range(2_000)])
+        first = begin(client, long)
+        eventually(lambda: num_completed(client, first) > 0, "the drain is measured")
+        with pytest.raises(openai.RateLimitError, match="longer than the window of 60 s") as refused:
+            begin(client, long, completion_window="1m")
+        assert int(refused.value.response.headers["retry-after"]) > 60
+        assert begin(client, long, completion_window="7d").status == "validating"
+
+
+def test_an_upload_is_streamed_and_never_held(site: Site, client: openai.OpenAI) -> None:
+    """A hundred MiB, of which the gateway's memory sees little; and more than a file may have is refused."""
+    before = memory_bytes(site.gateways[0].pid)
+    body = jsonl(line("a", "x" * 1_000_000)) * 100
+    file = upload(client, body)
+    assert file.bytes == len(body)
+    assert memory_bytes(site.gateways[0].pid) - before < 30 * 2**20
+    assert sum(map(len, client.files.content(file.id).iter_bytes())) == len(body)
+    assert memory_bytes(site.gateways[0].pid) - before < 30 * 2**20
+    with pytest.raises(openai.APIStatusError, match="may have") as refused:
+        upload(client, body * 2 + body[: 20 * 2**20])
+    assert refused.value.status_code == 413
+    assert [one.id for one in client.files.list() if one.bytes > len(body)] == []
+
+
+def memory_bytes(pid: int) -> int:
+    """The most that it ever had of its own."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def test_two_gateways_share_a_batch_and_answer_each_line_once(
@@ -269,18 +310,16 @@ def test_a_gateway_that_is_killed_leaves_a_batch_for_the_next(
         client = client_of(gateway)
         batch = begin(client, jsonl(*[line(f"k-{number}") for number in range(400)]))
         for _ in range(3):
-            before = client.batches.retrieve(batch.id).request_counts.completed
+            before = num_completed(client, batch)
             eventually(
-                lambda before=before, client=client: (
-                    client.batches.retrieve(batch.id).request_counts.completed > before + 40
-                ),
+                lambda before=before, client=client: num_completed(client, batch) > before + 40,
                 "lines are answered",
             )
             os.kill(gateway.pid, signal.SIGKILL)
             gateway.process.wait()
             gateway = site.start("--batches", "--batch-lines", "8", wait="listening")
             client = client_of(gateway)
-            assert client.batches.retrieve(batch.id).request_counts.completed > before
+            assert num_completed(client, batch) > before
         done = at_end(client, batch)
         made, failed = outcomes(client, done)
         num_asked = sum(len(one.records("unit")) for one in site.gateways)

@@ -110,8 +110,9 @@ class BatchApi:
                     num_pieces += len(part)
                     if num_pieces >= PIECE_BYTES:
                         num_pieces = 0
-                        request.connection.body_goes_on()
                         await self._call(new.write, reader.form.take())
+                        # Not before: the client does not answer for the store's slowness.
+                        request.connection.body_goes_on()
                 reader.end()
                 await self._call(new.write, reader.form.take())
                 file = await self._seal(reader, new, int(now))

@@ -6,12 +6,12 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput
 from headrace.inbox.batches.files import Files
 from headrace.inbox.batches.kept import Batches, CountsSoFar
-from headrace.serving.gateway.app import readers_of
 from headrace.serving.gateway.batches.api import BatchApi, BatchOffer
 from headrace.serving.gateway.batches.lines import LineAsking
 from headrace.serving.gateway.batches.work import BatchWork
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.readers import readers_of
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.units import Units
 from headrace.serving.service import Service

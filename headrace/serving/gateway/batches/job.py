@@ -79,10 +79,16 @@ class Job:
         self._site, self._kept = site, kept
         self._tenant = kept.tenant
         self._stops = Stops()
+        self._num_settled = 0
 
     @property
     def batch(self) -> Batch:
         return self._kept.batch
+
+    @property
+    def num_lines_waiting(self) -> int:
+        """Without an outcome, as far as this gateway knows; of a batch that is not validated, none is known."""
+        return 0 if self.batch.is_final else self.batch.num_lines - self._num_settled
 
     def look(self, kept: Kept) -> None:
         """A newer state, which somebody else has made."""
@@ -130,6 +136,7 @@ class Job:
         """Settles each part, made or not."""
         plan = await self._site.insist(self._planned)
         there = await self._site.insist(self._site.kept.settled_parts, self._tenant, self.batch.id)
+        self._num_settled = sum(map(plan.num_lines_of, there))
         self._look_at_time()
         self.look(self._kept)
         left = [part for part in range(plan.num_parts) if part not in there]
@@ -161,6 +168,7 @@ class Job:
         site, batch = self._site, self.batch
         try:
             if await site.insist(site.kept.is_settled, self._tenant, batch.id, part):
+                self._num_settled += plan.num_lines_of(part)
                 return
             begun_at = site.clock.now()
             read = await site.insist(
@@ -174,6 +182,7 @@ class Job:
             own = outcomes.settled(batch.id, made)
             counts = (await site.insist(site.kept.settle, self._tenant, batch.id, part, own)).counts
             site.counts.note(batch.id, part, counts)
+            self._num_settled += len(read)
             site.count("completed", counts.num_completed)
             site.count("failed", counts.num_failed)
             if not self._stops.why:

@@ -14,11 +14,11 @@ from headrace.serving.gateway.http_protocol import EXTENSION
 from headrace.serving.gateway.openai_bodies import Ask
 from headrace.serving.gateway.openai_media_bodies import MediaAsk
 from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.readers import Reader
 from headrace.serving.gateway.refusals import invalid, refusal_of
 from headrace.serving.gateway.request_headers import SESSION
 from headrace.serving.gateway.units import Units
 
-Reader = Callable[[bytes], Ask | MediaAsk]
 # What may pass by itself: no place, no engine, no set yet.
 _COMES_BACK = frozenset({408, 429, 503})
 

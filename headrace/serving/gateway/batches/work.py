@@ -86,9 +86,7 @@ class BatchWork:
 
     @property
     def num_lines_waiting(self) -> int:
-        """Lines of batches that are under way; of those that are not validated yet, none is known."""
-        batches = [job.batch for job, _ in self._jobs.values()]
-        return sum(batch.num_lines - self._num_settled(batch.id) for batch in batches if not batch.is_final)
+        return sum(job.num_lines_waiting for job, _ in self._jobs.values())
 
     def backlog_seconds(self, num_more: int = 0) -> float | None:
         """How long the waiting lines and so many more will take; None: nothing was measured yet."""
@@ -167,10 +165,6 @@ class BatchWork:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         self._site.record("batch stands still", batch=one[1], key=one[0], error=reason_of(error))
-
-    def _num_settled(self, identity: str) -> int:
-        counts = self._site.counts.known(identity)
-        return counts.num_completed + counts.num_failed
 
     def _sweep(self) -> None:
         """Deletes files whose time is over, and batches with theirs."""
