@@ -3,6 +3,7 @@
     python -m benchmarks.inbox [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
     python -m benchmarks.inbox --event-time [--seeds 1000] [--kills 1]
     python -m benchmarks.inbox --backlog [--events 1000000]
+    python -m benchmarks.inbox --batches [--batch-kills 100]
 
 `intake` (the default): how many events of 1 KiB a gateway takes a second over its port, each on the disk before it is
 acknowledged, from 64 connections of 4 processes: singly, and in requests of 1,000. Beside it JetStream (`sync_interval:
@@ -21,6 +22,11 @@ disk, which no kill of a process needs.
 a tick of the sensor takes that asks for these (evaluated, made and queued by Dagster's own daemon code), and what
 gateway and ticks need of memory. Beside it a stock sensor that asks for a run an event, on 2,000.
 
+`--batches`: two clients of OpenAI's package upload files, begin batches of up to 200 lines and cancel some, while their
+gateway is killed (-9) `--batch-kills` times, each time at another moment, and started again. At the end every batch
+that is there, acknowledged or not, is compared with its file: each `custom_id` once, in the output or among the errors,
+and no answer of status 500 or more in all that time.
+
 JetStream comes with `make bench-setup`; Redis is the system's (`redis-server`), or in a directory given with --bin.
 
 Prints a table, then one line of JSON; exit status 1 if a bar is not met.
@@ -31,6 +37,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.inbox.backlog import BacklogOptions, measure_backlog
+from benchmarks.inbox.batches import BatchOptions, measure_batches
 from benchmarks.inbox.event_time import EventTimeOptions, measure_event_time
 from benchmarks.inbox.intake import IntakeOptions, measure_intake
 from benchmarks.inbox.systems import OURS, PEERS
@@ -46,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_parts("inbox", {"event_time": measure_event_time}, ["event_time"], given, options.json)
     if options.backlog:
         return run_parts("inbox", {"backlog": measure_backlog}, ["backlog"], BacklogOptions.of(options), options.json)
+    if options.batches:
+        return run_parts("inbox", {"batches": measure_batches}, ["batches"], BatchOptions.of(options), options.json)
     peers = with_programs(PEERS, options.peers, options.bin)
     if peers is None:
         return 2
@@ -58,6 +67,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--event-time", action="store_true", help="windows against an oracle, instead of intake")
     parser.add_argument("--backlog", action="store_true", help="from a million events to runs, instead of intake")
     parser.add_argument("--events", type=whole(), default=1_000_000, help="of the backlog")
+    parser.add_argument("--batches", action="store_true", help="OpenAI's batches under kills, instead of intake")
+    parser.add_argument("--batch-kills", type=whole(), default=100)
     parser.add_argument("--rounds", type=whole(), default=3, help="of each system and shape")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round, after its warm-up")
     parser.add_argument("--seeds", type=whole(), default=1_000)

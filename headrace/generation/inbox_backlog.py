@@ -19,7 +19,7 @@ from headrace.handoff.layout import asset_prefix
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.backlog import WorkedOff, rows_per_second
+from headrace.inbox.drain import WorkedOff, rows_per_second
 from headrace.inbox.sealed import EVENTS_ASSET
 from headrace.keys import Window, partition_from_path, window_key, window_of_key
 from headrace.store.objects import ObjectStore

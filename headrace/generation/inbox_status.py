@@ -54,7 +54,7 @@ class InboxStatus:
     """Why the chain of windows cannot be read; null: it can."""
 
 
-def inbox_campaigns(objects: ObjectStore) -> list[str]:
+def campaigns_with_windows(objects: ObjectStore) -> list[str]:
     """Those of which a window is sealed in this store."""
     names = map(partition_from_path, objects.children(_ROOT))
     return sorted(name for name in names if objects.children(windows_chain(objects, name).prefix))
@@ -106,7 +106,7 @@ def inbox_statuses(
         keep_late: a campaign of the project that takes events → whether it only keeps late ones.
         campaign: only this one.
     """
-    names = sorted({*inbox_campaigns(handoffs.objects), *keep_late})
+    names = sorted({*campaigns_with_windows(handoffs.objects), *keep_late})
     return tuple(
         inbox_status(handoffs, name, now, keeps_late=keep_late.get(name, False))
         for name in names

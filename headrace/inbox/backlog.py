@@ -6,11 +6,10 @@ the first one.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 from headrace.clock import epoch_seconds
 from headrace.handoff.manifests import newest_manifest
+from headrace.inbox.drain import WorkedOff, rows_per_second
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.store.objects import ObjectStore
@@ -18,35 +17,10 @@ from headrace.store.objects import ObjectStore
 # What a campaign makes of a window first; later assets follow it.
 WORKED_OFF_ASSET = "generated_content"
 _NUM_MEASURED = 20
-# Manifests have whole seconds.
-_SECONDS_MIN = 1.0
 # How far back the first look goes: what a gateway does not know of is taken for worked off.
 _NUM_LOOKED_AT = 2_000
 # Windows are worked off in about their order, so of many that wait the first ones tell.
 _NUM_ASKED_FOR = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkedOff:
-    """Seconds since the epoch: when its rows could be begun, and when they were done."""
-
-    ready_at: float
-    done_at: float
-    num_rows: int
-
-
-def rows_per_second(windows: Iterable[WorkedOff]) -> float | None:
-    """While there was something to make; None: nothing was made.
-
-    A window counts from when the one before it was done, or from when it could be begun if that was later: so neither
-    idle hours nor a window's wait behind others counts twice. Several at once add up.
-    """
-    num_rows, seconds, until = 0, 0.0, 0.0
-    for window in sorted(windows, key=lambda one: one.done_at):
-        seconds += max(window.done_at - max(window.ready_at, until), 0.0)
-        until = window.done_at
-        num_rows += window.num_rows
-    return num_rows / max(seconds, _SECONDS_MIN) if num_rows else None
 
 
 class Backlog:

@@ -72,7 +72,7 @@ class InboxCampaign:
         check_subject_name("name", self.name)
 
 
-def inbox_campaigns(directory: Path) -> Described[InboxCampaign]:
+def campaigns_of_files(directory: Path) -> Described[InboxCampaign]:
     """The campaigns of a directory, by name; a broken file costs its own campaign alone."""
     return from_directory(directory, _read, "campaign", InvalidCampaign, wanted_in="--inbox")
 

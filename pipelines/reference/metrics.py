@@ -7,6 +7,7 @@ from typing import Any
 from headrace.engines.host.metrics import families
 from headrace.engines.host.table_view import Table
 from headrace.serving.gateway import assembly
+from headrace.serving.gateway.batches import assembly as batches_assembly
 from headrace.serving.gateway.metrics import Metrics
 from pipelines.reference.markdown import code, page, prose, table
 
@@ -57,7 +58,8 @@ def _registered() -> list[_Metric]:
 def _watched() -> list[_Metric]:
     """The calls of `Metrics.watch` where a gateway is put together."""
     found = []
-    for call in ast.walk(ast.parse(inspect.getsource(assembly))):
+    calls = (call for module in (assembly, batches_assembly) for call in ast.walk(ast.parse(inspect.getsource(module))))
+    for call in calls:
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "watch":
             name, meaning = (ast.literal_eval(argument) for argument in call.args[:2])
             found.append((f"headrace_gateway_{name}", "gauge", (), meaning))

@@ -8,6 +8,7 @@ from headrace.generation import claim_objects
 from headrace.handoff import layout, notes
 from headrace.handoff.media import layout as media_layout
 from headrace.inbox import sealed, sealing
+from headrace.inbox.batches import files, kept, outcomes, places
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
 from headrace.serving import sessions
@@ -39,8 +40,9 @@ def stored() -> list[Stored]:
     weights = sealed_directory.manifest_key("weights", "DIGEST", 1)
     tombstone = tombstones.Tombstone(nonce="NONCE", collector="COLLECTOR")
     gang = gang_store.GangObjects(_NOWHERE, "TRAINING_ID", 1)
+    tenant = places.tenant_prefix("SERVICE", "KEY_NAME")
     claims = claim_objects.claim_chain(_NOWHERE, "PARTITION", "DIGEST")
-    places = [
+    of_kinds = [
         (claim_objects.CLAIM, claims.key(1)),
         (claim_objects.SETTLEMENT, claims.key(1, claim_objects.SETTLED)),
         (claim_objects.RUN_PIN, claim_objects.run_pin_key("PARTITION", "RUN_ID")),
@@ -62,6 +64,9 @@ def stored() -> list[Stored]:
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
         (sealing.OWNER, sealing.owner_key("CAMPAIGN")),
         (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
+        (files.KEPT_FILE, files.file_key(tenant, "FILE")),
+        (kept.BATCH_STATE, kept.states_chain(_NOWHERE, tenant, "BATCH").key(1)),
+        (outcomes.SETTLED, kept.settled_key(tenant, "BATCH", 0)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),
@@ -73,12 +78,13 @@ def stored() -> list[Stored]:
         (media_layout.LAYOUT, media_layout.layout_key(parts)),
         (notes.NOTE, layout.note_key(manifest)),
     ]
-    return [Stored(kind=kind, key=key) for kind, key in places]
+    return [Stored(kind=kind, key=key) for kind, key in of_kinds]
 
 
 def others() -> list[tuple[str, str]]:
     """What is no small object: files, manifests with a digest of their own form, marks."""
     parts = layout.parts_prefix("ASSET", "PARTITION", "NONCE")
+    tenant = places.tenant_prefix("SERVICE", "KEY_NAME")
     return [
         (layout.manifest_key("ASSET", "PARTITION", 1), "A version's manifest: parts, schema, digests, inputs."),
         (f"{parts}/part-00000.arrow", "One record batch of a version, as an Arrow file."),
@@ -88,6 +94,8 @@ def others() -> list[tuple[str, str]]:
         (segment_key("weights", "NONCE"), "Tensors of weights, end to end, which versions share."),
         (attempts.training_key("TRAINING_ID", checkpoints.PARTS, "NONCE") + "/…", "The files of a checkpoint."),
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
+        (files.part_key(tenant, "FILE-NONCE"), "The bytes of a file of OpenAI's Batch API."),
+        (f"{places.open_prefix('SERVICE')}/KEY_NAME/BATCH", "A mark: this batch has not ended."),
         (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),
     ]

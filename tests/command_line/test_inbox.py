@@ -10,8 +10,13 @@ from typer.testing import Result
 from headrace.generation.listing import list_prompts
 from headrace.generation.prompt_source import PromptSource
 from headrace.generation.window_prompts import content_partition
+from headrace.inbox.batches import states
+from headrace.inbox.batches.files import Files
+from headrace.inbox.batches.kept import Batches
+from headrace.inbox.batches.outcomes import settled
 from headrace.inbox.rules import InboxRules
 from simulation.campaign_site import make_campaign
+from tests.batch_builders import make_batch, seal_file
 from tests.command_line.builders import checked_json, run
 from tests.command_line.checked_project import Project, said
 from tests.generation.builders import Site
@@ -178,3 +183,28 @@ def test_a_check_tells_windows_and_the_first_refusal(
         "the newest window, 2026-11-22|orders-w000001, has 2 events, of which 1 hold no prompt, such as '2' of 'shop': "
         "has no column 'product' (it has none)."
     ) in said(checked, "prompts", "warn")
+
+
+def test_the_status_tells_what_waits_of_batches(inbox: Inbox) -> None:
+    objects, clock = inbox.site.handoffs.objects, inbox.site.clock
+    batches, now = Batches(objects, "assistant"), int(clock.now())
+    file = seal_file(Files(objects, "assistant", clock), "shop", b"{}\n" * 40, now=now)
+    _, kept = (batches.create("shop", make_batch(file, now=now)) for _ in range(2))
+    batches.advance(kept, states.begun(kept.batch, 40, 16, now))
+    batches.settle("shop", kept.batch.id, 2, settled(kept.batch.id, []))
+
+    body = checked_json(inbox.call("inbox", "status", "--json"), "inbox-status")
+
+    [found] = body["batches"]
+    assert {name: found[name] for name in found if name.startswith("num_")} == {
+        "num_open": 2,
+        "num_validating": 1,
+        "num_lines": 40,
+        "num_lines_waiting": 32,
+    }
+    shown = inbox.call("inbox", "status").output.splitlines()
+    assert [line.split()[:4] for line in shown[-2:]] == [
+        ["SERVICE", "BATCHES", "LINES", "WAITING"],
+        ["assistant", "2", "40", "32"],
+    ]
+    assert inbox.call("inbox", "status", "orders", "--json").output.count("assistant") == 0

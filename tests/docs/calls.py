@@ -31,6 +31,8 @@ def refusal(words: list[str]) -> str | None:
         if rest[1] in PROGRAMS:
             return _refused(program_command(rest[1]), rest[1], rest[2:])
         return None if importlib.util.find_spec(rest[1]) else f"there is no module {rest[1]}"
+    if program == "python" and rest == ["-"]:
+        return None  # the lines that follow it in the block
     if program == "dg":
         return _refused(_dg(), program, rest)
     return None if program in OTHERS else f"nobody knows the program {program}"

@@ -140,7 +140,7 @@ def as_it_stands(beginning: str, directory: Path) -> "subprocess.CompletedProces
 
 
 def test_the_gateway_without_a_model_works_as_it_stands(tmp_path: Path) -> None:
-    ended = as_it_stands("v1/chat/completions", tmp_path)
+    ended = as_it_stands("X-Headrace-Session", tmp_path)
 
     assert "x-headrace-version-set" in ended.stdout.lower(), ended.stdout + ended.stderr
     assert "data: [DONE]" in ended.stdout
@@ -154,6 +154,16 @@ def test_the_inbox_works_as_it_stands(tmp_path: Path) -> None:
     assert '"taken":1,"repeated":1,"refused":[{"index":2,' in ended.stdout
     assert '"event":"window sealed"' in ended.stdout
     assert 'headrace_gateway_inbox_unsealed_events{campaign="slogans"} 0.0' in ended.stdout
+
+
+def test_batches_work_as_they_stand(tmp_path: Path) -> None:
+    ended = as_it_stands("client.batches.create", tmp_path)
+
+    assert "completed BatchRequestCounts(completed=3, failed=0, total=3)" in ended.stdout, ended.stdout + ended.stderr
+    assert ended.stdout.count('"status_code":200') == 3
+    assert '"output_file_id":"file-' in ended.stdout
+    assert 'headrace_gateway_batch_lines_total{outcome="completed"} 3.0' in ended.stdout
+    assert "assistant        0      0        0       -" in ended.stdout
 
 
 @pytest.mark.parametrize("block", of("yaml"))

@@ -8,7 +8,8 @@ import pytest
 
 from headrace.clock import FixedClock
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.backlog import WORKED_OFF_ASSET, Backlog, WorkedOff, rows_per_second
+from headrace.inbox.backlog import WORKED_OFF_ASSET, Backlog
+from headrace.inbox.drain import WorkedOff, rows_per_second
 from headrace.inbox.sealed import sealed_windows
 from headrace.store.local import LocalStore
 from simulation.event_streams import SECOND, START

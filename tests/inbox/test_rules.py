@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.inbox.rules import InboxRules, inbox_campaigns
+from headrace.inbox.rules import InboxRules, campaigns_of_files
 
 
 def write(directory: Path, name: str, text: str) -> None:
@@ -17,7 +17,7 @@ def test_a_campaign_s_section_is_all_that_is_read_of_its_file(tmp_path: Path) ->
         tmp_path, "a", "name: slogans\nunknown: 1\nprompts:\n  inbox: {window_seconds: 60, late: keep}\n  template: x\n"
     )
     write(tmp_path, "b", "name: glossary\nprompts: {files: 'a.jsonl'}\n")
-    found = inbox_campaigns(tmp_path)
+    found = campaigns_of_files(tmp_path)
     assert not found.problems
     assert {campaign.name: campaign.rules for campaign in found} == {
         "slogans": InboxRules(window_seconds=60, late="keep"),
@@ -27,13 +27,13 @@ def test_a_campaign_s_section_is_all_that_is_read_of_its_file(tmp_path: Path) ->
 
 def test_an_empty_section_takes_events_by_the_usual_rules(tmp_path: Path) -> None:
     write(tmp_path, "a", "name: slogans\nprompts:\n  inbox:\n")
-    assert inbox_campaigns(tmp_path).find("slogans").rules == InboxRules()
+    assert campaigns_of_files(tmp_path).find("slogans").rules == InboxRules()
 
 
 def test_a_broken_section_costs_its_own_campaign(tmp_path: Path) -> None:
     write(tmp_path, "a", "name: slogans\nprompts:\n  inbox: {windows: 60, rows_max: 0}\n")
     write(tmp_path, "b", "name: orders\nprompts:\n  inbox:\n")
-    found = inbox_campaigns(tmp_path)
+    found = campaigns_of_files(tmp_path)
     assert list(found.by_name) == ["orders"]
     (problem,) = found.problems
     assert "unknown key 'windows'" in problem
@@ -43,7 +43,7 @@ def test_a_broken_section_costs_its_own_campaign(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "- a\n", "prompts:\n  inbox:\n"])
 def test_a_file_without_a_name_is_broken(tmp_path: Path, text: str) -> None:
     write(tmp_path, "a", text)
-    (problem,) = inbox_campaigns(tmp_path).problems
+    (problem,) = campaigns_of_files(tmp_path).problems
     assert "must be a mapping with a name" in problem
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from headrace.generation.event_results import EventResult
 from headrace.generation.inbox_status import InboxStatus
+from headrace.inbox.batches.status import BatchesStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +12,8 @@ class InboxesBody:
     """`headrace inbox status --json`."""
 
     inboxes: tuple[InboxStatus, ...]
+    batches: tuple[BatchesStatus, ...]
+    """Of services that have had batches; none, if one campaign is asked for."""
 
 
 # A line of `headrace inbox results`.

@@ -29,10 +29,10 @@ def results(
     from headrace.command_line.opening import nearest, open_handoffs
     from headrace.command_line.output import print_json
     from headrace.generation.event_results import event_results
-    from headrace.generation.inbox_status import inbox_campaigns
+    from headrace.generation.inbox_status import campaigns_with_windows
 
     handoffs = open_handoffs(context, store)
-    if campaign not in (known := inbox_campaigns(handoffs.objects)):
+    if campaign not in (known := campaigns_with_windows(handoffs.objects)):
         raise HandoffMissing(f"No window of a campaign {campaign!r} is sealed in this store.{nearest(campaign, known)}")
     num_found, keeps_late = 0, keep_late_of_project().get(campaign, False)
     for one in event_results(handoffs, campaign, event=event, keeps_late=keeps_late):

@@ -1,4 +1,4 @@
-"""`headrace inbox status`: a line for each campaign that takes events."""
+"""`headrace inbox status`: a line for each campaign that takes events, and for each service that has batches."""
 
 from typing import Annotated
 
@@ -20,7 +20,9 @@ def status(
 ) -> None:
     """Show how many windows are sealed, made and waiting, what came late, and how long what waits will take.
 
-    Exit 1: a campaign's chain of windows is damaged.
+    Beside them, the batches of services that have not ended, unless one campaign is asked for.
+
+    Exit 1: a campaign's chain of windows is damaged, or a batch.
     """
     from headrace.clock import SystemClock
     from headrace.command_line.bodies.inboxes import InboxesBody
@@ -28,22 +30,25 @@ def status(
     from headrace.command_line.opening import nearest, open_handoffs
     from headrace.command_line.output import age_text, print_json, print_lines, print_table
     from headrace.generation.inbox_status import inbox_statuses
+    from headrace.inbox.batches.status import batches_statuses
 
+    now = SystemClock().now()
     handoffs = open_handoffs(context, store)
     keep_late = keep_late_of_project()
-    found = inbox_statuses(handoffs, SystemClock().now(), keep_late=keep_late)
+    found = inbox_statuses(handoffs, now, keep_late=keep_late)
+    batches = batches_statuses(handoffs.objects, now) if campaign is None else ()
     if campaign is not None:
         known = [one.campaign for one in found]
         found = tuple(one for one in found if one.campaign == campaign)
         if not found:
             raise InvalidInput(f"No campaign {campaign!r} takes events here.{nearest(campaign, known)}")
     if as_json:
-        print_json(InboxesBody(inboxes=found))
-    elif not found:
+        print_json(InboxesBody(inboxes=found, batches=batches))
+    elif not found and not batches:
         say(
             f"No campaign takes events: none of the project has an inbox, and {handoffs.objects.uri('inbox')} is empty."
         )
-    else:
+    elif found:
         rows = [
             [
                 one.campaign,
@@ -63,5 +68,19 @@ def status(
         headers = ["CAMPAIGN", "SEALED", "MADE", "WAITING", "EVENTS", "BACKLOG", "LATE MADE", "NEWEST"]
         print_table(headers, rows, right=headers[1:6], marked="bold")
         print_lines([f"{one.campaign}: {one.problem}" for one in found if one.problem])
-    if any(one.problem for one in found):
+    if batches and not as_json:
+        rows = [
+            [
+                one.service,
+                f"{one.num_open:,}",
+                f"{one.num_lines:,}",
+                f"{one.num_lines_waiting:,}",
+                "-" if one.oldest_seconds is None else age_text(one.oldest_seconds),
+            ]
+            for one in batches
+        ]
+        headers = ["SERVICE", "BATCHES", "LINES", "WAITING", "OLDEST"]
+        print_table(headers, rows, right=headers[1:], marked="bold")
+        print_lines([f"{one.service}: {one.problem}" for one in batches if one.problem])
+    if any(one.problem for one in (*found, *batches)):
         raise typer.Exit(1)

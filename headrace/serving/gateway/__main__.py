@@ -60,6 +60,18 @@ def main(
     timezone: Annotated[
         str, typer.Option(envvar="HEADRACE_TIMEZONE", help="Of the days of the inbox's windows.")
     ] = "UTC",
+    batches: Annotated[
+        bool, typer.Option("--batches", envvar="HEADRACE_BATCHES", help="OpenAI's Files and Batch API.")
+    ] = False,
+    batch_days: Annotated[
+        float, typer.Option(min=0.05, max=365.0, envvar="HEADRACE_BATCH_DAYS", help="How long their files are kept.")
+    ] = 30.0,
+    batch_lines: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar="HEADRACE_BATCH_LINES", help="Lines of batches at once; 0: a quarter of the service's places."
+        ),
+    ] = 0,
     initialize: Annotated[
         bool, typer.Option("--initialize", help="Without a journal: make the file's own set stable. For servers alone.")
     ] = False,
@@ -83,6 +95,9 @@ def main(
         inbox=inbox,
         inbox_log=inbox_log,
         timezone=timezone,
+        batches=batches,
+        batch_days=batch_days,
+        batch_lines=batch_lines,
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

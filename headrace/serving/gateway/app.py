@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: maps paths to handlers. No framework: it has eleven paths, one of them hot.
+"""The gateway as an ASGI application: maps paths to handlers. No framework: it has few paths, one of them hot.
 
 | path | needs a key | answer |
 |---|---|---|
@@ -6,6 +6,7 @@
 | POST /v1/images/generations | yes | a picture, in JSON; of services that paint |
 | POST /v1/audio/speech | yes | a recording; of services that speak |
 | POST /v1/events | yes | which events were taken; where the gateway has an inbox |
+| /v1/files, /v1/batches and below them | yes | OpenAI's Files and Batch API; where the gateway has batches |
 | GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients expect it |
 | GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
@@ -22,10 +23,9 @@ from headrace.clock import Clock
 from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
 from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
-from headrace.serving.gateway.openai_bodies import Ask, chat_ask, text_ask
-from headrace.serving.gateway.openai_media_bodies import MediaAsk, picture_ask, speech_ask
 from headrace.serving.gateway.openapi import openapi
 from headrace.serving.gateway.outcomes import Outcomes
+from headrace.serving.gateway.readers import readers_of
 from headrace.serving.gateway.readiness import Readiness
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.serving.gateway.units import Units
@@ -33,6 +33,7 @@ from headrace.serving.service import Service
 from headrace.version_sets.media_settings import MemberKind
 
 if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
+    from headrace.serving.gateway.batches.api import BatchApi
     from headrace.serving.gateway.inbox import Inbox
 
 Handler = Callable[[Request], Awaitable[None]]
@@ -51,22 +52,22 @@ class Gateway:
         metrics: Metrics,
         clock: Clock,
         inbox: "Inbox | None" = None,
+        batches: "BatchApi | None" = None,
         host_metrics: Callable[[], Awaitable[bytes]] | None = None,
         come_seconds: Callable[[], Awaitable[float | None]] | None = None,
     ) -> None:
         """Args, of the engine host that this gateway asks, if it does: host_metrics: its page. come_seconds: until the
         stable set's models could work there; None: nobody knows."""
         self._units, self._outcomes, self._readiness = units, outcomes, readiness
-        self._inbox = inbox
+        self._inbox, self._batches = inbox, batches
         self._metrics, self._host_metrics, self._come_seconds = metrics, host_metrics, come_seconds
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
-        self._openapi = json_body(openapi(service, needs_key=units.keys.num_keys > 0, has_inbox=inbox is not None))
-        read_chat = partial(chat_ask, num_messages_max=service.limits.num_messages_max)
-        readers: dict[str, dict[str, Callable[[bytes], Ask | MediaAsk]]] = {
-            "text": {"/v1/chat/completions": read_chat, "/v1/completions": text_ask},
-            "image": {"/v1/images/generations": picture_ask},
-            "speech": {"/v1/audio/speech": speech_ask},
-        }
+        self._openapi = json_body(
+            openapi(
+                service, needs_key=units.keys.num_keys > 0, has_inbox=inbox is not None, has_batches=batches is not None
+            )
+        )
+        readers = readers_of(service)
         own = readers[service.makes]
         # Paths of other kinds of service: their clients have the wrong address, and are told the right one.
         self._elsewhere = {path for paths in readers.values() for path in paths} - own.keys()
@@ -107,6 +108,9 @@ class Gateway:
         route = self._routes.get(request.path)
         if route is None and request.path.startswith(_MODELS):
             route = (_READ, self._one_model)
+        if route is None and self._batches is not None and (found := self._batches.route(request.path)) is not None:
+            methods, handler = found
+            route = (methods, partial(self._known, handler=handler))
         if route is None and request.path in self._elsewhere:
             raise Refusal(404, f"{request.path} is not here. {self._instead}", code="wrong_path")
         if route is None:
@@ -119,6 +123,10 @@ class Gateway:
 
     def _authenticate(self, request: Request) -> None:
         request.key = self._units.keys.name_of(request.headers.get(b"authorization"))
+
+    async def _known(self, request: Request, *, handler: Handler) -> None:
+        self._authenticate(request)
+        await handler(request)
 
     async def _events(self, request: Request) -> None:
         self._authenticate(request)

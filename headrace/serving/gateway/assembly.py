@@ -42,6 +42,7 @@ from headrace.version_sets.sets import EngineSpec, Member
 _STORE_PATIENCE_SECONDS = 5.0
 
 if TYPE_CHECKING:
+    from headrace.serving.gateway.batches.work import BatchWork
     from headrace.serving.gateway.inbox import Inbox
 
 
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
 class Settings:
     """`port` 0 takes a free one, which the log's first line names. `engine_key`: for engines behind servers.
     `engine_host`: who holds models that would else be loaded in this process, as for a run. `inbox`: the directory of
-    the campaigns whose events are taken, into the directory `inbox_log`, in windows of the days of `timezone`."""
+    the campaigns whose events are taken, into the directory `inbox_log`, in windows of the days of `timezone`.
+    `batches`: OpenAI's Batch API, whose files are kept for `batch_days`, with `batch_lines` lines at once (0: a quarter
+    of the service's places)."""
 
     service: Path
     store: str
@@ -68,6 +71,9 @@ class Settings:
     inbox: Path | None = None
     inbox_log: Path | None = None
     timezone: str = "UTC"
+    batches: bool = False
+    batch_days: float = 30.0
+    batch_lines: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,7 @@ class Parts:
     judging: Judging | None
     floor: Floor | None
     inbox: "Inbox | None"
+    batches: "BatchWork | None"
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -158,8 +165,16 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             return None
         return await come_seconds_of(engine_host.socket_file, stable.residents)
 
+    batches, batch_api = None, None
+    if settings.batches:
+        # Here, because a gateway without batches needs none of it.
+        from headrace.serving.gateway.batches.assembly import batches_of
+
+        batches, batch_api = batches_of(
+            settings, service, store, units, outcomes, clock=clock, records=records, metrics=metrics
+        )
     app_of = partial(Gateway, service, units, outcomes, readiness=readiness, metrics=metrics, clock=clock)
-    app = app_of(inbox=inbox, host_metrics=host_metrics, come_seconds=come_seconds)
+    app = app_of(inbox=inbox, batches=batch_api, host_metrics=host_metrics, come_seconds=come_seconds)
     connections = Connections(
         service.limits,
         num_max=num_connections,
@@ -194,6 +209,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         judging=judging,
         floor=floor,
         inbox=inbox,
+        batches=batches,
     )
 
 

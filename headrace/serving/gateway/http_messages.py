@@ -7,10 +7,10 @@ sends, it would see a reset instead of the reason.
 
 import json
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
 
-from headrace.serving.gateway.http_protocol import EXTENSION, THROWN_AWAY_BYTES_MAX, GatewayProtocol
+from headrace.serving.gateway.http_protocol import EXTENSION, THROWN_AWAY_BYTES_MAX
 from headrace.serving.gateway.refusals import Refusal
 from headrace.serving.gateway.request_headers import check_repeated
 
@@ -22,6 +22,24 @@ Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 # Of a large body, what is sent at once.
 _PIECE_BYTES = 65_536
+
+
+class Connection(Protocol):
+    """What a request needs of its connection: `GatewayProtocol`, or what stands for one where there is none.
+
+    `cut_reason`: why it was cut. `when_lost`: called if it is lost before the answer is complete.
+    """
+
+    cut_reason: str
+    when_lost: Callable[[], object] | None
+
+    @property
+    def is_stalled(self) -> bool: ...
+    def hold_head(self) -> None: ...
+    def cut_stalled(self) -> None: ...
+    def cut_midway(self) -> None: ...
+    def expect_body(self, bytes_max: int) -> None: ...
+    def body_goes_on(self) -> None: ...
 
 
 class ClientGone(Exception):
@@ -43,6 +61,7 @@ class Request:
         "key",
         "method",
         "path",
+        "query",
         "receive",
         "send",
         "started",
@@ -51,10 +70,11 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self._written: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self._written)
         self._has_repeated = len(self.headers) < len(self._written)
-        self.connection: GatewayProtocol = scope["extensions"][EXTENSION]
+        self.connection: Connection = scope["extensions"][EXTENSION]
         self.receive = receive
         self.send = send
         # `X-Request-Id`: the client's, or a unique one.
@@ -99,7 +119,10 @@ class Request:
         ClientGone: the connection closed before the body's end, or the body took too long; then its client has been
         told.
         """
-        parts: list[bytes] = []
+        return b"".join([part async for part in self.body_parts(bytes_max)])
+
+    async def body_parts(self, bytes_max: int) -> AsyncIterator[bytes]:
+        """The body as it comes, for who does not keep it. Raises: as `body`."""
         num_bytes, more = 0, True
         while more and num_bytes <= bytes_max + THROWN_AWAY_BYTES_MAX:
             message = await self.receive()
@@ -108,9 +131,7 @@ class Request:
             part, more = message.get("body", b""), message.get("more_body", False)
             num_bytes += len(part)
             if num_bytes <= bytes_max:
-                parts.append(part)
-            else:
-                parts.clear()
+                yield part
         if num_bytes > bytes_max:
             raise Refusal(
                 413,
@@ -118,7 +139,6 @@ class Request:
                 "send fewer or shorter messages.",
                 code="request_too_large",
             )
-        return b"".join(parts)
 
     async def respond(self, status: int, body: bytes, headers: Headers, *, kind: tuple[bytes, bytes] = JSON) -> None:
         """Sends the whole response. Appends to `headers`, so pass a list of its own.
@@ -137,6 +157,39 @@ class Request:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         self.finished = True
         await self.send({"type": "http.response.body", "body": body[last:] if last else body})
+
+    async def respond_pieces(
+        self, pieces: AsyncIterator[bytes], num_bytes: int, headers: Headers, *, kind: tuple[bytes, bytes]
+    ) -> None:
+        """As `respond`, with pieces that come from elsewhere and are `num_bytes` long together.
+
+        Raises:
+            ClientGone: nobody takes the rest.
+            Exception: what `pieces` raises; a client that has got a part of them sees that bytes are missing.
+        """
+        self.started, num_sent = True, 0
+        self.connection.when_lost = self._note_lost
+        self.connection.hold_head()
+        headers += [kind, (b"content-length", b"%d" % num_bytes)]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            async for piece in pieces:
+                num_sent += len(piece)
+                if self.connection.when_lost is None:
+                    raise ClientGone
+                if num_sent == num_bytes:
+                    break
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            else:
+                piece = b""
+        except BaseException:
+            self.connection.cut_midway()
+            raise
+        self.finished, self.connection.when_lost = True, None
+        await self.send({"type": "http.response.body", "body": piece})
+
+    def _note_lost(self) -> None:
+        """The connection forgets this call once it is lost, and so tells it."""
 
     async def refuse(self, refusal: Refusal, headers: Headers) -> None:
         headers.extend(refusal.headers)

@@ -45,7 +45,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._guard = connections
         limits = connections.limits
         self._head_bytes_max = limits.head_bytes_max
-        self._bytes_max = limits.head_bytes_max + limits.request_bytes_max + THROWN_AWAY_BYTES_MAX
+        self._usual_bytes_max = limits.head_bytes_max + limits.request_bytes_max + THROWN_AWAY_BYTES_MAX
+        self._bytes_max = self._usual_bytes_max
         self._is_for_all = True
         self.is_open = False
         self.waits_for: Wait | None = None
@@ -124,6 +125,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head, self._is_whole, self._is_offer = True, False, False
+        self._bytes_max = self._usual_bytes_max
         self.scope["extensions"] = cast("Any", {EXTENSION: self})
 
     def on_headers_complete(self) -> None:
@@ -198,6 +200,15 @@ class GatewayProtocol(HttpToolsProtocol):
     def hold_head(self) -> None:
         """Delays the next bytes, a response's head, and sends them with those that follow."""
         cast("_HeadWithBody", self.transport).hold()
+
+    def expect_body(self, bytes_max: int) -> None:
+        """Lets the present request have a larger body than the service's requests: its client is known."""
+        self._bytes_max = self._guard.limits.head_bytes_max + bytes_max + THROWN_AWAY_BYTES_MAX
+
+    def body_goes_on(self) -> None:
+        """Gives such a body its time anew: enough of it came to call that progress."""
+        if self.waits_for is Wait.BODY:
+            self._guard.wait(self, Wait.BODY)
 
     @property
     def is_stalled(self) -> bool:

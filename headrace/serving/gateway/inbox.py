@@ -22,7 +22,7 @@ from headrace.inbox.backlog import Backlog
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
-from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, inbox_campaigns
+from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
 from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
@@ -193,7 +193,7 @@ class Inbox:
 
 def _rules_of(directory: Path) -> dict[str, InboxRules]:
     """Raises: InvalidInput: no campaign takes events, or nobody can tell which do."""
-    found = inbox_campaigns(directory)
+    found = campaigns_of_files(directory)
     if found.problems:
         raise InvalidInput("\n  ".join(found.problems))
     rules = {campaign.name: campaign.rules for campaign in found if campaign.rules is not None}

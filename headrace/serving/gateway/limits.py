@@ -2,7 +2,8 @@
 their end.
 
 No client waits without end: if the line is full, or the wait exceeds the service's limit, it is told when to come
-back, by how long recent units took.
+back, by how long recent units took. Bulk units have a line of their own: each takes a place that no live unit wants,
+and waits for it as long as that takes.
 """
 
 import asyncio
@@ -50,20 +51,24 @@ class Admission:
         self._limits = limits
         self.num_under_way = 0
         self._line: deque[asyncio.Future[None]] = deque()
+        self._bulk_line: deque[asyncio.Future[None]] = deque()
         self._mean_seconds = 1.0
 
     @property
     def num_waiting(self) -> int:
         return len(self._line)
 
-    async def enter(self) -> None:
+    async def enter(self, *, is_bulk: bool = False) -> None:
         """Takes a place, after waiting if necessary. Release it with `leave`.
 
         Raises:
-            Refusal: 429.
+            Refusal: 429; never a bulk unit.
         """
         if self.num_under_way < self._limits.num_units_max and not self._line:
             self.num_under_way += 1
+            return
+        if is_bulk:
+            await self._wait_as_bulk()
             return
         if len(self._line) >= self._limits.num_waiting_max:
             raise overloaded(
@@ -77,13 +82,13 @@ class Admission:
             async with asyncio.timeout(self._limits.waiting_seconds_max):
                 await turn
         except TimeoutError:
-            self._give_up(turn)
+            self._give_up(turn, self._line)
             raise overloaded(
                 f"No place became free within {self._limits.waiting_seconds_max:g} s; come back later.",
                 retry_after_seconds=self.retry_after_seconds(),
             ) from None
         except asyncio.CancelledError:
-            self._give_up(turn)
+            self._give_up(turn, self._line)
             raise
 
     def leave(self, seconds: float) -> None:
@@ -96,22 +101,32 @@ class Admission:
         turns = (len(self._line) + 1) / self._limits.num_units_max
         return min(max(turns * self._mean_seconds, 1.0), _RETRY_SECONDS_MAX)
 
+    async def _wait_as_bulk(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bulk_line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._give_up(turn, self._bulk_line)
+            raise
+
     def _pass_on(self) -> None:
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                # The place is handed over directly, so a newcomer cannot take it first.
-                turn.set_result(None)
-                return
+        for line in (self._line, self._bulk_line):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    # The place is handed over directly, so a newcomer cannot take it first.
+                    turn.set_result(None)
+                    return
         self.num_under_way -= 1
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
+    def _give_up(self, turn: asyncio.Future[None], line: deque[asyncio.Future[None]]) -> None:
         if turn.done() and not turn.cancelled():
             # The place was handed over at the same moment.
             self._pass_on()
             return
         try:
-            self._line.remove(turn)
+            line.remove(turn)
         except ValueError:
             # Skips a turn that is being cancelled.
             return

@@ -46,6 +46,9 @@ class Metrics:
         self._events = self._counter(
             "inbox_events", "Events by campaign and outcome: taken, or repeated.", ("campaign", "outcome")
         )
+        self._batch_lines = self._counter(
+            "batch_lines", "Lines of batches that were settled, by outcome.", ("outcome",)
+        )
         # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
         self._pair = cache(
@@ -89,6 +92,9 @@ class Metrics:
         tally = Tally((event.campaign, new) for event, new in zip(events, is_new, strict=True))
         for (campaign, new), number in tally.items():
             self._events.labels(campaign, "taken" if new else "repeated").inc(number)
+
+    def batch_lines(self, outcome: str, number: int) -> None:
+        self._batch_lines.labels(outcome).inc(number)
 
     def watch_inboxes(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """Adds figures of inboxes: campaign → name → value, computed when the metrics are requested."""

@@ -18,15 +18,17 @@ from headrace.serving.service import Service
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 
 
-def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False) -> dict[str, Any]:
+def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False, has_batches: bool = False) -> dict[str, Any]:
     security: dict[str, Any] = {"security": [{"key": []}]} if needs_key else {}
     guarded = (401,) if needs_key else ()
+    batch_paths, batch_schemas = _batches(service, guarded, security) if has_batches else ({}, {})
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Headrace gateway: {service.name}", "description": service.description, "version": "1"},
         "paths": {
             **{path: {"post": _unit(*said, guarded) | security} for path, said in _units(service).items()},
             **({"/v1/events": {"post": _events(guarded) | security}} if has_inbox else {}),
+            **batch_paths,
             "/v1/models": {"get": _page("The service, as a model", "Models", guarded) | security},
             "/v1/models/{model}": {
                 "get": _page("One model", "Model", (*guarded, 404))
@@ -42,10 +44,20 @@ def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False) -> di
             "/openapi.json": {"get": _page("This page", "Object", ())},
         },
         "components": {
-            "schemas": _SCHEMAS,
+            "schemas": _SCHEMAS | batch_schemas,
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
     }
+
+
+def _batches(
+    service: Service, guarded: tuple[int, ...], security: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Their paths and schemas."""
+    # Here, because a gateway without batches needs none of it.
+    from headrace.serving.gateway.batches.openapi import BATCH_SCHEMAS, batch_paths
+
+    return batch_paths(tuple(_units(service)), guarded, security), BATCH_SCHEMAS
 
 
 def _events(guarded: tuple[int, ...]) -> dict[str, Any]:

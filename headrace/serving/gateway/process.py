@@ -97,6 +97,8 @@ async def run_gateway(settings: Settings) -> None:
     if parts.inbox:
         parts.inbox.start()
         background.append(asyncio.create_task(parts.inbox.keep_looking(), name="inbox"))
+    if parts.batches:
+        background.append(asyncio.create_task(parts.batches.run(), name="batches"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())

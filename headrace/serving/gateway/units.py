@@ -77,7 +77,19 @@ class Units:
             Refusal: the request ends here, before anything was sent.
             ClientGone: nobody waits for the answer any more.
         """
-        key = request.key = self.keys.name_of(request.headers.get(b"authorization"))
+        request.key = self.keys.name_of(request.headers.get(b"authorization"))
+        await self.serve_known(request, read)
+
+    async def serve_known(
+        self, request: Request, read: Callable[[bytes], Ask | MediaAsk], *, is_bulk: bool = False
+    ) -> None:
+        """As `serve`, of a request whose key is known.
+
+        Args:
+            is_bulk: nobody waits for the answer: it takes a place that no live request wants.
+        """
+        key = request.key
+        assert key is not None
         ask = read(await request.body(self._limits.request_bytes_max))
         model_must_be(ask.model, self._service.name)
         if ignored := ask.ignored if isinstance(ask, MediaAsk) else self._ignored_decoding(ask):
@@ -94,7 +106,7 @@ class Units:
         watch = _Watch(request, task)
         started, admitted, is_counted = time.monotonic(), False, False
         try:
-            await self._admission.enter()
+            await self._admission.enter(is_bulk=is_bulk)
             started, admitted = time.monotonic(), True
             is_counted = ask.stream and self._counted.take(key)
             await self._run(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ class Client(HttpUser):
 """
 
 
+@pytest.fixture(scope="module")
+def batch_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site.make(tmp_path_factory.mktemp("batches") / "site", {"limits": {"request_bytes_max": 20_000}})
+    site.initialize()
+    with site.started("--batches"):
+        yield site
+
+
 def test_locust_finds_no_failure(echo_site: Site, tmp_path: Path) -> None:
     file = tmp_path / "locustfile.py"
     file.write_text(LOCUSTFILE.format(key=KEY))
@@ -58,13 +67,17 @@ def test_locust_finds_no_failure(echo_site: Site, tmp_path: Path) -> None:
     assert sum(row["num_requests"] for row in rows.values()) >= 200
 
 
-def test_schemathesis_finds_nothing_that_the_openapi_page_does_not_say(echo_site: Site, tmp_path: Path) -> None:
-    gateway = echo_site.gateways[0]
+@pytest.mark.parametrize("paths", ["^(?!/v1/(files|batches))", "^/v1/(files|batches)"], ids=["usual", "batches"])
+def test_schemathesis_finds_nothing_that_the_openapi_page_does_not_say(
+    batch_site: Site, tmp_path: Path, paths: str
+) -> None:
+    gateway = batch_site.gateways[0]
     script = Path(sys.executable).with_name("schemathesis")
     command = [str(script), "run", f"{gateway.url}/openapi.json", "--url", gateway.url]
     command += ["--header", f"Authorization: Bearer {KEY}", "--checks", "all", "--max-examples", "15", "--seed", "5"]
     # Which sets there are is the rollout's, not the page's: an id of another one is refused, whatever its form.
     (tmp_path / "schemathesis.toml").write_text('[parameters]\n"header.X-Headrace-Version-Set" = "stable"\n')
-    command += ["--phases", "examples,coverage,fuzzing", "--no-color", "--generation-database", "none"]
+    command += ["--include-path-regex", paths]
+    command += ["--phases", "examples,coverage,fuzzing,stateful", "--no-color", "--generation-database", "none"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout[-6000:]
