@@ -16,8 +16,8 @@ from assets.generation_checks import content_rows_checks, schema_checks, shards_
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
 from headrace.generation.event_results import event_results
-from headrace.generation.inbox_backlog import EVENTS_CONTENT
 from headrace.generation.inbox_status import inbox_statuses
+from headrace.generation.window_prompts import EVENTS_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.keys import CAMPAIGN_SHARDS

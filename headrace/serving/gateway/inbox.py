@@ -72,7 +72,9 @@ class Inbox:
             clock=clock,
             record=records.event,
         )
-        self._backlogs = {name: Backlog(store, name, rules) for name, rules in self._rules.items()}
+        self._backlogs = {
+            name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
+        }
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
@@ -183,7 +185,7 @@ class Inbox:
             seconds = self._backlog_seconds(campaign)
             figures[campaign] = {
                 "unsealed_events": standing.num_waiting,
-                "waiting_events": standing.num_waiting + backlog.num_rows,
+                "waiting_events": standing.num_waiting + backlog.num_events,
                 "lag_seconds": 0.0 if oldest is None else max(now - oldest, 0.0),
                 "backlog_seconds": float("nan") if seconds is None else seconds,
                 "sealing": 0.0 if standing.stopped else 1.0,
