@@ -144,11 +144,6 @@ def seal_refused(handoffs: HandoffStore, partition: str, listed: WindowPrompts, 
     )
 
 
-def refused_of(handoffs: HandoffStore, prompts: Handoff) -> Handoff | None:
-    """The refusals beside sealed prompts; None: of files, or collected."""
-    return handoffs.find(REFUSED_EVENTS, prompts.partition, prompts=prompts.content_digest)
-
-
 def _rows(events: pa.Table) -> Iterator[tuple[str, str, str, str]]:
     for batch in events.select(list(_READ)).to_batches():
         yield from zip(*(batch.column(name).to_pylist() for name in _READ), strict=True)

@@ -28,6 +28,14 @@ _BACKLOG_SECONDS: dict[EventClass, float] = {"live": 300.0, "flex": 3_600.0, "ba
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResultRules:
+    """Who gets the results of a campaign's events, beside those whose events they are."""
+
+    readers: tuple[str, ...] = ()
+    """API keys, by name, that read the results of all its events; others read those whose tenant has their name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InboxRules:
     """How events of a campaign are put into windows, and when a window is closed."""
 
@@ -50,6 +58,9 @@ class InboxRules:
     backlog_seconds: dict[EventClass, Annotated[float, Gt(0)]] = field(default_factory=lambda: dict(_BACKLOG_SECONDS))
     """Class → an event is refused while working off those before it would take longer. A class that is left out takes
     any number."""
+
+    results: ResultRules = field(default_factory=ResultRules)
+    """Who gets the results of its events."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

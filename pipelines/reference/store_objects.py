@@ -7,7 +7,7 @@ from typing import Any
 from headrace.generation import claim_objects
 from headrace.handoff import layout, notes
 from headrace.handoff.media import layout as media_layout
-from headrace.inbox import sealed, sealing
+from headrace.inbox import finished, sealed, sealing
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
 from headrace.serving import sessions
@@ -62,6 +62,7 @@ def stored() -> list[Stored]:
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
         (sealing.OWNER, sealing.owner_key("CAMPAIGN")),
         (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
+        (finished.FINISHED, finished.finished_chain(_NOWHERE, "CAMPAIGN").key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),

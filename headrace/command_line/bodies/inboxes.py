@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from headrace.generation.event_results import EventResult
 from headrace.generation.inbox_status import InboxStatus
+from headrace.inbox.results import EventResult
 
 
 @dataclass(frozen=True, kw_only=True)

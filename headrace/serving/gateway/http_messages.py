@@ -43,6 +43,7 @@ class Request:
         "key",
         "method",
         "path",
+        "query",
         "receive",
         "send",
         "started",
@@ -51,6 +52,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
         self._written: Headers = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self._written)
         self._has_repeated = len(self.headers) < len(self._written)

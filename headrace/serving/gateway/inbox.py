@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
 from headrace.inbox.backlog import Backlog
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
+from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, inbox_campaigns
@@ -27,9 +29,12 @@ from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
 from headrace.serving.gateway.http_messages import Request, json_body
+from headrace.serving.gateway.inbox_results import ResultStreams
+from headrace.serving.gateway.limits import CountedStreams
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, overloaded
+from headrace.serving.service import Limits
 from headrace.store.objects import ObjectStore
 
 # Of one request: 1,000 events of 8 KiB.
@@ -57,7 +62,14 @@ class Inbox:
     """The inboxes of one gateway. `start` and `serve` in its event loop."""
 
     def __init__(
-        self, places: InboxPlaces, store: ObjectStore, *, clock: Clock, records: Records, metrics: Metrics
+        self,
+        places: InboxPlaces,
+        store: ObjectStore,
+        *,
+        limits: Limits,
+        clock: Clock,
+        records: Records,
+        metrics: Metrics,
     ) -> None:
         """Raises:
         InvalidInput: no campaign of the directory takes events, a file of one is broken, or the log is in use.
@@ -75,6 +87,11 @@ class Inbox:
         self._backlogs = {
             name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
         }
+        self._finished = {
+            name: FinishedWindows(store, name, clock, keeps_late=rules.late == "keep")
+            for name, rules in self._rules.items()
+        }
+        self.results = ResultStreams(store, self._rules, counted=CountedStreams(limits), records=records)
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
@@ -87,17 +104,20 @@ class Inbox:
         self._intake.close(timeout_seconds)
 
     async def keep_looking(self) -> None:
-        """Follows what is worked off, until it is cancelled; a store that hangs only stops the figures."""
-        thread, told = DaemonThreads(1, "backlog"), ""
+        """Follows what is worked off and finished, until it is cancelled; a store that hangs only stops this."""
+        thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
+        run = partial(asyncio.get_running_loop().run_in_executor, thread)
         while True:
-            try:
-                for backlog in self._backlogs.values():
-                    await asyncio.get_running_loop().run_in_executor(thread, backlog.look)
-                told = ""
-            except Exception as error:  # noqa: BLE001 (the next look tells the figures)
-                if reason_of(error) != told:
-                    told = reason_of(error)
-                    self._records.event("backlog not known", error=told)
+            for campaign in self._rules:
+                try:
+                    await run(self._backlogs[campaign].look)
+                    if await run(self._finished[campaign].look):
+                        self.results.tell(campaign)
+                    told[campaign] = ""
+                except Exception as error:  # noqa: BLE001 (the next look goes on)
+                    if (reason := reason_of(error)) != told.get(campaign):
+                        told[campaign] = reason
+                        self._records.event("backlog not known", campaign=campaign, error=reason)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def serve(self, request: Request) -> None:

@@ -114,7 +114,7 @@ _INBOX = {
     "unsealed_events": "Events that are taken and in no sealed window yet.",
     "waiting_events": "Events that are not worked off, in sealed windows or not.",
     "lag_seconds": "How long the oldest event or window that waits has waited.",
-    "backlog_seconds": "Seconds that the waiting events take at the measured drain; NaN: events wait, none was measured yet.",
+    "backlog_seconds": "Seconds that waiting events take at the measured drain; NaN: some wait, none was measured yet.",
     "sealing": "1: windows are sealed. 0: they are not any more; the log says why.",
 }
 

@@ -147,6 +147,8 @@ async def _drain(parts: Parts, settings: Settings) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(again.wait(), settings.notice_seconds)
     parts.units.refuse_new()
+    if parts.inbox:
+        parts.inbox.results.end()
     ends = loop.time() + parts.service.limits.drain_seconds
     while parts.units.num_under_way and not again.is_set() and loop.time() < ends:
         await asyncio.sleep(_DRAIN_LOOK_SECONDS)
