@@ -13,5 +13,28 @@ class InboxesBody:
     inboxes: tuple[InboxStatus, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UndeliveredResult:
+    """A result that a webhook did not take, and that nobody sends any more."""
+
+    campaign: str
+    event: str
+    source: str
+    position: str
+    """As in the stream of results."""
+    num_attempts: int
+    first_attempt_at: str
+    """ISO 8601."""
+    reason: str
+    """Of the last attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndeliveredBody:
+    """`headrace inbox undelivered --json`, in the order of results."""
+
+    results: tuple[UndeliveredResult, ...]
+
+
 # A line of `headrace inbox results`.
 ResultBody = EventResult

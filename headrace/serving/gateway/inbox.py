@@ -7,8 +7,9 @@ refused gets the error itself.
 """
 
 import asyncio
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
@@ -30,6 +31,7 @@ from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
 from headrace.serving.gateway.http_messages import Request, json_body
 from headrace.serving.gateway.inbox_results import ResultStreams
+from headrace.serving.gateway.inbox_webhook import WebhookSender
 from headrace.serving.gateway.limits import CountedStreams
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
@@ -91,6 +93,20 @@ class Inbox:
             name: FinishedWindows(store, name, clock, keeps_late=rules.late == "keep")
             for name, rules in self._rules.items()
         }
+        self._senders = {
+            name: WebhookSender(
+                places.log,
+                store,
+                name,
+                rules.results.webhook,
+                environment=os.environ,
+                clock=clock,
+                records=records,
+                count=metrics.inbox_deliveries,
+            )
+            for name, rules in self._rules.items()
+            if rules.results.webhook is not None
+        }
         self.results = ResultStreams(store, self._rules, counted=CountedStreams(limits), records=records)
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
@@ -99,11 +115,15 @@ class Inbox:
     def start(self) -> None:
         self._intake.start()
 
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the requests, each until it is cancelled."""
+        return [self._keep_looking(), *(sender.run() for sender in self._senders.values())]
+
     def close(self, timeout_seconds: float) -> None:
         """What waits is written; what is being sealed may be left to the next gateway with this log."""
         self._intake.close(timeout_seconds)
 
-    async def keep_looking(self) -> None:
+    async def _keep_looking(self) -> None:
         """Follows what is worked off and finished, until it is cancelled; a store that hangs only stops this."""
         thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
         run = partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -113,6 +133,8 @@ class Inbox:
                     await run(self._backlogs[campaign].look)
                     if await run(self._finished[campaign].look):
                         self.results.tell(campaign)
+                        if campaign in self._senders:
+                            self._senders[campaign].wake()
                     told[campaign] = ""
                 except Exception as error:  # noqa: BLE001 (the next look goes on)
                     if (reason := reason_of(error)) != told.get(campaign):
@@ -210,6 +232,8 @@ class Inbox:
                 "backlog_seconds": float("nan") if seconds is None else seconds,
                 "sealing": 0.0 if standing.stopped else 1.0,
             }
+            if campaign in self._senders:
+                figures[campaign] |= self._senders[campaign].figures()
         return figures
 
 

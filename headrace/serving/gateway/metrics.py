@@ -46,6 +46,11 @@ class Metrics:
         self._events = self._counter(
             "inbox_events", "Events by campaign and outcome: taken, or repeated.", ("campaign", "outcome")
         )
+        self._deliveries = self._counter(
+            "inbox_deliveries",
+            "Attempts to send a result to a webhook: delivered, failed, refused, or gone (no result is wanted).",
+            ("campaign", "verdict"),
+        )
         # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
         self._pair = cache(
@@ -90,6 +95,9 @@ class Metrics:
         for (campaign, new), number in tally.items():
             self._events.labels(campaign, "taken" if new else "repeated").inc(number)
 
+    def inbox_deliveries(self, campaign: str, verdict: str) -> None:
+        self._deliveries.labels(campaign, verdict).inc()
+
     def watch_inboxes(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """Adds figures of inboxes: campaign → name → value, computed when the metrics are requested."""
         self.registry.register(_Inboxes(read))
@@ -115,6 +123,9 @@ _INBOX = {
     "waiting_events": "Events that are not worked off, in sealed windows or not.",
     "lag_seconds": "How long the oldest event or window that waits has waited.",
     "backlog_seconds": "Seconds that waiting events take at the measured drain; NaN: some wait, none was measured yet.",
+    "undelivered_results": "Results that a webhook has not taken yet, and that are tried again.",
+    "given_up_results": "Results that no webhook has taken, and that nobody tries any more.",
+    "delivering": "1: results are sent to the webhook. 0: its receiver takes none now; the log says why.",
     "sealing": "1: windows are sealed. 0: they are not any more; the log says why.",
 }
 
@@ -128,5 +139,6 @@ class _Inboxes:
         for name, meaning in _INBOX.items():
             family = GaugeMetricFamily(f"headrace_gateway_inbox_{name}", meaning, labels=["campaign"])
             for campaign, values in figures.items():
-                family.add_metric([campaign], values[name])
+                if name in values:
+                    family.add_metric([campaign], values[name])
             yield family

@@ -96,7 +96,7 @@ async def run_gateway(settings: Settings) -> None:
         background.append(asyncio.create_task(parts.floor.run(), name="floor"))
     if parts.inbox:
         parts.inbox.start()
-        background.append(asyncio.create_task(parts.inbox.keep_looking(), name="inbox"))
+        background += [asyncio.create_task(work, name="inbox") for work in parts.inbox.background()]
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
