@@ -8,12 +8,12 @@ import dagster as dg
 
 from headrace.clock import SystemClock, epoch_seconds
 from headrace.generation.campaign import Campaign
-from headrace.generation.campaign_windows import begun_windows, made_windows
 from headrace.generation.claim_objects import inputs_digest
 from headrace.generation.claims import Claims
 from headrace.generation.dispatch import dispatch
 from headrace.generation.under_way import claims_under_way, makes_media, unmade_kinds
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.inbox.made import begun_windows, made_windows
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState
 from headrace.version_sets.media_settings import MemberKind

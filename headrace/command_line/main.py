@@ -23,6 +23,7 @@ from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.inbox import results as inbox_results
 from headrace.command_line.inbox import status as inbox_status
+from headrace.command_line.inbox import undelivered as inbox_undelivered
 from headrace.command_line.init import init
 from headrace.command_line.labels import export as labels_export
 from headrace.command_line.labels import importing as labels_import
@@ -110,7 +111,7 @@ app.add_typer(
 app.add_typer(
     group_of(
         "Campaigns that take events: how far their windows are, and what became of each event.",
-        *(inbox_status.status, inbox_results.results),
+        *(inbox_status.status, inbox_results.results, inbox_undelivered.undelivered, inbox_undelivered.redeliver),
     ),
     name="inbox",
 )

@@ -6,11 +6,11 @@ Read from the store alone: it has neither the log's events that no window has ye
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from headrace.clock import epoch_seconds
 from headrace.errors import HandoffCorrupt
-from headrace.generation.campaign_windows import made_windows, windows_of
-from headrace.generation.inbox_backlog import backlog_of, sealed_events, seconds_since
-from headrace.generation.window_prompts import content_partition
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.backlog import Backlog
+from headrace.inbox.made import made_windows, sealed_events, windows_of
 from headrace.inbox.sealed import windows_chain
 from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
@@ -63,20 +63,21 @@ def campaigns_with_windows(objects: ObjectStore) -> list[str]:
 def inbox_status(handoffs: HandoffStore, campaign: str, now: float, *, keeps_late: bool = False) -> InboxStatus:
     """Args: keeps_late: the campaign's file says that no row is made of late parts. now: seconds since the epoch."""
     sealed = sealed_events(handoffs.objects, campaign)
-    made = windows_of(made_windows(handoffs, campaign))
+    made = windows_of(made_windows(handoffs, campaign).values())
     late = [window for window in sealed if window.late_part]
     late_made = sum(window in made for window in late)
-    backlog = backlog_of(handoffs, campaign, keeps_late=keeps_late)
+    backlog = Backlog(handoffs.objects, campaign, keeps_late=keeps_late)
+    backlog.look()
     newest, problem = None, None
     try:
         if last := windows_chain(handoffs.objects, campaign).last():
             window = last[1]
             newest = NewestWindow(
-                partition=content_partition(window).key,
+                partition=window.partition,
                 num_events=window.num_events,
                 ends_at=window.ends_at,
-                seconds_since_end=seconds_since(window.ends_at, now),
-                seconds_since_sealed=seconds_since(window.sealed_at, now),
+                seconds_since_end=round(now - epoch_seconds(window.ends_at), 3),
+                seconds_since_sealed=round(now - epoch_seconds(window.sealed_at), 3),
             )
     except HandoffCorrupt as error:
         problem = str(error)
@@ -89,9 +90,9 @@ def inbox_status(handoffs: HandoffStore, campaign: str, now: float, *, keeps_lat
         num_late_parts_kept=len(late) - late_made if keeps_late else 0,
         num_waiting=backlog.num_windows,
         num_events_waiting=backlog.num_events,
-        events_per_second=_rounded(backlog.events_per_second),
-        backlog_seconds=_rounded(backlog.seconds),
-        oldest_waiting_seconds=None if backlog.oldest_sealed_at is None else _rounded(now - backlog.oldest_sealed_at),
+        events_per_second=_rounded(backlog.drain),
+        backlog_seconds=_rounded(backlog.seconds()),
+        oldest_waiting_seconds=None if backlog.oldest is None else _rounded(now - backlog.oldest),
         newest=newest,
         problem=problem,
     )

@@ -10,15 +10,21 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from headrace.clock import Clock
+from headrace.clock import Clock, epoch_seconds
 from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
-from headrace.generation.inbox_backlog import EVENTS_CONTENT, EVENTS_NUMBER, backlog_of, seconds_since
 from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
-from headrace.generation.window_prompts import prompts_of_window, seal_refused, sealed_window
+from headrace.generation.window_prompts import (
+    EVENTS_CONTENT,
+    EVENTS_NUMBER,
+    prompts_of_window,
+    seal_refused,
+    sealed_window,
+)
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.inbox.backlog import Backlog
 from headrace.keys import ContentPartition
 
 Figure = int | float | str
@@ -56,7 +62,8 @@ def list_prompts(
         )
     window = sealed_window(handoffs.objects, partition)
     listed, now = prompts_of_window(campaign, handoffs.objects, window), clock.now()
-    backlog = backlog_of(handoffs, campaign.name, keeps_late=campaign.keeps_late)
+    backlog = Backlog(handoffs.objects, campaign.name, keeps_late=campaign.keeps_late)
+    backlog.look()
     return Listed(
         prompts=listed.prompts,
         seal_beside=lambda run_id: seal_refused(handoffs, partition.key, listed, run_id=run_id),
@@ -65,8 +72,8 @@ def list_prompts(
             EVENTS_NUMBER: window.number,
             "num_events": window.num_events,
             "num_events_refused": listed.refused.num_rows,
-            "seconds_since_end": seconds_since(window.ends_at, now),
-            "seconds_since_sealed": seconds_since(window.sealed_at, now),
+            "seconds_since_end": round(now - epoch_seconds(window.ends_at), 3),
+            "seconds_since_sealed": round(now - epoch_seconds(window.sealed_at), 3),
             **backlog.figures(),
         },
     )

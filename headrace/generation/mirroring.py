@@ -22,7 +22,7 @@ import pyarrow as pa
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.generation.bulk import Outcome, Progress, Worker, generate_partition
 from headrace.generation.campaign import GENERATION_CODE_VERSION, Campaign
-from headrace.generation.campaign_windows import partitions_of_day
+from headrace.generation.campaign_windows import partitions_of_days
 from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
 from headrace.generation.claims import Claims
 from headrace.generation.review_content import RowParts, parts_of, references_of, rules_digest, verdicts_of
@@ -244,8 +244,9 @@ def partitions_to_mirror(
         return []
     num_left = campaign.plan.mirror_partitions
     found: list[Wanted] = []
-    for day in reversed(days[-campaign.plan.evidence_days :]):
-        for key in partitions_of_day(campaign, day, handoffs.objects):
+    partitions = partitions_of_days(campaign, days[-campaign.plan.evidence_days :], handoffs.objects)
+    for keys in reversed(partitions.values()):
+        for key in keys:
             if num_left == 0:
                 return found
             content = handoffs.newest(CONTENT, key)

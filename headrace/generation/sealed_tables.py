@@ -4,19 +4,18 @@ import re
 from typing import TYPE_CHECKING
 
 from headrace.errors import HandoffMissing
+from headrace.handoff.row_tables import CONTENT as CONTENT
+from headrace.handoff.row_tables import PROMPTS as PROMPTS
+from headrace.handoff.row_tables import REFUSED_EVENTS as REFUSED_EVENTS
+from headrace.handoff.row_tables import REVIEWED as REVIEWED
 from headrace.version_sets.media_settings import MemberKind
 
 if TYPE_CHECKING:
     from headrace.handoff.versions import Handoff
 
-PROMPTS = "prompts"
 # Of each prompt, where in the prompt files it stood.
 PROMPT_PLACES = "prompt_places"
-# Of a window's events, those that hold no prompt.
-REFUSED_EVENTS = "refused_events"
-CONTENT = "generated_content"
 EXECUTION = "execution"
-REVIEWED = "reviewed_content"
 # A rolled-back set's rows, kept if the plan says `on_abort: finish_unpublished`. No asset reads them.
 UNPUBLISHED = "unpublished_content"
 # A mirror's rows, and the record of their making.

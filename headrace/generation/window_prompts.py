@@ -25,7 +25,7 @@ from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.schemas import EVENT_ORIGIN
 from headrace.handoff.schemas import REFUSED_EVENTS as _REFUSED_SCHEMA
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.inbox.sealed import EVENTS_ASSET, SealedWindow, window_events, windows_chain
+from headrace.inbox.sealed import EVENTS_ASSET, NUMBER, SealedWindow, window_events, windows_chain
 from headrace.keys import ContentPartition, Window, event_prompt_id
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
@@ -33,8 +33,9 @@ from headrace.user_files.json_objects import JsonObjects
 
 # Part of the refusals' content: raise it if the same events would give others.
 _CODE_VERSION = "1"
-# The attribute of a window's events with its number in the chain.
-_NUMBER = "inbox_number"
+# Attributes of prompts that are of a window: its content digest, and its number in the chain of sealed windows.
+EVENTS_CONTENT = "events_content"
+EVENTS_NUMBER = "events_number"
 _READ = ("id", "source", "key", "data")
 _CARRIED_REPAIR = " Repair it, then materialize prompts again."
 
@@ -73,7 +74,7 @@ def sealed_window(objects: ObjectStore, partition: ContentPartition) -> SealedWi
 
 def _numbers(objects: ObjectStore, partition: ContentPartition, chain: Chain[SealedWindow]) -> Iterator[int]:
     events = newest_manifest(objects, EVENTS_ASSET, partition.campaign_shard)
-    stated = events.attributes.get(_NUMBER, "") if events else ""
+    stated = events.attributes.get(NUMBER, "") if events else ""
     # Events that are sealed, and whose window is not yet, state a number that the chain lacks.
     if stated.isdecimal() and objects.exists(chain.key(int(stated))):
         yield int(stated)
@@ -141,11 +142,6 @@ def seal_refused(handoffs: HandoffStore, partition: str, listed: WindowPrompts, 
         run_id=run_id,
         attributes={"prompts": digest_of(listed.prompts)},
     )
-
-
-def refused_of(handoffs: HandoffStore, prompts: Handoff) -> Handoff | None:
-    """The refusals beside sealed prompts; None: of files, or collected."""
-    return handoffs.find(REFUSED_EVENTS, prompts.partition, prompts=prompts.content_digest)
 
 
 def _rows(events: pa.Table) -> Iterator[tuple[str, str, str, str]]:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 
 from headrace.errors import InvalidCampaign, InvalidInput
 from headrace.keys import check_subject_name
+from headrace.masking import without_credentials
 from headrace.user_files.directory import Described, from_directory
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_mapping
@@ -25,6 +27,55 @@ NUM_EVENTS_MAX = 1_000
 NAME_CHARACTERS_MAX = 512
 # Events of live traffic are of no use after some minutes; OpenAI's batches are promised within a day.
 _BACKLOG_SECONDS: dict[EventClass, float] = {"live": 300.0, "flex": 3_600.0, "batch": 86_400.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """Sends each event's result to a server, signed as Standard Webhooks does, at least once."""
+
+    url: str
+    """http or https; each result is a POST. Redirects are not followed."""
+    secret_variable: str | None = None
+    """The environment variable of the gateway that holds the secret: whsec_ and base64. Several, with blanks between
+    them, all sign."""
+    secret_file: str | None = None
+    """Instead, the file that holds it, on the gateway's machine."""
+    begins: Literal["first", "now"] = "first"
+    """Where a campaign begins whose results were never sent: with the first result, or with the next one."""
+    concurrency: Annotated[int, Ge(1), Le(256)] = 8
+    """How many results are under way at once."""
+    timeout_seconds: Annotated[float, Gt(0), Le(300)] = 15.0
+    """How long a receiver may take for one."""
+    give_up_seconds: Annotated[float, Gt(0)] = 259_200.0
+    """A result is tried again so long after its first attempt; then it is kept as undelivered."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError as error:
+            raise InvalidInput(f"url cannot be read: {error}.") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidInput(f"url must be http:// or https:// and a host, got {without_credentials(self.url)!r}.")
+        if parts.username is not None or parts.fragment:
+            raise InvalidInput(
+                f"url must have no user, password or fragment, got {without_credentials(self.url)!r}: results are "
+                "signed, and many read this file."
+            )
+        if (self.secret_variable is None) == (self.secret_file is None):
+            raise InvalidInput(
+                "a webhook needs secret_variable, the name of an environment variable, or secret_file, one of both."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRules:
+    """Who gets the results of a campaign's events, beside those whose events they are."""
+
+    readers: tuple[str, ...] = ()
+    """API keys, by name, that read the results of all its events; others read those whose tenant has their name."""
+    webhook: Webhook | None = None
+    """null: results are asked for, and not sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +101,9 @@ class InboxRules:
     backlog_seconds: dict[EventClass, Annotated[float, Gt(0)]] = field(default_factory=lambda: dict(_BACKLOG_SECONDS))
     """Class → an event is refused while working off those before it would take longer. A class that is left out takes
     any number."""
+
+    results: ResultRules = field(default_factory=ResultRules)
+    """Who gets the results of its events."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -72,12 +72,8 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
     """
     file = directory / FILE
     try:
-        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        connection = connect_durably(file)
         is_new = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
-        connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit is on the disk before it returns. NORMAL would lose the last ones with the machine's power.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         if is_new:
             salt, nonce = os.urandom(16), os.urandom(16).hex()
             connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
@@ -93,6 +89,19 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
         raise InvalidInput(
             f"The inbox's log {file} has format {found}, this Headrace reads {_FORMAT}. Upgrade Headrace."
         )
+    return connection
+
+
+def connect_durably(file: Path) -> sqlite3.Connection:
+    """A connection whose every commit is on the disk before it returns; used from one thread at a time.
+
+    Raises: sqlite3.Error: the file cannot be opened, or is none of SQLite's.
+    """
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL would lose the last commits with the machine's power.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return connection
 
 

@@ -22,6 +22,8 @@ from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind
 
 EVENTS_ASSET = "inbox_events"
+# The attribute of a window's events with its number in the chain.
+NUMBER = "inbox_number"
 ClosedBy = Literal["watermark", "rows", "seconds"]
 
 _TIME = pa.timestamp("us", tz="UTC")

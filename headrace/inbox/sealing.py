@@ -17,7 +17,15 @@ from headrace.clock import Clock
 from headrace.errors import IllegalTransition
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.log import ClosedPart
-from headrace.inbox.sealed import EVENT_COLUMNS, EVENTS_ASSET, SealedWindow, inbox_prefix, window_name, windows_chain
+from headrace.inbox.sealed import (
+    EVENT_COLUMNS,
+    EVENTS_ASSET,
+    NUMBER,
+    SealedWindow,
+    inbox_prefix,
+    window_name,
+    windows_chain,
+)
 from headrace.inbox.windows import Part
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object
@@ -98,7 +106,7 @@ class Sealer:
             table,
             code_version=_CODE_VERSION,
             run_id=f"inbox-{self._log}",
-            once={"inbox_log": self._log, "inbox_number": str(part.number)},
+            once={"inbox_log": self._log, NUMBER: str(part.number)},
         )
         window = SealedWindow(
             campaign=campaign,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
-from headrace.generation.campaign_windows import newest_besides, partitions_of_day
+from headrace.generation.campaign_windows import newest_besides, partitions_of_days
 from headrace.generation.claims import Claims, check_regenerate
 from headrace.generation.clips import CLIPS_CODE_VERSION, seal_clips
 from headrace.generation.day_status import NUM_KEPT
@@ -225,7 +225,7 @@ def campaign_report(
     version_sets, described = VersionSets(store.objects()), campaigns.campaigns()
     summaries = []
     for campaign in described:
-        keys = partitions_of_day(campaign, day, store.objects())
+        keys = partitions_of_days(campaign, [day], store.objects())[day]
         # Dagster knows no key of an old window any more, and so loads nothing of it.
         generated_content |= newest_besides(store.handoffs(), CONTENT, keys, generated_content)
         reviewed_content |= newest_besides(store.handoffs(), REVIEWED, keys, reviewed_content)

@@ -7,7 +7,7 @@ from typing import Any
 from headrace.generation import claim_objects
 from headrace.handoff import layout, notes
 from headrace.handoff.media import layout as media_layout
-from headrace.inbox import sealed, sealing
+from headrace.inbox import finished, sealed, sealing
 from headrace.inbox.batches import files, kept, outcomes, places
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
@@ -67,6 +67,7 @@ def stored() -> list[Stored]:
         (files.KEPT_FILE, files.file_key(tenant, "FILE")),
         (kept.BATCH_STATE, kept.states_chain(_NOWHERE, tenant, "BATCH").key(1)),
         (outcomes.SETTLED, kept.settled_key(tenant, "BATCH", 0)),
+        (finished.FINISHED, finished.finished_chain(_NOWHERE, "CAMPAIGN").key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),

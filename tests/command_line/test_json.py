@@ -55,6 +55,7 @@ ELSEWHERE = {
     "check": "tests/command_line/checked_project.py",
     "dropped": "tests/command_line/test_dropped.py",
     "inbox status": "tests/command_line/test_inbox.py",
+    "inbox undelivered": "tests/serving/gateway/test_inbox_webhook.py",
     "labels import": "tests/command_line/test_labels.py",
     "model index": "tests/command_line/test_models.py",
     "model loaded": "tests/command_line/test_model_loaded.py",

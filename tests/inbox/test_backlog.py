@@ -7,14 +7,16 @@ import pyarrow as pa
 import pytest
 
 from headrace.clock import FixedClock
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.backlog import WORKED_OFF_ASSET, Backlog
+from headrace.inbox.backlog import Backlog
 from headrace.inbox.drain import WorkedOff, rows_per_second
 from headrace.inbox.sealed import sealed_windows
 from headrace.store.local import LocalStore
 from simulation.event_streams import SECOND, START
 from simulation.inbox_site import CAMPAIGN, seal_all
-from tests.inbox.builders import make_event, make_log, make_rules, make_sealer
+from tests.inbox.builders import make_event, make_log, make_sealer
+from tests.inbox_builders import event, seal_window
 
 
 @pytest.mark.parametrize(
@@ -53,28 +55,56 @@ def work_off(store: LocalStore, number: int, *, after_seconds: float) -> None:
     (window,) = sealed_windows(store, CAMPAIGN, after=number - 1, limit=1)
     clock = FixedClock(FixedClock().now() + after_seconds)
     rows = pa.table({"row": list(range(window.num_events))})
-    HandoffStore(store, clock).publish(WORKED_OFF_ASSET, window.partition, rows, code_version="1", run_id="r")
+    HandoffStore(store, clock).publish(CONTENT, window.partition, rows, code_version="1", run_id="r")
 
 
-def test_the_backlog_is_rows_by_drain(tmp_path: Path) -> None:
-    store = make_windows(tmp_path)
-    backlog = Backlog(store, CAMPAIGN, make_rules())
+def looked(store: LocalStore, **given: bool) -> Backlog:
+    backlog = Backlog(store, CAMPAIGN, **given)
     backlog.look()
-    assert (backlog.num_rows, backlog.drain, backlog.seconds(10)) == (6, None, None)
+    return backlog
+
+
+def figures(backlog: Backlog) -> tuple[object, ...]:
+    return backlog.num_windows, backlog.num_events, backlog.oldest, backlog.drain
+
+
+def test_the_backlog_is_events_by_drain(tmp_path: Path) -> None:
+    store = make_windows(tmp_path)
+    backlog = looked(store)
+    assert (backlog.num_events, backlog.drain, backlog.seconds(10)) == (6, None, None)
     work_off(store, 1, after_seconds=4.0)
     backlog.look()
-    assert (backlog.num_rows, backlog.drain) == (4, 0.5)
+    assert figures(backlog) == (2, 4, FixedClock().now(), 0.5)
     assert backlog.seconds(10) == 28.0
-    assert backlog.oldest == FixedClock().now()
     for number in (2, 3):
         work_off(store, number, after_seconds=8.0)
     backlog.look()
-    assert (backlog.num_rows, backlog.drain, backlog.oldest) == (0, 0.75, None)
+    assert figures(backlog) == (0, 0, None, 0.75)
+    assert backlog.seconds() == 0.0
+
+
+def test_who_followed_every_window_sees_what_a_first_look_sees(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    followed = looked(store)
+    make_windows(tmp_path, num_late=3)
+    for number in (2, 1):
+        work_off(store, number, after_seconds=4.0 * number)
+        followed.look()
+        assert figures(followed) == figures(looked(store))
+
+
+def test_of_very_many_windows_each_has_its_turn(tmp_path: Path) -> None:
+    """The oldest of them are never made; the newest one is found within a few looks nevertheless."""
+    store = LocalStore(tmp_path / "store")
+    for number in range(120):
+        seal_window(store, [event(str(number), {})], campaign=CAMPAIGN, window=number + 1)
+    backlog = looked(store)
+    work_off(store, 120, after_seconds=100_000_000.0)
+    for _ in range(5):
+        backlog.look()
+    assert backlog.num_windows == 119
 
 
 def test_late_events_that_are_only_kept_are_no_backlog(tmp_path: Path) -> None:
     store = make_windows(tmp_path, num_late=5)
-    processed, kept = (Backlog(store, CAMPAIGN, make_rules(late=late)) for late in ("process", "keep"))
-    processed.look()
-    kept.look()
-    assert processed.num_rows - kept.num_rows == 5
+    assert looked(store).num_events - looked(store, keeps_late=True).num_events == 5

@@ -15,10 +15,10 @@ from assets.generation import campaign_report, generated_content, prompts, revie
 from assets.generation_checks import content_rows_checks, schema_checks, shards_are_of_one_list
 from headrace.clock import SystemClock
 from headrace.generation.campaign import Campaign
-from headrace.generation.event_results import event_results
-from headrace.generation.inbox_backlog import EVENTS_CONTENT
 from headrace.generation.inbox_status import inbox_statuses
+from headrace.generation.window_prompts import EVENTS_CONTENT
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.results import event_results
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.keys import CAMPAIGN_SHARDS
 from headrace.rollout.journal import Journal

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from headrace.generation.event_results import EventResult
 from headrace.generation.inbox_status import InboxStatus
 from headrace.inbox.batches.status import BatchesStatus
+from headrace.inbox.results import EventResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,29 @@ class InboxesBody:
     inboxes: tuple[InboxStatus, ...]
     batches: tuple[BatchesStatus, ...]
     """Of services that have had batches; none, if one campaign is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndeliveredResult:
+    """A result that a webhook did not take, and that nobody sends any more."""
+
+    campaign: str
+    event: str
+    source: str
+    position: str
+    """As in the stream of results."""
+    num_attempts: int
+    first_attempt_at: str
+    """ISO 8601."""
+    reason: str
+    """Of the last attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndeliveredBody:
+    """`headrace inbox undelivered --json`, in the order of results."""
+
+    results: tuple[UndeliveredResult, ...]
 
 
 # A line of `headrace inbox results`.

@@ -28,8 +28,8 @@ def results(
     from headrace.command_line.inbox.campaigns import keep_late_of_project
     from headrace.command_line.opening import nearest, open_handoffs
     from headrace.command_line.output import print_json
-    from headrace.generation.event_results import event_results
     from headrace.generation.inbox_status import campaigns_with_windows
+    from headrace.inbox.results import event_results
 
     handoffs = open_handoffs(context, store)
     if campaign not in (known := campaigns_with_windows(handoffs.objects)):

@@ -7,6 +7,7 @@
 | POST /v1/audio/speech | yes | a recording; of services that speak |
 | POST /v1/events | yes | which events were taken; where the gateway has an inbox |
 | /v1/files, /v1/batches and below them | yes | OpenAI's Files and Batch API; where the gateway has batches |
+| GET /v1/events/results | yes | results of a campaign's events, as server-sent events |
 | GET /v1/models, /v1/models/NAME | yes | the service, as OpenAI's clients expect it |
 | GET /v1/rollout | yes | the journal's state, and the sets that are loaded here |
 | GET /healthz | no | 200 while the process runs |
@@ -37,7 +38,7 @@ if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
     from headrace.serving.gateway.inbox import Inbox
 
 Handler = Callable[[Request], Awaitable[None]]
-_EVENTS = "/v1/events"
+_EVENTS, _RESULTS = "/v1/events", "/v1/events/results"
 _MODELS = "/v1/models/"
 
 
@@ -74,7 +75,7 @@ class Gateway:
         self._instead = f"The service {service.name!r} {_DOES[service.makes]}: send POST {' or '.join(own)}."
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             **{path: (("POST",), partial(units.serve, read=read)) for path, read in own.items()},
-            **({_EVENTS: (("POST",), self._events)} if inbox else {}),
+            **({_EVENTS: (("POST",), self._events), _RESULTS: (("GET",), self._results)} if inbox else {}),
             "/v1/models": (_READ, self._models),
             "/v1/rollout": (_READ, self._rollout),
             "/healthz": (_READ, self._healthz),
@@ -132,6 +133,11 @@ class Gateway:
         self._authenticate(request)
         assert self._inbox is not None
         await self._inbox.serve(request)
+
+    async def _results(self, request: Request) -> None:
+        self._authenticate(request)
+        assert self._inbox is not None
+        await self._inbox.results.serve(request, reads_all=not self._units.keys.num_keys)
 
     async def _models(self, request: Request) -> None:
         self._authenticate(request)

@@ -156,7 +156,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
-    inbox = _inbox(settings, store, clock, records, metrics)
+    inbox = _inbox(settings, service, store, clock, records, metrics)
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 
     async def come_seconds() -> float | None:
@@ -213,7 +213,9 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     )
 
 
-def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics) -> "Inbox | None":
+def _inbox(
+    settings: Settings, service: Service, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics
+) -> "Inbox | None":
     """Raises: HeadraceError: it cannot take events."""
     if settings.inbox is None:
         return None
@@ -229,4 +231,4 @@ def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Record
             f"--timezone must be a time zone such as Europe/Berlin, got {settings.timezone!r}."
         ) from error
     places = InboxPlaces(campaigns=settings.inbox, log=settings.inbox_log, zone=zone)
-    return Inbox(places, store, clock=clock, records=records, metrics=metrics)
+    return Inbox(places, store, limits=service.limits, clock=clock, records=records, metrics=metrics)

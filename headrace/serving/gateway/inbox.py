@@ -7,10 +7,12 @@ refused gets the error itself.
 """
 
 import asyncio
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
 from headrace.inbox.backlog import Backlog
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
+from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
@@ -27,9 +30,13 @@ from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
 from headrace.serving.gateway.http_messages import Request, json_body
+from headrace.serving.gateway.inbox_results import ResultStreams
+from headrace.serving.gateway.inbox_webhook import WebhookSender
+from headrace.serving.gateway.limits import CountedStreams
 from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, overloaded
+from headrace.serving.service import Limits
 from headrace.store.objects import ObjectStore
 
 # Of one request: 1,000 events of 8 KiB.
@@ -57,7 +64,14 @@ class Inbox:
     """The inboxes of one gateway. `start` and `serve` in its event loop."""
 
     def __init__(
-        self, places: InboxPlaces, store: ObjectStore, *, clock: Clock, records: Records, metrics: Metrics
+        self,
+        places: InboxPlaces,
+        store: ObjectStore,
+        *,
+        limits: Limits,
+        clock: Clock,
+        records: Records,
+        metrics: Metrics,
     ) -> None:
         """Raises:
         InvalidInput: no campaign of the directory takes events, a file of one is broken, or the log is in use.
@@ -72,7 +86,28 @@ class Inbox:
             clock=clock,
             record=records.event,
         )
-        self._backlogs = {name: Backlog(store, name, rules) for name, rules in self._rules.items()}
+        self._backlogs = {
+            name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
+        }
+        self._finished = {
+            name: FinishedWindows(store, name, clock, keeps_late=rules.late == "keep")
+            for name, rules in self._rules.items()
+        }
+        self._senders = {
+            name: WebhookSender(
+                places.log,
+                store,
+                name,
+                rules.results.webhook,
+                environment=os.environ,
+                clock=clock,
+                records=records,
+                count=metrics.inbox_deliveries,
+            )
+            for name, rules in self._rules.items()
+            if rules.results.webhook is not None
+        }
+        self.results = ResultStreams(store, self._rules, counted=CountedStreams(limits), records=records)
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
@@ -80,22 +115,31 @@ class Inbox:
     def start(self) -> None:
         self._intake.start()
 
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the requests, each until it is cancelled."""
+        return [self._keep_looking(), *(sender.run() for sender in self._senders.values())]
+
     def close(self, timeout_seconds: float) -> None:
         """What waits is written; what is being sealed may be left to the next gateway with this log."""
         self._intake.close(timeout_seconds)
 
-    async def keep_looking(self) -> None:
-        """Follows what is worked off, until it is cancelled; a store that hangs only stops the figures."""
-        thread, told = DaemonThreads(1, "backlog"), ""
+    async def _keep_looking(self) -> None:
+        """Follows what is worked off and finished, until it is cancelled; a store that hangs only stops this."""
+        thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
+        run = partial(asyncio.get_running_loop().run_in_executor, thread)
         while True:
-            try:
-                for backlog in self._backlogs.values():
-                    await asyncio.get_running_loop().run_in_executor(thread, backlog.look)
-                told = ""
-            except Exception as error:  # noqa: BLE001 (the next look tells the figures)
-                if reason_of(error) != told:
-                    told = reason_of(error)
-                    self._records.event("backlog not known", error=told)
+            for campaign in self._rules:
+                try:
+                    await run(self._backlogs[campaign].look)
+                    if await run(self._finished[campaign].look):
+                        self.results.tell(campaign)
+                        if campaign in self._senders:
+                            self._senders[campaign].wake()
+                    told[campaign] = ""
+                except Exception as error:  # noqa: BLE001 (the next look goes on)
+                    if (reason := reason_of(error)) != told.get(campaign):
+                        told[campaign] = reason
+                        self._records.event("backlog not known", campaign=campaign, error=reason)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def serve(self, request: Request) -> None:
@@ -183,11 +227,13 @@ class Inbox:
             seconds = self._backlog_seconds(campaign)
             figures[campaign] = {
                 "unsealed_events": standing.num_waiting,
-                "waiting_events": standing.num_waiting + backlog.num_rows,
+                "waiting_events": standing.num_waiting + backlog.num_events,
                 "lag_seconds": 0.0 if oldest is None else max(now - oldest, 0.0),
                 "backlog_seconds": float("nan") if seconds is None else seconds,
                 "sealing": 0.0 if standing.stopped else 1.0,
             }
+            if campaign in self._senders:
+                figures[campaign] |= self._senders[campaign].figures()
         return figures
 
 

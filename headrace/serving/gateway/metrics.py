@@ -49,6 +49,11 @@ class Metrics:
         self._batch_lines = self._counter(
             "batch_lines", "Lines of batches that were settled, by outcome.", ("outcome",)
         )
+        self._deliveries = self._counter(
+            "inbox_deliveries",
+            "Attempts to send a result to a webhook: delivered, failed, refused, or gone (no result is wanted).",
+            ("campaign", "verdict"),
+        )
         # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
         self._pair = cache(
@@ -96,6 +101,9 @@ class Metrics:
     def batch_lines(self, outcome: str, number: int) -> None:
         self._batch_lines.labels(outcome).inc(number)
 
+    def inbox_deliveries(self, campaign: str, verdict: str) -> None:
+        self._deliveries.labels(campaign, verdict).inc()
+
     def watch_inboxes(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """Adds figures of inboxes: campaign → name → value, computed when the metrics are requested."""
         self.registry.register(_Inboxes(read))
@@ -120,7 +128,10 @@ _INBOX = {
     "unsealed_events": "Events that are taken and in no sealed window yet.",
     "waiting_events": "Events that are not worked off, in sealed windows or not.",
     "lag_seconds": "How long the oldest event or window that waits has waited.",
-    "backlog_seconds": "How long the waiting events will take at the measured drain; NaN: none was measured yet.",
+    "backlog_seconds": "Seconds that waiting events take at the measured drain; NaN: some wait, none was measured yet.",
+    "undelivered_results": "Results that a webhook has not taken yet, and that are tried again.",
+    "given_up_results": "Results that no webhook has taken, and that nobody tries any more.",
+    "delivering": "1: results are sent to the webhook. 0: its receiver takes none now; the log says why.",
     "sealing": "1: windows are sealed. 0: they are not any more; the log says why.",
 }
 
@@ -134,5 +145,6 @@ class _Inboxes:
         for name, meaning in _INBOX.items():
             family = GaugeMetricFamily(f"headrace_gateway_inbox_{name}", meaning, labels=["campaign"])
             for campaign, values in figures.items():
-                family.add_metric([campaign], values[name])
+                if name in values:
+                    family.add_metric([campaign], values[name])
             yield family

@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.openai_media_bodies import PICTURE_TYPES
-from headrace.serving.gateway.openapi_events import EVENTS_ANSWER, events_request
+from headrace.serving.gateway.openapi_events import EVENTS_ANSWER, RESULTS_QUERY, events_request
 from headrace.serving.gateway.openapi_requests import chat_request, picture_request, speech_request, text_request
 from headrace.serving.gateway.refusals import MEANINGS
 from headrace.serving.gateway.request_headers import NAMING_HEADERS
@@ -27,7 +27,7 @@ def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False, has_b
         "info": {"title": f"Headrace gateway: {service.name}", "description": service.description, "version": "1"},
         "paths": {
             **{path: {"post": _unit(*said, guarded) | security} for path, said in _units(service).items()},
-            **({"/v1/events": {"post": _events(guarded) | security}} if has_inbox else {}),
+            **({path: {how: said | security} for path, how, said in _inbox(guarded)} if has_inbox else {}),
             **batch_paths,
             "/v1/models": {"get": _page("The service, as a model", "Models", guarded) | security},
             "/v1/models/{model}": {
@@ -58,6 +58,28 @@ def _batches(
     from headrace.serving.gateway.batches.openapi import BATCH_SCHEMAS, batch_paths
 
     return batch_paths(tuple(_units(service)), guarded, security), BATCH_SCHEMAS
+
+
+def _inbox(guarded: tuple[int, ...]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Path, method, and what is said of it."""
+    return [("/v1/events", "post", _events(guarded)), ("/v1/events/results", "get", _results(guarded))]
+
+
+def _results(guarded: tuple[int, ...]) -> dict[str, Any]:
+    said = "Server-sent events without end, a result each; its id is where to go on."
+    answer = {"description": said, "content": {"text/event-stream": {"schema": _EVENT}}}
+    statuses = (400, *guarded, 404, 429, 431, 503)
+    return {
+        "summary": "Results of a campaign's events",
+        "parameters": [
+            *(
+                {"name": name, "in": "query", "schema": {"type": "string"}} | more
+                for name, more in RESULTS_QUERY.items()
+            ),
+            _header("Last-Event-ID", "As `after`, which it overrules.", {"type": "string"}),
+        ],
+        "responses": {"200": answer, **{str(status): _error(MEANINGS[status]) for status in statuses}},
+    }
 
 
 def _events(guarded: tuple[int, ...]) -> dict[str, Any]:

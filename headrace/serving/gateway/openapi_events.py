@@ -27,6 +27,12 @@ _EVENT: dict[str, Any] = {
     },
 }
 
+# Of `GET /v1/events/results`.
+RESULTS_QUERY: dict[str, dict[str, Any]] = {
+    "campaign": {"required": True, "description": "Whose events."},
+    "after": {"description": "The id of the last result that was read, or `now`; by default before the first."},
+}
+
 EVENTS_ANSWER: dict[str, Any] = {
     "type": "object",
     "required": ["object", "taken", "repeated", "refused"],

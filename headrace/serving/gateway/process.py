@@ -96,7 +96,7 @@ async def run_gateway(settings: Settings) -> None:
         background.append(asyncio.create_task(parts.floor.run(), name="floor"))
     if parts.inbox:
         parts.inbox.start()
-        background.append(asyncio.create_task(parts.inbox.keep_looking(), name="inbox"))
+        background += [asyncio.create_task(work, name="inbox") for work in parts.inbox.background()]
     if parts.batches:
         background.append(asyncio.create_task(parts.batches.run(), name="batches"))
     if num_connections < service.limits.num_connections_max:
@@ -149,6 +149,8 @@ async def _drain(parts: Parts, settings: Settings) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(again.wait(), settings.notice_seconds)
     parts.units.refuse_new()
+    if parts.inbox:
+        parts.inbox.results.end()
     ends = loop.time() + parts.service.limits.drain_seconds
     while parts.units.num_under_way and not again.is_set() and loop.time() < ends:
         await asyncio.sleep(_DRAIN_LOOK_SECONDS)

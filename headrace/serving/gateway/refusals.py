@@ -4,7 +4,7 @@
 |---|---|---|---|
 | 400 | invalid_request_error | a body, a field or a header is wrong, repeated, or not supported | BadRequestError |
 | 401 | invalid_request_error, invalid_api_key | the key is missing or wrong | AuthenticationError |
-| 404 | invalid_request_error, model_not_found | another service's name | NotFoundError |
+| 404 | invalid_request_error, model_not_found | another service's name, another campaign | NotFoundError |
 | 408 | invalid_request_error, request_timeout | the head or the body did not come in time | retry |
 | 413 | invalid_request_error, request_too_large | more bytes than the service takes | APIStatusError |
 | 414, 431 | invalid_request_error, url_too_long, headers_too_large | more URL or headers than taken | APIStatusError |
@@ -31,7 +31,7 @@ _LOG = "The gateway's log says why, under this answer's X-Request-Id."
 MEANINGS = {
     400: "The request, a body, a field or a header is wrong, or asks for what this service cannot honour.",
     401: "No API key, or a wrong one.",
-    404: "The model is not the one that is served here.",
+    404: "The model is not the one that is served here, or the campaign takes no events here.",
     408: "The request did not come in time.",
     413: "More bytes than the service takes.",
     414: "A longer URL than the service takes.",

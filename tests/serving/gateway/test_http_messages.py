@@ -31,7 +31,8 @@ def test_an_answer_is_finished_with_its_last_piece_and_not_before(num_bytes: int
     async def receive() -> MutableMapping[str, Any]:
         return {}
 
-    scope = {"method": "POST", "path": "/", "headers": [], "extensions": {EXTENSION: cast("Any", Connection())}}
+    scope: dict[str, Any] = {"method": "POST", "path": "/", "query_string": b"", "headers": []}
+    scope["extensions"] = {EXTENSION: cast("Any", Connection())}
     request = Request(scope, receive, send)
     asyncio.run(request.respond(200, body, []))
     (head, _), *pieces = sent
