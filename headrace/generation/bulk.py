@@ -316,6 +316,11 @@ class _Making:
             self.num_taken += made.num_taken
 
     def _stop_if_aborted(self) -> None:
+        """Also where the attempt was ended by somebody else, such as an erasure of its prompts."""
+        settlement = self.claims.settlement(self.claim)
+        if settlement is not None and settlement.outcome == "void":
+            self.claims.drop_batches(self.claim)
+            raise void_error(self.claim, settlement.reason)
         if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
             return
         # If it is settled as sealed, its rows are repaired, not taken back.

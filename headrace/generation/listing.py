@@ -5,7 +5,7 @@ window, whose content digest goes with the prompts, so that everybody can tell f
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,11 +17,16 @@ from headrace.generation.inbox_backlog import EVENTS_CONTENT, EVENTS_NUMBER, bac
 from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
+from headrace.generation.sealed_tables import PROMPTS
 from headrace.generation.window_prompts import prompts_of_window, seal_refused, sealed_window
+from headrace.handoff.batching import without_rows
+from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 
 Figure = int | float | str
+# Of prompts: how many of the files' were erased, and left out.
+NUM_ERASED = "num_prompts_erased"
 # Those that a sealed version keeps.
 KEPT_FIGURES = (NUM_SHARDS, EVENTS_CONTENT, EVENTS_NUMBER)
 
@@ -44,10 +49,13 @@ def list_prompts(
     """
     if partition.window is None:
         table, places = prompts_with_places(campaign, partition, home)
+        # A file may still have what was erased; the others keep their positions, and so their shards.
+        gone = handoffs.erasures.all().rows_in(PROMPTS, partition.key, table)
+        table, places = without_rows(table, gone), without_rows(places, gone)
         return Listed(
             prompts=table,
             seal_beside=lambda run_id: seal_places(handoffs, partition.key, table, places, run_id=run_id),
-            figures={NUM_SHARDS: campaign.num_shards},
+            figures={NUM_SHARDS: campaign.num_shards, **({NUM_ERASED: len(gone)} if gone else {})},
         )
     if not campaign.takes_events:
         raise InvalidInput(
@@ -56,6 +64,7 @@ def list_prompts(
         )
     window = sealed_window(handoffs.objects, partition)
     listed, now = prompts_of_window(campaign, handoffs.objects, window), clock.now()
+    listed = replace(listed, prompts=_as_sealed(handoffs, partition, listed.prompts))
     backlog = backlog_of(handoffs, campaign.name, keeps_late=campaign.keeps_late)
     return Listed(
         prompts=listed.prompts,
@@ -70,3 +79,16 @@ def list_prompts(
             **backlog.figures(),
         },
     )
+
+
+def _as_sealed(handoffs: HandoffStore, partition: ContentPartition, prompts: pa.Table) -> pa.Table:
+    """The sealed prompts, if these differ from them in positions alone: what was erased left gaps there, which a new
+    list of the events that are left does not have. It would be other inputs, and every row would be made again."""
+    sealed = handoffs.newest(PROMPTS, partition.key)
+    if sealed is None or sealed.num_rows != prompts.num_rows:
+        return prompts
+    before = sealed.table(plain=True)
+    if before["position"].to_pylist() == prompts["position"].to_pylist():
+        return prompts
+    same = [digest_of(one.drop_columns(["position"])) for one in (before, prompts)]
+    return before if same[0] == same[1] else prompts

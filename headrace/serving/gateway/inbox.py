@@ -18,7 +18,9 @@ from pydantic_core import from_json
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
+from headrace.handoff.erasures import data_of
 from headrace.inbox.backlog import Backlog
+from headrace.inbox.erasing import note_erased, unfinished
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
@@ -64,7 +66,7 @@ class Inbox:
         HeadraceError: as `Intake`.
         """
         self._rules = _rules_of(places.campaigns)
-        self._clock, self._records = clock, records
+        self._store, self._clock, self._records = store, clock, records
         self._intake = Intake(
             places.log,
             self._rules,
@@ -85,18 +87,27 @@ class Inbox:
         self._intake.close(timeout_seconds)
 
     async def keep_looking(self) -> None:
-        """Follows what is worked off, until it is cancelled; a store that hangs only stops the figures."""
+        """Follows what is worked off, and what is erased from the store, until it is cancelled; a store that hangs only
+        stops this."""
         thread, told = DaemonThreads(1, "backlog"), ""
         while True:
             try:
+                await asyncio.get_running_loop().run_in_executor(thread, self._erase)
                 for backlog in self._backlogs.values():
                     await asyncio.get_running_loop().run_in_executor(thread, backlog.look)
                 told = ""
             except Exception as error:  # noqa: BLE001 (the next look tells the figures)
                 if reason_of(error) != told:
                     told = reason_of(error)
-                    self._records.event("backlog not known", error=told)
+                    self._records.event("store not looked at", error=told)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _erase(self) -> None:
+        """Has the log carry out the store's erasures."""
+        for number in unfinished(self._store, self._intake.log, self._intake.erased):
+            num_events = self._intake.erase(number, data_of(self._store, number)).result()
+            note_erased(self._store, self._clock, self._intake.log, number, num_events)
+            self._records.event("inbox erased", erasure=number, num_events=num_events)
 
     async def serve(self, request: Request) -> None:
         """Answers one request, whose key is known.

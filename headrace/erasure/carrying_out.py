@@ -1,0 +1,122 @@
+"""Carries out an erasure: everything follows from its entry, so a killed one goes on where the entry says.
+
+The order is that of the data's way, so that each table names what is left of those before it:
+
+1. attempts at rows of what is erased end, and committed batches with such rows are deleted;
+2. partition by partition what is left is sealed, and the versions before it are deleted (`headrace.erasure.rewriting`);
+   after prompts, what is sealed gets its claim on the prompts that are left (`headrace.erasure.claims`);
+3. what killed writers left in these partitions is deleted.
+
+It is over once no version, no batch and no writer is left. What must be waited for (readers, writers, a gateway that
+has not blanked its log yet) is told, and the same command goes on then.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from headrace.clock import Clock
+from headrace.erasure.claims import carry_over, drop_batches, end_under_way
+from headrace.erasure.rewriting import Replaced, Rewriter
+from headrace.erasure.scope import linked_versions
+from headrace.errors import PublishConflict
+from headrace.generation.sealed_tables import (
+    CLIPS,
+    CONTENT,
+    IMAGES,
+    PROMPT_PLACES,
+    PROMPTS,
+    REFUSED_EVENTS,
+    REVIEWED,
+    SPEECH,
+)
+from headrace.handoff.erasures import ERASED_BY, Erasure, data_of, scope_of
+from headrace.handoff.manifest import Manifest
+from headrace.handoff.retention import FoundParts
+from headrace.handoff.survey import names_nonce, survey
+from headrace.handoff.versions import HandoffStore
+from headrace.inbox.sealed import EVENTS_ASSET
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import PassedOver
+from headrace.store.taking import take
+from headrace.store.tombstones import Condemned
+
+# The data's way; other tables follow, by name.
+_ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS)
+_NUM_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """How far it came.
+
+    Attributes:
+        held: versions that somebody reads. writers: who began before the entry, or may have.
+    """
+
+    held: tuple[Manifest, ...] = ()
+    writers: tuple[FoundParts, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return not (self.held or self.writers or self.damaged)
+
+
+def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
+    """Raises:
+    HandoffCorrupt: a manifest, or what the entry names, is damaged.
+    StoreUnavailable: the same call goes on later.
+    """
+    data = data_of(objects, erasure.number)
+    handoffs = HandoffStore(objects, clock)
+    versions = linked_versions(handoffs)
+    rewriter = Rewriter(
+        handoffs=handoffs, clock=clock, number=erasure.number, data=data, replaced=Replaced.of(versions)
+    )
+    going = [one for one in versions if one.asset == PROMPTS and rewriter.num_rows_in(one)]
+    end_under_way(objects, clock, going, erasure.number)
+    drop_batches(objects, data)
+    for asset, partition in _in_order(versions):
+        _rewrite(rewriter, asset, partition, erasure)
+    damaged = PassedOver()
+    writers = tuple(_end_leftovers(objects, clock, erasure, damaged))
+    return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
+
+
+def _in_order(versions: Sequence[Manifest]) -> list[tuple[str, str]]:
+    ranks = {asset: rank for rank, asset in enumerate(_ORDER)}
+    places = {(one.asset, one.partition) for one in versions}
+    return sorted(places, key=lambda place: (ranks.get(place[0], len(ranks)), place))
+
+
+def _rewrite(rewriter: Rewriter, asset: str, partition: str, erasure: Erasure) -> None:
+    for tries_left in reversed(range(_NUM_TRIES)):
+        try:
+            left = rewriter.rewrite(asset, partition)
+            break
+        except PublishConflict:
+            if not tries_left:
+                raise
+    if asset == PROMPTS:
+        for manifest in left:
+            if manifest.attributes.get(ERASED_BY) == str(erasure.number):
+                claims = carry_over(rewriter.handoffs.objects, rewriter.clock, manifest, erasure.number)
+                rewriter.replaced.claims.update(claims)
+
+
+def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> Iterator[FoundParts]:
+    """Deletes what killed writers left in the campaigns' partitions; yields what living ones are writing there."""
+    found = survey(objects, clock, damaged=damaged).snapshot
+    for parts in found.unnamed:
+        if not set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
+            continue
+        if parts.nonce in found.leased:
+            yield parts
+            continue
+        take(
+            objects,
+            clock,
+            parts.nonce,
+            Condemned(prefix=parts.prefix, clears=False),
+            is_needed=lambda parts=parts: names_nonce(objects, parts.asset, parts.partition, parts.nonce, ()),
+        )
