@@ -12,6 +12,7 @@ has not blanked its log yet) is told, and the same command goes on then.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.clock import Clock
@@ -90,18 +91,19 @@ def _in_order(versions: Sequence[Manifest]) -> list[tuple[str, str]]:
 
 
 def _rewrite(rewriter: Rewriter, asset: str, partition: str, erasure: Erasure) -> None:
-    for tries_left in reversed(range(_NUM_TRIES)):
-        try:
-            left = rewriter.rewrite(asset, partition)
-            break
-        except PublishConflict:
-            if not tries_left:
-                raise
+    left = _tried(rewriter, asset, partition)
     if asset == PROMPTS:
         for manifest in left:
             if manifest.attributes.get(ERASED_BY) == str(erasure.number):
                 claims = carry_over(rewriter.handoffs.objects, rewriter.clock, manifest, erasure.number)
                 rewriter.replaced.claims.update(claims)
+
+
+def _tried(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
+    for _ in range(_NUM_TRIES - 1):
+        with suppress(PublishConflict):
+            return rewriter.rewrite(asset, partition)
+    return rewriter.rewrite(asset, partition)
 
 
 def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> Iterator[FoundParts]:

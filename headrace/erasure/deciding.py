@@ -8,6 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from headrace.clock import Clock, iso
 from headrace.erasure.claims import claims_with_batches, under_way
@@ -40,6 +43,16 @@ class Affected:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MadeOf:
+    """What was made of a removed version and has no rows of it, such as a model: nothing in it can be taken out."""
+
+    asset: str
+    partition: str
+    version: Annotated[int, Ge(1)]
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What an erasure would take now.
 
@@ -53,7 +66,7 @@ class Plan:
     asked: Asked
     scope: Scope
     affected: tuple[Affected, ...]
-    made_of: tuple[Manifest, ...]
+    made_of: tuple[MadeOf, ...]
     under_way: tuple[Claim, ...]
     num_claims_with_batches: int
     earlier: Erasure | None = None
@@ -134,7 +147,7 @@ def erasures(objects: ObjectStore) -> list[Erasure]:
     return [chain.read(number) for number in chain.numbers()]
 
 
-def made_of(handoffs: HandoffStore, digests: Collection[str]) -> tuple[Manifest, ...]:
+def made_of(handoffs: HandoffStore, digests: Collection[str]) -> tuple[MadeOf, ...]:
     """Newest versions that were made of one of these contents, or of what was made of it, and whose rows name nothing
     themselves: models and what measures them."""
     newest = [
@@ -147,7 +160,10 @@ def made_of(handoffs: HandoffStore, digests: Collection[str]) -> tuple[Manifest,
     while more := [one for one in newest if one.label not in found and known & _inputs(one)]:
         found |= {one.label: one for one in more}
         known |= {one.content_digest for one in more}
-    return tuple(found.values())
+    return tuple(
+        MadeOf(asset=one.asset, partition=one.partition, version=one.version, run_id=one.run_id)
+        for one in found.values()
+    )
 
 
 def _inputs(manifest: Manifest) -> set[str]:

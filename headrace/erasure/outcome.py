@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from headrace.clock import Clock, iso
 from headrace.erasure.claims import claims_with_batches
-from headrace.erasure.deciding import made_of
+from headrace.erasure.deciding import MadeOf, made_of
 from headrace.erasure.rewriting import collector, num_rows_of
 from headrace.erasure.scope import linked_versions
 from headrace.errors import ObjectMissing
@@ -35,16 +35,6 @@ class Removed:
     partition: str
     version: Annotated[int, Ge(1)]
     content_digest: str
-    run_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeOf:
-    """What was made of a removed version and has no rows of it, such as a model: nothing in it can be taken out."""
-
-    asset: str
-    partition: str
-    version: Annotated[int, Ge(1)]
     run_id: str
 
 
@@ -81,7 +71,6 @@ def finish(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Outcome:
     """For an erasure that has nothing left to do."""
     handoffs = HandoffStore(objects, clock, leased=False)
     removed = sorted(_removed(objects, erasure.number), key=lambda one: (one.asset, one.partition, one.version))
-    rest = made_of(handoffs, {one.content_digest for one in removed})
     outcome = Outcome(
         number=erasure.number,
         at=iso(clock.now()),
@@ -95,9 +84,7 @@ def finish(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Outcome:
             )
             for one in removed
         ),
-        made_of=tuple(
-            MadeOf(asset=one.asset, partition=one.partition, version=one.version, run_id=one.run_id) for one in rest
-        ),
+        made_of=made_of(handoffs, {one.content_digest for one in removed}),
     )
     return create_object(objects, outcome_key(erasure.number), OUTCOME, outcome).value
 

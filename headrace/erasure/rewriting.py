@@ -19,7 +19,6 @@ from headrace.clock import Clock
 from headrace.erasure.scope import key_of, opened
 from headrace.generation.mirroring import COMPARISON
 from headrace.generation.sealed_tables import MEDIA_OF, TABLES_OF
-from headrace.handoff.batching import slices_without
 from headrace.handoff.collecting import condemned
 from headrace.handoff.erasures import ERASED_BY, ERASED_FROM, ErasedData, erased_contents, links_of
 from headrace.handoff.layout import parts_prefix
@@ -30,6 +29,7 @@ from headrace.handoff.media.layout import is_media
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.retention import FoundVersion
+from headrace.handoff.rows_left import without_rows
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import BLANK_EVENT, EVENT_COLUMNS, EVENTS_ASSET
@@ -113,7 +113,7 @@ class Rewriter:
         expected = self.handoffs.last_number(asset, partition)
         versions = self._versions(asset, partition)
         live = _live(versions)
-        going = {key_of(one) for one in versions if self.num_rows_in(one)}
+        going = {key_of(one) for one in versions if self.num_rows_in(one)} | self._superseded(versions)
         for manifest in versions:
             key = key_of(manifest)
             if key not in live or (key in going and manifest.content_digest in self.replaced.versions):
@@ -128,6 +128,12 @@ class Rewriter:
 
     def num_rows_in(self, manifest: Manifest) -> int:
         return num_rows_of(self.handoffs, manifest, self.data)
+
+    def _superseded(self, versions: Sequence[Manifest]) -> set[str]:
+        """Keys of versions of which this erasure sealed what is left before a kill: some only name what was replaced."""
+        ours = [one for one in versions if one.attributes.get(ERASED_BY) == str(self.number)]
+        before = {erased_contents(one)[-1] for one in ours}
+        return {key_of(one) for one in versions if one not in ours and one.content_digest in before}
 
     def _names_replaced(self, manifest: Manifest) -> bool:
         attributes = manifest.attributes
@@ -164,7 +170,7 @@ class Rewriter:
 
     def _rows_left(self, handoff: Handoff) -> Iterator[pa.RecordBatch]:
         for batch in handoff.batches():
-            yield from slices_without(batch, self.data.rows_in(handoff.asset, handoff.partition, batch))
+            yield without_rows(batch, self.data.rows_in(handoff.asset, handoff.partition, batch))
 
     def _blanked(self, handoff: Handoff) -> pa.Table:
         table = handoff.table(plain=True)

@@ -19,8 +19,8 @@ from headrace.generation.prompt_places import seal_places
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.sealed_tables import PROMPTS
 from headrace.generation.window_prompts import prompts_of_window, seal_refused, sealed_window
-from headrace.handoff.batching import without_rows
 from headrace.handoff.content_digest import digest_of
+from headrace.handoff.rows_left import table_without_rows
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 
@@ -51,7 +51,7 @@ def list_prompts(
         table, places = prompts_with_places(campaign, partition, home)
         # A file may still have what was erased; the others keep their positions, and so their shards.
         gone = handoffs.erasures.all().rows_in(PROMPTS, partition.key, table)
-        table, places = without_rows(table, gone), without_rows(places, gone)
+        table, places = table_without_rows(table, gone), table_without_rows(places, gone)
         return Listed(
             prompts=table,
             seal_beside=lambda run_id: seal_places(handoffs, partition.key, table, places, run_id=run_id),

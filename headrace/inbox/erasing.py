@@ -6,13 +6,16 @@ log looks for erasures as long as it runs: the gateway, or the command that open
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
 
 from headrace.clock import Clock, iso
-from headrace.errors import ObjectMissing
-from headrace.handoff.erasures import ROOT, Erasure, erasure_chain
+from headrace.errors import InvalidInput, ObjectMissing
+from headrace.handoff.erasures import ROOT, Erasure, data_of, erasure_chain
+from headrace.inbox.log import EventLog
+from headrace.inbox.schema import FILE
 from headrace.inbox.sealing import OWNER, owner_key
 from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
@@ -52,6 +55,25 @@ def unfinished(objects: ObjectStore, log: str, erased: Collection[int]) -> list[
 def note_erased(objects: ObjectStore, clock: Clock, log: str, number: int, num_events: int) -> None:
     said = LogErased(log=log, number=number, num_events=num_events, at=iso(clock.now()))
     create_object(objects, log_erased_key(log, number), LOG_ERASED, said)
+
+
+def erase_in_log(objects: ObjectStore, clock: Clock, directory: Path) -> None:
+    """Carries out all erasures in the log of a gateway that does not run.
+
+    Raises:
+        InvalidInput: there is no log, or a gateway has it.
+        LogUnavailable: it cannot be written now.
+    """
+    if not (directory / FILE).is_file():
+        raise InvalidInput(
+            f"There is no inbox's log in {directory}: name the directory that --inbox-log of its gateway named."
+        )
+    log = EventLog(directory, {})
+    try:
+        for number in unfinished(objects, log.nonce, log.erased()):
+            note_erased(objects, clock, log.nonce, number, log.erase(number, data_of(objects, number)))
+    finally:
+        log.close()
 
 
 def waiting_logs(objects: ObjectStore, erasure: Erasure) -> dict[str, str]:

@@ -32,6 +32,7 @@ _WHERE: Mapping[str, str] = {
     "rollout-change": "bodies.rollouts:ChangeBody",
     "inbox-status": "bodies.inboxes:InboxesBody",
     "inbox-results": "bodies.inboxes:ResultBody",
+    "erase": "bodies.erasures:EraseBody",
     "gc": "bodies.store:CollectionBody",
     "doctor": "bodies.store:ExaminedBody",
 }
