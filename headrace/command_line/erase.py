@@ -145,9 +145,9 @@ def _carry_out(
         for one in carried.held
     ]
     waits += [
-        f"{one.label} are being written by {by_whom.get(one.nonce, 'somebody')}: when that has ended, run the same "
-        "command again."
-        for one in carried.writers
+        f"{by_whom.get(nonce, 'Somebody')} may have begun to write before this was decided: when that has ended, run "
+        "the same command again."
+        for nonce in carried.writers
     ]
     waits += [
         f"The log {log[:8]}… of campaign {campaign} has not blanked its events: let its gateway run for ten seconds, "

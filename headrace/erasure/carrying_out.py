@@ -11,7 +11,7 @@ It is over once no version, no batch and no writer is left. What must be waited 
 has not blanked its log yet) is told, and the same command goes on then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -30,16 +30,17 @@ from headrace.generation.sealed_tables import (
     REVIEWED,
     SPEECH,
 )
-from headrace.handoff.erasures import ERASED_BY, Erasure, data_of, scope_of
+from headrace.handoff.erasures import ERASED_BY, ROOT, Erasure, data_of, scope_of
 from headrace.handoff.manifest import Manifest
-from headrace.handoff.retention import FoundParts
 from headrace.handoff.survey import names_nonce, survey
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import EVENTS_ASSET
 from headrace.store.objects import ObjectStore
-from headrace.store.small_objects import PassedOver
+from headrace.store.sealed_directory import WEIGHTS
+from headrace.store.small_objects import Kind, PassedOver, create_object
 from headrace.store.taking import take
 from headrace.store.tombstones import Condemned
+from headrace.training.attempts import ROOT as TRAINING
 
 # The data's way; other tables follow, by name.
 _ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS)
@@ -47,15 +48,30 @@ _NUM_TRIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writers:
+    """Who may have begun to write before an erasure was decided."""
+
+    nonces: tuple[str, ...]
+
+
+WRITERS = Kind(
+    "Writers before an erasure",
+    Writers,
+    "Delete it while nothing is written to the store, and run `headrace erase` again with the same words.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Carried:
     """How far it came.
 
     Attributes:
-        held: versions that somebody reads. writers: who began before the entry, or may have.
+        held: versions that somebody reads.
+        writers: nonces of who writes since before the entry, or may: what they seal is looked at once they have ended.
     """
 
     held: tuple[Manifest, ...] = ()
-    writers: tuple[FoundParts, ...] = ()
+    writers: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
 
     @property
@@ -68,7 +84,9 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     HandoffCorrupt: a manifest, or what the entry names, is damaged.
     StoreUnavailable: the same call goes on later.
     """
-    data = data_of(objects, erasure.number)
+    data, damaged = data_of(objects, erasure.number), PassedOver()
+    # Before the versions are looked at: what these seal meanwhile is among them only if they have ended.
+    writers = _writers_before(objects, clock, erasure, damaged)
     handoffs = HandoffStore(objects, clock)
     versions = linked_versions(handoffs)
     rewriter = Rewriter(
@@ -79,8 +97,7 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     drop_batches(objects, data)
     for asset, partition in _in_order(versions):
         _rewrite(rewriter, asset, partition, erasure)
-    damaged = PassedOver()
-    writers = tuple(_end_leftovers(objects, clock, erasure, damaged))
+    _end_leftovers(objects, clock, erasure, damaged)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
 
 
@@ -106,19 +123,26 @@ def _tried(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
     return rewriter.rewrite(asset, partition)
 
 
-def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> Iterator[FoundParts]:
-    """Deletes what killed writers left in the campaigns' partitions; yields what living ones are writing there."""
+def _writers_before(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> tuple[str, ...]:
+    """Nonces of writers that had their lease when the entry was made, or soon after, and have it still."""
     found = survey(objects, clock, damaged=damaged).snapshot
-    for parts in found.unnamed:
-        if not set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
-            continue
-        if parts.nonce in found.leased:
-            yield parts
-            continue
-        take(
-            objects,
-            clock,
-            parts.nonce,
-            Condemned(prefix=parts.prefix, clears=False),
-            is_needed=lambda parts=parts: names_nonce(objects, parts.asset, parts.partition, parts.nonce, ()),
-        )
+    sealed = {one.nonce for one in found.versions}
+    if found.leased - sealed:
+        # Trainings, their checkpoints and weights have leases of their own, for days: none of them holds rows.
+        sealed |= {part for root in (WEIGHTS, TRAINING) for key in objects.list(root) for part in key.split("/")}
+    known = Writers(nonces=tuple(sorted(found.leased - sealed)))
+    known = create_object(objects, f"{ROOT}/writers/{erasure.number:08d}.json", WRITERS, known).value
+    return tuple(nonce for nonce in known.nonces if nonce in found.leased and nonce not in sealed)
+
+
+def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> None:
+    """Deletes what killed writers left in the campaigns' partitions; a living one's lease protects it."""
+    for parts in survey(objects, clock, damaged=damaged).snapshot.unnamed:
+        if set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
+            take(
+                objects,
+                clock,
+                parts.nonce,
+                Condemned(prefix=parts.prefix, clears=False),
+                is_needed=lambda parts=parts: names_nonce(objects, parts.asset, parts.partition, parts.nonce, ()),
+            )

@@ -130,7 +130,7 @@ class Rewriter:
         return num_rows_of(self.handoffs, manifest, self.data)
 
     def _superseded(self, versions: Sequence[Manifest]) -> set[str]:
-        """Keys of versions of which this erasure sealed what is left before a kill: some only name what was replaced."""
+        """Keys of versions of which this erasure sealed the rest before a kill; some only name what was replaced."""
         ours = [one for one in versions if one.attributes.get(ERASED_BY) == str(self.number)]
         before = {erased_contents(one)[-1] for one in ours}
         return {key_of(one) for one in versions if one not in ours and one.content_digest in before}

@@ -12,7 +12,7 @@ from headrace.generation.prompt_source import PromptSource
 from headrace.generation.review import review_rows
 from headrace.generation.window_prompts import content_partition
 from headrace.handoff.erasures import Erasure
-from headrace.handoff.versions import Handoff
+from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealed import SealedWindow
 from headrace.store.local import LocalStore
@@ -40,6 +40,8 @@ class Inbox:
         self.campaign = make_campaign(name=CAMPAIGN, num_shards=1, prompts=source)
         self.site = Site(directory, campaign=self.campaign)
         self.objects, self.handoffs, self.clock = self.site.objects, self.site.handoffs, self.site.clock
+        # A test that only looks holds nothing.
+        self.seen = HandoffStore(self.objects, self.clock, leased=False)
         if not self.site.journal.head():
             self.site.initialize()
 
@@ -78,7 +80,11 @@ class Inbox:
         return carry_out(self.objects, self.clock, self.ask(asked))
 
     def rows(self, asset: str) -> list[dict[str, Any]]:
-        return self.handoffs.open(asset, self.site.partition.key).table().to_pylist()
+        return self.newest(asset).table().to_pylist()
+
+    def newest(self, asset: str) -> Handoff:
+        """Of the present partition."""
+        return self.seen.open(asset, self.site.partition.key)
 
 
 def an_event(identity: str, **named: str) -> Asked:
@@ -96,8 +102,6 @@ def files_with(directory: Path, text: str) -> list[str]:
 
 
 def newest_tables(store: LocalStore) -> Iterator[tuple[str, str, Handoff]]:
-    from headrace.handoff.versions import HandoffStore
-
     handoffs = HandoffStore(store, leased=False)
     for asset in handoffs.assets():
         for partition in handoffs.partitions(asset):
