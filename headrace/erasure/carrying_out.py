@@ -24,6 +24,7 @@ from headrace.generation.sealed_tables import (
     CLIPS,
     CONTENT,
     IMAGES,
+    MIRRORED,
     PROMPT_PLACES,
     PROMPTS,
     REFUSED_EVENTS,
@@ -43,7 +44,7 @@ from headrace.store.tombstones import Condemned
 from headrace.training.attempts import ROOT as TRAINING
 
 # The data's way; other tables follow, by name.
-_ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS)
+_ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS, MIRRORED)
 _NUM_TRIES = 3
 
 

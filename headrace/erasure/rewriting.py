@@ -8,7 +8,6 @@ names the new one.
 A deleted version leaves the note that a collected one leaves, so that its number and its digest stay.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow as pa
 from headrace.clock import Clock
 from headrace.erasure.scope import key_of, opened
 from headrace.generation.mirroring import COMPARISON
-from headrace.generation.sealed_tables import MEDIA_OF, TABLES_OF
+from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, TABLES_OF
 from headrace.handoff.collecting import condemned
 from headrace.handoff.erasures import ERASED_BY, ERASED_FROM, ErasedData, erased_contents, links_of
 from headrace.handoff.layout import parts_prefix
@@ -37,23 +36,25 @@ from headrace.store.taking import take
 
 # Tables of which a partition has a version for each claim that readers may ask for, not the newest alone.
 _BY_CLAIM = frozenset({*TABLES_OF["mirror"], *MEDIA_OF["mirror"][0].values(), MEDIA_OF["mirror"][1], COMPARISON})
-# Attributes whose value is the content digest of another table of the same partition.
-_NAMES_CONTENT = ("prompts", "published")
+# Attributes whose value is the content digest of another table of the same partition, and that table.
+_NAMES_CONTENT = {"prompts": PROMPTS, "published": CONTENT}
 # Attributes that count rows; who wants to know counts them.
 _COUNTS = frozenset({"num_kept"})
 # By which of their attributes a mirror's tables are asked for.
 _FOUND_BY = ("claim", "published", "review")
-_STATED = re.compile(r"v\d+ (\S+)")
 
 
 @dataclass
 class Replaced:
-    """What an erasure replaced so far, by content digest and by claim.
+    """What an erasure replaced so far.
 
-    `claims`: partition and claim → the claim on the prompts that are left.
+    Attributes:
+        versions: asset, partition and content digest → what is left of it. A mirror may have the content of what it
+            mirrors, and empty tables are all alike.
+        claims: partition and claim → the claim on the prompts that are left.
     """
 
-    versions: dict[str, Manifest] = field(default_factory=dict)
+    versions: dict[tuple[str, str, str], Manifest] = field(default_factory=dict)
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
@@ -66,22 +67,25 @@ class Replaced:
 
     def note(self, manifest: Manifest) -> None:
         for digest in erased_contents(manifest):
-            self.versions[digest] = manifest
+            self.versions[manifest.asset, manifest.partition, digest] = manifest
+
+    def has(self, manifest: Manifest) -> bool:
+        return (manifest.asset, manifest.partition, manifest.content_digest) in self.versions
 
     def inputs(self, stated: Mapping[str, str]) -> dict[str, str]:
         """The same inputs, by what is left of them."""
         found = dict(stated)
         for name, version in stated.items():
-            match = _STATED.fullmatch(version)
-            new = self.versions.get(match[1]) if match else None
-            if new and name == f"{new.asset}[{new.partition}]":
+            asset, _, rest = name.partition("[")
+            new = self.versions.get((asset, rest.removesuffix("]"), version.rpartition(" ")[2]))
+            if new:
                 found[name] = f"v{new.version} {new.content_digest}"
         return found
 
     def attributes(self, manifest: Manifest) -> dict[str, str]:
         found = {name: value for name, value in manifest.attributes.items() if name not in _COUNTS}
-        for name in _NAMES_CONTENT:
-            if new := self.versions.get(found.get(name, "")):
+        for name, asset in _NAMES_CONTENT.items():
+            if new := self.versions.get((asset, manifest.partition, found.get(name, ""))):
                 found[name] = new.content_digest
         if claim := self.claims.get((manifest.partition, found.get("claim", ""))):
             found["claim"] = claim
@@ -116,7 +120,7 @@ class Rewriter:
         going = {key_of(one) for one in versions if self.num_rows_in(one)} | self._superseded(versions)
         for manifest in versions:
             key = key_of(manifest)
-            if key not in live or (key in going and manifest.content_digest in self.replaced.versions):
+            if key not in live or (key in going and self.replaced.has(manifest)):
                 continue  # nobody asks for it, or what is left of it was sealed before a kill
             if key in going or self._names_replaced(manifest):
                 going.add(key)
@@ -138,7 +142,8 @@ class Rewriter:
     def _names_replaced(self, manifest: Manifest) -> bool:
         attributes = manifest.attributes
         return (manifest.partition, attributes.get("claim", "")) in self.replaced.claims or any(
-            attributes.get(name, "") in self.replaced.versions for name in _NAMES_CONTENT
+            (asset, manifest.partition, attributes.get(name, "")) in self.replaced.versions
+            for name, asset in _NAMES_CONTENT.items()
         )
 
     def _versions(self, asset: str, partition: str) -> list[Manifest]:
