@@ -125,6 +125,8 @@ def _seek_events(tables: "_Tables", asked: Asked, scope: Scope, inboxes: Sequenc
         taking = [asked.campaign] if asked.campaign else inboxes
         scope.tenants |= {(campaign, asked.name) for campaign in taking}
         scope.campaigns |= set(taking)
+        if not (scope.events or taking):
+            raise HandoffMissing(f"No event of tenant {asked.name!r} is in this store, and no inbox takes events.")
         return
     if len(sources := sorted(source for _, source, _ in scope.events)) > 1:
         some = ", ".join(map(repr, sources[:_NUM_NAMED_MAX]))
