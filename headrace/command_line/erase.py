@@ -1,6 +1,7 @@
 """`headrace erase`: takes a person's data out of the store for good, shows what that takes, and proves it."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from headrace.erasure.outside import Outside
     from headrace.handoff.erasures import AskedKind, Erasure
     from headrace.store.objects import ObjectStore
+
+# A gateway looks for erasures every five seconds.
+_LOOK_SECONDS = 1.0
 
 
 @examples(
@@ -51,6 +55,9 @@ def erase(
         Path | None,
         typer.Option("--inbox-log", metavar="DIR", help="The log of a gateway that does not run: blanked here."),
     ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for readers, writers and logs.")
+    ] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Show all erasures.")] = False,
@@ -80,7 +87,7 @@ def erase(
         _verify(objects, clock, verify, as_json=as_json)
         return
     from headrace.command_line.bodies.erasures import EraseBody
-    from headrace.erasure.deciding import decide, plan
+    from headrace.erasure.deciding import erasures_of, plan
     from headrace.erasure.scope import Asked
 
     named_by: dict[AskedKind, str | None] = {"event": event, "prompt": prompt, "tenant": tenant}
@@ -105,37 +112,59 @@ def erase(
         _print(EraseBody(plan=body, outside=beside), as_json=False)
     if not yes and not confirmed("Erase all of this for good?"):
         raise typer.Exit(1)
-    erasure = decide(objects, clock, found, by=named(by), reason=reason)
-    waits = _carry_out(objects, clock, erasure, body.reports, inbox_log)
-    done = _body(objects, erasure)
-    if done.outcome:
+    # Before the versions that tell which days' pages these are: who goes on after a kill finds them again.
+    for page in body.reports:
+        Path(page).unlink(missing_ok=True)
+    waits = _erase(objects, clock, found, by=named(by), reason=reason, inbox_log=inbox_log, wait_seconds=wait)
+    done = tuple(_body(objects, one) for one in erasures_of(objects, asked))
+    if outcomes := [one.outcome for one in done if one.outcome]:
         # Also of what was deleted before a kill.
-        runs = sorted({one.run_id for one in done.outcome.removed})
-        beside = _outside(context, objects, runs, done.outcome.made_of)
+        runs = sorted({gone.run_id for one in outcomes for gone in one.removed})
+        beside = _outside(context, objects, runs, [made for one in outcomes for made in one.made_of])
     shown = {"plan": body, "outside": beside} if as_json else {}
-    _print(EraseBody(**shown, erasures=(done,), remains=waits), as_json=as_json)
+    _print(EraseBody(**shown, erasures=done, remains=waits), as_json=as_json)
     if waits:
         raise typer.Exit(1)
 
 
-def _carry_out(
+def _erase(
     objects: "ObjectStore",
     clock: "Clock",
-    erasure: "Erasure",
-    reports: Sequence[str],
+    found: "Plan",
+    *,
+    by: str,
+    reason: str,
     inbox_log: Path | None,
+    wait_seconds: float,
 ) -> tuple[str, ...]:
+    """Decides and carries out, again as long as something is to be waited for. Returns why it is not over."""
+    from headrace.erasure.deciding import decide, erasures_of, plan
+    from headrace.inbox.erasing import erase_in_log
+
+    ends = time.monotonic() + wait_seconds
+    while True:
+        decide(objects, clock, found, by=by, reason=reason)
+        if inbox_log is not None:
+            erase_in_log(objects, clock, inbox_log)
+        # Also those that are over: a copy of the store may have brought some of it back.
+        own = erasures_of(objects, found.asked)
+        waits = tuple(wait for one in own for wait in _carry_out(objects, clock, one))
+        # A log may have sealed events of a tenant before it blanked the others.
+        found = plan(objects, clock, found.asked)
+        if not waits and found.earlier:
+            return ()
+        if time.monotonic() >= ends:
+            return waits or ("More of it was sealed meanwhile: run the same command again.",)
+        time.sleep(_LOOK_SECONDS if waits else 0)
+
+
+def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure") -> tuple[str, ...]:
     """Why it is not over; none: it is."""
     from headrace.command_line.handoff.holders import holders_by_nonce
     from headrace.erasure.carrying_out import carry_out
     from headrace.erasure.outcome import finish
-    from headrace.inbox.erasing import erase_in_log, waiting_logs
+    from headrace.inbox.erasing import waiting_logs
 
-    if inbox_log is not None:
-        erase_in_log(objects, clock, inbox_log)
-    # Before the versions that tell which days' pages these are: a killed one is asked for the pages again.
-    for page in reports:
-        Path(page).unlink(missing_ok=True)
     carried, logs = carry_out(objects, clock, erasure), waiting_logs(objects, erasure)
     holders = holders_by_nonce(objects, clock.now())
     by_whom = {nonce: ", ".join(one.text for one in held) for nonce, held in holders.items()}

@@ -98,7 +98,7 @@ def plan(objects: ObjectStore, clock: Clock, asked: Asked) -> Plan:
     newest = erasure_chain(objects).newest()
     # Without an erasure there is no salt, and a dry run makes none.
     salt = store_salt(objects) if newest else os.urandom(32)
-    own = [one for one in erasures(objects) if one.subject == asked.subject(salt)]
+    own = erasures_of(objects, asked)
     try:
         scope = find_scope(handoffs, asked, versions, inboxes(objects))
     except HandoffMissing:
@@ -145,6 +145,13 @@ def decide(objects: ObjectStore, clock: Clock, plan: Plan, *, by: str, reason: s
 def erasures(objects: ObjectStore) -> list[Erasure]:
     chain = erasure_chain(objects)
     return [chain.read(number) for number in chain.numbers()]
+
+
+def erasures_of(objects: ObjectStore, asked: Asked) -> list[Erasure]:
+    """Those that were asked for in the same words."""
+    found = erasures(objects)
+    subject = asked.subject(store_salt(objects)) if found else ""
+    return [one for one in found if one.subject == subject]
 
 
 def made_of(handoffs: HandoffStore, digests: Collection[str]) -> tuple[MadeOf, ...]:
