@@ -11,13 +11,13 @@ It is over once no version, no batch and no writer is left. What must be waited 
 has not blanked its log yet) is told, and the same command goes on then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.clock import Clock
 from headrace.erasure.claims import carry_over, drop_batches, end_under_way
-from headrace.erasure.rewriting import Replaced, Rewriter
+from headrace.erasure.rewriting import Replaced, Rewriter, removed_notes
 from headrace.erasure.scope import linked_versions
 from headrace.errors import PublishConflict
 from headrace.generation.sealed_tables import (
@@ -31,11 +31,13 @@ from headrace.generation.sealed_tables import (
     REVIEWED,
     SPEECH,
 )
-from headrace.handoff.erasures import ERASED_BY, ROOT, Erasure, data_of, scope_of
+from headrace.handoff.erasures import ERASED_BY, ROOT, ErasedData, Erasure, data_of, scope_of
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.survey import names_nonce, survey
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import EVENTS_ASSET
+from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
+from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.store.sealed_directory import WEIGHTS
 from headrace.store.small_objects import Kind, PassedOver, create_object
@@ -50,9 +52,10 @@ _NUM_TRIES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Writers:
-    """Who may have begun to write before an erasure was decided."""
+    """Who may have begun to write before an erasure was decided. `files`: temporary ones of a store in a directory."""
 
     nonces: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 WRITERS = Kind(
@@ -68,7 +71,8 @@ class Carried:
 
     Attributes:
         held: versions that somebody reads.
-        writers: nonces of who writes since before the entry, or may: what they seal is looked at once they have ended.
+        writers: nonces of who writes since before the entry, or may; or names of their temporary files. What they seal
+            is looked at once they have ended.
     """
 
     held: tuple[Manifest, ...] = ()
@@ -93,13 +97,22 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     rewriter = Rewriter(
         handoffs=handoffs, clock=clock, number=erasure.number, data=data, replaced=Replaced.of(versions)
     )
-    going = [one for one in versions if one.asset == PROMPTS and rewriter.num_rows_in(one)]
-    end_under_way(objects, clock, going, erasure.number)
-    drop_batches(objects, data)
+    prompts = {(one.partition, one.version) for one in versions if one.asset == PROMPTS and rewriter.num_rows_in(one)}
+    _end_attempts(objects, clock, erasure, data, prompts)
     for asset, partition in _in_order(versions):
         _rewrite(rewriter, asset, partition, erasure)
+    # Again, for those that began on the old prompts meanwhile; from here on there are none to begin on.
+    prompts |= {(one.partition, one.version) for one in removed_notes(objects, erasure.number, asset=PROMPTS)}
+    _end_attempts(objects, clock, erasure, data, prompts)
     _end_leftovers(objects, clock, erasure, damaged)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
+
+
+def _end_attempts(
+    objects: ObjectStore, clock: Clock, erasure: Erasure, data: ErasedData, prompts: Collection[tuple[str, int]]
+) -> None:
+    end_under_way(objects, clock, prompts, erasure.number)
+    drop_batches(objects, data)
 
 
 def _in_order(versions: Sequence[Manifest]) -> list[tuple[str, str]]:
@@ -125,15 +138,24 @@ def _tried(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
 
 
 def _writers_before(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> tuple[str, ...]:
-    """Nonces of writers that had their lease when the entry was made, or soon after, and have it still."""
+    """Writers that had their lease, or a temporary file, when the entry was made, or soon after, and have it still."""
     found = survey(objects, clock, damaged=damaged).snapshot
     sealed = {one.nonce for one in found.versions}
     if found.leased - sealed:
         # Trainings, their checkpoints and weights have leases of their own, for days: none of them holds rows.
         sealed |= {part for root in (WEIGHTS, TRAINING) for key in objects.list(root) for part in key.split("/")}
-    known = Writers(nonces=tuple(sorted(found.leased - sealed)))
+    files = objects.temporary_files() if isinstance(objects, LocalStore) else {}
+    known = Writers(nonces=tuple(sorted(found.leased - sealed)), files=tuple(sorted(files)))
     known = create_object(objects, f"{ROOT}/writers/{erasure.number:08d}.json", WRITERS, known).value
-    return tuple(nonce for nonce in known.nonces if nonce in found.leased and nonce not in sealed)
+    writing = [nonce for nonce in known.nonces if nonce in found.leased and nonce not in sealed]
+    for name in known.files:
+        if files.get(name, 0) > TTL_SECONDS + CLOCK_SKEW_SECONDS:
+            # Its writer, whose lease has run out since it wrote last, was killed.
+            assert isinstance(objects, LocalStore)
+            objects.drop_temporary_file(name)
+        elif name in files:
+            writing.append(name)
+    return tuple(writing)
 
 
 def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> None:

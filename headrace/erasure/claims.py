@@ -9,7 +9,7 @@ claim on the prompts that are left: the first attempt there, settled as sealed. 
 killed erasure finds it again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -50,18 +50,18 @@ def claims_of(objects: ObjectStore, partition: str) -> list[Claim]:
     return found
 
 
-def under_way(objects: ObjectStore, clock: Clock, prompts: Sequence[Manifest]) -> list[Claim]:
-    """Attempts that are not settled, on these versions of prompts."""
-    going = {(one.partition, one.version) for one in prompts}
+def under_way(objects: ObjectStore, clock: Clock, prompts: Collection[tuple[str, int]]) -> list[Claim]:
+    """Attempts that are not settled, on these versions of prompts, each a partition and a number."""
     return [
         claim
-        for partition in sorted({one.partition for one in prompts})
+        for partition in sorted({partition for partition, _ in prompts})
         for claim in claims_of(objects, partition)
-        if (partition, claim.inputs.get(PROMPTS)) in going and _claims(objects, claim, clock).settlement(claim) is None
+        if (partition, claim.inputs.get(PROMPTS)) in prompts
+        and _claims(objects, claim, clock).settlement(claim) is None
     ]
 
 
-def end_under_way(objects: ObjectStore, clock: Clock, prompts: Sequence[Manifest], number: int) -> None:
+def end_under_way(objects: ObjectStore, clock: Clock, prompts: Collection[tuple[str, int]], number: int) -> None:
     for claim in under_way(objects, clock, prompts):
         claims = _claims(objects, claim, clock)
         if claims.settle(claim, "void", f"erasure {number} erased some of its prompts").outcome == "void":

@@ -108,12 +108,13 @@ def plan(objects: ObjectStore, clock: Clock, asked: Asked) -> Plan:
     digests = frozenset(scope.digests(salt))
     data = ErasedData(salt, digests)
     affected = tuple(found for one in versions if (found := _affected(handoffs, one, data)))
+    prompts = {(one.manifest.partition, one.manifest.version) for one in affected if one.manifest.asset == PROMPTS}
     return Plan(
         asked=asked,
         scope=scope,
         affected=affected,
         made_of=made_of(handoffs, {one.manifest.content_digest for one in affected}),
-        under_way=tuple(under_way(objects, clock, [one.manifest for one in affected if one.manifest.asset == PROMPTS])),
+        under_way=tuple(under_way(objects, clock, prompts)),
         num_claims_with_batches=len(list(claims_with_batches(objects, data))),
         earlier=next((one for one in own if digests <= data_of(objects, one.number).digests), None),
     )

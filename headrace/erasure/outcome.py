@@ -3,7 +3,6 @@
 Everything is read from the store, so a killed and resumed erasure tells the same as one that was not.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,17 +11,14 @@ from annotated_types import Ge
 from headrace.clock import Clock, iso
 from headrace.erasure.claims import claims_with_batches
 from headrace.erasure.deciding import MadeOf, made_of
-from headrace.erasure.rewriting import collector, num_rows_of
+from headrace.erasure.rewriting import num_rows_of, removed_notes
 from headrace.erasure.scope import linked_versions
 from headrace.errors import ObjectMissing
 from headrace.handoff.erasures import ROOT, Erasure, data_of, scope_of
-from headrace.handoff.layout import ROOT as HANDOFFS
 from headrace.handoff.layout import parts_prefix
-from headrace.handoff.notes import CollectedNote, read_note
 from headrace.handoff.survey import survey
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.erasing import waiting_logs
-from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, PassedOver, create_object, read_object
 
@@ -70,7 +66,7 @@ def outcome_of(objects: ObjectStore, number: int) -> Outcome | None:
 def finish(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Outcome:
     """For an erasure that has nothing left to do."""
     handoffs = HandoffStore(objects, clock, leased=False)
-    removed = sorted(_removed(objects, erasure.number), key=lambda one: (one.asset, one.partition, one.version))
+    removed = sorted(removed_notes(objects, erasure.number), key=lambda one: (one.asset, one.partition, one.version))
     outcome = Outcome(
         number=erasure.number,
         at=iso(clock.now()),
@@ -101,7 +97,7 @@ def remains(objects: ObjectStore, clock: Clock, erasure: Erasure) -> list[str]:
         if num_rows := num_rows_of(handoffs, manifest, data):
             found.append(f"{manifest.label} has {num_rows} rows of it")
     found += [f"batches of claim {claim[:12]} have rows of it" for claim in claims_with_batches(objects, data)]
-    for note in _removed(objects, erasure.number):
+    for note in removed_notes(objects, erasure.number):
         if objects.list(parts_prefix(note.asset, note.partition, note.nonce)):
             found.append(f"{note.asset}[{note.partition}] v{note.version} still has files")
     for parts in survey(objects, clock, damaged=PassedOver()).snapshot.unnamed:
@@ -112,12 +108,3 @@ def remains(objects: ObjectStore, clock: Clock, erasure: Erasure) -> list[str]:
         for campaign, log in waiting_logs(objects, erasure).items()
     ]
     return found
-
-
-def _removed(objects: ObjectStore, number: int) -> Iterator[CollectedNote]:
-    for key in objects.list(HANDOFFS):
-        _, asset, partition, version, *name = [*key.split("/"), ""][:5]
-        if name == ["collected.json"]:
-            note = read_note(objects, partition_from_path(asset), partition_from_path(partition), int(version[1:]))
-            if note and note.collected_by == collector(number):
-                yield note

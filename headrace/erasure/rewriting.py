@@ -20,18 +20,22 @@ from headrace.generation.mirroring import COMPARISON
 from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, TABLES_OF
 from headrace.handoff.collecting import condemned
 from headrace.handoff.erasures import ERASED_BY, ERASED_FROM, ErasedData, erased_contents, links_of
-from headrace.handoff.layout import parts_prefix
+from headrace.handoff.layout import ROOT as HANDOFFS
+from headrace.handoff.layout import asset_prefix, parts_prefix
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import begun_versions, read_manifest
 from headrace.handoff.media.index import MediaItem
 from headrace.handoff.media.layout import is_media
 from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.notes import CollectedNote, read_note
 from headrace.handoff.retention import FoundVersion
 from headrace.handoff.rows_left import without_rows
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import BLANK_EVENT, EVENT_COLUMNS, EVENTS_ASSET
+from headrace.keys import partition_from_path
+from headrace.store.objects import ObjectStore
 from headrace.store.taking import take
 
 # Tables of which a partition has a version for each claim that readers may ask for, not the newest alone.
@@ -211,6 +215,17 @@ class Rewriter:
 def collector(number: int) -> str:
     """How notes of deleted versions name an erasure."""
     return f"erasure {number}"
+
+
+def removed_notes(objects: ObjectStore, number: int, *, asset: str | None = None) -> Iterator[CollectedNote]:
+    """Notes of the versions that an erasure deleted, of one asset or of all. One listing, and a read for each note."""
+    for key in objects.list(asset_prefix(asset) if asset else HANDOFFS):
+        _, of_asset, partition, version, *name = [*key.split("/"), ""][:5]
+        if name == ["collected.json"]:
+            place = (partition_from_path(of_asset), partition_from_path(partition), int(version.removeprefix("v")))
+            note = read_note(objects, *place)
+            if note and note.collected_by == collector(number):
+                yield note
 
 
 def _live(versions: Sequence[Manifest]) -> set[str]:

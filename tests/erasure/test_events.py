@@ -1,15 +1,20 @@
 """An event of a sealed window is erased with everything that was made of it, and nothing else changes."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from headrace.erasure.carrying_out import carry_out
 from headrace.erasure.deciding import erasures, plan
 from headrace.erasure.outcome import finish, outcome_of, remains
+from headrace.erasure.rewriting import Rewriter
 from headrace.erasure.scope import Asked
 from headrace.errors import HandoffCollected, HandoffMissing, InvalidInput, RepinRequired
+from headrace.generation.claim_objects import Claim
 from headrace.generation.event_results import event_results
 from headrace.handoff.erasures import Erased
+from headrace.handoff.manifest import Manifest
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import sealed_windows, window_events
 from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
@@ -202,3 +207,36 @@ def test_a_name_of_several_things_is_refused(inbox: Inbox) -> None:
     with pytest.raises(InvalidInput, match="pass --campaign"):
         inbox.ask(Asked(kind="event", name="a"))
     assert len(inbox.ask(an_event("a", source="till")).campaigns) == 1
+
+
+def test_a_killed_writers_temporary_file_goes_once_it_rests(inbox: Inbox, tmp_path: Path) -> None:
+    left = tmp_path / ".tmp/killed"
+    left.write_text(secret_of("b"))
+
+    assert inbox.erase(an_event("b")).writers == ("killed",)
+    long_ago = left.stat().st_mtime - TTL_SECONDS - CLOCK_SKEW_SECONDS - 1
+    os.utime(left, (long_ago, long_ago))
+    assert inbox.erase(an_event("b")).is_over
+    assert files_with(tmp_path, secret_of("b")) == []
+
+
+def test_an_attempt_that_begins_on_the_old_prompts_meanwhile_ends_too(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path)
+    inbox.seal([personal(name) for name in ("a", "b", "c")])
+    inbox.list_prompts()
+    erasure = inbox.ask(an_event("b"))
+    real = Rewriter.rewrite
+    begun = list[Claim]()
+
+    def begins(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
+        if not begun:
+            # Attempts that were there have ended; the prompts are still the old ones.
+            begun.append(inbox.site.open_claim("run-1"))
+        return real(rewriter, asset, partition)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rewriter, "rewrite", begins)
+        carry_out(inbox.objects, inbox.clock, erasure)
+    settlement = inbox.site.claims.settlement(begun[0])
+    assert settlement is not None
+    assert settlement.outcome == "void"
