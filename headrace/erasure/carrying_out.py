@@ -65,6 +65,10 @@ WRITERS = Kind(
 )
 
 
+def writers_key(number: int) -> str:
+    return f"{ROOT}/writers/{number:08d}.json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Carried:
     """How far it came.
@@ -146,7 +150,7 @@ def _writers_before(objects: ObjectStore, clock: Clock, erasure: Erasure, damage
         sealed |= {part for root in (WEIGHTS, TRAINING) for key in objects.list(root) for part in key.split("/")}
     files = objects.temporary_files() if isinstance(objects, LocalStore) else {}
     known = Writers(nonces=tuple(sorted(found.leased - sealed)), files=tuple(sorted(files)))
-    known = create_object(objects, f"{ROOT}/writers/{erasure.number:08d}.json", WRITERS, known).value
+    known = create_object(objects, writers_key(erasure.number), WRITERS, known).value
     writing = [nonce for nonce in known.nonces if nonce in found.leased and nonce not in sealed]
     for name in known.files:
         if files.get(name, 0) > TTL_SECONDS + CLOCK_SKEW_SECONDS:

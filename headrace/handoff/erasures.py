@@ -36,7 +36,7 @@ AskedKind = Literal["event", "prompt", "tenant"]
 IdentityKind = Literal["event", "prompt", "row", "text", "tenant"]
 
 _DIGEST_BYTES = 16
-_SALT_KEY = f"{ROOT}/salt.json"
+SALT_KEY = f"{ROOT}/salt.json"
 _SALT_BYTES = 32
 _EVENTS = {"id", "source", "tenant", "data"}
 _PROMPTS = {"prompt_id", "position", "text"}
@@ -102,7 +102,7 @@ def digests_key(sha256: str) -> str:
 
 def store_salt(objects: ObjectStore) -> bytes:
     """Made at the first call in this store."""
-    made = create_object(objects, _SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex()))
+    made = create_object(objects, SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex()))
     return bytes.fromhex(made.value.salt)
 
 
@@ -228,7 +228,7 @@ def data_of(objects: ObjectStore, number: int) -> ErasedData:
     key = digests_key(erasure.digests)
     try:
         body = objects.read(key)
-        salt = read_object(objects, _SALT_KEY, SALT)
+        salt = read_object(objects, SALT_KEY, SALT)
     except ObjectMissing as error:
         raise HandoffCorrupt(f"Erasure {number} has lost what it names: {error} {_REMEDY}", key=key) from error
     if hashlib.sha256(body).hexdigest() != erasure.digests:

@@ -4,10 +4,11 @@ import inspect
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from headrace.erasure import carrying_out, outcome
 from headrace.generation import claim_objects
-from headrace.handoff import layout, notes
+from headrace.handoff import erasures, layout, notes
 from headrace.handoff.media import layout as media_layout
-from headrace.inbox import sealed, sealing
+from headrace.inbox import erasing, sealed, sealing
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
 from headrace.serving import sessions
@@ -62,6 +63,11 @@ def stored() -> list[Stored]:
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
         (sealing.OWNER, sealing.owner_key("CAMPAIGN")),
         (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
+        (erasures.SALT, erasures.SALT_KEY),
+        (erasures.ERASURE, erasures.erasure_chain(_NOWHERE).key(1)),
+        (carrying_out.WRITERS, carrying_out.writers_key(1)),
+        (erasing.LOG_ERASED, erasing.log_erased_key("LOG", 1)),
+        (outcome.OUTCOME, outcome.outcome_key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),
@@ -88,7 +94,8 @@ def others() -> list[tuple[str, str]]:
         (segment_key("weights", "NONCE"), "Tensors of weights, end to end, which versions share."),
         (attempts.training_key("TRAINING_ID", checkpoints.PARTS, "NONCE") + "/…", "The files of a checkpoint."),
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
-        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows)."),
+        (erasures.digests_key("SHA256"), "Salted digests of what an erasure is of, 16 bytes each, sorted."),
+        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows, erasures)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),
     ]
 
