@@ -16,10 +16,9 @@ from headrace.generation.campaign import Campaign
 from headrace.generation.inbox_backlog import EVENTS_CONTENT, EVENTS_NUMBER, backlog_of, seconds_since
 from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
+from headrace.generation.prompts_left import as_sealed, erased_places
 from headrace.generation.requests import prompts_with_places
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.generation.window_prompts import prompts_of_window, seal_refused, sealed_window
-from headrace.handoff.content_digest import digest_of
 from headrace.handoff.rows_left import table_without_rows
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
@@ -50,7 +49,7 @@ def list_prompts(
     if partition.window is None:
         table, places = prompts_with_places(campaign, partition, home)
         # A file may still have what was erased; the others keep their positions, and so their shards.
-        gone = handoffs.erasures.all().rows_in(PROMPTS, partition.key, table)
+        gone = erased_places(handoffs, partition, table)
         table, places = table_without_rows(table, gone), table_without_rows(places, gone)
         return Listed(
             prompts=table,
@@ -64,7 +63,7 @@ def list_prompts(
         )
     window = sealed_window(handoffs.objects, partition)
     listed, now = prompts_of_window(campaign, handoffs.objects, window), clock.now()
-    listed = replace(listed, prompts=_as_sealed(handoffs, partition, listed.prompts))
+    listed = replace(listed, prompts=as_sealed(handoffs, partition, listed.prompts))
     backlog = backlog_of(handoffs, campaign.name, keeps_late=campaign.keeps_late)
     return Listed(
         prompts=listed.prompts,
@@ -79,16 +78,3 @@ def list_prompts(
             **backlog.figures(),
         },
     )
-
-
-def _as_sealed(handoffs: HandoffStore, partition: ContentPartition, prompts: pa.Table) -> pa.Table:
-    """The sealed prompts, if these differ from them in positions alone: what was erased left gaps there, which a new
-    list of the events that are left does not have. It would be other inputs, and every row would be made again."""
-    sealed = handoffs.newest(PROMPTS, partition.key)
-    if sealed is None or sealed.num_rows != prompts.num_rows:
-        return prompts
-    before = sealed.table(plain=True)
-    if before["position"].to_pylist() == prompts["position"].to_pylist():
-        return prompts
-    same = [digest_of(one.drop_columns(["position"])) for one in (before, prompts)]
-    return before if same[0] == same[1] else prompts

@@ -12,6 +12,7 @@ from headrace.erasure.rewriting import Rewriter
 from headrace.erasure.scope import Asked
 from headrace.errors import HandoffCollected, HandoffMissing, InvalidInput, RepinRequired
 from headrace.generation.claim_objects import Claim
+from headrace.generation.content_checks import check_content, check_one_list
 from headrace.generation.event_results import event_results
 from headrace.handoff.erasures import Erased
 from headrace.handoff.manifest import Manifest
@@ -74,7 +75,10 @@ def test_what_is_left_is_not_made_again(inbox: Inbox) -> None:
     prompts = inbox.newest("prompts")
     content = inbox.newest("generated_content")
 
-    assert inbox.list_prompts().content_digest == prompts.content_digest
+    assert check_one_list(inbox.handoffs, inbox.campaign, inbox.site.partition, Path()).passed
+    assert all(one.passed for one in check_content(inbox.handoffs, prompts.partition).values())
+    for _ in range(2):
+        assert inbox.list_prompts().content_digest == prompts.content_digest
     outcome = inbox.site.generate(
         inbox.site.open_claim("run-2"), engine=ScriptedEngine(fails=lambda _: AssertionError())
     )

@@ -12,6 +12,7 @@ from headrace.erasure.deciding import decide, plan
 from headrace.erasure.outcome import Outcome, finish, remains
 from headrace.erasure.scope import Asked
 from headrace.errors import HandoffMissing, InvalidInput
+from headrace.generation.content_checks import check_one_list
 from headrace.generation.listing import list_prompts
 from headrace.generation.prompt_source import PromptSource
 from headrace.handoff.media.reading import MediaSet
@@ -158,6 +159,7 @@ def test_a_file_that_still_has_an_erased_prompt_does_not_bring_it_back(tmp_path:
         ]
         if day in days:
             assert again.prompts.equals(seen(site).open("prompts", partition.key).table().cast(again.prompts.schema))
+            assert check_one_list(site.handoffs, campaign, partition, home).passed
         place = again.seal_beside("r").table().to_pylist()
         assert [row["number"] for row in place] == [1, 3, 4]
 
