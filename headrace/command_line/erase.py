@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A gateway looks for erasures every five seconds.
 _LOOK_SECONDS = 1.0
+_PLACE = ("asset", "partition", "version")
 
 
 @examples(
@@ -200,12 +201,7 @@ def _plan_body(context: typer.Context, found: "Plan") -> "ErasurePlanBody":
         num_prompts=len(found.scope.prompts),
         num_rows=found.num_rows_by_asset,
         affected=tuple(
-            AffectedBody(
-                asset=one.manifest.asset,
-                partition=one.manifest.partition,
-                version=one.manifest.version,
-                num_rows=one.num_rows,
-            )
+            AffectedBody(num_rows=one.num_rows, **{name: getattr(one.manifest, name) for name in _PLACE})
             for one in found.affected
         ),
         num_attempts_under_way=len(found.under_way),

@@ -1,7 +1,8 @@
 """What is erased from the store goes from a log, too: out of its rows and out of its file."""
 
 import asyncio
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from headrace.erasure.scope import Asked
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.handoff.erasures import Erasure, data_of
 from headrace.inbox.erasing import erase_in_log, note_erased, unfinished, waiting_logs
-from headrace.inbox.log import LogUnavailable
+from headrace.inbox.log import EventLog, LogUnavailable
 from headrace.inbox.sealed import sealed_windows, window_events
+from headrace.inbox.sealing import Sealer
 from headrace.store.local import LocalStore
 from simulation.event_streams import SECOND, START
 from simulation.inbox_site import CAMPAIGN, seal_all
@@ -37,6 +39,17 @@ def decided(directory: Path, asked: Asked) -> Erasure:
 
 def of_tenant(tenant: str) -> Asked:
     return Asked(kind="tenant", name=tenant)
+
+
+@contextmanager
+def closed_window(directory: Path) -> Iterator[tuple[EventLog, Sealer]]:
+    """A log whose one window, of two events, is to be sealed."""
+    with closing(make_log(directory)) as log:
+        sealer = make_sealer(directory, log)
+        sealer.claim(CAMPAIGN, 0)
+        log.append([make_event("secret-one"), make_event("two")], START)
+        log.tick(LATER)
+        yield log, sealer
 
 
 def test_events_that_no_window_has_yet_are_blanked_in_the_log_and_in_its_file(tmp_path: Path) -> None:
@@ -71,11 +84,7 @@ def test_events_that_no_window_has_yet_are_blanked_in_the_log_and_in_its_file(tm
 
 
 def test_what_a_log_has_sealed_and_forgotten_leaves_its_file_too(tmp_path: Path) -> None:
-    with closing(make_log(tmp_path)) as log:
-        sealer = make_sealer(tmp_path, log)
-        sealer.claim(CAMPAIGN, 0)
-        log.append([make_event("secret-one"), make_event("two")], START)
-        log.tick(LATER)
+    with closed_window(tmp_path) as (log, sealer):
         seal_all(log, sealer)
         assert "log/inbox.db-wal" in files_with(tmp_path, "secret-one")
         erasure = decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN))
@@ -88,11 +97,7 @@ def test_what_a_log_has_sealed_and_forgotten_leaves_its_file_too(tmp_path: Path)
 
 
 def test_a_window_that_is_sealed_again_after_its_erasure_is_the_one_that_was(tmp_path: Path) -> None:
-    with closing(make_log(tmp_path)) as log:
-        sealer = make_sealer(tmp_path, log)
-        sealer.claim(CAMPAIGN, 0)
-        log.append([make_event("secret-one"), make_event("two")], START)
-        log.tick(LATER)
+    with closed_window(tmp_path) as (log, sealer):
         [closed] = log.take_closed()
         with closing(log.reader()) as reader:
             first = sealer.seal(closed, reader.events(closed.part.part))

@@ -20,10 +20,10 @@ class ErasureBody:
 class AffectedBody:
     """A sealed version, and how many of its rows go."""
 
+    num_rows: int
     asset: str
     partition: str
     version: int
-    num_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
