@@ -4,8 +4,7 @@ A table of ten thousand tiny chunks is slow in every reader. A part that is too 
 views count bytes in 32 bits.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -39,25 +38,6 @@ def joined_batches(
             waiting, waiting_bytes = [], 0
     if waiting:
         yield from _cut(_join(waiting), part_bytes)
-
-
-_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
-
-
-def slices_without(rows: _Rows, gone: Collection[int]) -> Iterator[_Rows]:
-    """The rows between those at these places, without a copy: Arrow has no filter for views of text."""
-    start = 0
-    for place in sorted(gone):
-        if place > start:
-            yield rows.slice(start, place - start)
-        start = place + 1
-    if start < rows.num_rows:
-        yield rows.slice(start)
-
-
-def without_rows(table: pa.Table, gone: Collection[int]) -> pa.Table:
-    """As `slices_without`, whole."""
-    return pa.concat_tables([table.slice(0, 0), *slices_without(table, gone)]) if gone else table
 
 
 def _cut(batch: pa.RecordBatch, part_bytes: int) -> Iterator[pa.RecordBatch]:
