@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from headrace.clock import Clock
 from headrace.erasure.claims import carry_over, drop_batches, end_under_way
-from headrace.erasure.rewriting import Replaced, Rewriter, removed_notes
-from headrace.erasure.scope import linked_versions
+from headrace.erasure.rewriting import SAMPLES, Replaced, Rewriter, removed_notes
+from headrace.erasure.scope import key_of, linked_versions, opened
 from headrace.errors import PublishConflict
 from headrace.generation.sealed_tables import (
     CLIPS,
@@ -33,6 +33,7 @@ from headrace.generation.sealed_tables import (
 )
 from headrace.handoff.erasures import ERASED_BY, ROOT, ErasedData, Erasure, data_of, scope_of
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.manifests import read_manifest
 from headrace.handoff.survey import names_nonce, survey
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import EVENTS_ASSET
@@ -44,9 +45,11 @@ from headrace.store.small_objects import Kind, PassedOver, create_object
 from headrace.store.taking import take
 from headrace.store.tombstones import Condemned
 from headrace.training.attempts import ROOT as TRAINING
+from headrace.training.heldout import evaluation_key
 
 # The data's way; other tables follow, by name.
 _ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS, MIRRORED)
+PAIRS, EVALUATION = "preference_pairs", "evaluation"
 _NUM_TRIES = 3
 
 
@@ -105,10 +108,11 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     _end_attempts(objects, clock, erasure, data, prompts)
     for asset, partition in _in_order(versions):
         _rewrite(rewriter, asset, partition, erasure)
+    _forget_samples(rewriter, erasure.number)
     # Again, for those that began on the old prompts meanwhile; from here on there are none to begin on.
     prompts |= {(one.partition, one.version) for one in removed_notes(objects, erasure.number, asset=PROMPTS)}
     _end_attempts(objects, clock, erasure, data, prompts)
-    _end_leftovers(objects, clock, erasure, damaged)
+    _end_leftovers(objects, clock, erasure, {one.asset for one in versions}, damaged)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
 
 
@@ -134,11 +138,36 @@ def _rewrite(rewriter: Rewriter, asset: str, partition: str, erasure: Erasure) -
                 rewriter.replaced.claims.update(claims)
 
 
-def _tried(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
+def _tried(rewriter: Rewriter, asset: str, partition: str, also: Collection[str] = ()) -> list[Manifest]:
     for _ in range(_NUM_TRIES - 1):
         with suppress(PublishConflict):
-            return rewriter.rewrite(asset, partition)
-    return rewriter.rewrite(asset, partition)
+            return rewriter.rewrite(asset, partition, also=also)
+    return rewriter.rewrite(asset, partition, also=also)
+
+
+def _forget_samples(rewriter: Rewriter, number: int) -> None:
+    """Deletes what models answered to held-out questions, if these were of pairs that went: it shows the questions."""
+    for manifest in measured_with(rewriter.handoffs, number):
+        for weights, heldout in opened(rewriter.handoffs, manifest).polars(["weights_digest", "heldout_digest"]).rows():
+            rewriter.handoffs.objects.delete(evaluation_key(weights, heldout))
+        _tried(rewriter, manifest.asset, manifest.partition, also=[key_of(manifest)])
+
+
+def measured_with(handoffs: HandoffStore, number: int) -> list[Manifest]:
+    """Evaluations on pairs that an erasure deleted, which have samples of them."""
+    gone = {note.content_digest for note in removed_notes(handoffs.objects, number, asset=PAIRS)}
+    found = [
+        manifest
+        for partition in (handoffs.partitions(EVALUATION) if gone else ())
+        for version in handoffs.versions(EVALUATION, partition)
+        if (manifest := read_manifest(handoffs.objects, EVALUATION, partition, version))
+    ]
+    return [
+        one
+        for one in found
+        if any(stated.rpartition(" ")[2] in gone for stated in one.input_versions.values())
+        and any(opened(handoffs, one).table([SAMPLES])[SAMPLES].to_pylist())
+    ]
 
 
 def _writers_before(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> tuple[str, ...]:
@@ -162,10 +191,15 @@ def _writers_before(objects: ObjectStore, clock: Clock, erasure: Erasure, damage
     return tuple(writing)
 
 
-def _end_leftovers(objects: ObjectStore, clock: Clock, erasure: Erasure, damaged: PassedOver) -> None:
-    """Deletes what killed writers left in the campaigns' partitions; a living one's lease protects it."""
+def _end_leftovers(
+    objects: ObjectStore, clock: Clock, erasure: Erasure, assets: Collection[str], damaged: PassedOver
+) -> None:
+    """Deletes what killed writers left in the campaigns' partitions; a living one's lease protects it.
+
+    Args: assets: whose rows name events, prompts or rows.
+    """
     for parts in survey(objects, clock, damaged=damaged).snapshot.unnamed:
-        if set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
+        if parts.asset in assets and set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
             take(
                 objects,
                 clock,

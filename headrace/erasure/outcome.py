@@ -9,6 +9,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from headrace.clock import Clock, iso
+from headrace.erasure.carrying_out import measured_with
 from headrace.erasure.claims import claims_with_batches
 from headrace.erasure.deciding import MadeOf, made_of
 from headrace.erasure.rewriting import num_rows_of, removed_notes
@@ -93,15 +94,18 @@ def remains(objects: ObjectStore, clock: Clock, erasure: Erasure) -> list[str]:
     """
     data, found = data_of(objects, erasure.number), list[str]()
     handoffs = HandoffStore(objects, clock, leased=False)
-    for manifest in linked_versions(handoffs):
+    versions = linked_versions(handoffs)
+    for manifest in versions:
         if num_rows := num_rows_of(handoffs, manifest, data):
             found.append(f"{manifest.label} has {num_rows} rows of it")
     found += [f"batches of claim {claim[:12]} have rows of it" for claim in claims_with_batches(objects, data)]
     for note in removed_notes(objects, erasure.number):
         if objects.list(parts_prefix(note.asset, note.partition, note.nonce)):
             found.append(f"{note.asset}[{note.partition}] v{note.version} still has files")
+    found += [f"{one.label} may have samples of it" for one in measured_with(handoffs, erasure.number)]
+    assets = {one.asset for one in versions}
     for parts in survey(objects, clock, damaged=PassedOver()).snapshot.unnamed:
-        if set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
+        if parts.asset in assets and set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
             found.append(f"{parts.label} belong to no version, and may have rows of it")
     found += [
         f"the log {log[:8]}… of campaign {campaign} has not blanked its events"

@@ -8,7 +8,7 @@ names the new one.
 A deleted version leaves the note that a collected one leaves, so that its number and its digest stay.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ from headrace.store.taking import take
 _BY_CLAIM = frozenset({*TABLES_OF["mirror"], *MEDIA_OF["mirror"][0].values(), MEDIA_OF["mirror"][1], COMPARISON})
 # Attributes whose value is the content digest of another table of the same partition, and that table.
 _NAMES_CONTENT = {"prompts": PROMPTS, "published": CONTENT}
+SAMPLES = "samples"
 # Attributes that count rows; who wants to know counts them.
 _COUNTS = frozenset({"num_kept"})
 # By which of their attributes a mirror's tables are asked for.
@@ -112,8 +113,11 @@ class Rewriter:
     replaced: Replaced
     held: list[Manifest] = field(default_factory=list)
 
-    def rewrite(self, asset: str, partition: str) -> list[Manifest]:
+    def rewrite(self, asset: str, partition: str, *, also: Collection[str] = ()) -> list[Manifest]:
         """Returns the versions that are there now, in the order of their numbers.
+
+        Args:
+            also: keys of versions that tell of what is erased in another way than by rows of it.
 
         Raises:
             PublishConflict: another writer sealed meanwhile; look again.
@@ -121,7 +125,7 @@ class Rewriter:
         expected = self.handoffs.last_number(asset, partition)
         versions = self._versions(asset, partition)
         live = _live(versions)
-        going = {key_of(one) for one in versions if self.num_rows_in(one)} | self._superseded(versions)
+        going = {key_of(one) for one in versions if self.num_rows_in(one)} | self._superseded(versions) | {*also}
         for manifest in versions:
             key = key_of(manifest)
             if key not in live or (key in going and self.replaced.has(manifest)):
@@ -172,10 +176,20 @@ class Rewriter:
         if is_media(manifest):
             sealed = publish_media(self.handoffs, *place, self._items_left(handoff), **stated)
         else:
-            rows = self._blanked(handoff) if manifest.asset == EVENTS_ASSET else self._rows_left(handoff)
-            sealed = self.handoffs.publish(*place, rows, schema=handoff.schema, expected=expected, **stated)
+            sealed = self.handoffs.publish(
+                *place, self._left(handoff), schema=handoff.schema, expected=expected, **stated
+            )
         self.replaced.note(sealed.manifest)
         return max(expected, sealed.version)
+
+    def _left(self, handoff: Handoff) -> pa.Table | Iterator[pa.RecordBatch]:
+        if handoff.asset == EVENTS_ASSET:
+            return self._blanked(handoff)
+        if SAMPLES in handoff.schema.names:
+            # Of a model that learned from it: what it answers to held-out questions, of which some are erased.
+            rows = handoff.table(plain=True).to_pylist()
+            return pa.Table.from_pylist([row | {SAMPLES: []} for row in rows], schema=handoff.table(plain=True).schema)
+        return self._rows_left(handoff)
 
     def _rows_left(self, handoff: Handoff) -> Iterator[pa.RecordBatch]:
         for batch in handoff.batches():

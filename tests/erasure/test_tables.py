@@ -21,10 +21,17 @@ from headrace.handoff.versions import HandoffStore
 from headrace.keys import digest_text
 from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
 from headrace.store.local import LocalStore
+from headrace.store.small_objects import create_object
+from headrace.training.heldout import EVALUATION, Evaluation, evaluation_key
 from simulation.campaign_site import make_campaign
 from tests.erasure.builders import files_with
 from tests.generation.builders import Site, make_mirrored_site
 from tests.generation.media_builders import make_reviewed_site
+
+RECIPE = "tiny.prefer"
+SAMPLED = Evaluation(
+    weights_digest="w1", heldout_digest="", heldout_loss=0.5, heldout_tokens=2, samples=(), seconds=1.0
+)
 
 
 def erase_prompt(site: Site, prompt: str) -> Outcome:
@@ -94,32 +101,36 @@ def test_pairs_of_a_row_go_and_the_model_that_learned_them_is_told(tmp_path: Pat
     pairs = [pair(rows[0], rows[1]), pair(rows[2], rows[3]), pair(rows[4], rows[5])]
     made = site.handoffs.publish(
         "preference_pairs",
-        "tiny.prefer",
+        RECIPE,
         pa.Table.from_pylist(pairs, schema=PREFERENCE_PAIRS),
         code_version="1",
         run_id="p",
     )
-    for asset, made_of in (("trained_model", made), ("evaluation", None)):
-        stated = made_of or seen(site).open("trained_model", "tiny.prefer")
-        site.handoffs.publish(
-            asset,
-            "tiny.prefer",
-            pa.table({"weights_digest": [asset]}),
-            code_version="1",
-            run_id=f"train-{asset}",
-            input_versions={f"{stated.asset}[tiny.prefer]": f"v1 {stated.content_digest}"},
-        )
+    of_pairs = {f"preference_pairs[{RECIPE}]": f"v1 {made.content_digest}"}
+    trained = pa.table({"weights_digest": ["w1"]})
+    seal_made(site, "trained_model", trained, of_pairs)
+    measured = pa.table({"weights_digest": ["w1"], "heldout_digest": ["h"], "samples": [[rows[3]["output"]]]})
+    seal_made(site, "evaluation", measured, of_pairs)
+    of_model = {f"trained_model[{RECIPE}]": f"v1 {seen(site).open('trained_model', RECIPE).content_digest}"}
+    seal_made(site, "registered_version", pa.table({"version": ["1"]}), of_model)
+    for name in ("h", "other"):
+        evaluation = replace(SAMPLED, heldout_digest=name, samples=(rows[3]["output"] if name == "h" else "?",))
+        create_object(site.objects, evaluation_key("w1", name), EVALUATION, evaluation)
     del made
 
     outcome = erase_prompt(site, rows[3]["prompt_id"])
 
-    left = seen(site).open("preference_pairs", "tiny.prefer").table().to_pylist()
+    left = seen(site).open("preference_pairs", RECIPE).table().to_pylist()
     assert [one["chosen_row_id"] for one in left] == [rows[0]["row_id"], rows[4]["row_id"]]
     assert files_with(tmp_path, rows[3]["output"]) == []
-    assert [(one.asset, one.run_id) for one in outcome.made_of] == [
-        ("trained_model", "train-trained_model"),
-        ("evaluation", "train-evaluation"),
-    ]
+    assert seen(site).open("evaluation", RECIPE).table()["samples"].to_pylist() == [[]]
+    assert site.objects.list("evaluations") == [evaluation_key("w1", "other")]
+    # What it learned from is told; nothing in its weights can be taken out.
+    assert {one.asset for one in outcome.made_of} == {"trained_model", "registered_version"}
+
+
+def seal_made(site: Site, asset: str, table: pa.Table, inputs: dict[str, str]) -> None:
+    site.handoffs.publish(asset, RECIPE, table, code_version="1", run_id=f"run-{asset}", input_versions=inputs)
 
 
 def pair(chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
