@@ -1,6 +1,6 @@
 """A store in which everything of events' prompts is sealed, and what an erasure must leave of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealed import SealedWindow
 from headrace.store.local import LocalStore
+from headrace.store.objects import ObjectStore
 from simulation.campaign_site import make_campaign
 from tests.generation.builders import Site
 from tests.inbox_builders import event, seal_window
@@ -35,10 +36,10 @@ def personal(identity: str, *, tenant: str = "") -> dict[str, Any]:
 class Inbox:
     """A campaign whose windows are sealed, listed, made and reviewed as the assets do it."""
 
-    def __init__(self, directory: Path, **prompts: Any) -> None:
-        source = PromptSource(inbox=InboxRules(), template="Describe {product}.", **prompts)
+    def __init__(self, directory: Path, open_store: Callable[[Path], ObjectStore] = LocalStore) -> None:
+        source = PromptSource(inbox=InboxRules(), template="Describe {product}.")
         self.campaign = make_campaign(name=CAMPAIGN, num_shards=1, prompts=source)
-        self.site = Site(directory, campaign=self.campaign)
+        self.site = Site(directory, campaign=self.campaign, open_store=open_store)
         self.objects, self.handoffs, self.clock = self.site.objects, self.site.handoffs, self.site.clock
         # A test that only looks holds nothing.
         self.seen = HandoffStore(self.objects, self.clock, leased=False)

@@ -13,6 +13,7 @@ from headrace.erasure.deciding import decide, plan
 from headrace.erasure.scope import Asked
 from headrace.errors import HandoffMissing, InvalidInput
 from headrace.handoff.erasures import Erasure, data_of
+from headrace.inbox import sealer as sealer_module
 from headrace.inbox.erasing import erase_in_log, note_erased, unfinished, waiting_logs
 from headrace.inbox.log import EventLog, LogUnavailable
 from headrace.inbox.sealed import sealed_windows, window_events
@@ -22,7 +23,7 @@ from simulation.event_streams import SECOND, START
 from simulation.inbox_site import CAMPAIGN, seal_all
 from tests.erasure.builders import files_with
 from tests.inbox.builders import make_event, make_log, make_sealer
-from tests.inbox.test_intake import make_intake
+from tests.inbox.test_intake import Records, make_intake, until
 
 CLOCK = FixedClock()
 LATER = START + 1_000 * SECOND
@@ -158,3 +159,26 @@ def test_a_log_that_is_being_read_says_that_it_is_not_done(tmp_path: Path) -> No
 def test_a_tenant_of_whom_nobody_knows_has_nothing_to_erase(tmp_path: Path) -> None:
     with pytest.raises(HandoffMissing, match="No event of tenant 'nobody' is in this store, and no inbox takes events"):
         decided(tmp_path, of_tenant("nobody"))
+
+
+def test_a_window_with_an_erased_event_is_sealed_once_the_log_has_blanked_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer_module, "_RETRY_SECONDS_MAX", 0.05)
+    records = Records()
+
+    async def scenario() -> None:
+        decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN, source="shop"))
+        intake = make_intake(tmp_path, records=records, rows_max=2)
+        intake.start()
+        # As of a log that was restored: it took the event before the erasure, and does not know of that.
+        await intake.take([make_event("secret-one", time=SECOND), make_event("two", time=SECOND)])
+        await until(lambda: any(what == "window not sealed yet" for what, _ in records.lines))
+        await asyncio.wrap_future(intake.erase(1, data_of(store_of(tmp_path), 1)))
+        await until(lambda: sealed_windows(store_of(tmp_path), CAMPAIGN))
+        intake.close()
+
+    asyncio.run(scenario())
+    [window] = sealed_windows(store_of(tmp_path), CAMPAIGN)
+    assert window_events(store_of(tmp_path), window)["id"].to_pylist() == ["two"]
+    assert files_with(tmp_path, "secret-one") == []
