@@ -191,7 +191,7 @@ def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure") -> tu
 
 
 def _plan_body(context: typer.Context, found: "Plan") -> "ErasurePlanBody":
-    from headrace.command_line.bodies.erasures import AffectedBody, ErasurePlanBody
+    from headrace.command_line.bodies.erasures import AffectedBody, AttemptBody, ErasurePlanBody
     from headrace.command_line.opening import home_of
     from headrace.erasure.outside import days_of, report_pages
 
@@ -204,7 +204,7 @@ def _plan_body(context: typer.Context, found: "Plan") -> "ErasurePlanBody":
             AffectedBody(num_rows=one.num_rows, **{name: getattr(one.manifest, name) for name in _PLACE})
             for one in found.affected
         ),
-        num_attempts_under_way=len(found.under_way),
+        attempts=tuple(AttemptBody(partition=one.partition, run_id=one.root_run_id) for one in found.under_way),
         num_claims_with_batches=found.num_claims_with_batches,
         reports=tuple(map(str, report_pages(home_of(context), days))),
     )
@@ -290,8 +290,10 @@ def _print_plan(plan: "ErasurePlanBody") -> None:
     if rows:
         print_table(["ASSET", "PARTITION", "VERSION", "ROWS"], rows, right=["ROWS"])
     lines = [f"{counted(plan.num_events, 'event')} and {counted(plan.num_prompts, 'prompt')}."]
-    if plan.num_attempts_under_way:
-        lines.append(f"{counted(plan.num_attempts_under_way, 'attempt')} under way will end without rows.")
+    lines += [
+        f"The attempt at {one.partition} of run {one.run_id} ends without rows; launch it again, as a new run."
+        for one in plan.attempts
+    ]
     if plan.num_claims_with_batches:
         lines.append(f"Committed batches of {counted(plan.num_claims_with_batches, 'attempt')} go.")
     lines += [f"The page {page} goes; materialize campaign_report of that day again." for page in plan.reports]

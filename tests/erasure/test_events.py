@@ -1,6 +1,7 @@
 """An event of a sealed window is erased with everything that was made of it, and nothing else changes."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,8 @@ def test_an_attempt_under_way_ends_and_its_batches_go(tmp_path: Path) -> None:
     inbox.clock.advance(TTL_SECONDS + CLOCK_SKEW_SECONDS + 1)
     assert inbox.erase(an_event("b")).is_over
     assert files_with(tmp_path, secret_of("b")) == []
+    with pytest.raises(HandoffCollected, match="which run run-1 and its retries read, was erased .* as a new run"):
+        inbox.site.open_claim("run-1")
     content = inbox.site.generate(inbox.site.open_claim("run-2")).content
     assert sorted(row["event_id"] for row in content.table().to_pylist()) == ["a", "c", "d", "e"]
 
@@ -232,11 +235,11 @@ def test_an_attempt_that_begins_on_the_old_prompts_meanwhile_ends_too(tmp_path: 
     real = Rewriter.rewrite
     begun = list[Claim]()
 
-    def begins(rewriter: Rewriter, asset: str, partition: str) -> list[Manifest]:
+    def begins(rewriter: Rewriter, *place: str, also: Collection[str] = ()) -> list[Manifest]:
         if not begun:
             # Attempts that were there have ended; the prompts are still the old ones.
             begun.append(inbox.site.open_claim("run-1"))
-        return real(rewriter, asset, partition)
+        return real(rewriter, *place, also=also)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rewriter, "rewrite", begins)

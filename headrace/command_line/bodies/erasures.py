@@ -27,14 +27,22 @@ class AffectedBody:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttemptBody:
+    """An attempt under way, by the run that began it."""
+
+    partition: str
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ErasurePlanBody:
-    """What would go. `num_rows`: by asset, of all versions."""
+    """What would go. `num_rows`: by asset, of all versions; `attempts`: that would end without rows."""
 
     num_events: int
     num_prompts: int
     num_rows: Mapping[str, int]
     affected: tuple[AffectedBody, ...]
-    num_attempts_under_way: int
+    attempts: tuple[AttemptBody, ...]
     num_claims_with_batches: int
     reports: tuple[str, ...]
 
