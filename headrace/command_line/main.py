@@ -19,6 +19,7 @@ from headrace.command_line.check import check
 from headrace.command_line.collection import gc
 from headrace.command_line.doctor import doctor
 from headrace.command_line.dropped import dropped
+from headrace.command_line.erase import erase
 from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
 from headrace.command_line.inbox import results as inbox_results
@@ -142,6 +143,7 @@ add_command(app, preview)
 add_command(app, trace)
 add_command(app, export_rows)
 add_command(app, dropped)
+add_command(app, erase)
 add_command(app, gc)
 add_command(app, doctor)
 add_command(app, check)

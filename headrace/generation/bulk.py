@@ -38,6 +38,7 @@ from headrace.generation.step_work import Clocked, MadeBy, OpenMedia, OpenRows, 
 from headrace.generation.steps import steps_of
 from headrace.generation.taken_rows import TakenRows
 from headrace.handoff.content_digest import digest_of
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSets
@@ -316,12 +317,26 @@ class _Making:
             self.num_taken += made.num_taken
 
     def _stop_if_aborted(self) -> None:
+        self._stop_if_ended()
         if self.claim.on_abort != "repin" or not (reason := self.claims.abort_of(self.claim)):
             return
         # If it is settled as sealed, its rows are repaired, not taken back.
         if self.claims.settle(self.claim, "void", reason).outcome == "void":
             self.claims.drop_batches(self.claim)
             raise void_error(self.claim, reason)
+
+    def _stop_if_ended(self) -> None:
+        """Where somebody else ended the attempt, such as an erasure of its prompts.
+
+        One that may finish unpublished goes on after its set was rolled back, as long as it has its prompts.
+        """
+        settlement = self.claims.settlement(self.claim)
+        if settlement is None or settlement.outcome == "sealed":
+            return
+        prompts = manifest_key("prompts", self.claim.partition, self.claim.inputs["prompts"])
+        if self.claims.abort_of(self.claim) is None or not self.claims.objects.exists(prompts):
+            self.claims.drop_batches(self.claim)
+            raise void_error(self.claim, settlement.reason)
 
     def _stop_if_spent(self, work: Work) -> None:
         if self.spending:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from headrace.handoff.manifest import Manifest
 from headrace.handoff.versions import Handoff
 from headrace.keys import digest_text, partition_path
 from headrace.store.chain import Chain
@@ -102,12 +103,12 @@ RUN_PIN = Kind(
 )
 
 
-def inputs_digest(prompts: Handoff) -> str:
+def inputs_digest(prompts: Handoff | Manifest) -> str:
     """Identifies an attempt's inputs by content: the same prompts sealed again are the same inputs."""
     return digest_text("inputs", _INPUTS_VERSION, prompts.asset, prompts.content_digest)
 
 
-def mirror_digest(prompts: Handoff, version_set: str) -> str:
+def mirror_digest(prompts: Handoff | Manifest, version_set: str) -> str:
     """Identifies a mirror by its inputs and set. No content has this digest, so the two never share a claim."""
     return digest_text("mirror", inputs_digest(prompts), version_set)
 

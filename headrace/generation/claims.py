@@ -18,7 +18,7 @@ from functools import partial
 from typing import Literal
 
 from headrace.clock import Clock, iso
-from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
+from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, InvalidInput, ObjectMissing
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import (
     CLAIM,
@@ -38,6 +38,7 @@ from headrace.generation.claim_objects import (
     run_pin_key,
 )
 from headrace.generation.dispatch import Places
+from headrace.handoff.layout import manifest_key
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition, partition_from_path
 from headrace.rollout.assignment import assign
@@ -291,7 +292,20 @@ class Claims:
         kind: Literal["content", "mirror"] = "content",
         is_listed: bool = False,
     ) -> None:
-        """Creates a claim, or loses the race for it: either way the caller reads the claim that exists."""
+        """Creates a claim, or loses the race for it: either way the caller reads the claim that exists.
+
+        Raises:
+            HandoffCollected: the run's inputs are gone, such as after an erasure, so nobody could finish the attempt.
+        """
+        for asset, version in pin.inputs.items():
+            if not self.objects.exists(manifest_key(asset, partition.key, version)):
+                raise HandoffCollected(
+                    f"{asset}[{partition.key}] v{version}, which run {root_run_id} and its retries read, was erased or "
+                    "garbage-collected. Launch the partition as a new run, which reads the newest version.",
+                    asset=asset,
+                    partition=partition.key,
+                    version=version,
+                )
         claim = Claim(
             id=attempt_id(kind, partition.key, pin.inputs_digest, attempt),
             campaign=campaign.name,

@@ -8,6 +8,7 @@ import pyarrow as pa
 from headrace.errors import HandoffMissing
 from headrace.generation.campaign import Campaign
 from headrace.generation.carried_columns import carried_rows
+from headrace.generation.prompts_left import as_sealed, prompts_left
 from headrace.generation.requests import prompts_of_day
 from headrace.generation.sealed_tables import version_read
 from headrace.generation.window_prompts import prompts_of_window, sealed_window
@@ -64,7 +65,7 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, partition: Conten
         except HandoffMissing:
             continue
         num_sealed += 1
-        if sealed.content_digest != digest_of(wanted):
+        if sealed.content_digest != digest_of(prompts_left(handoffs, partition, wanted)):
             others.append(partition.campaign_shard)
     named = ", ".join(others[:8]) + (" …" if len(others) > 8 else "")
     return Finding(
@@ -80,7 +81,7 @@ def check_one_list(handoffs: HandoffStore, campaign: Campaign, partition: Conten
 def _check_window(handoffs: HandoffStore, campaign: Campaign, partition: ContentPartition) -> Finding:
     listed = prompts_of_window(campaign, handoffs.objects, sealed_window(handoffs.objects, partition))
     sealed = handoffs.open("prompts", partition.key)
-    is_same = sealed.content_digest == digest_of(listed.prompts)
+    is_same = sealed.content_digest == digest_of(as_sealed(handoffs, partition, listed.prompts))
     return Finding(
         passed=is_same,
         description=f"The {sealed.num_rows} prompts are those of the window's events, {listed.refused.num_rows} of "

@@ -5,7 +5,7 @@ window, whose content digest goes with the prompts, so that everybody can tell f
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from headrace.errors import InvalidInput
 from headrace.generation.campaign import Campaign
 from headrace.generation.left_behind import NUM_SHARDS
 from headrace.generation.prompt_places import seal_places
+from headrace.generation.prompts_left import as_sealed, erased_places
 from headrace.generation.requests import prompts_with_places
 from headrace.generation.window_prompts import (
     EVENTS_CONTENT,
@@ -23,11 +24,14 @@ from headrace.generation.window_prompts import (
     seal_refused,
     sealed_window,
 )
+from headrace.handoff.rows_left import table_without_rows
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.inbox.backlog import Backlog
 from headrace.keys import ContentPartition
 
 Figure = int | float | str
+# Of prompts: how many of the files' were erased, and left out.
+NUM_ERASED = "num_prompts_erased"
 # Those that a sealed version keeps.
 KEPT_FIGURES = (NUM_SHARDS, EVENTS_CONTENT, EVENTS_NUMBER)
 
@@ -50,10 +54,13 @@ def list_prompts(
     """
     if partition.window is None:
         table, places = prompts_with_places(campaign, partition, home)
+        # A file may still have what was erased; the others keep their positions, and so their shards.
+        gone = erased_places(handoffs, partition, table)
+        table, places = table_without_rows(table, gone), table_without_rows(places, gone)
         return Listed(
             prompts=table,
             seal_beside=lambda run_id: seal_places(handoffs, partition.key, table, places, run_id=run_id),
-            figures={NUM_SHARDS: campaign.num_shards},
+            figures={NUM_SHARDS: campaign.num_shards, **({NUM_ERASED: len(gone)} if gone else {})},
         )
     if not campaign.takes_events:
         raise InvalidInput(
@@ -62,6 +69,7 @@ def list_prompts(
         )
     window = sealed_window(handoffs.objects, partition)
     listed, now = prompts_of_window(campaign, handoffs.objects, window), clock.now()
+    listed = replace(listed, prompts=as_sealed(handoffs, partition, listed.prompts))
     backlog = Backlog(handoffs.objects, campaign.name, keeps_late=campaign.keeps_late)
     backlog.look()
     return Listed(

@@ -162,6 +162,8 @@ def _find(
             row = _row_of(content, "row_id", ids[0])
             assert row is not None, "a sealed version never changes"
             return content, row
+    if handoffs.erasures.all().has("row", beginning):
+        raise HandoffMissing(f"Row {beginning} was erased for good; `headrace erase --list` shows when and why.")
     where = f"partition {partition}" if partition else f"any of {len(keys[CONTENT])} partitions"
     raise HandoffMissing(
         f"No row with id {beginning!r} is in {where} of {CONTENT} in this store, nor in a mirror. Rows of a collected "

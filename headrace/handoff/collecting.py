@@ -249,7 +249,7 @@ def _judged(leaving: Leaving, protections: Protections, found: Survey) -> Leavin
 
 def _take(objects: ObjectStore, clock: Clock, found: Found, plan: CollectionPlan) -> Fate:
     if isinstance(found, FoundVersion):
-        return take(objects, clock, found.nonce, _condemned(found, iso(clock.now())))
+        return take(objects, clock, found.nonce, condemned(found, clock, by=f"{socket.gethostname()}/{os.getpid()}"))
     if isinstance(found, FoundParts):
         known = [verdict.found.version for verdict in plan.versions if verdict.found.place == found.place]
         return take(
@@ -262,13 +262,14 @@ def _take(objects: ObjectStore, clock: Clock, found: Found, plan: CollectionPlan
     return take(objects, clock, found.nonce, found.condemned, also_leased=found.also_leased, is_needed=found.is_needed)
 
 
-def _condemned(found: FoundVersion, now: str) -> Condemned:
+def condemned(found: FoundVersion, clock: Clock, *, by: str) -> Condemned:
+    """What a tombstone deletes of a version, and the note that stays. `by`: who deletes it."""
     note = CollectedNote(
         asset=found.asset,
         partition=found.partition,
         version=found.version,
-        collected_at=now,
-        collected_by=f"{socket.gethostname()}/{os.getpid()}",
+        collected_at=iso(clock.now()),
+        collected_by=by,
         **found.facts,
     )
     return Condemned(

@@ -28,6 +28,7 @@ from headrace.errors import (
     StoreUnavailable,
 )
 from headrace.handoff.aligned_file import ALIGNMENT
+from headrace.handoff.erasures import Erasures, links_of
 from headrace.handoff.layout import (
     ROOT,
     asset_prefix,
@@ -68,6 +69,10 @@ class HandoffStore:
     def leases(self) -> Leases | None:
         return Leases(self.objects, self.clock) if self.leased else None
 
+    @cached_property
+    def erasures(self) -> Erasures:
+        return Erasures(self.objects)
+
     def publish(
         self,
         asset: str,
@@ -104,6 +109,7 @@ class HandoffStore:
         Raises:
             PublishConflict: another writer sealed this version, with other content, since this call began or since
                 `expected`; or the newest version was made from newer inputs.
+            Erased: a row belongs to what was erased from the store.
             InvalidInput: batches without a schema, or a column type that handoffs do not carry.
             StoreUnavailable: the store cannot take the bytes.
         """
@@ -114,6 +120,9 @@ class HandoffStore:
         prefix = parts_prefix(asset, partition, nonce)
         with self.leases.hold(nonce) if self.leases else nullcontext() as lease:
             started = time.perf_counter()
+            # After the lease: an erasure that is decided from here on waits for this writer.
+            if links_of(asset, schema.names):
+                batches = self.erasures.all().checked(asset, partition, batches)
             try:
                 written = write_parts(
                     self.objects,

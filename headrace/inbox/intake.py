@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from headrace.clock import Clock
 from headrace.errors import reason_of
+from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
 from headrace.inbox.log import EventLog, LogUnavailable
 from headrace.inbox.rules import InboxRules
@@ -73,6 +75,8 @@ class Intake:
 
     Attributes:
         standings: by campaign, as of the last quarter of a second.
+        log: the log's nonce.
+        erased: numbers of the store's erasures that the log has carried out.
     """
 
     def __init__(
@@ -107,6 +111,8 @@ class Intake:
         self._producers: deque[_Producer] = deque()
         self._num_events = 0
         self._is_closing = False
+        self.log, self.erased = self._log.nonce, self._log.erased()
+        self._to_erase: deque[tuple[int, ErasedData, Future[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="inbox-log", daemon=True)
         self._look()
@@ -136,6 +142,14 @@ class Intake:
                 self._changed.notify()
         return await producer.future
 
+    def erase(self, number: int, data: ErasedData) -> "Future[int]":
+        """As `EventLog.erase`, by the writer; called from any thread."""
+        future: Future[int] = Future()
+        with self._changed:
+            self._to_erase.append((number, data, future))
+            self._changed.notify()
+        return future
+
     def close(self, timeout_seconds: float | None = None) -> None:
         """Writes what waits and ends both threads. What is not sealed is by the next process with this log.
 
@@ -156,6 +170,7 @@ class Intake:
             group, is_closing = self._next_group(0.0 if has_more else next_tick - time.monotonic())
             if group:
                 self._write(group)
+            self._erase()
             try:
                 unmarked += self._sealing.take_sealed()
                 if unmarked:
@@ -177,7 +192,7 @@ class Intake:
     def _next_group(self, seconds: float) -> tuple[list[_Producer], bool]:
         """Producers whose events make one transaction, perhaps none after so many seconds; and whether to end."""
         with self._changed:
-            if not self._producers and not self._is_closing and seconds > 0:
+            if not (self._producers or self._to_erase or self._is_closing) and seconds > 0:
                 self._changed.wait(seconds)
             if self._producers:
                 ends = time.monotonic() + _GROUP_SECONDS
@@ -192,6 +207,17 @@ class Intake:
                 num_events += len(group[-1].events)
             self._num_events -= num_events
             return group, self._is_closing
+
+    def _erase(self) -> None:
+        while self._to_erase:
+            number, data, future = self._to_erase.popleft()
+            try:
+                num_events = self._log.erase(number, data)
+            except Exception as error:  # noqa: BLE001 (who asked is told, and the writer goes on)
+                future.set_exception(error)
+            else:
+                self.erased = self._log.erased()
+                future.set_result(num_events)
 
     def _write(self, group: list[_Producer]) -> None:
         events = [event for producer in group for event in producer.events]

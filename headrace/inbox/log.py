@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headrace.errors import Transient
+from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
+from headrace.inbox.sealed import BLANK_EVENT
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
 
 # Rows of one statement: a statement for each row would give up and take Python's lock for each. The columns times the
@@ -180,6 +182,44 @@ class EventLog:
             if deleted.rowcount < _NUM_FORGOTTEN:
                 self._connection.execute("DELETE FROM parts WHERE part = ?", found)
         return True
+
+    def erased(self) -> set[int]:
+        """Numbers of the store's erasures that this log has carried out."""
+        return {number for (number,) in self._connection.execute("SELECT number FROM erasures")}
+
+    def erase(self, number: int, data: ErasedData) -> int:
+        """Blanks the events that belong to an erasure, in windows that are open or wait to be sealed, and writes the
+        file anew without what was deleted. Takes about a second for 100 MB.
+
+        Returns: how many events.
+
+        Raises:
+            LogUnavailable: to be tried again.
+        """
+        self._check_loaded()
+        events = self._connection.execute(
+            "SELECT offset, campaign, source, id, tenant FROM events JOIN parts USING (part)"
+        )
+        going = [
+            offset
+            for offset, campaign, source, identity, tenant in events
+            if data.has("event", campaign, source, identity) or data.has("tenant", campaign, tenant)
+        ]
+        blank = ", ".join(f"{column} = :{column}" for column in BLANK_EVENT)
+        with self._transaction():
+            rows = [{**BLANK_EVENT, "offset": offset} for offset in going]
+            self._connection.executemany(f"UPDATE events SET {blank} WHERE offset = :offset", rows)
+        try:
+            # What was deleted or changed lies in free pages and in the write-ahead log until both are written anew.
+            self._connection.execute("VACUUM")
+            (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        if is_busy:
+            raise LogUnavailable(f"The inbox's log {self.directory} is being read, so what was erased is still in it.")
+        with self._transaction():
+            self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (number,))
+        return len(going)
 
     def reader(self) -> "LogReader":
         return LogReader(open_to_read(self.directory))

@@ -38,6 +38,8 @@ CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INT
                      class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
 CREATE INDEX events_of_part ON events (part);
 """
+# The erasures of the store that this log has carried out; a log from before has none.
+_ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"
 
 
 def lock_directory(directory: Path) -> int:
@@ -80,6 +82,7 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
             connection.execute("INSERT INTO log VALUES (?, ?, ?, 1, 1)", (_FORMAT, nonce, salt))
             connection.execute("COMMIT")
             _sync(directory)
+        connection.execute(_ERASURES)
         (found,) = connection.execute("SELECT format FROM log").fetchone()
     except sqlite3.OperationalError as error:
         raise StoreRefused(f"The inbox's log {file} cannot be opened: {error}.") from error

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from headrace.clock import Clock
 from headrace.errors import IllegalTransition
+from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.log import ClosedPart
 from headrace.inbox.sealed import (
@@ -118,7 +119,8 @@ class Sealer:
             begins_at=_iso(part.begins),
             ends_at=_iso(part.ends),
             num_events=table.num_rows,
-            content=handoff.content_digest,
+            # As it was sealed, whatever was erased of it since.
+            content=[*erased_contents(handoff.manifest), handoff.content_digest][0],
             closed_by=part.closed_by or "seconds",
             log=self._log,
             offset_max=max(offsets),

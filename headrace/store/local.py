@@ -180,6 +180,22 @@ class LocalStore:
         finally:
             part.discard()
 
+    def temporary_files(self) -> dict[str, float]:
+        """Writers' files, of living and killed ones, that are no objects yet: name → for how many seconds it rests."""
+        found: dict[str, float] = {}
+        with self._temporary("rests") as own:
+            newest = own.path.stat().st_mtime
+            for entry in list(os.scandir(own.path.parent)):
+                with suppress(FileNotFoundError):
+                    if entry.path != str(own.path):
+                        found[entry.name] = newest - entry.stat(follow_symlinks=False).st_mtime
+        return found
+
+    def drop_temporary_file(self, name: str) -> None:
+        """For a file whose writer is known to be gone."""
+        with suppress(FileNotFoundError):
+            (self.directory / _TEMPORARY / name).unlink()
+
     def _create_volatile(self, key: str, body: bytes) -> bool:
         """Creates without fsync and with few system calls, since each reader of a handoff makes a lease."""
         check_key(key)

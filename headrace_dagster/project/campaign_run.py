@@ -18,6 +18,7 @@ from headrace.errors import HandoffMissing, HeadraceError
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
 from headrace.generation.freshness import is_made_from, is_report_older, is_rolled_back
+from headrace.generation.prompts_left import prompts_left
 from headrace.generation.requests import prompts_of_day
 from headrace.generation.sealed_tables import IMAGES, SPEECH
 from headrace.generation.spending import Spending
@@ -25,6 +26,7 @@ from headrace.generation.subject import CampaignSubject
 from headrace.generation.under_way import claims_under_way, makes_media, num_committed, unmade_kinds
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.versions import Handoff, HandoffStore
+from headrace.keys import ContentPartition
 from headrace.registry.bases import has_unregistered_bases
 from headrace.registry.registered import registered_models
 from headrace.rollout.controller import next_action
@@ -384,7 +386,11 @@ class CampaignRun:
             return True
         if not self._wanted:
             tables = prompts_of_day(self.campaign, self.day, self.home)
-            self._wanted = {one: digest_of(table) for one, table in zip(self.partitions, tables, strict=True)}
+            keys = map(ContentPartition.parse, self.partitions)
+            self._wanted = {
+                one.key: digest_of(prompts_left(self.handoffs, one, table))
+                for one, table in zip(keys, tables, strict=True)
+            }
         return self._wanted[key] == prompts.content_digest
 
     def _newest(self, asset: str, key: str) -> Handoff | None:

@@ -4,10 +4,11 @@ import inspect
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from headrace.erasure import carrying_out, outcome
 from headrace.generation import claim_objects
-from headrace.handoff import layout, notes
+from headrace.handoff import erasures, layout, notes
 from headrace.handoff.media import layout as media_layout
-from headrace.inbox import finished, sealed, sealing
+from headrace.inbox import erasing, finished, sealed, sealing
 from headrace.inbox.batches import files, kept, outcomes, places
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
@@ -68,6 +69,11 @@ def stored() -> list[Stored]:
         (kept.BATCH_STATE, kept.states_chain(_NOWHERE, tenant, "BATCH").key(1)),
         (outcomes.SETTLED, kept.settled_key(tenant, "BATCH", 0)),
         (finished.FINISHED, finished.finished_chain(_NOWHERE, "CAMPAIGN").key(1)),
+        (erasures.SALT, erasures.SALT_KEY),
+        (erasures.ERASURE, erasures.erasure_chain(_NOWHERE).key(1)),
+        (carrying_out.WRITERS, carrying_out.writers_key(1)),
+        (erasing.LOG_ERASED, erasing.log_erased_key("LOG", 1)),
+        (outcome.OUTCOME, outcome.outcome_key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),
         (tombstones.DECIDED, tombstone.decision_key),
@@ -98,6 +104,8 @@ def others() -> list[tuple[str, str]]:
         (files.part_key(tenant, "FILE-NONCE"), "The bytes of a file of OpenAI's Batch API."),
         (f"{places.open_prefix('SERVICE')}/KEY_NAME/BATCH", "A mark: this batch has not ended."),
         (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows)."),
+        (erasures.digests_key("SHA256"), "Salted digests of what an erasure is of, 16 bytes each, sorted."),
+        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows, erasures)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),
     ]
 

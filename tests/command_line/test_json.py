@@ -54,6 +54,7 @@ CALLS: dict[str, tuple[str, int]] = {
 ELSEWHERE = {
     "check": "tests/command_line/checked_project.py",
     "dropped": "tests/command_line/test_dropped.py",
+    "erase": "tests/command_line/test_erase.py",
     "inbox status": "tests/command_line/test_inbox.py",
     "inbox undelivered": "tests/serving/gateway/test_inbox_webhook.py",
     "labels import": "tests/command_line/test_labels.py",

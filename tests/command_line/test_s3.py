@@ -13,6 +13,7 @@ from headrace.store.objects import new_nonce
 from headrace.store.s3 import S3Store
 from pipelines.object_store import ObjectStoreServer, running_object_store
 from tests.command_line.builders import make_documents, publish, run
+from tests.erasure.builders import Inbox, personal, secret_of
 
 pytestmark = pytest.mark.process
 
@@ -67,3 +68,21 @@ def test_a_server_that_does_not_know_the_bucket_is_a_sentence(server: ObjectStor
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_erasure_leaves_nothing_in_the_bucket_and_tells_of_the_caches(
+    s3: S3Store, server: ObjectStoreServer, tmp_path: Path
+) -> None:
+    inbox = Inbox(tmp_path / "unused", open_store=lambda _: s3)
+    inbox.seal([personal(name) for name in ("a", "b")])
+    inbox.make()
+    around = {"store": s3.url, "env": {**server.environment, "HEADRACE_CACHE": str(tmp_path / "cache")}}
+
+    erased = run("erase", "--event", "b", "--campaign", "orders", "-m", "ticket", "--yes", "--wait", "0", **around)
+
+    assert erased.exit_code == 0, erased.output
+    assert f"caches of machines that read this store ({tmp_path / 'cache'} on this one)" in erased.stdout
+    holding = {name: [key for key in s3.list("handoff") if secret_of(name).encode() in s3.read(key)] for name in "ab"}
+    assert holding["a"]
+    assert holding["b"] == []
+    assert run("erase", "--verify", "1", **around).exit_code == 0

@@ -148,7 +148,7 @@ def test_the_gateway_without_a_model_works_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_inbox_works_as_it_stands(tmp_path: Path) -> None:
-    ended = as_it_stands("v1/events", tmp_path)
+    ended = as_it_stands("grep 'window sealed'", tmp_path)
 
     assert '"taken":1,"repeated":0,"refused":[]' in ended.stdout, ended.stdout + ended.stderr
     assert '"taken":1,"repeated":1,"refused":[{"index":2,' in ended.stdout
@@ -164,6 +164,15 @@ def test_batches_work_as_they_stand(tmp_path: Path) -> None:
     assert '"output_file_id":"file-' in ended.stdout
     assert 'headrace_gateway_batch_lines_total{outcome="completed"} 3.0' in ended.stdout
     assert "assistant        0      0        0       -" in ended.stdout
+
+
+def test_the_erasure_works_as_it_stands(tmp_path: Path) -> None:
+    ended = as_it_stands("headrace erase", tmp_path)
+
+    assert "Nothing of erasure 1 is left in this store." in ended.stdout, ended.stdout + ended.stderr
+    assert '"taken":0,"repeated":1' in ended.stdout
+    assert "No file has it." in ended.stdout
+    assert f"{tmp_path}/store/handoff/inbox_events/slogans-w000001/parts" in ended.stdout, "Bob's text is there"
 
 
 @pytest.mark.parametrize("block", of("yaml"))

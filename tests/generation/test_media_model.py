@@ -4,9 +4,7 @@ think of. The writer writes something else each time: so a picture of another te
 
 import os
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,49 +29,14 @@ from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.versions import Handoff
 from headrace.keys import row_id, row_seed
 from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED
-from headrace.store.local import LocalPart, LocalStore
+from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import VersionSet, VersionSets
 from tests.generation.builders import make_prompts
 from tests.generation.media_builders import MediaSite, make_media_campaign, start
+from tests.mortal_store import Killed, MortalStore
 
 LISTS = [["one", "two", "three"], ["one", "two", "three", "four"]]
-
-
-class Killed(BaseException):
-    pass
-
-
-class MortalStore(LocalStore):
-    """Dies at one of its writes, with whoever writes: nothing is cleaned up afterwards."""
-
-    num_left: int | None = None
-
-    def create(self, key: str, body: bytes, *, durable: bool = True) -> bool:
-        self._live()
-        return super().create(key, body, durable=durable)
-
-    @contextmanager
-    def write_part(self, key: str) -> Iterator[LocalPart]:
-        self._live()
-        with super().write_part(key) as part:
-            yield part
-            self._live()
-
-    def delete_prefix(self, prefix: str) -> None:
-        self._live()
-        super().delete_prefix(prefix)
-
-    def delete(self, key: str, *, durable: bool = True) -> None:
-        self._live()
-        super().delete(key, durable=durable)
-
-    def _live(self) -> None:
-        # Leases are renewed by a thread of their own.
-        if self.num_left is not None and threading.current_thread() is threading.main_thread():
-            self.num_left -= 1
-            if self.num_left < 0:
-                raise Killed
 
 
 class Fickle:

@@ -33,6 +33,7 @@ _WHERE: Mapping[str, str] = {
     "inbox-status": "bodies.inboxes:InboxesBody",
     "inbox-results": "bodies.inboxes:ResultBody",
     "inbox-undelivered": "bodies.inboxes:UndeliveredBody",
+    "erase": "bodies.erasures:EraseBody",
     "gc": "bodies.store:CollectionBody",
     "doctor": "bodies.store:ExaminedBody",
 }

@@ -20,7 +20,9 @@ from pydantic_core import from_json
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
+from headrace.handoff.erasures import data_of
 from headrace.inbox.backlog import Backlog
+from headrace.inbox.erasing import note_erased, unfinished
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
@@ -78,7 +80,7 @@ class Inbox:
         HeadraceError: as `Intake`.
         """
         self._rules = _rules_of(places.campaigns)
-        self._clock, self._records = clock, records
+        self._store, self._clock, self._records = store, clock, records
         self._intake = Intake(
             places.log,
             self._rules,
@@ -124,23 +126,36 @@ class Inbox:
         self._intake.close(timeout_seconds)
 
     async def _keep_looking(self) -> None:
-        """Follows what is worked off and finished, until it is cancelled; a store that hangs only stops this."""
+        """Follows what is worked off, finished and erased, until it is cancelled; one that hangs stops only this."""
         thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
-        run = partial(asyncio.get_running_loop().run_in_executor, thread)
+        looks = {"": self._erase} | {campaign: partial(self._look, campaign) for campaign in self._rules}
         while True:
-            for campaign in self._rules:
+            for campaign, look in looks.items():
                 try:
-                    await run(self._backlogs[campaign].look)
-                    if await run(self._finished[campaign].look):
+                    is_news = await asyncio.get_running_loop().run_in_executor(thread, look)
+                    told[campaign] = ""
+                    if is_news:
                         self.results.tell(campaign)
                         if campaign in self._senders:
                             self._senders[campaign].wake()
-                    told[campaign] = ""
                 except Exception as error:  # noqa: BLE001 (the next look goes on)
                     if (reason := reason_of(error)) != told.get(campaign):
                         told[campaign] = reason
-                        self._records.event("backlog not known", campaign=campaign, error=reason)
+                        self._records.event("store not looked at", campaign=campaign, error=reason)
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _look(self, campaign: str) -> bool:
+        """Whether further windows of it are finished."""
+        self._backlogs[campaign].look()
+        return self._finished[campaign].look()
+
+    def _erase(self) -> bool:
+        """Has the log carry out the store's erasures; no campaign has news by that."""
+        for number in unfinished(self._store, self._intake.log, self._intake.erased):
+            num_events = self._intake.erase(number, data_of(self._store, number)).result()
+            note_erased(self._store, self._clock, self._intake.log, number, num_events)
+            self._records.event("inbox erased", erasure=number, num_events=num_events)
+        return False
 
     async def serve(self, request: Request) -> None:
         """Answers one request, whose key is known.

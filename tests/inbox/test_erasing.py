@@ -1,0 +1,184 @@
+"""What is erased from the store goes from a log, too: out of its rows and out of its file."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.clock import FixedClock
+from headrace.erasure.carrying_out import carry_out
+from headrace.erasure.deciding import decide, plan
+from headrace.erasure.scope import Asked
+from headrace.errors import HandoffMissing, InvalidInput
+from headrace.handoff.erasures import Erasure, data_of
+from headrace.inbox import sealer as sealer_module
+from headrace.inbox.erasing import erase_in_log, note_erased, unfinished, waiting_logs
+from headrace.inbox.log import EventLog, LogUnavailable
+from headrace.inbox.sealed import sealed_windows, window_events
+from headrace.inbox.sealing import Sealer
+from headrace.store.local import LocalStore
+from simulation.event_streams import SECOND, START
+from simulation.inbox_site import CAMPAIGN, seal_all
+from tests.erasure.builders import files_with
+from tests.inbox.builders import make_event, make_log, make_sealer
+from tests.inbox.test_intake import Records, make_intake, until
+
+CLOCK = FixedClock()
+LATER = START + 1_000 * SECOND
+
+
+def store_of(directory: Path) -> LocalStore:
+    return LocalStore(directory / "store")
+
+
+def decided(directory: Path, asked: Asked) -> Erasure:
+    store = store_of(directory)
+    return decide(store, CLOCK, plan(store, CLOCK, asked), by="ana", reason="ticket")
+
+
+def of_tenant(tenant: str) -> Asked:
+    return Asked(kind="tenant", name=tenant)
+
+
+@contextmanager
+def closed_window(directory: Path) -> Iterator[tuple[EventLog, Sealer]]:
+    """A log whose one window, of two events, is to be sealed."""
+    with closing(make_log(directory)) as log:
+        sealer = make_sealer(directory, log)
+        sealer.claim(CAMPAIGN, 0)
+        log.append([make_event("secret-one"), make_event("two")], START)
+        log.tick(LATER)
+        yield log, sealer
+
+
+def test_events_that_no_window_has_yet_are_blanked_in_the_log_and_in_its_file(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        make_sealer(tmp_path, log).claim(CAMPAIGN, 0)
+        log.append(
+            [
+                make_event("secret-one", tenant="ada-ltd"),
+                make_event("two"),
+                make_event("secret-three", tenant="ada-ltd"),
+            ],
+            START,
+        )
+        erasure = decided(tmp_path, of_tenant("ada-ltd"))
+        assert waiting_logs(store_of(tmp_path), erasure) == {CAMPAIGN: log.nonce}
+        assert unfinished(store_of(tmp_path), log.nonce, log.erased()) == [1]
+
+        assert log.erase(1, data_of(store_of(tmp_path), 1)) == 2
+        note_erased(store_of(tmp_path), CLOCK, log.nonce, 1, 2)
+
+        assert files_with(tmp_path, "secret") == files_with(tmp_path, "ada-ltd") == []
+        assert files_with(tmp_path, '"product":"two"') == ["log/inbox.db"]
+        assert waiting_logs(store_of(tmp_path), erasure) == {}
+        assert unfinished(store_of(tmp_path), log.nonce, log.erased()) == []
+        # It stays known, and its window keeps its number of rows.
+        assert log.append([make_event("secret-one", tenant="ada-ltd")], START) == [False]
+        log.tick(LATER)
+        seal_all(log, make_sealer(tmp_path, log))
+    [window] = sealed_windows(store_of(tmp_path), CAMPAIGN)
+    assert window.num_events == 3
+    assert window_events(store_of(tmp_path), window)["id"].to_pylist() == ["two"]
+
+
+def test_what_a_log_has_sealed_and_forgotten_leaves_its_file_too(tmp_path: Path) -> None:
+    with closed_window(tmp_path) as (log, sealer):
+        seal_all(log, sealer)
+        assert "log/inbox.db-wal" in files_with(tmp_path, "secret-one")
+        erasure = decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN))
+        assert log.erase(1, data_of(store_of(tmp_path), 1)) == 0
+        assert carry_out(store_of(tmp_path), CLOCK, erasure).is_over
+        # Sealed again, as after a kill between the store and the log: the window stays as it is.
+        [window] = sealed_windows(store_of(tmp_path), CAMPAIGN)
+    assert files_with(tmp_path, "secret-one") == []
+    assert window_events(store_of(tmp_path), window)["id"].to_pylist() == ["two"]
+
+
+def test_a_window_that_is_sealed_again_after_its_erasure_is_the_one_that_was(tmp_path: Path) -> None:
+    with closed_window(tmp_path) as (log, sealer):
+        [closed] = log.take_closed()
+        with closing(log.reader()) as reader:
+            first = sealer.seal(closed, reader.events(closed.part.part))
+            erasure = decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN))
+            log.erase(1, data_of(store_of(tmp_path), 1))
+            assert carry_out(store_of(tmp_path), CLOCK, erasure).is_over
+            assert sealer.seal(closed, reader.events(closed.part.part)) == first
+
+
+def test_a_running_intake_erases_while_producers_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        intake = make_intake(tmp_path)
+        intake.start()
+        await intake.take([make_event("secret-one", time=SECOND), make_event("two", time=SECOND)])
+        decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN, source="shop"))
+        erasing = asyncio.wrap_future(intake.erase(1, data_of(store_of(tmp_path), 1)))
+        assert await intake.take([make_event("three", time=SECOND)]) == [True]
+        assert await erasing == 1
+        assert intake.erased == {1}
+        assert await intake.take([make_event("secret-one", time=SECOND)]) == [False]
+        intake.close()
+
+    asyncio.run(scenario())
+    assert files_with(tmp_path, "secret-one") == []
+
+
+def test_the_log_of_a_gateway_that_is_gone_is_blanked_by_the_command(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        make_sealer(tmp_path, log).claim(CAMPAIGN, 0)
+        log.append([make_event("secret-one", tenant="ada-ltd")], START)
+        erasure = decided(tmp_path, of_tenant("ada-ltd"))
+        with pytest.raises(InvalidInput, match="is another gateway's, which runs now"):
+            erase_in_log(store_of(tmp_path), CLOCK, tmp_path / "log")
+    with pytest.raises(InvalidInput, match="There is no inbox's log in"):
+        erase_in_log(store_of(tmp_path), CLOCK, tmp_path / "elsewhere")
+
+    erase_in_log(store_of(tmp_path), CLOCK, tmp_path / "log")
+
+    assert files_with(tmp_path, "secret-one") == []
+    assert waiting_logs(store_of(tmp_path), erasure) == {}
+
+
+def test_a_log_that_is_being_read_says_that_it_is_not_done(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("secret-one")], START)
+        with closing(log.reader()) as reader:
+            reader._connection.execute("BEGIN")
+            reader.events(1)
+            erasure = decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN, source="shop"))
+            with pytest.raises(LogUnavailable, match="so what was erased is still in it"):
+                log.erase(erasure.number, data_of(store_of(tmp_path), 1))
+            assert log.erased() == set()
+            reader._connection.execute("COMMIT")
+        assert log.erase(erasure.number, data_of(store_of(tmp_path), 1)) == 0
+    assert files_with(tmp_path, "secret-one") == []
+
+
+def test_a_tenant_of_whom_nobody_knows_has_nothing_to_erase(tmp_path: Path) -> None:
+    with pytest.raises(HandoffMissing, match="No event of tenant 'nobody' is in this store, and no inbox takes events"):
+        decided(tmp_path, of_tenant("nobody"))
+
+
+def test_a_window_with_an_erased_event_is_sealed_once_the_log_has_blanked_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer_module, "_RETRY_SECONDS_MAX", 0.05)
+    records = Records()
+
+    async def scenario() -> None:
+        decided(tmp_path, Asked(kind="event", name="secret-one", campaign=CAMPAIGN, source="shop"))
+        intake = make_intake(tmp_path, records=records, rows_max=2)
+        intake.start()
+        # As of a log that was restored: it took the event before the erasure, and does not know of that.
+        await intake.take([make_event("secret-one", time=SECOND), make_event("two", time=SECOND)])
+        await until(lambda: any(what == "window not sealed yet" for what, _ in records.lines))
+        await asyncio.wrap_future(intake.erase(1, data_of(store_of(tmp_path), 1)))
+        await until(lambda: sealed_windows(store_of(tmp_path), CAMPAIGN))
+        intake.close()
+
+    asyncio.run(scenario())
+    [window] = sealed_windows(store_of(tmp_path), CAMPAIGN)
+    assert window_events(store_of(tmp_path), window)["id"].to_pylist() == ["two"]
+    assert files_with(tmp_path, "secret-one") == []
