@@ -13,7 +13,7 @@ from headrace.engines.base import LoadedModel
 from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
 from headrace.engines.host.connection import come_seconds_of, metrics_of
 from headrace.engines.host.floor import Floor
-from headrace.engines.registry import open_engine, open_media_engine
+from headrace.engines.registry import open_engine, open_hearing_engine, open_media_engine
 from headrace.errors import InvalidInput
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.app import Gateway
@@ -40,9 +40,11 @@ from headrace.version_sets.sets import EngineSpec, Member
 
 # A session's first turn waits for the store, and a client waits for that turn.
 _STORE_PATIENCE_SECONDS = 5.0
+_OPENED_BY = {"text": open_engine, "transcript": open_hearing_engine}
 
 if TYPE_CHECKING:
     from headrace.serving.gateway.inbox import Inbox
+    from headrace.serving.gateway.realtime.calls import Calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class Parts:
     judging: Judging | None
     floor: Floor | None
     inbox: "Inbox | None"
+    calls: "Calls | None"
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -117,7 +120,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     floor = Floor(engine_host) if engine_host else None
 
     def opened(member: Member, spec: EngineSpec) -> LoadedModel:
-        return (open_engine if member.kind == "text" else open_media_engine)(member, spec, store, deployment)
+        return _OPENED_BY.get(member.kind, open_media_engine)(member, spec, store, deployment)
 
     sets = PreparedSets(service, store, opened, records=records, metrics=metrics, clock=clock)
     lease = PlanLease(store, service.name, service.plan.ranking_salt)
@@ -150,6 +153,20 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
     inbox = _inbox(settings, store, clock, records, metrics)
+    calls = None
+    if service.hears:
+        # Here, because other gateways need nothing of what it imports.
+        from headrace.serving.gateway.realtime.calls import Calls
+
+        calls = Calls(
+            service,
+            keys=lambda: units.keys,
+            admission=admission,
+            pinning=pinning,
+            outcomes=outcomes,
+            records=records,
+            clock=clock,
+        )
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 
     async def come_seconds() -> float | None:
@@ -194,6 +211,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         judging=judging,
         floor=floor,
         inbox=inbox,
+        calls=calls,
     )
 
 

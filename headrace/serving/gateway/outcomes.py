@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.engines.base import Turn
 from headrace.engines.chain import Step
+from headrace.engines.hearing import HearingTurn
 from headrace.engines.prices import price_of
 from headrace.errors import HeadraceError
 from headrace.rollout.live_evidence import EvidenceWriter
@@ -101,8 +102,13 @@ class Outcomes:
             "output_tokens": step.num_output_tokens,
             "finish": step.finish,
             "error": step.error,
-            "seed": turn.seed,
         }
+        if isinstance(turn, HearingTurn):
+            line["heard_seconds"] = round(turn.seconds, 3)
+            if self._records.content:
+                line["text"] = step.text
+            return line
+        line["seed"] = turn.seed
         if isinstance(turn, Turn):
             line |= {"temperature": turn.temperature, "top_p": turn.top_p, "max_tokens": turn.max_tokens}
             if self._records.content:
