@@ -186,13 +186,20 @@ def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
+    servers = opening.deployment.servers(options.base_url)
+    if opening.member.kind == "transcript":
+        from headrace.engines.openai.hearing_client import OpenAIHearingEngine
+
+        return OpenAIHearingEngine(
+            member=opening.member, model=options.model, base_urls=servers, deployment=opening.deployment
+        )
     if opening.member.kind != "text":
         from headrace.engines.openai.media_client import OpenAIMediaEngine
 
         return OpenAIMediaEngine(
             member=opening.member,
             model=options.model,
-            base_urls=opening.deployment.servers(options.base_url),
+            base_urls=servers,
             deployment=opening.deployment,
             request=options.request,
             allow_url_hosts=options.allow_url_hosts,
@@ -201,7 +208,7 @@ def _open_server(opening: Opening) -> LoadedModel:
 
     return OpenAIEngine(
         model=options.model,
-        base_urls=opening.deployment.servers(options.base_url),
+        base_urls=servers,
         deployment=opening.deployment,
         special_tokens=options.special_tokens,
     )
@@ -303,7 +310,7 @@ OPENAI_HTTP = EngineKind(
     name="openai_http",
     open=_open_server,
     options=ServerOptions,
-    makes=("text", "image", "speech"),
+    makes=("text", "image", "speech", "transcript"),
     check_role=_check_server_role,
 )
 COMFYUI_HTTP = EngineKind(

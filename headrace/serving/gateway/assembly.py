@@ -43,6 +43,8 @@ _STORE_PATIENCE_SECONDS = 5.0
 _OPENED_BY = {"text": open_engine, "transcript": open_hearing_engine}
 
 if TYPE_CHECKING:
+    from headrace.inbox.intake import Intake
+    from headrace.inbox.rules import InboxRules
     from headrace.serving.gateway.inbox import Inbox
     from headrace.serving.gateway.realtime.calls import Calls
 
@@ -91,6 +93,7 @@ class Parts:
     shadow: Shadow
     judging: Judging | None
     floor: Floor | None
+    intake: "Intake | None"
     inbox: "Inbox | None"
     calls: "Calls | None"
 
@@ -152,14 +155,21 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
-    inbox = _inbox(settings, store, clock, records, metrics)
-    calls = None
-    if service.hears:
-        # Here, because other gateways need nothing of what it imports.
+    rules, intake = _intake(settings, service, store, clock, records)
+    inbox = calls = None
+    if intake and rules:
+        # These here, because other gateways need nothing of what they import, such as Arrow.
+        from headrace.serving.gateway.inbox import Inbox
+
+        inbox = Inbox(rules, intake, store, clock=clock, records=records, metrics=metrics)
+    if intake and service.hears:
         from headrace.serving.gateway.realtime.calls import Calls
 
         calls = Calls(
             service,
+            store=store,
+            intake=intake,
+            metrics=metrics,
             keys=lambda: units.keys,
             admission=admission,
             pinning=pinning,
@@ -210,25 +220,37 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         shadow=shadow,
         judging=judging,
         floor=floor,
+        intake=intake,
         inbox=inbox,
         calls=calls,
     )
 
 
-def _inbox(settings: Settings, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics) -> "Inbox | None":
-    """Raises: HeadraceError: it cannot take events."""
-    if settings.inbox is None:
-        return None
-    # Here, because a gateway without an inbox loads no Arrow.
-    from headrace.serving.gateway.inbox import Inbox, InboxPlaces
+def _intake(
+    settings: Settings, service: Service, store: ObjectStore, clock: Clock, records: Records
+) -> "tuple[dict[str, InboxRules], Intake | None]":
+    """The campaigns that take events, and the log for them and for calls; None: there is neither.
+
+    Raises: HeadraceError: they cannot be kept.
+    """
+    if settings.inbox is None and not service.hears:
+        return {}, None
+    from headrace.inbox.intake import Intake
+    from headrace.inbox.sealing import Sealer
+    from headrace.serving.gateway.inbox import rules_of
 
     if settings.inbox_log is None:
-        raise InvalidInput("--inbox also needs --inbox-log: a directory on a local disk that stays, for this gateway.")
+        who = f"The service {service.name!r} holds calls, and" if service.hears else "--inbox also"
+        raise InvalidInput(f"{who} needs --inbox-log: a directory on a local disk that stays, for this gateway.")
     try:
         zone = ZoneInfo(settings.timezone)
     except (ValueError, OSError, KeyError) as error:
         raise InvalidInput(
             f"--timezone must be a time zone such as Europe/Berlin, got {settings.timezone!r}."
         ) from error
-    places = InboxPlaces(campaigns=settings.inbox, log=settings.inbox_log, zone=zone)
-    return Inbox(places, store, clock=clock, records=records, metrics=metrics)
+    rules = rules_of(settings.inbox) if settings.inbox else {}
+
+    def sealer_of(nonce: str) -> Sealer:
+        return Sealer(store, nonce, zone, clock)
+
+    return rules, Intake(settings.inbox_log, rules, sealer_of, clock=clock, record=records.event)

@@ -8,9 +8,7 @@ refused gets the error itself.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import tzinfo
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, inbox_campaigns
-from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
 from headrace.serving.gateway.http_messages import Request, json_body
@@ -43,46 +40,26 @@ _RETRY_SECONDS_MAX = 3_600.0
 _LINES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
-@dataclass(frozen=True, kw_only=True)
-class InboxPlaces:
-    """`campaigns`: the directory of campaign files. `log`: the log's directory, on a local disk. `zone`: of the days of
-    windows."""
-
-    campaigns: Path
-    log: Path
-    zone: tzinfo
-
-
 class Inbox:
-    """The inboxes of one gateway. `start` and `serve` in its event loop."""
+    """The inboxes of one gateway. In its event loop."""
 
     def __init__(
-        self, places: InboxPlaces, store: ObjectStore, *, clock: Clock, records: Records, metrics: Metrics
+        self,
+        rules: Mapping[str, InboxRules],
+        intake: Intake,
+        store: ObjectStore,
+        *,
+        clock: Clock,
+        records: Records,
+        metrics: Metrics,
     ) -> None:
-        """Raises:
-        InvalidInput: no campaign of the directory takes events, a file of one is broken, or the log is in use.
-        HeadraceError: as `Intake`.
-        """
-        self._rules = _rules_of(places.campaigns)
+        """Args: rules: of the campaigns that the intake takes events for."""
+        self._rules, self._intake = rules, intake
         self._clock, self._records = clock, records
-        self._intake = Intake(
-            places.log,
-            self._rules,
-            lambda nonce: Sealer(store, nonce, places.zone, clock),
-            clock=clock,
-            record=records.event,
-        )
         self._backlogs = {name: Backlog(store, name, rules) for name, rules in self._rules.items()}
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
-
-    def start(self) -> None:
-        self._intake.start()
-
-    def close(self, timeout_seconds: float) -> None:
-        """What waits is written; what is being sealed may be left to the next gateway with this log."""
-        self._intake.close(timeout_seconds)
 
     async def keep_looking(self) -> None:
         """Follows what is worked off, until it is cancelled; a store that hangs only stops the figures."""
@@ -191,8 +168,11 @@ class Inbox:
         return figures
 
 
-def _rules_of(directory: Path) -> dict[str, InboxRules]:
-    """Raises: InvalidInput: no campaign takes events, or nobody can tell which do."""
+def rules_of(directory: Path) -> dict[str, InboxRules]:
+    """The campaigns of a directory that take events.
+
+    Raises: InvalidInput: none does, or nobody can tell which do.
+    """
     found = inbox_campaigns(directory)
     if found.problems:
         raise InvalidInput("\n  ".join(found.problems))

@@ -54,7 +54,7 @@ class Outcomes:
         if pin.is_evidence:
             values = measured(unit, self._cost(unit))
             self._evidence.record(pin.trial, pin.version_set, values, client=unit.key, entry=pin.entry)
-        if unit.status == 200:
+        if unit.status == 200 and unit.ask is not None:
             self._shadow.offer(unit)
         is_counted = pin.is_evidence and unit.is_followed
         if self._judging is not None and (unit.status == 200 or (is_counted and unit.answered is not None)):
@@ -156,7 +156,7 @@ def _unit_line(unit: Unit) -> dict[str, Any]:
         "entry": pin.entry,
         "trial": pin.trial,
         "reason": pin.reason,
-        "stream": unit.ask.stream,
+        "stream": unit.ask is None or unit.ask.stream,
         "started_at": round(unit.started_at, 6),
         "seconds": round(unit.seconds, 6),
         "first_piece_seconds": None if unit.first_piece is None else round(unit.first_piece, 6),

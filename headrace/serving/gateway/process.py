@@ -96,8 +96,9 @@ async def run_gateway(settings: Settings) -> None:
         background.append(asyncio.create_task(parts.floor.run(), name="floor"))
     if parts.calls:
         parts.calls.start()
+    if parts.intake:
+        parts.intake.start()
     if parts.inbox:
-        parts.inbox.start()
         background.append(asyncio.create_task(parts.inbox.keep_looking(), name="inbox"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
@@ -166,8 +167,8 @@ async def _drain(parts: Parts, settings: Settings) -> None:
 async def _close(parts: Parts) -> None:
     if parts.calls:
         await parts.calls.close()
-    if parts.inbox:
-        await asyncio.get_running_loop().run_in_executor(None, parts.inbox.close, _SEALED_SECONDS)
+    if parts.intake:
+        await asyncio.get_running_loop().run_in_executor(None, parts.intake.close, _SEALED_SECONDS)
     if parts.judging:
         await parts.judging.close()
     await parts.shadow.close()

@@ -24,19 +24,20 @@ from headrace.voice.sentences import Sentences
 # Sentences that wait for the speaker, or spoken ones that wait for being sent.
 _NUM_AHEAD = 2
 # What one event carries: a fifth of a second.
-PIECE_BYTES = SAMPLE_RATE // 5 * 2
+MS_BYTES = SAMPLE_RATE * 2 // 1000
+PIECE_BYTES = 200 * MS_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpokenSentence:
-    """`pcm`: as clients get it; empty in an answer of text alone."""
+    """`pcm`: as clients get it, of whole milliseconds; empty in an answer of text alone."""
 
     text: str
     pcm: bytes = b""
 
     @property
     def ms(self) -> int:
-        return len(self.pcm) * 1000 // (2 * SAMPLE_RATE)
+        return len(self.pcm) // MS_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +141,5 @@ class Answering:
 
 def _sent_form(wav: bytes) -> bytes:
     sound = sound_of(wav)
-    return pcm_of(resampled(mono_of(levels_of(sound)), sound.sample_rate, SAMPLE_RATE))
+    pcm = pcm_of(resampled(mono_of(levels_of(sound)), sound.sample_rate, SAMPLE_RATE))
+    return pcm + bytes(-len(pcm) % MS_BYTES)

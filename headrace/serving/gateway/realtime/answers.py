@@ -11,13 +11,12 @@ from headrace.engines.chain import Step
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HeadraceError
 from headrace.keys import digest_text
-from headrace.serving.gateway.realtime.answering import Answering, SpokenSentence
+from headrace.serving.gateway.realtime.answering import MS_BYTES, Answering, SpokenSentence
 from headrace.serving.gateway.realtime.reply import Reply
 from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.realtime.talk import Talk, new_item
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.voice.playing import PlayClock
-from headrace.voice.rings import SAMPLE_RATE
 from headrace.voice.turns import CallState, Item, TurnEvent
 
 
@@ -112,8 +111,9 @@ class Answers:
         if answer is None:
             return
         from_ms = answer.ms if received is None else min(received, answer.ms)
-        is_missing = answer.played_ms is None and from_ms < answer.ms and state.items[-1].id == answer.id
-        if state.is_open or is_missing:
+        # A client that says what it received may lack audio, or the answer's end.
+        is_unheard = received is not None and answer.played_ms is None and state.items[-1].id == answer.id
+        if state.is_open or is_unheard:
             begun = TurnEvent(kind="answering", item=answer.id, generation=answer.generation)
             self._answer = self._work(self._reply_to(begun, None, from_ms))
 
@@ -193,7 +193,7 @@ class Answers:
         for place, kept in enumerate(item.sentences):
             if begins + kept.ms > from_ms and reply.is_wanted():
                 again = await work.say_again(place, kept.text)
-                from_byte = max(0, from_ms - begins) * SAMPLE_RATE // 1000 * 2
+                from_byte = max(0, from_ms - begins) * MS_BYTES
                 await reply.sentence(again, from_byte=from_byte)
             begins += kept.ms
 

@@ -245,11 +245,12 @@ class Call:
             match heard.what:
                 case "started":
                     self._speech_item = new_item()
-                    await self._talk.happened(TurnEvent(kind="speech_started", item=self._speech_item, ms=heard.ms))
+                    kept = self._talk.happened(TurnEvent(kind="speech_started", item=self._speech_item, ms=heard.ms))
                     told = {"audio_start_ms": heard.ms, "item_id": self._speech_item}
                     await self._send(self._events.event("input_audio_buffer.speech_started", **told))
                     if self.settings.is_interruptible:
                         await self._answers.cut("turn_detected")
+                    await kept
                 case "cleared":
                     await self._send(self._events.event("input_audio_buffer.cleared"))
                 case what:

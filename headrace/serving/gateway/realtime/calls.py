@@ -7,32 +7,41 @@ and its key's. Who comes back with the name goes on with the call, at any gatewa
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from headrace.clock import Clock
 from headrace.engines.spoken_chain import SpokenChain
+from headrace.errors import HandoffCorrupt, StoreUnavailable
+from headrace.inbox.intake import Intake
+from headrace.inbox.log import LogUnavailable
+from headrace.rollout.routing import Pin
+from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.app import CALLS
 from headrace.serving.gateway.http_messages import Headers
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission
+from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.openai_bodies import model_must_be
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.pinning import Pinning
 from headrace.serving.gateway.prepared_sets import LoadedSet
-from headrace.serving.gateway.realtime.answers import AnswerParts
+from headrace.serving.gateway.realtime.answers import AnswerParts, TurnTold
 from headrace.serving.gateway.realtime.call import Call
 from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.realtime.talk import Talk
 from headrace.serving.gateway.realtime.websocket import Socket, SocketClosed
 from headrace.serving.gateway.records import Records
-from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, overloaded, refusal_of
+from headrace.serving.gateway.refusals import Refusal, invalid, is_clients_fault, not_ready, overloaded, refusal_of
 from headrace.serving.gateway.request_headers import SESSION, VERSION_SET, check_repeated
+from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
-from headrace.store.objects import new_nonce
+from headrace.store.objects import ObjectStore, new_nonce
 from headrace.voice.hearing import check_installed, hearing_stages
+from headrace.voice.kept import CallStore, CallTaken, call_name
 from headrace.voice.lanes import Lane
-from headrace.voice.turns import CallState
 
 if TYPE_CHECKING:
     from headrace.serving.gateway.http_protocol import GatewayProtocol
@@ -40,7 +49,18 @@ if TYPE_CHECKING:
 PATH = CALLS
 _KEY_PROTOCOL = "openai-insecure-api-key."
 _BETA_PROTOCOL = "openai-beta.realtime-v1"
-_GOING_DOWN = 1012
+_GOING_DOWN, _TAKEN = 1012, 4000
+# For the store: it is asked once for each sentence of each call.
+_NUM_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A call of this gateway, by its name among all once it has one."""
+
+    socket: Socket
+    name: str = ""
+    call: Call | None = None
 
 
 class Calls:
@@ -52,6 +72,9 @@ class Calls:
         self,
         service: Service,
         *,
+        store: ObjectStore,
+        intake: Intake,
+        metrics: Metrics,
         keys: Callable[[], ApiKeys],
         admission: Admission,
         pinning: Pinning,
@@ -64,8 +87,17 @@ class Calls:
         self._service, self._keys, self._clock = service, keys, clock
         self._admission, self._pinning = admission, pinning
         self._outcomes, self._records = outcomes, records
+        self._kept = CallStore(
+            store=store,
+            service=service.name,
+            log=intake,
+            reader=intake.reader(),
+            threads=DaemonThreads(_NUM_THREADS, "calls"),
+            clock=clock,
+        )
         self._lane = Lane(hearing_stages, failed=self._lane_failed)
-        self._calls: dict[asyncio.Task[None], tuple[Socket, Call | None]] = {}
+        metrics.watch("calls", "Calls that go on.", lambda: self.num_open)
+        self._calls: dict[asyncio.Task[None], _Held] = {}
         self._is_closed = False
 
     @property
@@ -78,13 +110,13 @@ class Calls:
     def refuse_new(self) -> None:
         """Also ends calls in which nobody waits for an answer: their clients come back, to another gateway."""
         self._is_closed = True
-        for socket, call in list(self._calls.values()):
-            if call is None or not call.is_busy:
-                socket.close(_GOING_DOWN, "This gateway goes down; come back with the session.")
+        for held in list(self._calls.values()):
+            if held.call is None or not held.call.is_busy:
+                held.socket.close(_GOING_DOWN, "This gateway goes down; come back with the session.")
 
     async def close(self) -> None:
-        for socket, _ in list(self._calls.values()):
-            socket.close(_GOING_DOWN, "This gateway goes down; come back with the session.")
+        for held in list(self._calls.values()):
+            held.socket.close(_GOING_DOWN, "This gateway goes down; come back with the session.")
         tasks = list(self._calls)
         for task in tasks:
             task.cancel()
@@ -125,7 +157,7 @@ class Calls:
                 received_ms=None if received is None else int(received),
             )
             task = asyncio.get_running_loop().create_task(work, name="call")
-            self._calls[task] = socket, None
+            self._calls[task] = _Held(socket)
             task.add_done_callback(self._calls.pop)
         return socket
 
@@ -141,36 +173,38 @@ class Calls:
     ) -> None:
         loaded: LoadedSet | None = None
         started, call, talk = time.monotonic(), None, None
-        error = ""
+        error, name, taken = "", call_name(key, session), None
+        self._end_other(name)
         try:
-            _, loaded = await self._pinning.pin(session, session=session, override=override, is_drawn=False)
-            chain = loaded.chain
-            assert isinstance(chain, SpokenChain), "a service that hears loads sets that hear"
+            taken = await self._kept.take(name)
+            pin, loaded = await self._pinning.pin(session, session=session, override=override, is_drawn=False)
+            spoken = loaded.chain
+            assert isinstance(spoken, SpokenChain), "a service that hears loads sets that hear"
             loaded.num_units += 1
-            member = chain.speaker.member
+            member = spoken.speaker.member
             parts = AnswerParts(
                 name=session,
-                chain=chain,
+                chain=spoken,
                 enter=self._admission.enter,
                 leave=self._admission.leave,
-                told=lambda told: None,
+                told=self._recording(session, key, pin, loaded),
                 received_ms=received_ms,
             )
             talk = Talk(
-                CallState(),
-                lambda happened, state: asyncio.sleep(0),
+                taken.state,
+                taken.keep,
                 clock=self._clock,
                 num_items_max=self._service.limits.num_messages_max,
             )
             voice = (member.speech.voice if member.speech else "") or member.model_name
             call = Call(socket, events, talk, parts, model=self._service.name, voice=voice)
-            self._calls[_this_task()] = socket, call
+            self._calls[_this_task()] = _Held(socket, name, call)
             self._lane.add(call.tap)
             await call.run()
         except SocketClosed:
             error = "client gone"
         except Exception as failure:  # noqa: BLE001 (the edge: whatever failed, the client hears of it in its own terms)
-            refusal = refusal_of(failure)
+            refusal = _refusal_of(failure)
             error = refusal.code or refusal.kind
             self._outcomes.explain(session, failure, refusal)
             await self._tell(socket, events, refusal)
@@ -180,6 +214,8 @@ class Calls:
             if loaded is not None:
                 loaded.num_units -= 1
             socket.close(1000, "")
+            if taken is not None:
+                await taken.close()
             self._records.add(
                 "call",
                 {
@@ -192,6 +228,47 @@ class Calls:
                 },
             )
 
+    def _recording(self, session: str, key: str, pin: Pin, loaded: LoadedSet) -> Callable[[TurnTold], None]:
+        """What makes a unit of each answer, of which a call's first one counts as evidence."""
+        pins = chain((pin,), repeat(replace(pin, reason="session", is_fair=False)))
+
+        def record(told: TurnTold) -> None:
+            now = time.monotonic()
+            refusal = None if told.error is None else refusal_of(told.error)
+            if told.error is not None and refusal is not None:
+                self._outcomes.explain(f"{session}/{told.generation}", told.error, refusal)
+            unit = Unit(
+                request=f"{session}/{told.generation}",
+                key=key,
+                ask=None,
+                name=f"{session}/{told.generation}",
+                session=session,
+                pin=next(pins),
+                loaded=loaded,
+                seed=0,
+                started_at=self._clock.now() - (now - told.started),
+                started=told.started,
+                is_followed=not told.is_cut,
+                steps=told.steps,
+                finish="cut" if told.is_cut else "stop" if refusal is None else "",
+                first_piece=told.first_audio,
+                answered=None if told.is_cut or refusal else now - told.started,
+                seconds=now - told.started,
+                is_failed=refusal is not None and not is_clients_fault(refusal),
+                status=refusal.status if refusal else 200,
+                error=(refusal.code or refusal.kind) if refusal else "",
+            )
+            self._outcomes.add(unit)
+
+        return record
+
+    def _end_other(self, name: str) -> None:
+        """The client has come back: its earlier connection here, which it may not know to be lost, ends."""
+        for task, held in list(self._calls.items()):
+            if held.name == name:
+                held.socket.close(_TAKEN, "The call goes on over another connection.")
+                task.cancel()
+
     async def _tell(self, socket: Socket, events: ServerEvents, refusal: Refusal) -> None:
         try:
             await socket.send(events.error(refusal))
@@ -203,9 +280,22 @@ class Calls:
         """In the lane's thread: those calls hear nothing any more, so they end."""
         self._records.unforeseen(error, where="listening")
         gone = set(taps)
-        for task, (_, call) in list(self._calls.items()):
-            if call is not None and call.tap in gone:
+        for task, held in list(self._calls.items()):
+            if held.call is not None and held.call.tap in gone:
                 task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    match error:
+        case CallTaken():
+            return Refusal(409, str(error), code="call_taken")
+        case StoreUnavailable() | LogUnavailable():
+            message = "What is said cannot be kept now; call again later."
+            return not_ready(message, code="calls_unavailable", detail=str(error))
+        case HandoffCorrupt():
+            message = "What was kept of this session is damaged; begin another one."
+            return Refusal(500, message, kind="server_error", code="call_damaged", detail=str(error))
+    return refusal_of(error)
 
 
 def _asked(url: bytes) -> dict[str, str]:

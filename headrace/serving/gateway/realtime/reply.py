@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.serving.gateway.realtime.answering import PIECE_BYTES, SpokenSentence
+from headrace.serving.gateway.realtime.answering import MS_BYTES, PIECE_BYTES, SpokenSentence
 from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.refusals import Refusal
-from headrace.voice.rings import SAMPLE_RATE
 from headrace.voice.turns import Item
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -57,7 +56,7 @@ class Reply:
             if not self.is_wanted():
                 return
             piece = sentence.pcm[start : start + PIECE_BYTES]
-            self.sent(len(piece) * 1000 // (2 * SAMPLE_RATE))
+            self.sent(len(piece) // MS_BYTES)
             await self.send(self.events.audio(self._where, piece))
 
     async def end(self, item: Item, status: str, *, reason: str = "", failed: Refusal | None = None) -> None:
