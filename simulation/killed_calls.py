@@ -310,11 +310,12 @@ def call_under_kills(
 
         async def killer() -> None:
             draw = random.Random(seed)
-            for _ in range(num_kills):
+            while found.num_kills < num_kills:
                 await asyncio.sleep(seconds_between * draw.uniform(0.5, 1.5))
                 slot = gateways.kill()
                 found.num_kills += 1
-                await asyncio.to_thread(gateways.start, slot)
+                if found.num_kills < num_kills:
+                    await asyncio.to_thread(gateways.start, slot)
             is_over.set()
 
         async def all_of_it() -> list[Client]:
