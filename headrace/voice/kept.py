@@ -1,72 +1,80 @@
-"""How a call outlives the process that has it: its events in the gateway's log, and the call after them in the store.
+"""How a call outlives the process that has it: its events in the gateway's log and in segments, itself in the store.
 
-`rollout/<name>/calls/<first two>/<sha256>/<n>.json`, a chain of small objects of which the newest counts: the whole
-conversation, and the epoch of who has the call. Who takes a call makes the next object, with an epoch of its own; from
-then on the one before it makes no further one, and learns so that the call was taken. An event is kept once it is on
-the disk in the log and the store has the call after it; several that come meanwhile make one object. What a store that
-does not answer in time lacks is in the log alone: the same gateway, started again, finds it there, another does not.
+`rollout/<name>/calls/<first two>/<sha256>/<n>.json`, a chain of small objects of which the newest counts: the call as
+it was some seconds ago at most, and where what was said since can be read (`Source`): whose segments, from which on,
+and in whose log. Who takes a call makes the next object with an epoch of its own, leaves a note for whoever had it
+(`headrace.voice.segments`), and reads on from its sources.
 
-Most objects may go with their machine's power, where the store is a directory: the log forgets an event only once an
-object is made that stays.
+An event is kept once it is on the disk in the log and in a segment. What a store that fails lacks is in the log alone:
+the same gateway, started again, finds it there, another does not. Most objects may go with their machine's power, where
+the store is a directory: the log forgets an event only once an object is made that stays.
 """
 
 import asyncio
 import hashlib
-import json
+import random
 import threading
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
 
 from annotated_types import Ge
 
 from headrace.clock import Clock
-from headrace.errors import HeadraceError, IllegalTransition, ObjectMissing, reason_of
+from headrace.errors import HeadraceError
 from headrace.inbox.log import TurnRow
 from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.listings import by_prefix
 from headrace.store.objects import ObjectStore
-from headrace.store.small_objects import Damaged, Kind, Record
+from headrace.store.small_objects import Kind
+from headrace.voice.segments import CallTaken, SegmentWriter, event_of, event_text, leave_note, rows_after
 from headrace.voice.turns import CallState, TurnEvent, applied
 
 KEPT_SECONDS = 24 * 3600.0
 """How long a call stays after its session could still come back."""
 # A client waits for an event to be kept; after this the log alone has to do.
 _STORE_SECONDS = 1.0
-_AGAIN_SECONDS = 1.0
+# How much of a call is in segments alone: who takes it over reads them all.
+_CHECKPOINT_SECONDS = 15.0
 # Between two objects of a call that outlive the machine's power: the log has what came since.
-_DURABLE_SECONDS = 5.0
-# Of a chain; older objects of a call are deleted as it goes on.
-_NUM_OBJECTS_KEPT = 4
+_DURABLE_SECONDS = 60.0
 _NUM_TRIES = 8
 _REMEDY = "The call begins anew; delete the objects of its directory if that says nothing to anybody."
 
 
-class CallTaken(IllegalTransition):
-    """Another gateway, or another connection, has the call now."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a call's events are: in `writer`'s segments after that one, and in the log of that nonce, in that epoch."""
+
+    writer: str
+    segment: Annotated[int, Ge(0)]
+    log: str
+    epoch: Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptCall:
-    """A call as its events made it.
+    """A call as it was when this was written.
 
     Attributes:
-        epoch: grows with whoever takes the call.
-        log: the nonce of the log with its latest events.
+        sources: what has been said since, in order; the last one is of whoever has it.
         at: when it was written, seconds since the epoch.
     """
 
-    epoch: Annotated[int, Ge(1)]
-    log: str
     at: float
     state: CallState
+    sources: tuple[Source, ...]
+
+    @property
+    def epoch(self) -> int:
+        """Grows with whoever takes the call."""
+        return self.sources[-1].epoch
 
 
 KEPT_CALL = Kind("Call", KeptCall, _REMEDY)
-_EVENT = Record("Turn event", TurnEvent)
 
 
 class Log(Protocol):
@@ -86,12 +94,13 @@ class Turns(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CallStore:
-    """A service's calls. `log`, `reader`: this gateway's. `threads`: where the store is asked."""
+    """A service's calls. `log`, `reader`, `segments`: this gateway's. `threads`: where the store is asked."""
 
     store: ObjectStore
     service: str
     log: Log
     reader: Turns
+    segments: SegmentWriter
     threads: Executor
     clock: Clock
     _reading: threading.Lock = field(default_factory=threading.Lock)
@@ -114,44 +123,51 @@ class CallStore:
             head = chain.head()
             if head.damage:
                 raise head.damage
-            before = head.value
-            state = CallState() if before is None else self._recovered(call, before)
-            mine = KeptCall(
-                epoch=before.epoch + 1 if before else 1, log=self.log.nonce, at=self.clock.now(), state=state
-            )
-            made = chain.create(head.number + 1, mine, is_listed=True)
-            if made.won:
-                return head.number + 1, mine
+            before = head.value or KeptCall(at=0.0, state=CallState(), sources=())
+            epoch = before.epoch + 1 if before.sources else 1
+            mine = Source(writer=self.segments.writer, segment=self.segments.number, log=self.log.nonce, epoch=epoch)
+            # What was said meanwhile is not in it yet: whoever takes the call from here reads all sources again.
+            taken = replace(before, at=self.clock.now(), sources=(*before.sources, mine))
+            if not chain.create(head.number + 1, taken, is_listed=True).won:
+                continue
+            state = before.state
+            for source in before.sources:
+                leave_note(self.store, self.service, source.writer, call, source.epoch)
+                state = self._said(call, source, state)
+            whole = replace(taken, state=state, sources=(mine,))
+            if state == before.state and len(before.sources) == 0:
+                return head.number + 1, whole
+            if chain.create(head.number + 2, whole, is_listed=True).won:
+                chain.sweep(number for number in chain.made() if number <= head.number)
+                return head.number + 2, whole
         raise CallTaken("Others take this call at the same time; call again.")
 
-    def _recovered(self, call: str, kept: KeptCall) -> CallState:
-        """The call with what this log has of it and the store does not."""
-        if kept.log != self.log.nonce:
-            return kept.state
-        state = kept.state
-        with self._reading:
-            found = self.reader.turns(call, kept.epoch)
-        for sequence, text in found:
-            if sequence == state.sequence:
-                state = applied(state, [_EVENT.checked(text)])
+    def _said(self, call: str, source: Source, state: CallState) -> CallState:
+        """The call with what a source has of it."""
+        rows = dict(rows_after(self.store, self.service, source.writer, source.segment, call, source.epoch))
+        if source.log == self.log.nonce:
+            with self._reading:
+                rows |= dict(self.reader.turns(call, source.epoch))
+        while (text := rows.get(state.sequence)) is not None:
+            state = applied(state, [event_of(text)])
         return state
 
     def chain(self, call: str) -> Chain[KeptCall]:
         return _chain_below(self.store, f"{rollout_prefix(self.service, 'calls')}/{call[:2]}/{call}")
 
-    def sweep(self, *, session_seconds: float, damaged: Damaged = lambda _: None) -> int:
-        """Deletes calls whose sessions ended a day ago. Returns how many."""
+    def sweep(self, *, session_seconds: float) -> int:
+        """Deletes calls whose sessions ended a day ago, and what ended gateways left. Returns how many calls."""
         num, before = 0, self.clock.now() - session_seconds - KEPT_SECONDS
         root = rollout_prefix(self.service, "calls")
         for shard in self.store.children(root):
             entries = by_prefix(self.store.entries(f"{root}/{shard}"), depth=root.count("/") + 3)
             for prefix, found in entries.items():
-                chain = _chain_below(self.store, prefix)
-                written = {entry.key: entry.modified_at for entry in found}
-                numbers = chain.made(key.rpartition("/")[2] for key in written)
-                if numbers and written[chain.key(numbers[-1])] < before:
-                    chain.sweep(numbers)
+                if max(entry.modified_at for entry in found) < before:
+                    _chain_below(self.store, prefix).sweep(_chain_below(self.store, prefix).made())
                     num += 1
+        for entry in list(self.store.entries(rollout_prefix(self.service, "turns"))):
+            if entry.modified_at < before:
+                self.store.delete(entry.key)
         return num
 
 
@@ -160,113 +176,95 @@ class TakenCall:
 
     def __init__(self, calls: CallStore, call: str, number: int, kept: KeptCall) -> None:
         self._calls, self._call, self._number, self._kept = calls, call, number, kept
-        self._numbers = [number]
-        self._durable_at = kept.at
         self.state = kept.state
+        self._durable_at = kept.at
         self._newest = kept.state
-        self._changed = asyncio.Event()
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        self._taken: CallTaken | None = None
-        self._sealing = asyncio.get_running_loop().create_task(self._seal_always(), name="call in the store")
-        self.told = ""
+        self._failed: CallTaken | None = None
+        self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
+
+    @property
+    def segment(self) -> int:
+        """The last segment that nobody needs for this call."""
+        return self._kept.sources[-1].segment
 
     def keep(self, events: Sequence[TurnEvent], state: CallState) -> Awaitable[None]:
         """Takes the events that made `state` of the state before. What it returns waits until they are kept.
 
         Raises: CallTaken; LogUnavailable: the log cannot keep anything now.
         """
-        if self._taken is not None:
-            raise self._taken
-        first = state.sequence - len(events)
-        epoch = self._kept.epoch
-        rows = [
-            TurnRow(self._call, epoch, first + place, json.dumps(asdict(event), separators=(",", ":")))
-            for place, event in enumerate(events)
-        ]
-        logged = self._calls.log.keep(rows) if rows else None
+        if self._failed is not None:
+            raise self._failed
+        first, epoch = state.sequence - len(events), self._kept.epoch
+        rows = [TurnRow(self._call, epoch, first + place, event_text(event)) for place, event in enumerate(events)]
         is_said = replace(state, sequence=0) != replace(self._newest, sequence=0)
         self._newest = state
         loop = asyncio.get_running_loop()
-        sealed: asyncio.Future[None] | None = None
-        if is_said:
-            self._changed.set()
-        if is_said and not self.told:
-            sealed = loop.create_future()
-            self._waiting.append((state.sequence, sealed))
-        waiting = loop.create_task(_kept(logged, sealed))
+        if not rows:
+            return _done(loop)
+        logged = self._calls.log.keep(rows)
+        # Nobody waits for the store to know that somebody began to speak.
+        written = self._calls.segments.put(rows, waits=is_said)
+        waiting = loop.create_task(_kept(logged, written))
         # Who was cut while it waited asks for it no more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         return waiting
 
     async def close(self) -> None:
-        """Seals what is not sealed yet, if the store answers in time."""
-        self._sealing.cancel()
-        await asyncio.gather(self._sealing, return_exceptions=True)
-        with suppress(TimeoutError, HeadraceError):
-            if self._taken is None and self._newest.sequence:
-                await asyncio.wait_for(self._seal(is_last=True), _STORE_SECONDS)
+        """Keeps the call as it is now, if the store answers in time."""
+        self._checkpoints.cancel()
+        await asyncio.gather(self._checkpoints, return_exceptions=True)
+        with suppress(TimeoutError, HeadraceError, OSError):
+            if self._newest.sequence != self._kept.state.sequence:
+                await asyncio.wait_for(self._checkpoint(is_last=True), _STORE_SECONDS)
 
-    async def _seal_always(self) -> None:
+    async def _keep_checkpoints(self) -> None:
+        # Calls that came together are not written down together.
+        await asyncio.sleep(_CHECKPOINT_SECONDS * random.random())
         while True:
-            await self._changed.wait()
-            self._changed.clear()
+            await asyncio.sleep(_CHECKPOINT_SECONDS)
+            if self._newest.sequence == self._kept.state.sequence:
+                continue
             try:
-                await self._seal()
-                self.told = ""
+                await self._checkpoint()
             except CallTaken as taken:
-                self._taken = taken
-                self._answer(None, taken)
+                self._failed = taken
                 return
-            except (HeadraceError, OSError) as error:
-                # The log has it; the store gets it with the next event, or in a while.
-                self.told = reason_of(error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-                self._changed.set()
+            except (HeadraceError, OSError):
+                continue  # the next one has it all
 
-    async def _seal(self, *, is_last: bool = False) -> None:
-        state = self._newest
-        kept = KeptCall(epoch=self._kept.epoch, log=self._kept.log, at=self._calls.clock.now(), state=state)
-        await asyncio.get_running_loop().run_in_executor(self._calls.threads, self._write, kept, is_last)
+    async def _checkpoint(self, *, is_last: bool = False) -> None:
+        calls = self._calls
+        (mine,) = self._kept.sources
+        source = replace(mine, segment=calls.segments.number)
+        kept = KeptCall(at=calls.clock.now(), state=self._newest, sources=(source,))
+        is_durable = is_last or kept.at - self._durable_at > _DURABLE_SECONDS
+        await asyncio.get_running_loop().run_in_executor(calls.threads, self._write, kept, is_durable)
         self._kept = kept
-        self._answer(state.sequence, None)
+        if is_durable:
+            self._durable_at = kept.at
+            calls.log.forget(self._call, mine.epoch, kept.state.sequence - 1)
 
-    def _write(self, kept: KeptCall, is_last: bool) -> None:
-        """Raises: CallTaken; as `Chain.create`."""
+    def _write(self, kept: KeptCall, is_durable: bool) -> None:
+        """In a thread. Raises: CallTaken; as `Chain.create`."""
         chain = self._calls.chain(self._call)
-        is_durable = kept.at - self._durable_at > _DURABLE_SECONDS or is_last
         if not chain.create(self._number + 1, kept, is_listed=True, durable=is_durable).won:
             raise CallTaken("The call goes on elsewhere: somebody came back with its session.")
         self._number += 1
-        self._numbers.append(self._number)
-        if is_durable:
-            self._durable_at = kept.at
-            self._calls.log.forget(self._call, kept.epoch, kept.state.sequence - 1)
-        while len(self._numbers) > _NUM_OBJECTS_KEPT:
-            with suppress(ObjectMissing):
-                self._calls.store.delete(chain.key(self._numbers[0]), durable=False)
-            self._numbers.pop(0)
-
-    def _answer(self, sequence: int | None, error: Exception | None) -> None:
-        """Tells who waits for events up to that one, or everybody."""
-        left: list[tuple[int, asyncio.Future[None]]] = []
-        for upto, future in self._waiting:
-            if sequence is not None and upto > sequence:
-                left.append((upto, future))
-            elif not future.done():
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
-        self._waiting = left
+        self._calls.store.delete(chain.key(self._number - 1), durable=False)
 
 
-async def _kept(logged: Awaitable[object] | None, sealed: "asyncio.Future[None] | None") -> None:
-    if logged is not None:
-        await logged
-    if sealed is not None:
-        done, _ = await asyncio.wait({sealed}, timeout=_STORE_SECONDS)
+async def _kept(logged: Awaitable[object], written: "asyncio.Future[None] | None") -> None:
+    await logged
+    if written is not None:
+        done, _ = await asyncio.wait({written}, timeout=_STORE_SECONDS)
         if done:
-            sealed.result()
+            written.result()
+
+
+def _done(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None]":
+    done: asyncio.Future[None] = loop.create_future()
+    done.set_result(None)
+    return done
 
 
 def call_name(key: str, session: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from headrace.clock import FixedClock
 from headrace.inbox.intake import Intake
 from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
-from headrace.voice.kept import CallStore, CallTaken, TakenCall, call_name
+from headrace.voice.kept import CallStore, TakenCall, call_name
+from headrace.voice.segments import CallTaken, SegmentWriter
 from headrace.voice.turns import CallState, TurnEvent, applied
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import TroubledStore
@@ -26,28 +28,27 @@ ONE = TurnEvent(kind="sentence", item="a1", text="One.", ms=500, generation=1)
 @contextmanager
 def gateway(store: MemoryStore, directory: Path) -> Iterator[tuple[CallStore, Intake]]:
     """Within a running loop."""
-    clock = store.clock
-    with closing(
-        Intake(
-            directory,
-            {},
-            lambda nonce: Sealer(store, nonce, UTC, clock),
-            clock=clock,
-            record=lambda what, /, **facts: None,
-        )
-    ) as intake:
+    clock, threads = store.clock, DaemonThreads(2, "calls")
+
+    def sealer_of(nonce: str) -> Sealer:
+        return Sealer(store, nonce, UTC, clock)
+
+    def record(what: str, /, **facts: Any) -> None:
+        raise AssertionError(f"{what}: {facts}")
+
+    with closing(Intake(directory, {}, sealer_of, clock=clock, record=record)) as intake:
         intake.start()
-        threads = DaemonThreads(2, "calls")
-        yield (
-            CallStore(store=store, service="mill", log=intake, reader=intake.reader(), threads=threads, clock=clock),
-            intake,
+        segments = SegmentWriter(store, "mill", threads=threads)
+        calls = CallStore(
+            store=store,
+            service="mill",
+            log=intake,
+            reader=intake.reader(),
+            segments=segments,
+            threads=threads,
+            clock=clock,
         )
-
-
-def _utc():
-    from datetime import UTC
-
-    return UTC
+        yield calls, intake
 
 
 async def say(taken: TakenCall, state: CallState, *events: TurnEvent) -> CallState:
@@ -100,7 +101,7 @@ def test_what_a_store_that_failed_lacks_is_in_the_log(tmp_path: Path) -> None:
             store.fates.extend(["refused"] * 3)
             state = await say(taken, state, BEGIN)
             state = await say(taken, state, ONE)
-            assert "503" in taken.told
+            assert "503" in calls.segments.told
         store.fates.clear()
         # The process is gone; the same log, started again, has it. Another gateway's has not.
         with gateway(store, tmp_path / "a") as (again, _):

@@ -169,7 +169,6 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             service,
             store=store,
             intake=intake,
-            metrics=metrics,
             keys=lambda: units.keys,
             admission=admission,
             pinning=pinning,
@@ -201,6 +200,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         "plan_entry", "The journal entry that is followed.", lambda: table.head if (table := lease.table()) else 0
     )
     metrics.watch("plan_fresh", "1: the plan was read within a second.", lambda: float(lease.fresh()))
+    metrics.watch("calls", "Calls that go on, of a service that hears.", lambda: calls.num_open if calls else 0)
     metrics.watch("ready", "1: units should be sent here.", lambda: float(readiness.is_ready))
     metrics.watch("loaded_sets", "Version sets that are loaded.", lambda: len(sets.ids))
     metrics.watch("log_lines_dropped", "Lines that found no room or no disk.", lambda: records.num_dropped)

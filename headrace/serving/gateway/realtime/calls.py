@@ -5,16 +5,19 @@ and its key's. Who comes back with the name goes on with the call, at any gatewa
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from headrace.clock import Clock
 from headrace.engines.spoken_chain import SpokenChain
-from headrace.errors import HandoffCorrupt, StoreUnavailable
+from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable
 from headrace.inbox.intake import Intake
 from headrace.inbox.log import LogUnavailable
 from headrace.rollout.routing import Pin
@@ -23,7 +26,6 @@ from headrace.serving.gateway.app import CALLS
 from headrace.serving.gateway.http_messages import Headers
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.limits import Admission
-from headrace.serving.gateway.metrics import Metrics
 from headrace.serving.gateway.openai_bodies import model_must_be
 from headrace.serving.gateway.outcomes import Outcomes
 from headrace.serving.gateway.pinning import Pinning
@@ -40,8 +42,9 @@ from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.voice.hearing import check_installed, hearing_stages
-from headrace.voice.kept import CallStore, CallTaken, call_name
+from headrace.voice.kept import CallStore, TakenCall, call_name
 from headrace.voice.lanes import Lane
+from headrace.voice.segments import CallTaken, SegmentWriter
 
 if TYPE_CHECKING:
     from headrace.serving.gateway.http_protocol import GatewayProtocol
@@ -50,8 +53,9 @@ PATH = CALLS
 _KEY_PROTOCOL = "openai-insecure-api-key."
 _BETA_PROTOCOL = "openai-beta.realtime-v1"
 _GOING_DOWN, _TAKEN = 1012, 4000
-# For the store: it is asked once for each sentence of each call.
+# For the store: some calls come, some are written down, and each may take its time.
 _NUM_THREADS = 8
+_DROP_SECONDS, _SWEEP_SECONDS = 5.0, 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class _Held:
     socket: Socket
     name: str = ""
     call: Call | None = None
+    taken: TakenCall | None = None
 
 
 class Calls:
@@ -74,7 +79,6 @@ class Calls:
         *,
         store: ObjectStore,
         intake: Intake,
-        metrics: Metrics,
         keys: Callable[[], ApiKeys],
         admission: Admission,
         pinning: Pinning,
@@ -87,16 +91,11 @@ class Calls:
         self._service, self._keys, self._clock = service, keys, clock
         self._admission, self._pinning = admission, pinning
         self._outcomes, self._records = outcomes, records
-        self._kept = CallStore(
-            store=store,
-            service=service.name,
-            log=intake,
-            reader=intake.reader(),
-            threads=DaemonThreads(_NUM_THREADS, "calls"),
-            clock=clock,
-        )
+        self._store, self._intake = store, intake
+        # With `start`, in the event loop.
+        self._kept: CallStore | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._lane = Lane(hearing_stages, failed=self._lane_failed)
-        metrics.watch("calls", "Calls that go on.", lambda: self.num_open)
         self._calls: dict[asyncio.Task[None], _Held] = {}
         self._is_closed = False
 
@@ -105,7 +104,31 @@ class Calls:
         return len(self._calls)
 
     def start(self) -> None:
+        threads = DaemonThreads(_NUM_THREADS, "calls")
+        self._kept = CallStore(
+            store=self._store,
+            service=self._service.name,
+            log=self._intake,
+            reader=self._intake.reader(),
+            segments=SegmentWriter(self._store, self._service.name, threads=DaemonThreads(1, "segments")),
+            threads=threads,
+            clock=self._clock,
+        )
+        self._sweeping = asyncio.get_running_loop().create_task(self._keep_sweeping(self._kept), name="sweep calls")
         self._lane.start()
+
+    async def _keep_sweeping(self, kept: CallStore) -> None:
+        """Until it is cancelled; what is not swept now is by the next round."""
+        swept = time.monotonic() - _SWEEP_SECONDS * random.random()
+        while True:
+            await asyncio.sleep(_DROP_SECONDS)
+            needed = [held.taken.segment for held in self._calls.values() if held.taken is not None]
+            await kept.segments.drop_before(min(needed, default=kept.segments.number))
+            if time.monotonic() - swept > _SWEEP_SECONDS:
+                swept = time.monotonic()
+                work = partial(kept.sweep, session_seconds=self._service.session_seconds)
+                with suppress(HeadraceError, OSError):
+                    await asyncio.get_running_loop().run_in_executor(kept.threads, work)
 
     def refuse_new(self) -> None:
         """Also ends calls in which nobody waits for an answer: their clients come back, to another gateway."""
@@ -121,6 +144,9 @@ class Calls:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._kept is not None and self._sweeping is not None:
+            self._sweeping.cancel()
+            await self._kept.segments.close()
         await asyncio.to_thread(self._lane.close)
 
     def take(self, connection: "GatewayProtocol", headers: Headers, head: bytes) -> Socket:
@@ -176,6 +202,7 @@ class Calls:
         error, name, taken = "", call_name(key, session), None
         self._end_other(name)
         try:
+            assert self._kept is not None, "calls were not started"
             taken = await self._kept.take(name)
             pin, loaded = await self._pinning.pin(session, session=session, override=override, is_drawn=False)
             spoken = loaded.chain
@@ -198,7 +225,7 @@ class Calls:
             )
             voice = (member.speech.voice if member.speech else "") or member.model_name
             call = Call(socket, events, talk, parts, model=self._service.name, voice=voice)
-            self._calls[_this_task()] = _Held(socket, name, call)
+            self._calls[_this_task()] = _Held(socket, name, call, taken)
             self._lane.add(call.tap)
             await call.run()
         except SocketClosed:
