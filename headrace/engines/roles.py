@@ -15,7 +15,7 @@ from headrace.errors import InvalidInput
 from headrace.keys import check_name, digest_text
 from headrace.text_templates import placeholders
 from headrace.user_files.shapes import After, chosen, core_schema_of, fault
-from headrace.version_sets.media_settings import MemberKind, Picture, Speech
+from headrace.version_sets.media_settings import Hearing, MemberKind, Picture, Speech, kind_of
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
 
 
@@ -51,7 +51,12 @@ _TEMPERATURE_MAX = 2.0
 _NEW_TOKENS_MAX = 1_000_000
 _NUMBER = re.compile(r"[1-9][0-9]*")
 # What else cures a role whose engine makes something else.
-_OR = {"text": "give the role picture or speech", "image": "take picture out", "speech": "take speech out"}
+_OR = {
+    "text": "give the role picture, speech or hearing",
+    "image": "take picture out",
+    "speech": "take speech out",
+    "transcript": "take hearing out",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -205,13 +210,15 @@ class Role:
     """For a role that paints: how. It has no decoding and no prompt_template."""
     speech: Speech | None = None
     """For a role that speaks: how. It has no decoding and no prompt_template."""
+    hearing: Hearing | None = None
+    """For a role that hears: how. It has no decoding and no prompt_template; only a service's chain begins with one."""
     template: str | None = None
     """For a role that paints or speaks: what it is asked, with places such as {text} for what was written before it,
     {prompt}, {term} and the columns that the prompts carry; null: {text}."""
 
     @property
     def kind(self) -> MemberKind:
-        return "image" if self.picture else "speech" if self.speech else "text"
+        return kind_of(self.picture, self.speech, self.hearing)
 
     def __post_init__(self) -> None:
         self._check_kind()
@@ -228,14 +235,14 @@ class Role:
         if not self.registered and self.version == "newest":
             raise InvalidInput(
                 "registered: false needs a version, whatever the server's owner or the package calls it, and an engine "
-                "that takes no weights from the store (openai_http, comfyui_http, hibari, echo), got "
+                "that takes no weights from the store (openai_http, comfyui_http, hibari, faster_whisper, echo), got "
                 f"version={self.version!r} on {self.engine.name}."
             )
         if not self.registered and self.engine.kind.needs_weights:
             raise InvalidInput(
                 f"registered must not be false on the engine {self.engine.name!r}, which opens weights from the store: "
                 "name a model directory or a hub name in weights, which registers it, or an engine that has its model "
-                "elsewhere (openai_http, comfyui_http, hibari, echo)."
+                "elsewhere (openai_http, comfyui_http, hibari, faster_whisper, echo)."
             )
         if self.registered and self.version != "newest" and not _NUMBER.fullmatch(self.version):
             raise InvalidInput(
@@ -244,8 +251,9 @@ class Role:
             )
 
     def _check_kind(self) -> None:
-        if self.picture and self.speech:
-            raise InvalidInput("A role paints or speaks, got picture and speech: make two roles of it.")
+        given = [name for name in ("picture", "speech", "hearing") if getattr(self, name)]
+        if len(given) > 1:
+            raise InvalidInput(f"A role paints, speaks or hears, got {' and '.join(given)}: make a role of each.")
         if self.kind not in self.engine.kind.makes:
             makes = " and ".join(self.engine.kind.makes)
             raise InvalidInput(
@@ -253,18 +261,18 @@ class Role:
                 f"engine, or {_OR[self.kind]}."
             )
         self._check_engine()
-        if self.kind == "text":
-            if self.template is not None:
-                raise InvalidInput(
-                    f"template is for roles that paint or speak, got {self.template!r}: a role that writes has "
-                    "prompt_template."
-                )
-            return
-        how = {"image": "picture", "speech": "speech"}[self.kind]
-        if self.prompt_template != PromptTemplate() or self.decoding != Decoding():
+        if self.kind in ("text", "transcript") and self.template is not None:
             raise InvalidInput(
-                f"decoding and prompt_template are for roles that write, and this one has {how}: take them out, and "
-                "say in template what it is asked."
+                f"template is for roles that paint or speak, got {self.template!r}: a role that writes has "
+                "prompt_template, and one that hears is asked nothing."
+            )
+        if self.kind == "text":
+            return
+        (how,) = given
+        if self.prompt_template != PromptTemplate() or self.decoding != Decoding():
+            said = "" if self.hearing else ", and say in template what it is asked"
+            raise InvalidInput(
+                f"decoding and prompt_template are for roles that write, and this one has {how}: take them out{said}."
             )
         if self.template is not None and not placeholders("template", self.template):
             raise InvalidInput(
@@ -274,7 +282,7 @@ class Role:
 
     def _check_engine(self) -> None:
         try:
-            self.engine.kind.check_role(self.engine.options, self.picture or self.speech)
+            self.engine.kind.check_role(self.engine.options, self.picture or self.speech or self.hearing)
         except InvalidInput as error:
             raise InvalidInput(f"engine: {error}") from error
 
@@ -297,11 +305,16 @@ class Role:
             engine=engine,
             picture=self.picture,
             speech=self.speech,
+            hearing=self.hearing,
         )
 
 
-def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str | None = None) -> None:
-    """Raises: InvalidInput: the chain is empty or repeats a role, or names one that is not described or never asked."""
+def check_chain(
+    roles: Mapping[str, Role], chain: Sequence[str], *, judge: str | None = None, may_hear: bool = False
+) -> None:
+    """Args: may_hear: the first role may hear.
+
+    Raises: InvalidInput: the chain is empty or repeats a role, or names one that is not described or never asked."""
     for role in roles:
         check_name("roles: a role's name", role)
     there = f"of this file ({', '.join(roles) or 'none'})"
@@ -312,12 +325,23 @@ def check_chain(roles: Mapping[str, Role], chain: Sequence[str], *, judge: str |
     if len(set(chain)) != len(chain):
         raise InvalidInput(f"chain must ask each role once, got {list(chain)!r}.")
     kinds = [roles[role].kind for role in chain]
+    if hears := [role for role, kind in zip(chain, kinds, strict=True) if kind == "transcript"]:
+        if not may_hear:
+            raise InvalidInput(
+                f"chain must begin with texts, got {hears[0]!r}, which hears: only a service's clients speak to it."
+            )
+        if kinds[0] != "transcript" or len(hears) > 1 or kinds[-1] != "speech" or "text" not in kinds:
+            raise InvalidInput(
+                "chain of a service that hears must be one role that hears, then roles that write, then one that "
+                f"speaks, got {list(chain)!r}."
+            )
+        kinds, chain = kinds[1:], chain[1:]
     if late := [role for place, role in enumerate(chain) if kinds[place] == "text" and set(kinds[:place]) - {"text"}]:
         raise InvalidInput(
             f"chain must have the roles that write before those that paint or speak, got {list(chain)!r}: {late[0]!r} "
             "cannot read a picture or a recording. Move it to the front."
         )
-    if idle := [role for role in roles if role not in chain and role != judge]:
+    if idle := [role for role in roles if role not in (*hears, *chain) and role != judge]:
         raise InvalidInput(f"roles has {', '.join(idle)}, which chain never asks: add it to chain, or take it out.")
 
 

@@ -22,7 +22,7 @@ from headrace.clock import Clock
 from headrace.errors import reason_of
 from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
-from headrace.inbox.log import EventLog, LogUnavailable
+from headrace.inbox.log import EventLog, LogReader, LogUnavailable, TurnRow
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealer import SealerOf, SealingThread
 
@@ -68,6 +68,11 @@ class CampaignStanding:
 class _Producer:
     events: Sequence[Event]
     future: "asyncio.Future[list[bool]]"
+    turns: Sequence[TurnRow] = ()
+
+    @property
+    def num(self) -> int:
+        return len(self.events) + len(self.turns)
 
 
 class Intake:
@@ -110,8 +115,10 @@ class Intake:
         self._changed = threading.Condition()
         self._producers: deque[_Producer] = deque()
         self._num_events = 0
+        # Call → the epoch and number of its last event that the store has.
+        self._sealed_turns: dict[str, tuple[int, int]] = {}
         self._is_closing = False
-        self.log, self.erased = self._log.nonce, self._log.erased()
+        self.directory, self.nonce, self.erased = directory, self._log.nonce, self._log.erased()
         self._to_erase: deque[tuple[int, ErasedData, Future[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="inbox-log", daemon=True)
@@ -128,19 +135,40 @@ class Intake:
         Raises:
             LogUnavailable: none was taken.
         """
+        return await self._wait(_Producer(events, self._new_future()))
+
+    def keep(self, turns: Sequence[TurnRow]) -> "asyncio.Future[list[bool]]":
+        """Takes turn events; what it returns is done once they are on the disk. In the order in which it is called.
+
+        Raises: LogUnavailable: none was taken; what it returns raises that, too.
+        """
+        return self._wait(_Producer((), self._new_future(), turns))
+
+    def forget(self, call: str, epoch: int, sequence: int) -> None:
+        """The store has a call as it is after this event of it; the log forgets that and those before, soon."""
+        with self._changed:
+            self._sealed_turns[call] = epoch, sequence
+
+    def reader(self) -> LogReader:
+        """Reads what is kept, from another thread."""
+        return self._log.reader()
+
+    def _new_future(self) -> "asyncio.Future[list[bool]]":
         assert self._loop is not None, "the intake was not started"
-        producer = _Producer(events, self._loop.create_future())
+        return self._loop.create_future()
+
+    def _wait(self, producer: _Producer) -> "asyncio.Future[list[bool]]":
         with self._changed:
             if self._is_closing:
                 raise LogUnavailable("The inbox's log is being closed.")
-            if self._num_events + len(events) > _WAITING_EVENTS_MAX:
+            if self._num_events + producer.num > _WAITING_EVENTS_MAX:
                 raise IntakeFull(f"{self._num_events:,} events wait for the inbox's log already.")
             self._producers.append(producer)
-            self._num_events += len(events)
+            self._num_events += producer.num
             # The writer waits for the first, then until there are enough for a group.
             if len(self._producers) in (1, _NUM_PRODUCERS) or self._num_events >= _GROUP_EVENTS:
                 self._changed.notify()
-        return await producer.future
+        return producer.future
 
     def erase(self, number: int, data: ErasedData) -> "Future[int]":
         """As `EventLog.erase`, by the writer; called from any thread."""
@@ -180,6 +208,7 @@ class Intake:
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + _TICK_SECONDS
                     self._log.tick(self._now())
+                    self._forget_turns()
                     self._look()
             except LogUnavailable as error:
                 # Kept for the next round: a full disk costs nothing that was taken.
@@ -202,9 +231,9 @@ class Intake:
                     self._changed.wait(left)
             group: list[_Producer] = []
             num_events = 0
-            while self._producers and (not group or num_events + len(self._producers[0].events) <= _GROUP_EVENTS):
+            while self._producers and (not group or num_events + self._producers[0].num <= _GROUP_EVENTS):
                 group.append(self._producers.popleft())
-                num_events += len(group[-1].events)
+                num_events += group[-1].num
             self._num_events -= num_events
             return group, self._is_closing
 
@@ -221,20 +250,32 @@ class Intake:
 
     def _write(self, group: list[_Producer]) -> None:
         events = [event for producer in group for event in producer.events]
+        turns = [turn for producer in group for turn in producer.turns]
         answers: list[_Answer] = []
         try:
-            taken = self._log.append(events, self._now())
+            taken = self._log.append(events, self._now(), turns=turns)
             at = 0
             for producer in group:
                 answers.append(taken[at : at + len(producer.events)])
                 at += len(producer.events)
         except Exception as error:  # noqa: BLE001 (every producer is told, and the writer goes on)
-            self._record("inbox not written", error=reason_of(error), num_events=len(events))
+            self._record("inbox not written", error=reason_of(error), num_events=len(events) + len(turns))
             told = error if isinstance(error, LogUnavailable) else LogUnavailable("The inbox's log failed.")
             answers = [told] * len(group)
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop has ended, and every producer with it
             self._loop.call_soon_threadsafe(_tell, group, answers)
+
+    def _forget_turns(self) -> None:
+        """Raises: LogUnavailable: they are forgotten at another time."""
+        with self._changed:
+            sealed, self._sealed_turns = self._sealed_turns, {}
+        try:
+            self._log.forget_turns(sealed)
+        except LogUnavailable:
+            with self._changed:
+                self._sealed_turns = {**sealed, **self._sealed_turns}
+            raise
 
     def _look(self) -> None:
         """Makes the campaigns' standings anew."""

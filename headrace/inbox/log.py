@@ -5,6 +5,9 @@ crash the log goes on as if nothing had been, since the windows' decisions are f
 taken once its transaction is on the disk. Once its window is sealed in the store, the log forgets the event and keeps a
 digest (salted, so that nobody can try out names) of campaign, source and id: the same event is never taken again.
 
+Turn events of calls (docs/voice.md) are in the same transactions, by call, epoch and number; they go once the store has
+the call as it is after them.
+
 Used from one thread, the writer's; readers have connections of their own.
 """
 
@@ -32,12 +35,23 @@ _ROWS_A_STATEMENT = (512, 64, 8, 1)
 # How many events one transaction forgets, so that producers wait for no longer one.
 _NUM_FORGOTTEN = 2_000
 _NUM_EVENT_COLUMNS = 11
+_NUM_TURN_COLUMNS = 4
 _PART_COLUMNS = "part, window, late_part, begins, ends, opened_at, num_events, closed_by, number"
 _T = TypeVar("_T")
 
 
 class LogUnavailable(Transient):
     """The log cannot keep anything now, such as on a full disk; nothing of the group was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRow:
+    """One turn event of a call. `epoch`: of who has the call; `sequence`: counts the call's events."""
+
+    call: str
+    epoch: int
+    sequence: int
+    event: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +124,12 @@ class EventLog:
             parts=[Part(*row) for row in parts],
         )
 
-    def append(self, events: Sequence[Event], now: int) -> list[bool]:
+    def append(self, events: Sequence[Event], now: int, *, turns: Sequence[TurnRow] = ()) -> list[bool]:
         """Takes the events, durably, in this order. False: that one was taken before.
 
         Args:
             now: when they arrived, microseconds since the epoch.
+            turns: are kept with them.
 
         Raises:
             LogUnavailable: none of them was taken.
@@ -138,7 +153,13 @@ class EventLog:
                 self._next_offset += 1
             self._insert("seen", 1, [name for name in named if name not in known])
             self._insert("events", _NUM_EVENT_COLUMNS, rows)
-            self._keep(changes := self._changes())
+            kept: list[object] = []
+            for turn in turns:
+                kept += (turn.call, turn.epoch, turn.sequence, turn.event)
+            self._insert("turns", _NUM_TURN_COLUMNS, kept)
+            changes = self._changes()
+            if events:
+                self._keep(changes)
         self._note_closed(changes)
         return is_new
 
@@ -220,6 +241,16 @@ class EventLog:
         with self._transaction():
             self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (number,))
         return len(going)
+
+    def forget_turns(self, sealed: Mapping[str, tuple[int, int]]) -> None:
+        """Args: sealed: call → the epoch and number of its last event that the store has. Raises: LogUnavailable."""
+        if not sealed:
+            return
+        with self._transaction():
+            self._connection.executemany(
+                "DELETE FROM turns WHERE call = ? AND (epoch < ? OR (epoch = ? AND sequence <= ?))",
+                [(call, epoch, epoch, sequence) for call, (epoch, sequence) in sealed.items()],
+            )
 
     def reader(self) -> "LogReader":
         return LogReader(open_to_read(self.directory))
@@ -307,6 +338,12 @@ class LogReader:
             "SELECT offset, time, key, sequence, id, source, tenant, class, deadline, data FROM events WHERE part = ? "
             "ORDER BY key, sequence, time, id, source",
             (part,),
+        ).fetchall()
+
+    def turns(self, call: str, epoch: int) -> list[tuple[int, str]]:
+        """The numbers and texts of a call's events in that epoch, in order."""
+        return self._connection.execute(
+            "SELECT sequence, event FROM turns WHERE call = ? AND epoch = ? ORDER BY sequence", (call, epoch)
         ).fetchall()
 
     def close(self) -> None:

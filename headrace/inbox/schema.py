@@ -1,4 +1,4 @@
-"""The tables of an inbox's log, and how its file is opened: SQLite with a write-ahead log, synced at every commit.
+"""The tables of a gateway's log, and how its file is opened: SQLite with a write-ahead log, synced at every commit.
 
 Who writes is alone: the first connection holds a lock on the directory for as long as it lives.
 """
@@ -13,7 +13,7 @@ from headrace.errors import InvalidInput, StoreRefused
 
 FILE = "inbox.db"
 _LOCK = "inbox.lock"
-_FORMAT = 1
+_FORMAT = 2
 # Of a 4 KiB page: a commit beyond it copies the write-ahead log into the file. More lets it grow, fewer copy often.
 _CHECKPOINT_PAGES = 4_000
 
@@ -40,6 +40,11 @@ CREATE INDEX events_of_part ON events (part);
 """
 # The erasures of the store that this log has carried out; a log from before has none.
 _ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"
+# Since format 2: turn events of calls, until the store has the call as it is after them.
+_TURNS = """
+CREATE TABLE turns (call TEXT, epoch INTEGER, sequence INTEGER, event TEXT NOT NULL,
+                    PRIMARY KEY (call, epoch, sequence)) WITHOUT ROWID;
+"""
 
 
 def lock_directory(directory: Path) -> int:
@@ -78,12 +83,15 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
         is_new = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
         if is_new:
             salt, nonce = os.urandom(16), os.urandom(16).hex()
-            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
+            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{_TURNS}")
             connection.execute("INSERT INTO log VALUES (?, ?, ?, 1, 1)", (_FORMAT, nonce, salt))
             connection.execute("COMMIT")
             _sync(directory)
         connection.execute(_ERASURES)
         (found,) = connection.execute("SELECT format FROM log").fetchone()
+        if found == 1:
+            connection.executescript(f"BEGIN IMMEDIATE;{_TURNS}UPDATE log SET format = {_FORMAT};COMMIT")
+            found = _FORMAT
     except sqlite3.OperationalError as error:
         raise StoreRefused(f"The inbox's log {file} cannot be opened: {error}.") from error
     except sqlite3.DatabaseError as error:

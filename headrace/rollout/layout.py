@@ -6,7 +6,7 @@ from headrace.store.objects import ObjectStore
 
 ROOT = "rollout"
 
-What = Literal["aliases", "caps", "evidence", "journal", "prepared", "sessions"]
+What = Literal["aliases", "calls", "caps", "evidence", "journal", "prepared", "sessions", "turns"]
 
 
 def rollout_prefix(name: str, what: What, entry: int | None = None) -> str:

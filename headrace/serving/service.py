@@ -74,6 +74,8 @@ class Limits:
     """Largest body of a request."""
     num_messages_max: Annotated[int, Gt(0)] = 256
     """Messages of one request."""
+    num_calls_max: Annotated[int, Gt(0)] = 256
+    """Calls at once, of a service that hears; each is a connection."""
     num_attempts: Annotated[int, Gt(0)] = 3
     """How often a step may be sent to an engine while no part of its answer was given out."""
     drain_seconds: Annotated[float, Ge(0)] = 30.0
@@ -123,7 +125,8 @@ class Service:
     """The models' parts, by name."""
     chain: tuple[str, ...]
     """The roles that answer a unit, in order: each gets its predecessor's answer; clients get the last one's. The last
-    one may paint or speak: then clients ask for pictures or speech, and get what it makes of the text before it."""
+    one may paint or speak: then clients ask for pictures or speech, and get what it makes of the text before it. If the
+    first one hears and the last one speaks, clients hold calls: docs/voice.md."""
     judge: Judge | None = None
     shadow_share: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the units that are also sent to the candidate, whose answer is recorded and discarded."""
@@ -141,7 +144,7 @@ class Service:
 
     def __post_init__(self) -> None:
         check_subject_name("name", self.name)
-        check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None)
+        check_chain(self.roles, self.chain, judge=self.judge.role if self.judge else None, may_hear=True)
         check_replicas(self.replicas)
         check_ranges(self)
         check_prices(self.prices, [role.model for role in self.roles.values()])
@@ -157,6 +160,11 @@ class Service:
         """What clients get: the kind of the chain's last role."""
         return self.roles[self.chain[-1]].kind
 
+    @property
+    def hears(self) -> bool:
+        """Whether clients speak to it: its chain begins with a role that hears."""
+        return self.roles[self.chain[0]].kind == "transcript"
+
     def _check_kinds(self) -> None:
         """What has no meaning for pictures and recordings is refused, so that nobody relies on it."""
         if self.judge is not None and (kind := self.roles[self.judge.role].kind) != "text":
@@ -165,7 +173,7 @@ class Service:
             )
         if self.makes == "text":
             return
-        *writers, last = self.chain
+        *writers, last = self.chain[1:] if self.hears else self.chain
         if late := [role for role in writers if self.roles[role].kind != "text"]:
             raise InvalidService(
                 f"chain must have one role that paints or speaks, its last, since a client gets one answer, got "

@@ -147,12 +147,19 @@ class Chain(Generic[T]):
             return None
 
     def create(
-        self, number: int, fields: T | Mapping[str, Any], *, nonce: str | None = None, is_listed: bool = False
+        self,
+        number: int,
+        fields: T | Mapping[str, Any],
+        *,
+        nonce: str | None = None,
+        is_listed: bool = False,
+        durable: bool = True,
     ) -> Made[T]:
         """Creates `number`, unless another writer has.
 
         Args:
             is_listed: the caller has just listed the chain and found no gap.
+            durable: as `ObjectStore.create`.
 
         Raises:
             ChainBroken: a number before it is missing; nothing was created.
@@ -162,7 +169,7 @@ class Chain(Generic[T]):
             # A chain that was swept meanwhile may start again at any number.
             if newest < number - 1 and not (self.may_lack == "oldest" and newest == 0):
                 raise self._broken(newest + 1, f"{newest + 1} is missing, where number {number} was to be made")
-        made = create_object(self.store, self.key(number), self.kind, fields, nonce=nonce)
+        made = create_object(self.store, self.key(number), self.kind, fields, nonce=nonce, durable=durable)
         if self.is_marked and made.won:
             self.store.create(f"{self.prefix}/{self._name(number)}{MARK}", b"")
         return made

@@ -91,12 +91,19 @@ class Made(Generic[T]):
 
 
 def create_object(
-    store: ObjectStore, key: str, kind: Kind[T], fields: T | Mapping[str, Any], *, nonce: str | None = None
+    store: ObjectStore,
+    key: str,
+    kind: Kind[T],
+    fields: T | Mapping[str, Any],
+    *,
+    nonce: str | None = None,
+    durable: bool = True,
 ) -> Made[T]:
     """Creates the object unless it exists; a later writer reads what the first one wrote.
 
     Args:
         fields: a dataclass of the kind's shape, or its fields by name.
+        durable: as `ObjectStore.create`.
 
     Raises:
         InvalidInput: the fields do not fit the kind; nothing was written.
@@ -108,7 +115,7 @@ def create_object(
         value = kind.checked(raw)
     except ValueError as error:
         raise InvalidInput(f"{kind.noun} {key} cannot be written: {error}.") from error
-    if store.create(key, raw):
+    if store.create(key, raw, durable=durable):
         return Made(won=True, value=value)
     present = store.read(key)
     return Made(won=present == raw, value=decode_object(present, key, kind, store=store))

@@ -1,13 +1,13 @@
-"""How a member that paints or speaks makes its output: what stands in a version set in place of decoding."""
+"""How a member that paints, speaks or hears makes its output: what stands in a version set in place of decoding."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 
 from headrace.errors import InvalidInput
 
-MemberKind = Literal["text", "image", "speech"]
+MemberKind = Literal["text", "image", "speech", "transcript"]
 
 _PIXELS_MAX = 8192
 _STEPS_MAX = 1000
@@ -71,3 +71,24 @@ class Speech:
             raise InvalidInput(
                 f"Speech needs duration_seconds_max > 0, got duration_seconds_max={self.duration_seconds_max!r}."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hearing:
+    """How speech is heard: what a member makes a transcript with."""
+
+    language: Annotated[str, Len(2, 16)] = "en"
+    """The language that is spoken, as a code such as `en`; a model that knows one language takes that one alone."""
+    beam_size: Annotated[int, Ge(1), Le(16)] = 1
+    """How many transcripts are weighed against each other; 1: the likeliest word each time, the fastest."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.language) <= 16 or not self.language.isascii():
+            raise InvalidInput(f"Hearing needs language as a code such as en, got language={self.language!r}.")
+        if not 1 <= self.beam_size <= 16:
+            raise InvalidInput(f"Hearing needs beam_size from 1 to 16, got beam_size={self.beam_size!r}.")
+
+
+def kind_of(picture: Picture | None, speech: Speech | None, hearing: Hearing | None) -> MemberKind:
+    """What somebody with these settings makes, of which at most one is given."""
+    return "image" if picture else "speech" if speech else "transcript" if hearing else "text"

@@ -20,7 +20,7 @@ from headrace.keys import digest_text
 from headrace.masking import without_credentials
 from headrace.store.objects import ObjectStore, canonical_json
 from headrace.store.small_objects import Kind, create_object, read_object
-from headrace.version_sets.media_settings import MemberKind, Picture, Speech
+from headrace.version_sets.media_settings import Hearing, MemberKind, Picture, Speech, kind_of
 
 ROOT = "version_sets"
 _BEGINNING = re.compile(r"[0-9a-f]{4,64}")
@@ -98,7 +98,7 @@ class EngineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One role's model, its prompt template, and how it makes its output: one of decoding, picture and speech."""
+    """One role's model, its prompt template, and how it makes its output: decoding, picture, speech or hearing."""
 
     role: str
     model_name: str
@@ -112,21 +112,23 @@ class Member:
     engine: EngineSpec | None = None
     picture: Picture | None = None
     speech: Speech | None = None
+    hearing: Hearing | None = None
 
     def __post_init__(self) -> None:
-        if (self.decoding, self.picture, self.speech).count(None) != 2:
+        if (self.decoding, self.picture, self.speech, self.hearing).count(None) != 3:
             raise InvalidInput(
-                f"A member has one of decoding, picture and speech, got {self.role!r} with decoding={self.decoding!r}, "
-                f"picture={self.picture!r}, speech={self.speech!r}."
+                f"A member has one of decoding, picture, speech and hearing, got {self.role!r} with "
+                f"decoding={self.decoding!r}, picture={self.picture!r}, speech={self.speech!r}, "
+                f"hearing={self.hearing!r}."
             )
 
     @property
     def kind(self) -> MemberKind:
-        return "image" if self.picture else "speech" if self.speech else "text"
+        return kind_of(self.picture, self.speech, self.hearing)
 
     @property
     def writing(self) -> Decoding:
-        """How a member that writes draws tokens. Raises: InvalidInput: it paints or speaks."""
+        """How a member that writes draws tokens. Raises: InvalidInput: it paints, speaks or hears."""
         if self.decoding is None:
             raise InvalidInput(f"{self.role!r} makes {self.kind}, and is asked for text.")
         return self.decoding
@@ -324,7 +326,7 @@ def _body(version_set: VersionSet) -> dict[str, Any]:
     if not body["chain"]:
         del body["chain"]
     for member in body["members"]:
-        for name in ("engine", "decoding", "picture", "speech"):
+        for name in ("engine", "decoding", "picture", "speech", "hearing"):
             if member[name] is None:
                 del member[name]
     for engine in _engines(body):

@@ -21,6 +21,8 @@ from headrace.store.tensors.index import INDEX, segment_key
 from headrace.training import attempts, checkpoints, gang_store, heldout, reference
 from headrace.user_files.json_schema import json_schema
 from headrace.version_sets import sets
+from headrace.voice import kept as kept_calls
+from headrace.voice import segments
 from pipelines.reference.markdown import code, page, prose, table
 from pipelines.reference.yaml_keys import type_text
 
@@ -63,6 +65,8 @@ def stored() -> list[Stored]:
         (aliases.PROJECTION, f"{rollout_prefix('NAME', 'aliases')}/00000001.json"),
         (caps.LEASE, f"{rollout_prefix('NAME', 'caps', 1)}/00000001.json"),
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
+        (kept_calls.KEPT_CALL, f"{rollout_prefix('NAME', 'calls')}/AB/SHA256/00000001.json"),
+        (segments.SEGMENT, segments.segment_chain(_NOWHERE, "NAME", "WRITER").key(1)),
         (sealing.OWNER, sealing.owner_key("CAMPAIGN")),
         (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
         (files.KEPT_FILE, files.file_key(tenant, "FILE")),

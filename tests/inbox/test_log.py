@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import InvalidInput
-from headrace.inbox.log import EventLog, LogUnavailable, event_digest
+from headrace.inbox.log import EventLog, LogUnavailable, TurnRow, event_digest
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealed import sealed_windows, window_events
 from headrace.inbox.sealing import OtherLog
@@ -76,9 +76,9 @@ def test_another_file_is_no_log(tmp_path: Path) -> None:
 def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
     make_log(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.execute("UPDATE log SET format = 2")
+        file.execute("UPDATE log SET format = 3")
         file.commit()
-    with pytest.raises(InvalidInput, match=r"has format 2, this Headrace reads 1"):
+    with pytest.raises(InvalidInput, match=r"has format 3, this Headrace reads 2"):
         make_log(tmp_path)
 
 
@@ -176,3 +176,31 @@ def test_a_campaign_that_takes_no_events_any_more_is_still_sealed(tmp_path: Path
         log.tick(START + 2 * 86_400 * SECOND)
         seal_all(log, make_sealer(tmp_path, log))
     assert len(sealed_windows(LocalStore(tmp_path / "store"), CAMPAIGN)) == 1
+
+
+def test_turn_events_of_calls_are_kept_with_events_until_the_store_has_their_call(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        turns = [TurnRow("call", epoch, number, f"e{epoch}n{number}") for epoch in (1, 2) for number in range(3)]
+        assert log.append([make_event("a")], START, turns=turns) == [True]
+        log.append([], START, turns=[TurnRow("another", 1, 0, "other")])
+        log.forget_turns({"call": (2, 1)})
+        reader = log.reader()
+        assert reader.turns("call", 1) == []
+        assert reader.turns("call", 2) == [(2, "e2n2")]
+        assert reader.turns("another", 1) == [(0, "other")]
+        reader.close()
+    with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
+        assert reader.turns("call", 2) == [(2, "e2n2")]
+
+
+def test_a_log_from_before_there_were_calls_is_read_on(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
+        file.executescript("DROP TABLE turns; UPDATE log SET format = 1;")
+    with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
+        assert log.append([make_event("a"), make_event("b")], START, turns=[TurnRow("call", 1, 0, "e")]) == [
+            False,
+            True,
+        ]
+        assert reader.turns("call", 1) == [(0, "e")]

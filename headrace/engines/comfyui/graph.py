@@ -16,7 +16,7 @@ from headrace.engines.openai.address import check_address
 from headrace.errors import InvalidInput, reason_of
 from headrace.user_files.finding import nearest_existing
 from headrace.user_files.shapes import Before, beside
-from headrace.version_sets.media_settings import Picture, Speech
+from headrace.version_sets.media_settings import Hearing, Picture, Speech
 
 _GRAPH_BYTES_MAX = 1024 * 1024
 _NEED_A_PLACE = ("num_inference_steps", "guidance_scale", "negative_prompt", "scheduler")
@@ -131,7 +131,7 @@ class ComfyOptions:
         return sorted({node["class_type"] for node in json.loads(self.graph).values()})
 
 
-def check_comfy_role(options: ComfyOptions, made: Picture | Speech | None) -> None:
+def check_comfy_role(options: ComfyOptions, made: Picture | Speech | Hearing | None) -> None:
     """Raises: InvalidInput: a setting of the picture has no place in the graph."""
     for name in _NEED_A_PLACE:
         if getattr(made, name, None) not in (None, "") and getattr(options.places, name) is None:

@@ -223,6 +223,25 @@ class SpeechAttempt(MediaAttempt):
         return self._ended(self._bare(raw))
 
 
+class HearingAttempt(MediaAttempt):
+    """Its content is the transcript, in UTF-8."""
+
+    path = "/audio/transcriptions"
+    named = "transcript"
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, body: bytes, *, boundary: str, **how: Any
+    ) -> None:
+        super().__init__(session, base_url, body, **how)
+        self._headers[hdrs.CONTENT_TYPE] = f"multipart/form-data; boundary={boundary}"
+
+    async def _taken_from(self, raw: bytes) -> list[Event]:
+        text = body_of(raw, self.named, self._mask).get("text")
+        if not isinstance(text, str):
+            raise AnswerBroken(f"no transcript: {refusal_text(raw[:_SHOWN_BYTES], self._mask)}")
+        return self._ended(self._written(joined_halves(text)).strip().encode())
+
+
 def _decoded(text: str) -> bytes:
     """Raises: AnswerBroken: it is no Base64."""
     if text.startswith("data:"):

@@ -6,7 +6,7 @@ times its usual pause, one that ends the connection at once.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -26,10 +26,10 @@ _NUM_AT_ONCE = 4
 _SILENT_SECONDS_MIN, _SILENT_FACTOR = 10.0, 4.0
 
 
-class MediaClient(ServerClient, MediaEngine):
-    """What engines that ask servers for media share: one attempt a turn, at the replica that the dispatcher chooses."""
+class WholeClient(ServerClient):
+    """What engines share whose servers answer whole: one attempt a turn, at the replica that the dispatcher chooses."""
 
-    def __init__(self, *, member: Member, model: str, base_urls: Sequence[str], deployment: Deployment | None) -> None:
+    def __init__(self, *, model: str, base_urls: Sequence[str], deployment: Deployment | None) -> None:
         """Does not connect yet. Raises: InvalidInput: as `ServerClient`."""
         deployment = deployment or Deployment()
         patient = replace(
@@ -39,15 +39,14 @@ class MediaClient(ServerClient, MediaEngine):
             silent_factor=max(deployment.dispatch.silent_factor, _SILENT_FACTOR),
         )
         super().__init__(model=model, base_urls=base_urls, deployment=replace(deployment, dispatch=patient))
-        self._member = member
-        self._item_bytes_max = item_bytes_max(member)
         self.num_at_once = _NUM_AT_ONCE * len(self._urls)
 
-    async def make(self, turn: MediaTurn) -> MediaAnswer:
+    async def _made(self, attempt: Callable[[str], MediaAttempt]) -> tuple[MediaAttempt, str, str]:
+        """The attempt that ended well, its server and what was wrong. Args: attempt: makes one, by a base URL."""
         attempts: list[MediaAttempt] = []
 
         def ask(ticket: Ticket) -> MediaAttempt:
-            attempts.append(self._attempt(turn, self._urls[ticket.replica]))
+            attempts.append(attempt(self._urls[ticket.replica]))
             return attempts[-1]
 
         notes: list[str] = []
@@ -55,10 +54,21 @@ class MediaClient(ServerClient, MediaEngine):
         async with aclosing(self._asked(ask, TOKENS_AN_ITEM, stream=False, give_out=False)) as events:
             async for event, replica in events:
                 notes, made_by = event.notes, replica
-        made = attempts[-1]
-        return MediaAnswer(
-            content=made.content, replica=made_by, note="; ".join(notes), attributes=dict(made.attributes)
-        )
+        return attempts[-1], made_by, "; ".join(notes)
+
+
+class MediaClient(WholeClient, MediaEngine):
+    """What engines that ask servers for media share."""
+
+    def __init__(self, *, member: Member, model: str, base_urls: Sequence[str], deployment: Deployment | None) -> None:
+        """Does not connect yet. Raises: InvalidInput: as `ServerClient`."""
+        super().__init__(model=model, base_urls=base_urls, deployment=deployment)
+        self._member = member
+        self._item_bytes_max = item_bytes_max(member)
+
+    async def make(self, turn: MediaTurn) -> MediaAnswer:
+        made, replica, note = await self._made(lambda base_url: self._attempt(turn, base_url))
+        return MediaAnswer(content=made.content, replica=replica, note=note, attributes=dict(made.attributes))
 
     @abstractmethod
     def _attempt(self, turn: MediaTurn, base_url: str) -> MediaAttempt:

@@ -5,6 +5,7 @@
 | POST /v1/chat/completions, /v1/completions | yes | an answer, whole or as server-sent events; of services that write |
 | POST /v1/images/generations | yes | a picture, in JSON; of services that paint |
 | POST /v1/audio/speech | yes | a recording; of services that speak |
+| GET /v1/realtime | yes | a WebSocket: a call; of services that hear |
 | POST /v1/events | yes | which events were taken; where the gateway has an inbox |
 | /v1/files, /v1/batches and below them | yes | OpenAI's Files and Batch API; where the gateway has batches |
 | GET /v1/events/results | yes | results of a campaign's events, as server-sent events |
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # only a gateway with an inbox loads it, and Arrow with it
 
 Handler = Callable[[Request], Awaitable[None]]
 _EVENTS, _RESULTS = "/v1/events", "/v1/events/results"
+CALLS = "/v1/realtime"
 _MODELS = "/v1/models/"
 
 
@@ -69,13 +71,18 @@ class Gateway:
             )
         )
         readers = readers_of(service)
-        own = readers[service.makes]
+        own = {} if service.hears else readers[service.makes]
         # Paths of other kinds of service: their clients have the wrong address, and are told the right one.
         self._elsewhere = {path for paths in readers.values() for path in paths} - own.keys()
-        self._instead = f"The service {service.name!r} {_DOES[service.makes]}: send POST {' or '.join(own)}."
+        self._instead = (
+            f"The service {service.name!r} holds calls: open a WebSocket at {CALLS}."
+            if service.hears
+            else f"The service {service.name!r} {_DOES[service.makes]}: send POST {' or '.join(own)}."
+        )
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             **{path: (("POST",), partial(units.serve, read=read)) for path, read in own.items()},
             **({_EVENTS: (("POST",), self._events), _RESULTS: (("GET",), self._results)} if inbox else {}),
+            **({CALLS: (("GET",), self._calls)} if service.hears else {}),
             "/v1/models": (_READ, self._models),
             "/v1/rollout": (_READ, self._rollout),
             "/healthz": (_READ, self._healthz),
@@ -138,6 +145,11 @@ class Gateway:
         self._authenticate(request)
         assert self._inbox is not None
         await self._inbox.results.serve(request, reads_all=not self._units.keys.num_keys)
+
+    async def _calls(self, request: Request) -> None:
+        """Only without an offer of WebSocket, which the connection itself takes."""
+        request.answer_headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+        raise Refusal(426, f"{CALLS} is a WebSocket: send Upgrade: websocket.", code="upgrade_required")
 
     async def _models(self, request: Request) -> None:
         self._authenticate(request)

@@ -13,7 +13,7 @@ from headrace.engines.base import LoadedModel
 from headrace.engines.host.address import CPU_ONLY, ENGINE_HOST, host_address
 from headrace.engines.host.connection import come_seconds_of, metrics_of
 from headrace.engines.host.floor import Floor
-from headrace.engines.registry import open_engine, open_media_engine
+from headrace.engines.registry import open_engine, open_hearing_engine, open_media_engine
 from headrace.errors import InvalidInput
 from headrace.rollout.live_evidence import EvidenceWriter
 from headrace.serving.gateway.app import Gateway
@@ -40,10 +40,14 @@ from headrace.version_sets.sets import EngineSpec, Member
 
 # A session's first turn waits for the store, and a client waits for that turn.
 _STORE_PATIENCE_SECONDS = 5.0
+_OPENED_BY = {"text": open_engine, "transcript": open_hearing_engine}
 
 if TYPE_CHECKING:
+    from headrace.inbox.intake import Intake
+    from headrace.inbox.rules import InboxRules
     from headrace.serving.gateway.batches.work import BatchWork
     from headrace.serving.gateway.inbox import Inbox
+    from headrace.serving.gateway.realtime.calls import Calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,10 @@ class Parts:
     shadow: Shadow
     judging: Judging | None
     floor: Floor | None
+    intake: "Intake | None"
     inbox: "Inbox | None"
     batches: "BatchWork | None"
+    calls: "Calls | None"
 
 
 def assemble(settings: Settings, service: Service, *, port: int | None, num_connections: int) -> Parts:
@@ -124,7 +130,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     floor = Floor(engine_host) if engine_host else None
 
     def opened(member: Member, spec: EngineSpec) -> LoadedModel:
-        return (open_engine if member.kind == "text" else open_media_engine)(member, spec, store, deployment)
+        return _OPENED_BY.get(member.kind, open_media_engine)(member, spec, store, deployment)
 
     sets = PreparedSets(service, store, opened, records=records, metrics=metrics, clock=clock)
     lease = PlanLease(store, service.name, service.plan.ranking_salt)
@@ -156,7 +162,27 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
-    inbox = _inbox(settings, service, store, clock, records, metrics)
+    rules, intake = _intake(settings, service, store, clock, records)
+    inbox = calls = None
+    if intake and rules:
+        # These here, because other gateways need nothing of what they import, such as Arrow.
+        from headrace.serving.gateway.inbox import Inbox
+
+        inbox = Inbox(rules, intake, store, limits=service.limits, clock=clock, records=records, metrics=metrics)
+    if intake and service.hears:
+        from headrace.serving.gateway.realtime.calls import Calls
+
+        calls = Calls(
+            service,
+            store=store,
+            intake=intake,
+            keys=lambda: units.keys,
+            admission=admission,
+            pinning=pinning,
+            outcomes=outcomes,
+            records=records,
+            clock=clock,
+        )
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 
     async def come_seconds() -> float | None:
@@ -189,6 +215,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         "plan_entry", "The journal entry that is followed.", lambda: table.head if (table := lease.table()) else 0
     )
     metrics.watch("plan_fresh", "1: the plan was read within a second.", lambda: float(lease.fresh()))
+    metrics.watch("calls", "Calls that go on, of a service that hears.", lambda: calls.num_open if calls else 0)
     metrics.watch("ready", "1: units should be sent here.", lambda: float(readiness.is_ready))
     metrics.watch("loaded_sets", "Version sets that are loaded.", lambda: len(sets.ids))
     metrics.watch("log_lines_dropped", "Lines that found no room or no disk.", lambda: records.num_dropped)
@@ -208,27 +235,38 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         shadow=shadow,
         judging=judging,
         floor=floor,
+        intake=intake,
         inbox=inbox,
         batches=batches,
+        calls=calls,
     )
 
 
-def _inbox(
-    settings: Settings, service: Service, store: ObjectStore, clock: Clock, records: Records, metrics: Metrics
-) -> "Inbox | None":
-    """Raises: HeadraceError: it cannot take events."""
-    if settings.inbox is None:
-        return None
-    # Here, because a gateway without an inbox loads no Arrow.
-    from headrace.serving.gateway.inbox import Inbox, InboxPlaces
+def _intake(
+    settings: Settings, service: Service, store: ObjectStore, clock: Clock, records: Records
+) -> "tuple[dict[str, InboxRules], Intake | None]":
+    """The campaigns that take events, and the log for them and for calls; None: there is neither.
+
+    Raises: HeadraceError: they cannot be kept.
+    """
+    if settings.inbox is None and not service.hears:
+        return {}, None
+    from headrace.inbox.intake import Intake
+    from headrace.inbox.sealing import Sealer
+    from headrace.serving.gateway.inbox import rules_of
 
     if settings.inbox_log is None:
-        raise InvalidInput("--inbox also needs --inbox-log: a directory on a local disk that stays, for this gateway.")
+        who = f"The service {service.name!r} holds calls, and" if service.hears else "--inbox also"
+        raise InvalidInput(f"{who} needs --inbox-log: a directory on a local disk that stays, for this gateway.")
     try:
         zone = ZoneInfo(settings.timezone)
     except (ValueError, OSError, KeyError) as error:
         raise InvalidInput(
             f"--timezone must be a time zone such as Europe/Berlin, got {settings.timezone!r}."
         ) from error
-    places = InboxPlaces(campaigns=settings.inbox, log=settings.inbox_log, zone=zone)
-    return Inbox(places, store, limits=service.limits, clock=clock, records=records, metrics=metrics)
+    rules = rules_of(settings.inbox) if settings.inbox else {}
+
+    def sealer_of(nonce: str) -> Sealer:
+        return Sealer(store, nonce, zone, clock)
+
+    return rules, Intake(settings.inbox_log, rules, sealer_of, clock=clock, record=records.event)

@@ -9,12 +9,14 @@ still sends is discarded for a moment; otherwise it would see a reset instead of
 - Headers after the body (trailers) are read and dropped, since everything is decided by then.
 - An offer of another protocol (`Upgrade: h2c`, from `curl --http2` and Java's HttpClient) is ignored. The parser skips
 the body of such a request, so a new parser gets its head without the offer.
+- One offer is taken: WebSocket on the path of calls, if the service holds calls. From then on all bytes are the
+socket's, and the connection still counts among all others.
 """
 
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -37,12 +39,33 @@ _UNSENT_BYTES_MAX = 16_384
 _OFFER = frozenset({b"upgrade", b"http2-settings"})
 
 
+class TakenOver(Protocol):
+    """What has a connection's bytes instead of HTTP."""
+
+    def received(self, data: bytes) -> None: ...
+    def lost(self) -> None: ...
+
+
+class Takers(Protocol):
+    """Who takes offers of WebSocket."""
+
+    path: str
+
+    def take(self, connection: "GatewayProtocol", headers: list[tuple[bytes, bytes]], head: bytes) -> TakenOver:
+        """Args: head: of the request, as it came, of which `headers` are read. What follows it is given to `received`.
+
+        Raises: Refusal: the client gets that instead."""
+        ...
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One connection; uvicorn creates it when it accepts."""
 
-    def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
+    def __init__(self, *, connections: Connections, takers: Takers | None = None, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._guard = connections
+        self._takers = takers
+        self._taken_over: TakenOver | None = None
         limits = connections.limits
         self._head_bytes_max = limits.head_bytes_max
         self._usual_bytes_max = limits.head_bytes_max + limits.request_bytes_max + THROWN_AWAY_BYTES_MAX
@@ -80,6 +103,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.closed(self)
+        if self._taken_over is not None:
+            self._taken_over.lost()
+            self._taken_over = None
         answering = self._answering
         super().connection_lost(exc)
         if answering is not None and answering is not self.cycle and not answering.response_complete:
@@ -95,6 +121,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self._answering = None
 
     def data_received(self, data: bytes) -> None:
+        if self._taken_over is not None:
+            self._taken_over.received(data)
+            return
         self._num_bytes += len(data)
         if self._has_ended:
             if self._num_bytes > THROWN_AWAY_BYTES_MAX:
@@ -104,6 +133,9 @@ class GatewayProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
+                if self._is_offer_of_calls():
+                    self._hand_over(data[offer.args[0] :])
+                    return
                 data = self._without_offer() + data[offer.args[0] :]
                 continue
             except httptools.HttpParserError:
@@ -197,6 +229,27 @@ class GatewayProtocol(HttpToolsProtocol):
     def give_way(self) -> None:
         self._cut("gave way", abort=True)
 
+    # --- for who has taken it over ---
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        self._guard.wait(self, Wait.CLOSE)
+        self.transport.close()
+
+    def pause_reading(self) -> None:
+        self.flow.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.flow.resume_reading()
+
+    async def drain(self) -> None:
+        await self.flow.drain()
+
+    # --- the answers ---
+
     def hold_head(self) -> None:
         """Delays the next bytes, a response's head, and sends them with those that follow."""
         cast("_HeadWithBody", self.transport).hold()
@@ -271,10 +324,39 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refusal = refusal
         return refusal
 
+    def _is_offer_of_calls(self) -> bool:
+        if self._takers is None or self.parser.get_method() != b"GET":
+            return False
+        named = {value.strip().lower() for name, value in self.headers if name == b"upgrade"}
+        return named == {b"websocket"} and self.url.partition(b"?")[0] == self._takers.path.encode()
+
+    def _hand_over(self, rest: bytes) -> None:
+        """Gives the connection to who takes calls, from the byte after the head on."""
+        assert self._takers is not None
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            self._refuse(invalid("Another request on this connection is still being answered."))
+            return
+        lines = [self._first_line(), *[b"%s: %s" % header for header in self.headers]]
+        try:
+            if not self._is_for_all:
+                raise overloaded("All connections are taken; come back later.", retry_after_seconds=1.0)
+            taken_over = self._takers.take(self, self.headers, b"\r\n".join([*lines, b"", b""]))
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        self._guard.wait(self, None)
+        self._num_bytes = 0
+        self._taken_over = taken_over
+        if rest:
+            taken_over.received(rest)
+
+    def _first_line(self) -> bytes:
+        return b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+
     def _without_offer(self) -> bytes:
         """Returns the last read head without an offer of another protocol; a new parser will read it."""
-        old = self.parser
-        lines = [b"%s %s HTTP/%s" % (old.get_method(), self.url, old.get_http_version().encode())]
+        lines = [self._first_line()]
         for name, value in self.headers:
             if name == b"connection":
                 kept = [token for token in value.split(b",") if token.strip().lower() not in _OFFER]

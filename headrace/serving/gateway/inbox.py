@@ -9,9 +9,7 @@ refused gets the error itself.
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import tzinfo
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,6 @@ from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
-from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
 from headrace.serving.gateway.http_messages import Request, json_body
@@ -52,22 +49,13 @@ _RETRY_SECONDS_MAX = 3_600.0
 _LINES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
-@dataclass(frozen=True, kw_only=True)
-class InboxPlaces:
-    """`campaigns`: the directory of campaign files. `log`: the log's directory, on a local disk. `zone`: of the days of
-    windows."""
-
-    campaigns: Path
-    log: Path
-    zone: tzinfo
-
-
 class Inbox:
-    """The inboxes of one gateway. `start` and `serve` in its event loop."""
+    """The inboxes of one gateway. In its event loop."""
 
     def __init__(
         self,
-        places: InboxPlaces,
+        rules: Mapping[str, InboxRules],
+        intake: Intake,
         store: ObjectStore,
         *,
         limits: Limits,
@@ -75,19 +63,9 @@ class Inbox:
         records: Records,
         metrics: Metrics,
     ) -> None:
-        """Raises:
-        InvalidInput: no campaign of the directory takes events, a file of one is broken, or the log is in use.
-        HeadraceError: as `Intake`.
-        """
-        self._rules = _rules_of(places.campaigns)
+        """Args: rules: of the campaigns that the intake takes events for."""
+        self._rules, self._intake = rules, intake
         self._store, self._clock, self._records = store, clock, records
-        self._intake = Intake(
-            places.log,
-            self._rules,
-            lambda nonce: Sealer(store, nonce, places.zone, clock),
-            clock=clock,
-            record=records.event,
-        )
         self._backlogs = {
             name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
         }
@@ -97,7 +75,7 @@ class Inbox:
         }
         self._senders = {
             name: WebhookSender(
-                places.log,
+                intake.directory,
                 store,
                 name,
                 rules.results.webhook,
@@ -114,16 +92,9 @@ class Inbox:
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
 
-    def start(self) -> None:
-        self._intake.start()
-
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the requests, each until it is cancelled."""
         return [self._keep_looking(), *(sender.run() for sender in self._senders.values())]
-
-    def close(self, timeout_seconds: float) -> None:
-        """What waits is written; what is being sealed may be left to the next gateway with this log."""
-        self._intake.close(timeout_seconds)
 
     async def _keep_looking(self) -> None:
         """Follows what is worked off, finished and erased, until it is cancelled; one that hangs stops only this."""
@@ -151,9 +122,9 @@ class Inbox:
 
     def _erase(self) -> bool:
         """Has the log carry out the store's erasures; no campaign has news by that."""
-        for number in unfinished(self._store, self._intake.log, self._intake.erased):
+        for number in unfinished(self._store, self._intake.nonce, self._intake.erased):
             num_events = self._intake.erase(number, data_of(self._store, number)).result()
-            note_erased(self._store, self._clock, self._intake.log, number, num_events)
+            note_erased(self._store, self._clock, self._intake.nonce, number, num_events)
             self._records.event("inbox erased", erasure=number, num_events=num_events)
         return False
 
@@ -252,8 +223,11 @@ class Inbox:
         return figures
 
 
-def _rules_of(directory: Path) -> dict[str, InboxRules]:
-    """Raises: InvalidInput: no campaign takes events, or nobody can tell which do."""
+def rules_of(directory: Path) -> dict[str, InboxRules]:
+    """The campaigns of a directory that take events.
+
+    Raises: InvalidInput: none does, or nobody can tell which do.
+    """
     found = campaigns_of_files(directory)
     if found.problems:
         raise InvalidInput("\n  ".join(found.problems))

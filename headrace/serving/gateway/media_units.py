@@ -3,11 +3,11 @@
 import time
 
 from headrace.engines.base import EngineFailed
-from headrace.engines.chain import RoleChain
 from headrace.engines.media_chain import MediaChain
 from headrace.serving.gateway.http_messages import JSON, Headers, Request
 from headrace.serving.gateway.openai_media_answers import picture_answer, sound_answer
 from headrace.serving.gateway.openai_media_bodies import DEFAULT_VOICE, MediaAsk
+from headrace.serving.gateway.prepared_sets import AnyChain
 from headrace.serving.gateway.refusals import Refusal, invalid
 from headrace.serving.gateway.unit import Unit
 
@@ -31,7 +31,7 @@ async def answer_medium(unit: Unit, ask: MediaAsk, request: Request, headers: He
     await request.respond(200, body, [*headers, *more], kind=kind)
 
 
-def fits(ask: MediaAsk, chain: RoleChain | MediaChain) -> bool:
+def fits(ask: MediaAsk, chain: AnyChain) -> bool:
     """Whether a set has the size, voice and file type that the client wants."""
     try:
         check_wishes(ask, chain)
@@ -40,7 +40,7 @@ def fits(ask: MediaAsk, chain: RoleChain | MediaChain) -> bool:
     return True
 
 
-def check_wishes(ask: MediaAsk, chain: RoleChain | MediaChain) -> MediaChain:
+def check_wishes(ask: MediaAsk, chain: AnyChain) -> MediaChain:
     """Returns the chain. Raises: Refusal: the client wants another size, voice or file type than the set has."""
     assert isinstance(chain, MediaChain), "a gateway loads sets of its service's kind alone"
     member, of_set = chain.maker.member, f"of version set {chain.id[:12]}"

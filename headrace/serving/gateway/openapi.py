@@ -11,7 +11,7 @@ from headrace.serving.gateway.openai_media_bodies import PICTURE_TYPES
 from headrace.serving.gateway.openapi_events import EVENTS_ANSWER, RESULTS_QUERY, events_request
 from headrace.serving.gateway.openapi_requests import chat_request, picture_request, speech_request, text_request
 from headrace.serving.gateway.refusals import MEANINGS
-from headrace.serving.gateway.request_headers import NAMING_HEADERS
+from headrace.serving.gateway.request_headers import NAMING_HEADERS, SESSION
 from headrace.serving.service import Service
 
 # One server-sent event, in the form in which validators read a stream.
@@ -28,6 +28,7 @@ def openapi(service: Service, *, needs_key: bool, has_inbox: bool = False, has_b
         "paths": {
             **{path: {"post": _unit(*said, guarded) | security} for path, said in _units(service).items()},
             **({path: {how: said | security} for path, how, said in _inbox(guarded)} if has_inbox else {}),
+            **({"/v1/realtime": {"get": _calls(guarded) | security}} if service.hears else {}),
             **batch_paths,
             "/v1/models": {"get": _page("The service, as a model", "Models", guarded) | security},
             "/v1/models/{model}": {
@@ -79,6 +80,25 @@ def _results(guarded: tuple[int, ...]) -> dict[str, Any]:
             _header("Last-Event-ID", "As `after`, which it overrules.", {"type": "string"}),
         ],
         "responses": {"200": answer, **{str(status): _error(MEANINGS[status]) for status in statuses}},
+    }
+
+
+def _calls(guarded: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "summary": "A call, over a WebSocket: the part of OpenAI's Realtime API that spoken turns need",
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "schema": schema, "description": meaning}
+            for name, schema, meaning in (
+                ("model", {"type": "string"}, "The service's name."),
+                ("session", SESSION.schema, "The call's name: who comes back with it goes on with the call."),
+                ("received_ms", {"type": "integer", "minimum": 0}, "Of the last answer's audio, so much was received."),
+            )
+        ],
+        "responses": {
+            "101": {"description": "A WebSocket, whose text frames are events in JSON."},
+            "426": _error("The request did not offer WebSocket."),
+            **{str(status): _error(MEANINGS[status]) for status in (400, *guarded, 404, 429, 431, 503)},
+        },
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.engines.base import Turn
 from headrace.engines.chain import Step
+from headrace.engines.hearing import HearingTurn
 from headrace.engines.prices import price_of
 from headrace.errors import HeadraceError
 from headrace.rollout.live_evidence import EvidenceWriter
@@ -53,7 +54,7 @@ class Outcomes:
         if pin.is_evidence:
             values = measured(unit, self._cost(unit))
             self._evidence.record(pin.trial, pin.version_set, values, client=unit.key, entry=pin.entry)
-        if unit.status == 200:
+        if unit.status == 200 and unit.ask is not None:
             self._shadow.offer(unit)
         is_counted = pin.is_evidence and unit.is_followed
         if self._judging is not None and (unit.status == 200 or (is_counted and unit.answered is not None)):
@@ -101,8 +102,13 @@ class Outcomes:
             "output_tokens": step.num_output_tokens,
             "finish": step.finish,
             "error": step.error,
-            "seed": turn.seed,
         }
+        if isinstance(turn, HearingTurn):
+            line["heard_seconds"] = round(turn.seconds, 3)
+            if self._records.content:
+                line["text"] = step.text
+            return line
+        line["seed"] = turn.seed
         if isinstance(turn, Turn):
             line |= {"temperature": turn.temperature, "top_p": turn.top_p, "max_tokens": turn.max_tokens}
             if self._records.content:
@@ -150,7 +156,7 @@ def _unit_line(unit: Unit) -> dict[str, Any]:
         "entry": pin.entry,
         "trial": pin.trial,
         "reason": pin.reason,
-        "stream": unit.ask.stream,
+        "stream": unit.ask is None or unit.ask.stream,
         "started_at": round(unit.started_at, 6),
         "seconds": round(unit.seconds, 6),
         "first_piece_seconds": None if unit.first_piece is None else round(unit.first_piece, 6),

@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 from headrace.clock import Clock
 from headrace.engines.asking import close
 from headrace.engines.base import Engine, LoadedModel
-from headrace.engines.chain import LoadedRole, RoleChain, try_maker, try_role
+from headrace.engines.chain import LoadedRole, RoleChain, try_listener, try_maker, try_role
+from headrace.engines.hearing import HearingEngine
 from headrace.engines.media import MediaEngine
 from headrace.engines.media_chain import LoadedMaker, MediaChain
 from headrace.engines.registry import EngineKey, engine_key
+from headrace.engines.spoken_chain import LoadedListener, SpokenChain
 from headrace.errors import EngineUnavailable, HeadraceError, InvalidInput, reason_of
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.metrics import Metrics
@@ -38,6 +40,7 @@ _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 2.0, 60.0
 
 _T = TypeVar("_T")
 OpenEngine = Callable[[Member, EngineSpec], LoadedModel]
+AnyChain = RoleChain | MediaChain | SpokenChain
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,7 +49,7 @@ class LoadedSet:
     `residents`: the names of its models at an engine host."""
 
     id: str
-    chain: RoleChain | MediaChain
+    chain: AnyChain
     roles: dict[str, LoadedRole]
     engine_keys: tuple[EngineKey, ...]
     residents: frozenset[str] = frozenset()
@@ -184,6 +187,7 @@ class PreparedSets:
         keys: list[EngineKey] = []
         roles: dict[str, LoadedRole] = {}
         makers: dict[str, LoadedMaker] = {}
+        listeners: dict[str, LoadedListener] = {}
         self._check_kinds(version_set)
         try:
             for member in version_set.members:
@@ -195,14 +199,17 @@ class PreparedSets:
                 shared.num_users += 1
                 keys.append(key)
                 engine = shared.engine
-                if isinstance(engine, MediaEngine):
+                if isinstance(engine, HearingEngine):
+                    listeners[member.role] = LoadedListener(member=member, engine=engine)
+                    await try_listener(member, engine)
+                elif isinstance(engine, MediaEngine):
                     facts = await try_maker(member, engine)
                     makers[member.role] = LoadedMaker(member=member, engine=engine, facts=facts)
                 else:
-                    assert isinstance(engine, Engine), "an engine writes, or it paints or speaks"
+                    assert isinstance(engine, Engine), "an engine writes, hears, or makes media"
                     roles[member.role] = LoadedRole(member=member, engine=engine)
                     await try_role(roles[member.role])
-            chain = self._chain(version_set, roles, makers)
+            chain = self._chain(version_set, roles, makers, listeners)
         except BaseException:
             await self._release(keys)
             raise
@@ -220,9 +227,17 @@ class PreparedSets:
                 )
 
     def _chain(
-        self, version_set: VersionSet, roles: dict[str, LoadedRole], makers: dict[str, LoadedMaker]
-    ) -> RoleChain | MediaChain:
+        self,
+        version_set: VersionSet,
+        roles: dict[str, LoadedRole],
+        makers: dict[str, LoadedMaker],
+        listeners: dict[str, LoadedListener],
+    ) -> AnyChain:
         *_, last = order = self._service.chain
+        if self._service.hears:
+            first, *between = order[:-1]
+            writing = RoleChain(id=version_set.id, roles=tuple(roles[role] for role in between))
+            return SpokenChain(id=version_set.id, listener=listeners[first], writers=writing, speaker=makers[last])
         if last in makers:
             writers = tuple(roles[role] for role in order if role != last)
             return MediaChain(id=version_set.id, writers=writers, maker=makers[last])

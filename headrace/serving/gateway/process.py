@@ -72,7 +72,7 @@ async def run_gateway(settings: Settings) -> None:
     server = _Server(
         uvicorn.Config(
             parts.app,
-            http=cast("Any", partial(GatewayProtocol, connections=parts.connections)),
+            http=cast("Any", partial(GatewayProtocol, connections=parts.connections, takers=parts.calls)),
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -94,8 +94,11 @@ async def run_gateway(settings: Settings) -> None:
     ]
     if parts.floor:
         background.append(asyncio.create_task(parts.floor.run(), name="floor"))
+    if parts.calls:
+        parts.calls.start()
+    if parts.intake:
+        parts.intake.start()
     if parts.inbox:
-        parts.inbox.start()
         background += [asyncio.create_task(work, name="inbox") for work in parts.inbox.background()]
     if parts.batches:
         background.append(asyncio.create_task(parts.batches.run(), name="batches"))
@@ -151,6 +154,8 @@ async def _drain(parts: Parts, settings: Settings) -> None:
     parts.units.refuse_new()
     if parts.inbox:
         parts.inbox.results.end()
+    if parts.calls:
+        parts.calls.refuse_new()
     ends = loop.time() + parts.service.limits.drain_seconds
     while parts.units.num_under_way and not again.is_set() and loop.time() < ends:
         await asyncio.sleep(_DRAIN_LOOK_SECONDS)
@@ -164,8 +169,10 @@ async def _drain(parts: Parts, settings: Settings) -> None:
 
 
 async def _close(parts: Parts) -> None:
-    if parts.inbox:
-        await asyncio.get_running_loop().run_in_executor(None, parts.inbox.close, _SEALED_SECONDS)
+    if parts.calls:
+        await parts.calls.close()
+    if parts.intake:
+        await asyncio.get_running_loop().run_in_executor(None, parts.intake.close, _SEALED_SECONDS)
     if parts.judging:
         await parts.judging.close()
     await parts.shadow.close()

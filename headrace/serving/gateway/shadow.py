@@ -96,4 +96,5 @@ async def _answered(unit: Unit, candidate: LoadedSet, steps: list[Step]) -> None
         await check_wishes(ask, chain).make(ask, unit=unit.name, seed=unit.seed, report=steps.append)
     else:
         assert isinstance(chain, RoleChain), "a gateway loads sets of its service's kind alone"
+        assert ask is not None, "turns of calls have no copies"
         await chain.answer(ask, unit=unit.name, seed=unit.seed, report=steps.append)

@@ -14,11 +14,11 @@ CLIENT_GONE = 499
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Unit:
-    """Everything known of one unit; its records are made from it."""
+    """Everything known of one unit; its records are made from it. `ask`: None: a turn of a call."""
 
     request: str
     key: str
-    ask: Ask | MediaAsk
+    ask: Ask | MediaAsk | None
     name: str
     session: str | None
     pin: Pin

@@ -1,0 +1,152 @@
+"""Calls outlive their process: in the log, in the store, and with one gateway at a time."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.clock import FixedClock
+from headrace.inbox.intake import Intake
+from headrace.inbox.sealing import Sealer
+from headrace.serving.daemon_threads import DaemonThreads
+from headrace.voice.kept import CallStore, TakenCall, call_name
+from headrace.voice.segments import CallTaken, SegmentWriter
+from headrace.voice.turns import CallState, TurnEvent, applied
+from tests.handoff.simulated_store import MemoryStore
+from tests.serving.builders import TroubledStore
+
+CALL = call_name("key", "sess_1")
+HELLO = TurnEvent(kind="said", item="u1", text="Hello")
+BEGIN = TurnEvent(kind="answering", item="a1", generation=1, ms=1)
+ONE = TurnEvent(kind="sentence", item="a1", text="One.", ms=500, generation=1)
+
+
+@contextmanager
+def gateway(store: MemoryStore, directory: Path) -> Iterator[tuple[CallStore, Intake]]:
+    """Within a running loop."""
+    clock, threads = store.clock, DaemonThreads(2, "calls")
+
+    def sealer_of(nonce: str) -> Sealer:
+        return Sealer(store, nonce, UTC, clock)
+
+    def record(what: str, /, **facts: Any) -> None:
+        raise AssertionError(f"{what}: {facts}")
+
+    with closing(Intake(directory, {}, sealer_of, clock=clock, record=record)) as intake:
+        intake.start()
+        segments = SegmentWriter(store, "mill", threads=threads)
+        calls = CallStore(
+            store=store,
+            service="mill",
+            log=intake,
+            reader=intake.reader(),
+            segments=segments,
+            threads=threads,
+            clock=clock,
+        )
+        yield calls, intake
+
+
+async def say(taken: TakenCall, state: CallState, *events: TurnEvent) -> CallState:
+    state = applied(state, events)
+    await taken.keep(events, state)
+    return state
+
+
+def test_who_takes_a_call_finds_what_was_kept(tmp_path: Path) -> None:
+    store = MemoryStore(FixedClock())
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, _):
+            taken = await calls.take(CALL)
+            assert taken.state == CallState()
+            state = await say(taken, taken.state, HELLO, BEGIN)
+            state = await say(taken, state, ONE)
+        with gateway(store, tmp_path / "b") as (others, _):
+            assert (await others.take(CALL)).state == state
+            assert (await others.take(call_name("another key", "sess_1"))).state == CallState()
+
+    asyncio.run(work())
+
+
+def test_a_gateway_whose_call_was_taken_can_keep_nothing_more_of_it(tmp_path: Path) -> None:
+    store = MemoryStore(FixedClock())
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, _), gateway(store, tmp_path / "b") as (others, _):
+            first = await calls.take(CALL)
+            state = await say(first, first.state, HELLO)
+            second = await others.take(CALL)
+            with pytest.raises(CallTaken, match="somebody came back with its session"):
+                await say(first, state, BEGIN)
+            with pytest.raises(CallTaken):
+                first.keep((ONE,), applied(state, [BEGIN, ONE]))
+            await say(second, second.state, BEGIN)
+            assert (await others.take(CALL)).state.generation == 1
+
+    asyncio.run(work())
+
+
+def test_what_a_store_that_failed_lacks_is_in_the_log(tmp_path: Path) -> None:
+    store = TroubledStore()
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, _):
+            taken = await calls.take(CALL)
+            state = await say(taken, taken.state, HELLO)
+            store.fates.extend(["refused"] * 3)
+            state = await say(taken, state, BEGIN)
+            state = await say(taken, state, ONE)
+            assert "503" in calls.segments.told
+        store.fates.clear()
+        # The process is gone; the same log, started again, has it. Another gateway's has not.
+        with gateway(store, tmp_path / "a") as (again, _):
+            assert (await again.take(CALL)).state == state
+        with gateway(store, tmp_path / "b") as (others, _):
+            assert (await others.take(CALL)).state == state
+
+    asyncio.run(work())
+
+
+def test_the_log_forgets_what_the_store_has_for_good(tmp_path: Path) -> None:
+    store = MemoryStore(FixedClock())
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, intake):
+            taken = await calls.take(CALL)
+            state = await say(taken, taken.state, HELLO)
+            assert len(intake.reader().turns(CALL, 1)) == 1
+            await say(taken, state, BEGIN)
+            await taken.close()
+            for _ in range(100):
+                if not intake.reader().turns(CALL, 1):
+                    break
+                await asyncio.sleep(0.05)
+            assert intake.reader().turns(CALL, 1) == []
+
+    asyncio.run(work())
+
+
+def test_a_call_leaves_few_objects_and_goes_a_day_after_its_session(tmp_path: Path) -> None:
+    clock = FixedClock()
+    store = MemoryStore(clock)
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, _):
+            taken = await calls.take(CALL)
+            state = taken.state
+            for place in range(20):
+                state = await say(taken, state, TurnEvent(kind="said", item=f"u{place}", text="Hello"))
+            await taken.close()
+            assert len(calls.chain(CALL).made()) <= 5
+            assert (await calls.take(CALL)).state == state
+            assert calls.sweep(session_seconds=600.0) == 0
+            clock.advance(24 * 3600.0 + 601)
+            assert calls.sweep(session_seconds=600.0) == 1
+            assert calls.chain(CALL).made() == []
+
+    asyncio.run(work())
