@@ -92,6 +92,8 @@ class Batches:
                 known[name] = kept.batch.ended_at + kept.batch.output_seconds
             if known[name] <= now:
                 self._store.delete_prefix(f"{self._prefix(tenant)}/states/{name}")
+                # What a gateway was late with, and was killed.
+                self._store.delete_prefix(self._lines(tenant, name))
                 del known[name]
 
     def settled_parts(self, tenant: str, identity: str) -> set[int]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
-from headrace.errors import StoreOutage
+from headrace.errors import HandoffCorrupt, StoreOutage
 from headrace.inbox.batches import states
 from headrace.inbox.batches.files import Files
 from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
@@ -197,6 +197,37 @@ def test_a_store_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     assert (done.status, done.counts.num_completed) == ("completed", 8)
     assert bench.units.asked.total() == 8
     assert any(line["what"] == "batch waits for the store" for line in bench.log)
+
+
+def test_a_damaged_part_that_somebody_deletes_is_made_again_and_only_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench.make(tmp_path)
+    kept = bench.begin(9)
+
+    async def up_to_the_files() -> None:
+        job = bench.job(kept.batch.id)
+        task = asyncio.create_task(job.run())
+        while job.batch.status != "finalizing":
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "new", away)
+        asyncio.run(up_to_the_files())
+    [part] = [file for file in tmp_path.rglob("00000002.json") if "lines" in file.parts]
+    part.write_bytes(part.read_bytes().replace(b"q-3", b"q-8"))
+    with pytest.raises(HandoffCorrupt, match="Delete it: its lines are made again, and only these"):
+        bench.run(kept.batch.id)
+    part.unlink()
+    done = bench.run(kept.batch.id)
+    assert (done.status, ids(bench.lines(done)[0])) == ("completed", [f"q-{number}" for number in range(9)])
+    assert [bench.units.asked[f"q-{number}"] for number in range(9)] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
+
+
+def away(*_: object) -> None:
+    raise StoreOutage("The store does not answer.")
 
 
 @given(

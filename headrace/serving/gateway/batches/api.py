@@ -18,6 +18,7 @@ from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
 from headrace.inbox.batches.lines import FILE_BYTES_MAX
 from headrace.inbox.batches.places import BATCH, FILE, new_name
 from headrace.inbox.batches.states import Batch, Counts
+from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.batches.pages import listed, page_of
 from headrace.serving.gateway.batches.upload import FormReader
 from headrace.serving.gateway.batches.work import BatchWork
@@ -35,6 +36,9 @@ _UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX = 8, 10.0
 # Of one API key, input and output files together.
 _BYTES_KEPT_MAX = 20 * 2**30
 _NUM_OPEN_MAX = 100
+# Of a page without a limit: each is read from the store. Clients go on by themselves.
+_NUM_FILES = 100
+_NUM_THREADS = 8
 _BODY_BYTES_MAX = 64 * 1024
 # Up to seven days.
 WINDOW_PATTERN = "(([1-9]|[1-9][0-9]|1[0-5][0-9]|16[0-8])h|[1-9][0-9]{0,3}m|[1-7]d)"
@@ -60,6 +64,8 @@ class BatchApi:
     ) -> None:
         self._offer, self._kept, self._files, self._counts = offer, kept, files, counts
         self._work, self._clock = work, clock
+        # Of its own: a client does not wait for the reading of others' batches.
+        self._threads = DaemonThreads(_NUM_THREADS, "batch-api")
         self._room = ByteRoom(_UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX)
 
     def route(self, path: str) -> tuple[tuple[str, ...], Handler] | None:
@@ -83,7 +89,7 @@ class BatchApi:
         if request.method == "POST":
             await self._upload(request)
             return
-        page = page_of(request.query, limit=10_000, limit_max=10_000)
+        page = page_of(request.query, limit=_NUM_FILES, limit_max=10_000)
         purpose, key = page.others.get("purpose"), _key(request)
 
         def read(name: str) -> dict[str, Any] | None:
@@ -273,7 +279,7 @@ class BatchApi:
     async def _call(self, call: Callable[..., T], *arguments: object) -> T:
         """In a thread, since stores take their time. Raises: Refusal: the store does not answer."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._work.threads, partial(call, *arguments))
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *arguments))
         except (StoreUnavailable, Transient) as error:
             message = "The store of files and batches does not answer now; send the request again later."
             raise not_ready(message, code="store_unavailable", detail=text_of(error)) from error

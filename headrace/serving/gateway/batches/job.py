@@ -94,7 +94,7 @@ class Job:
         """A newer state, which somebody else has made."""
         if kept.number > self._kept.number:
             self._kept = kept
-        if self.batch.status == "cancelling":
+        if self.batch.status == "cancelling" or self.batch.is_final:
             self._stops.stop(CANCELLED)
 
     async def run(self) -> None:
@@ -115,16 +115,18 @@ class Job:
         self._site.counts.forget(self.batch.id)
         await self._site.insist(self._site.kept.close, self._tenant, self.batch.id)
 
-    async def _advance(self, change: Callable[[Batch], Batch]) -> None:
-        self.look(await self._site.insist(lambda: self._site.kept.advance(self._kept, change(self.batch))))
+    async def _advance(self, seen: Kept, batch: Batch) -> None:
+        """Makes `batch` the state after the one that was seen, unless somebody has made another one meanwhile."""
+        self.look(await self._site.insist(self._site.kept.advance, seen, batch))
 
     async def _validate(self) -> None:
+        seen = self._kept
         num_lines, problems = await self._site.insist(self._validated)
         now = self._site.now()
         if problems:
-            await self._advance(lambda batch: states.failed(batch, problems, now))
+            await self._advance(seen, states.failed(seen.batch, problems, now))
         else:
-            await self._advance(lambda batch: states.begun(batch, num_lines, self._site.lines_a_part, now))
+            await self._advance(seen, states.begun(seen.batch, num_lines, self._site.lines_a_part, now))
 
     def _validated(self) -> tuple[int, tuple[LineProblem, ...]]:
         try:
@@ -133,12 +135,28 @@ class Job:
             return 0, (LineProblem(code="file_not_found", message=f"There is no file {self.batch.input.id} any more."),)
 
     async def _make(self) -> None:
+        await self._settle()
+        seen = self._kept
+        if seen.batch.status == "cancelling":
+            await self._end()
+        elif seen.batch.status == "in_progress":
+            counts = await self._site.insist(self._site.counts.of, self._tenant, seen.batch.id)
+            if counts.num_completed + counts.num_failed == seen.batch.num_lines:
+                await self._advance(seen, states.finalizing(seen.batch, counts, self._site.now()))
+            else:
+                # Another gateway has ended it, and cleared the lines away.
+                self.look(await self._site.insist(self._site.kept.following, seen))
+
+    async def _settle(self) -> None:
         """Settles each part, made or not."""
         plan = await self._site.insist(self._planned)
         there = await self._site.insist(self._site.kept.settled_parts, self._tenant, self.batch.id)
+        # After the listing: lines are cleared away once a batch has ended, and not before.
+        self.look(await self._site.insist(self._site.kept.following, self._kept))
+        if self.batch.is_final:
+            return
         self._num_settled = sum(map(plan.num_lines_of, there))
         self._look_at_time()
-        self.look(self._kept)
         left = [part for part in range(plan.num_parts) if part not in there]
         start = self._site.first_part % max(len(left), 1)
         room = asyncio.Semaphore(self._site.num_parts_max)
@@ -153,12 +171,6 @@ class Job:
             looking.cancel()
             # A damaged state, which it may have met, is met again by the next change.
             await asyncio.gather(looking, return_exceptions=True)
-        if self.batch.status == "in_progress":
-            counts = await self._counts()
-            now = self._site.now()
-            await self._advance(lambda batch: states.finalizing(batch, counts, now))
-        elif self.batch.status == "cancelling":
-            await self._end()
 
     def _planned(self) -> lines.Plan:
         pieces = self._site.files.pieces(self._tenant, self.batch.input)
@@ -221,16 +233,16 @@ class Job:
 
     async def _end(self) -> None:
         """Writes the files and ends the batch; whoever does it again finds both."""
+        seen = self._kept
         try:
             counts, output, errors = await self._site.insist(self._written)
         except ObjectMissing:
-            # Another gateway has ended it, and cleared the lines away.
-            self.look(await self._site.insist(self._site.kept.following, self._kept))
+            # Another gateway has ended it and cleared the lines away; or somebody has deleted a damaged part.
+            self.look(await self._site.insist(self._site.kept.following, seen))
             if not self.batch.is_final:
-                raise
+                await self._settle()
             return
-        now = self._site.now()
-        await self._advance(lambda batch: states.ended(batch, counts, output, errors, now))
+        await self._advance(seen, states.ended(seen.batch, counts, output, errors, self._site.now()))
 
     def _written(self) -> tuple[Counts, str | None, str | None]:
         """The counts, and the names of the two files; a file that would be empty is not made."""
@@ -257,9 +269,6 @@ class Job:
                 file.discard()
         names = {ending: file.id for ending, file in made.items()}
         return total, names.get("output"), names.get("error")
-
-    async def _counts(self) -> Counts:
-        return await self._site.insist(self._site.counts.of, self._tenant, self.batch.id)
 
     async def _keep_looking(self) -> None:
         while not self._stops.why:

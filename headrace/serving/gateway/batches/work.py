@@ -55,7 +55,7 @@ class BatchWork:
         record: writes what happened into the gateway's log.
         count: counts lines by outcome.
         """
-        self.threads = DaemonThreads(_NUM_THREADS, "batches")
+        self._threads = DaemonThreads(_NUM_THREADS, "batches")
         num_parts_max = num_lines_max // _LINES_A_PART[makes] + 2
         self._site = BatchSite(
             model=model,
@@ -69,7 +69,7 @@ class BatchWork:
             lines_a_part=_LINES_A_PART[makes],
             first_part=random.randrange(1 << 30),
             clock=clock,
-            threads=self.threads,
+            threads=self._threads,
             record=record,
             count=count,
             worked_off=deque(maxlen=_NUM_MEASURED),
@@ -107,11 +107,11 @@ class BatchWork:
             while True:
                 self._new.clear()
                 try:
-                    for one in await loop.run_in_executor(self.threads, self._site.kept.open):
+                    for one in await loop.run_in_executor(self._threads, self._site.kept.open):
                         await self._start(one)
                     if loop.time() >= next_sweep:
                         next_sweep = loop.time() + _SWEEP_SECONDS
-                        await loop.run_in_executor(self.threads, self._sweep)
+                        await loop.run_in_executor(self._threads, self._sweep)
                     told = ""
                 except Exception as error:  # noqa: BLE001 (the next look goes on)
                     if reason_of(error) != told:
@@ -133,7 +133,7 @@ class BatchWork:
         if one in self._jobs or self._rests.get(one, 0.0) > now:
             return
         try:
-            kept = await asyncio.get_running_loop().run_in_executor(self.threads, self._site.kept.find, *one)
+            kept = await asyncio.get_running_loop().run_in_executor(self._threads, self._site.kept.find, *one)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 (it costs its own batch alone)
@@ -144,7 +144,7 @@ class BatchWork:
             seconds = self._site.clock.now() - made_at(BATCH, one[1])
             self._rests[one] = now + min(max(seconds, _LOOK_SECONDS), _DAMAGED_SECONDS)
             if seconds > _NEVER_MADE_SECONDS:
-                await asyncio.get_running_loop().run_in_executor(self.threads, self._site.kept.close, *one)
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._site.kept.close, *one)
             return
         job = Job(self._site, kept)
         task = asyncio.create_task(self._watched(one, job), name="batch")
