@@ -121,7 +121,7 @@ class HandoffStore:
         with self.leases.hold(nonce) if self.leases else nullcontext() as lease:
             started = time.perf_counter()
             # After the lease: an erasure that is decided from here on waits for this writer.
-            if links_of(asset, schema.names):
+            if schema is not None and links_of(asset, schema.names):
                 batches = self.erasures.all().checked(asset, partition, batches)
             try:
                 written = write_parts(

@@ -110,13 +110,13 @@ def test_a_killed_command_goes_on(home: Path) -> None:
     def killed() -> None:
         real, num_left = LocalStore.delete_prefix, [4]
 
-        def dies(store: LocalStore, prefix: str) -> None:
+        def dies(self: LocalStore, prefix: str) -> None:
             num_left[0] -= 1
             if not num_left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
-            real(store, prefix)
+            real(self, prefix)
 
-        LocalStore.delete_prefix = dies  # ty: ignore
+        LocalStore.delete_prefix = dies
         call(home, *B, *FOR_GOOD)
 
     assert os.WIFSIGNALED(in_child(killed))

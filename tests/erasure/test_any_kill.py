@@ -91,5 +91,5 @@ def test_a_killed_erasure_ends_where_one_ends_that_nobody_killed(made: Path, nam
             assert left[place] == stays, place
     for directory in (whole, killed):
         assert [name for name in NAMES if not files_with(directory, secret_of(name))] == sorted(names)
-        assert not any(files_with(directory, identity) for identity in prompts | rows)
+        assert not any(files_with(directory, str(identity)) for identity in prompts | rows)
     shutil.rmtree(root)

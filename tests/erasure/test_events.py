@@ -1,12 +1,13 @@
 """An event of a sealed window is erased with everything that was made of it, and nothing else changes."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from headrace.erasure.carrying_out import carry_out
+from headrace.erasure.carrying_out import Carried, carry_out
 from headrace.erasure.deciding import erasures, plan
 from headrace.erasure.outcome import finish, outcome_of, remains
 from headrace.erasure.rewriting import Rewriter
@@ -171,9 +172,9 @@ def test_it_waits_for_a_reader_and_then_goes_on(inbox: Inbox, tmp_path: Path) ->
 
 def test_it_waits_for_a_writer_that_began_before_it(inbox: Inbox, tmp_path: Path) -> None:
     content = inbox.newest("generated_content")
-    carried = []
+    carried = list[Carried]()
 
-    def batches():
+    def batches() -> Iterator[pa.RecordBatch]:
         yield from content.table(plain=True).combine_chunks().to_batches()
         carried.append(inbox.erase(an_event("b")))
 
