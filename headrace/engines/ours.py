@@ -186,21 +186,21 @@ def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
-    servers = opening.deployment.servers(options.base_url)
+    base_urls = opening.deployment.servers(options.base_url)
     if opening.member.kind == "transcript":
         from headrace.engines.openai.hearing_client import OpenAIHearingEngine
 
         return OpenAIHearingEngine(
-            member=opening.member, model=options.model, base_urls=servers, deployment=opening.deployment
+            member=opening.member, model=options.model, base_urls=base_urls, deployment=opening.deployment
         )
     if opening.member.kind != "text":
         from headrace.engines.openai.media_client import OpenAIMediaEngine
 
         return OpenAIMediaEngine(
+            base_urls=base_urls,
             member=opening.member,
-            model=options.model,
-            base_urls=servers,
             deployment=opening.deployment,
+            model=options.model,
             request=options.request,
             allow_url_hosts=options.allow_url_hosts,
         )
@@ -208,7 +208,7 @@ def _open_server(opening: Opening) -> LoadedModel:
 
     return OpenAIEngine(
         model=options.model,
-        base_urls=servers,
+        base_urls=base_urls,
         deployment=opening.deployment,
         special_tokens=options.special_tokens,
     )
@@ -353,11 +353,11 @@ DIFFUSERS = EngineKind(
 FASTER_WHISPER = EngineKind(
     name="faster_whisper",
     open=_open_ears,
+    packages=("faster-whisper", "ctranslate2", "numpy"),
+    computes_here=True,
+    deterministic=True,
     options=WhisperOptions,
     makes=("transcript",),
-    packages=("faster-whisper", "ctranslate2", "numpy"),
-    deterministic=True,
-    computes_here=True,
 )
 HIBARI = EngineKind(
     name="hibari",
