@@ -125,12 +125,7 @@ def install_packages() -> None:
     pip("build tools", *lock, "pip", "setuptools", "wheel", "ninja")
     pip("torch", *lock, "torch==2.13.0", "numpy", "psutil", "py-cpuinfo")
     pip("deepspeed", *lock, "--no-build-isolation", "deepspeed")
-    pip(
-        "project",
-        *lock,
-        "-e",
-        f"{CHECKOUT}[train,readers,media,pictures,speech,voice,ears,clips,html,serve,demo,dev,docs]",
-    )
+    pip("project", *lock, "-e", f"{CHECKOUT}[{EXTRAS}]")
     # The package omits this project's own `assets`, `resources` and `pipelines`: other projects have theirs.
     site_packages = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(VENV), "platbase": str(VENV)}))
     (site_packages / "headrace-checkout.pth").write_text(f"{CHECKOUT}\n")

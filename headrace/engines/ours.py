@@ -186,32 +186,23 @@ def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
-    base_urls = opening.deployment.servers(options.base_url)
+    servers: dict[str, Any] = {
+        "model": options.model,
+        "base_urls": opening.deployment.servers(options.base_url),
+        "deployment": opening.deployment,
+    }
     if opening.member.kind == "transcript":
         from headrace.engines.openai.hearing_client import OpenAIHearingEngine
 
-        return OpenAIHearingEngine(
-            member=opening.member, model=options.model, base_urls=base_urls, deployment=opening.deployment
-        )
+        return OpenAIHearingEngine(member=opening.member, **servers)
     if opening.member.kind != "text":
         from headrace.engines.openai.media_client import OpenAIMediaEngine
 
-        return OpenAIMediaEngine(
-            base_urls=base_urls,
-            member=opening.member,
-            deployment=opening.deployment,
-            model=options.model,
-            request=options.request,
-            allow_url_hosts=options.allow_url_hosts,
-        )
+        dialect: dict[str, Any] = {"request": options.request, "allow_url_hosts": options.allow_url_hosts}
+        return OpenAIMediaEngine(member=opening.member, **servers, **dialect)
     from headrace.engines.openai.client import OpenAIEngine
 
-    return OpenAIEngine(
-        model=options.model,
-        base_urls=base_urls,
-        deployment=opening.deployment,
-        special_tokens=options.special_tokens,
-    )
+    return OpenAIEngine(special_tokens=options.special_tokens, **servers)
 
 
 def _open_vllm(opening: Opening) -> LoadedModel:
