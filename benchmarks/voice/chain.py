@@ -93,8 +93,8 @@ def measure_chain(options: VoiceOptions, directory: Path) -> Outcome:
     )
 
 
-def _package(package: str, engine: str, **options: Any) -> dict[str, Any]:
-    return {"model": package, "version": metadata.version(package), "engine": {"name": engine, **options}}
+def _package(distribution: str, engine: str, **options: Any) -> dict[str, Any]:
+    return {"model": distribution, "version": metadata.version(distribution), "engine": {"name": engine, **options}}
 
 
 def _opened(version_set: VersionSet) -> SpokenChain:

@@ -1,6 +1,5 @@
 """What the `echo` engine hears: words drawn by the samples, without a model. The same samples are the same words."""
 
-import asyncio
 import zlib
 
 from headrace.engines.base import Answer
@@ -15,13 +14,10 @@ class EchoHearingEngine(HearingEngine):
     name = "echo"
     deterministic = True
 
-    def __init__(self, member: Member, *, turn_seconds: float = 0.0) -> None:
-        """Args: turn_seconds: pause before each answer, to imitate a model's time."""
-        self._member, self._turn_seconds = member, turn_seconds
+    def __init__(self, member: Member) -> None:
+        self._member = member
 
     async def hear(self, turn: HearingTurn) -> Answer:
-        if self._turn_seconds:
-            await asyncio.sleep(self._turn_seconds)
         num_words = int(turn.seconds / _SECONDS_A_WORD)
         if not num_words or not any(turn.pcm):
             return Answer(text="", finish_reason="stop", replica=self.name)

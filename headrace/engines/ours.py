@@ -186,32 +186,23 @@ def _open_server(opening: Opening) -> LoadedModel:
     options: ServerOptions = opening.options
     assert options.base_url
     assert options.model
-    servers = opening.deployment.servers(options.base_url)
+    servers: dict[str, Any] = {
+        "model": options.model,
+        "base_urls": opening.deployment.servers(options.base_url),
+        "deployment": opening.deployment,
+    }
     if opening.member.kind == "transcript":
         from headrace.engines.openai.hearing_client import OpenAIHearingEngine
 
-        return OpenAIHearingEngine(
-            member=opening.member, model=options.model, base_urls=servers, deployment=opening.deployment
-        )
+        return OpenAIHearingEngine(member=opening.member, **servers)
     if opening.member.kind != "text":
         from headrace.engines.openai.media_client import OpenAIMediaEngine
 
-        return OpenAIMediaEngine(
-            member=opening.member,
-            model=options.model,
-            base_urls=servers,
-            deployment=opening.deployment,
-            request=options.request,
-            allow_url_hosts=options.allow_url_hosts,
-        )
+        dialect: dict[str, Any] = {"request": options.request, "allow_url_hosts": options.allow_url_hosts}
+        return OpenAIMediaEngine(member=opening.member, **servers, **dialect)
     from headrace.engines.openai.client import OpenAIEngine
 
-    return OpenAIEngine(
-        model=options.model,
-        base_urls=servers,
-        deployment=opening.deployment,
-        special_tokens=options.special_tokens,
-    )
+    return OpenAIEngine(special_tokens=options.special_tokens, **servers)
 
 
 def _open_vllm(opening: Opening) -> LoadedModel:
@@ -353,11 +344,11 @@ DIFFUSERS = EngineKind(
 FASTER_WHISPER = EngineKind(
     name="faster_whisper",
     open=_open_ears,
+    packages=("faster-whisper", "ctranslate2", "numpy"),
+    computes_here=True,
+    deterministic=True,
     options=WhisperOptions,
     makes=("transcript",),
-    packages=("faster-whisper", "ctranslate2", "numpy"),
-    deterministic=True,
-    computes_here=True,
 )
 HIBARI = EngineKind(
     name="hibari",

@@ -177,7 +177,7 @@ class TakenCall:
     def __init__(self, calls: CallStore, call: str, number: int, kept: KeptCall) -> None:
         self._calls, self._call, self._number, self._kept = calls, call, number, kept
         self.state = kept.state
-        self._durable_at = kept.at
+        self._durable_at, self._durable_number = kept.at, number
         self._newest = kept.state
         self._failed: CallTaken | None = None
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
@@ -249,8 +249,14 @@ class TakenCall:
         chain = self._calls.chain(self._call)
         if not chain.create(self._number + 1, kept, is_listed=True, durable=is_durable).won:
             raise CallTaken("The call goes on elsewhere: somebody came back with its session.")
-        self._number += 1
-        self._calls.store.delete(chain.key(self._number - 1), durable=False)
+        before, self._number = self._number, self._number + 1
+        # The last one that stays is kept beside the newest one.
+        if is_durable and before != self._durable_number:
+            self._calls.store.delete(chain.key(self._durable_number), durable=False)
+        if is_durable or before != self._durable_number:
+            self._calls.store.delete(chain.key(before), durable=False)
+        if is_durable:
+            self._durable_number = self._number
 
 
 async def _kept(logged: Awaitable[object], written: "asyncio.Future[None] | None") -> None:

@@ -29,6 +29,8 @@ _SPACING_SECONDS = 0.01
 _AGAIN_SECONDS = 1.0
 # Who takes a call over may be reading what no call here needs any more.
 _KEPT_SECONDS = 120.0
+# Of a store that fails for minutes: each call is written down whole once it answers again.
+_ROWS_MAX = 100_000
 _REMEDY = "What was said in its calls at that moment is lost; they go on as they were kept before."
 _EVENT = Record("Turn event", TurnEvent)
 
@@ -124,10 +126,6 @@ class SegmentWriter:
         self._waiting.append((last, future))
         return future
 
-    def forget(self, call: str) -> None:
-        """It ended, and its last state is kept."""
-        self._taken.pop(call, None)
-
     async def drop_before(self, segment: int) -> None:
         """Deletes what no call of this process needs, once nobody can be reading it any more."""
         old = [number for number, at in self._written if number <= segment and at < time.monotonic() - _KEPT_SECONDS]
@@ -149,18 +147,18 @@ class SegmentWriter:
             waiting, self._waiting = self._waiting, []
             begun = time.monotonic()
             try:
-                notes = await loop.run_in_executor(self._threads, self._write, self.number + 1, rows)
+                self.number, notes = await loop.run_in_executor(self._threads, self._write, self.number + 1, rows)
             except (HeadraceError, OSError) as error:
                 # The log has them. Nobody waits for the store meanwhile; it gets them when it answers again.
                 self.told = reason_of(error)
-                self._rows = rows + self._rows
+                self._rows = (rows + self._rows)[-_ROWS_MAX:]
                 for _, future in waiting:
                     if not future.done():
                         future.set_result(None)
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._some.set()
                 continue
-            self.number, self.told = self.number + 1, ""
+            self.told = ""
             self._written.append((self.number, begun))
             self._taken |= notes
             for row, future in waiting:
@@ -172,10 +170,12 @@ class SegmentWriter:
                     future.set_result(None)
             await asyncio.sleep(max(0.0, begun + _SPACING_SECONDS - time.monotonic()))
 
-    def _write(self, number: int, rows: Sequence[TurnRow]) -> dict[str, int]:
-        """In a thread. Returns the notes that were left: call → epoch."""
+    def _write(self, number: int, rows: Sequence[TurnRow]) -> tuple[int, dict[str, int]]:
+        """In a thread. Returns the segment's number, and the notes that were left: call → epoch."""
         fields = {"rows": [(row.call, row.epoch, row.sequence, row.event) for row in rows]}
-        self._chain.create(number, fields, is_listed=True, durable=False)
+        while not self._chain.create(number, fields, is_listed=True, durable=False).won:
+            # An attempt whose reply was lost made it, of fewer rows.
+            number += 1
         prefix = _notes(self._service, self.writer)
         notes: dict[str, int] = {}
         for name in self._store.children(prefix):
@@ -183,7 +183,7 @@ class SegmentWriter:
             if epoch.isdigit():
                 notes[call] = max(int(epoch), notes.get(call, 0))
                 self._store.delete(f"{prefix}/{name}", durable=False)
-        return notes
+        return number, notes
 
 
 def _taken() -> CallTaken:

@@ -1,8 +1,9 @@
 """Calls outlive their process: in the log, in the store, and with one gateway at a time."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from headrace.clock import FixedClock
 from headrace.inbox.intake import Intake
 from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
-from headrace.voice.kept import CallStore, TakenCall, call_name
+from headrace.voice.kept import CallStore, Source, TakenCall, call_name
 from headrace.voice.segments import CallTaken, SegmentWriter
 from headrace.voice.turns import CallState, TurnEvent, applied
 from tests.handoff.simulated_store import MemoryStore
@@ -49,6 +50,28 @@ def gateway(store: MemoryStore, directory: Path) -> Iterator[tuple[CallStore, In
             clock=clock,
         )
         yield calls, intake
+
+
+def taker_is_killed_at_once(calls: CallStore) -> None:
+    """After its first object: it had read nothing yet."""
+    chain = calls.chain(CALL)
+    number, kept = chain.last() or (0, None)
+    assert kept is not None
+    source = Source(writer="killed", segment=0, log="another", epoch=kept.epoch + 1)
+    chain.create(number + 1, replace(kept, sources=(*kept.sources, source)))
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if is_so():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("Not within ten seconds.")
+
+
+async def found_at(store: MemoryStore, directory: Path) -> CallState:
+    with gateway(store, directory) as (calls, _):
+        return (await calls.take(CALL)).state
 
 
 async def say(taken: TakenCall, state: CallState, *events: TurnEvent) -> CallState:
@@ -91,23 +114,35 @@ def test_a_gateway_whose_call_was_taken_can_keep_nothing_more_of_it(tmp_path: Pa
     asyncio.run(work())
 
 
-def test_what_a_store_that_failed_lacks_is_in_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fates", [["refused"] * 3, ["lost"], ["told there"]])
+def test_a_store_that_fails_or_loses_replies_costs_no_turn(tmp_path: Path, fates: list[str]) -> None:
     store = TroubledStore()
 
     async def work() -> None:
         with gateway(store, tmp_path / "a") as (calls, _):
             taken = await calls.take(CALL)
-            state = await say(taken, taken.state, HELLO)
-            store.fates.extend(["refused"] * 3)
-            state = await say(taken, state, BEGIN)
-            state = await say(taken, state, ONE)
-            assert "503" in calls.segments.told
+            state = await say(taken, CallState(), HELLO)
+            store.fates.extend(fates)
+            for event in (BEGIN, ONE):
+                state = await say(taken, state, event)
+            assert bool(calls.segments.told) == (fates != ["told there"])
         store.fates.clear()
-        # The process is gone; the same log, started again, has it. Another gateway's has not.
-        with gateway(store, tmp_path / "a") as (again, _):
-            assert (await again.take(CALL)).state == state
-        with gateway(store, tmp_path / "b") as (others, _):
-            assert (await others.take(CALL)).state == state
+        # The process is gone; the same log, started again, has it all, and from then on every gateway.
+        assert await found_at(store, tmp_path / "a") == state
+        assert await found_at(store, tmp_path / "b") == state
+
+    asyncio.run(work())
+
+
+def test_who_takes_a_call_while_another_does_reads_all_that_was_said_before(tmp_path: Path) -> None:
+    store = MemoryStore(FixedClock())
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, _):
+            state = await say(await calls.take(CALL), CallState(), HELLO, BEGIN)
+            taker_is_killed_at_once(calls)
+        for name in ("b", "c"):
+            assert await found_at(store, tmp_path / name) == state
 
     asyncio.run(work())
 
@@ -119,14 +154,11 @@ def test_the_log_forgets_what_the_store_has_for_good(tmp_path: Path) -> None:
         with gateway(store, tmp_path / "a") as (calls, intake):
             taken = await calls.take(CALL)
             state = await say(taken, taken.state, HELLO)
-            assert len(intake.reader().turns(CALL, 1)) == 1
+            kept = intake.reader()
+            assert len(kept.turns(CALL, 1)) == 1
             await say(taken, state, BEGIN)
             await taken.close()
-            for _ in range(100):
-                if not intake.reader().turns(CALL, 1):
-                    break
-                await asyncio.sleep(0.05)
-            assert intake.reader().turns(CALL, 1) == []
+            await until(lambda: not kept.turns(CALL, 1))
 
     asyncio.run(work())
 

@@ -167,6 +167,20 @@ def test_a_turn_without_detection_waits_for_its_client(site: Site, speech: bytes
     assert questions(site.gateways[0], session, num=1) == [[["user", heard]]]
 
 
+def test_turns_that_are_committed_at_once_are_all_heard(site: Site, speech: bytes) -> None:
+    with calling(site.gateways[0]) as caller:
+        caller.send("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+        for _ in range(3):
+            caller.speak(speech)
+            caller.send("input_audio_buffer.commit")
+        caller.send("response.create")
+        caller.until("response.done")
+        assert len(caller.of("input_audio_buffer.committed")) == 3
+        session = session_of(caller)
+    (asked,) = questions(site.gateways[0], session, num=1)
+    assert [role for role, _ in asked] == ["user"] * 3
+
+
 def test_who_comes_back_goes_on_with_the_call_and_nobody_else_can(site: Site) -> None:
     gateway = site.gateways[0]
     with calling(gateway, query="session=mine") as caller:

@@ -8,7 +8,7 @@ clock; the client's own word (`conversation.item.truncate`) replaces that.
 import asyncio
 import base64
 import binascii
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from headrace.errors import HeadraceError, InvalidInput
@@ -113,10 +113,12 @@ class Call:
                         f"A turn must have {_COMMIT_MS_MIN} ms of audio, got less since the last one; append it first.",
                         code="input_audio_buffer_commit_empty",
                     )
+                await self._read_up_to(lambda: self.tap.commit_at is None)
                 self.tap.commit_at = await self._mark()
                 self._uncommitted = 0
                 self._expect()
             case "input_audio_buffer.clear":
+                await self._read_up_to(lambda: self.tap.clear_at is None)
                 self.tap.clear_at = await self._mark()
                 self._uncommitted = 0
             case "conversation.item.create":
@@ -168,6 +170,11 @@ class Call:
         view = memoryview(pcm)
         while view := view[self.tap.ring.write(view) :]:
             # The lane is behind: the client, whose messages wait meanwhile, sends faster than it would speak.
+            await asyncio.sleep(_FULL_SECONDS)
+
+    async def _read_up_to(self, is_there: Callable[[], bool]) -> None:
+        """Until the lane has come to an earlier mark."""
+        while not is_there():
             await asyncio.sleep(_FULL_SECONDS)
 
     async def _mark(self) -> int:

@@ -97,6 +97,7 @@ class Calls:
         self._sweeping: asyncio.Task[None] | None = None
         self._lane = Lane(hearing_stages, failed=self._lane_failed)
         self._calls: dict[asyncio.Task[None], _Held] = {}
+        self._renewing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     @property
@@ -257,6 +258,7 @@ class Calls:
 
     def _recording(self, session: str, key: str, pin: Pin, loaded: LoadedSet) -> Callable[[TurnTold], None]:
         """What makes a unit of each answer, of which a call's first one counts as evidence."""
+        loop = asyncio.get_running_loop()
         pins = chain((pin,), repeat(replace(pin, reason="session", is_fair=False)))
 
         def record(told: TurnTold) -> None:
@@ -286,8 +288,16 @@ class Calls:
                 error=(refusal.code or refusal.kind) if refusal else "",
             )
             self._outcomes.add(unit)
+            # A call keeps its set for as long as its session would after this turn.
+            renewing = loop.create_task(self._renew(session))
+            self._renewing.add(renewing)
+            renewing.add_done_callback(self._renewing.discard)
 
         return record
+
+    async def _renew(self, session: str) -> None:
+        with suppress(HeadraceError, Refusal):
+            await self._pinning.pin(session, session=session, override=None, is_drawn=False)
 
     def _end_other(self, name: str) -> None:
         """The client has come back: its earlier connection here, which it may not know to be lost, ends."""
