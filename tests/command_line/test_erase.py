@@ -35,6 +35,7 @@ def call(home: Path, *words: str) -> Result:
 
 
 def body_of(result: Result, *, exit_code: int = 0) -> Any:
+    """As docs/schemas/erase.schema.json says."""
     return checked_json(result, "erase", exit_code=exit_code)
 
 
