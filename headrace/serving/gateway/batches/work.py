@@ -81,12 +81,12 @@ class BatchWork:
         self._forgotten_at: dict[str, int] = {}
 
     @property
-    def num_open(self) -> int:
-        return len(self._jobs)
-
-    @property
     def num_lines_waiting(self) -> int:
         return sum(job.num_lines_waiting for job, _ in self._jobs.values())
+
+    @property
+    def num_open(self) -> int:
+        return len(self._jobs)
 
     def backlog_seconds(self, num_more: int = 0) -> float | None:
         """How long the waiting lines and so many more will take; None: nothing was measured yet."""
