@@ -8,6 +8,7 @@ refused gets the error itself.
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
+from headrace.inbox.quotas import Quotas
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, inbox_campaigns
 from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
@@ -82,9 +84,17 @@ class Inbox:
         self._intake = Intake(
             places.log,
             self._rules,
-            lambda nonce: Sealer(store, nonce, places.zone, clock),
+            lambda nonce: Sealer(
+                store,
+                nonce,
+                places.zone,
+                clock,
+                tenants={name: rules.tenants for name, rules in self._rules.items()},
+                worked_off=self._highest_turn,
+            ),
             clock=clock,
             record=records.event,
+            sealed_waiting=lambda name: backlog.tenants if (backlog := self._backlogs.get(name)) else {},
         )
         self._backlogs = {
             name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
@@ -93,6 +103,8 @@ class Inbox:
             name: FinishedWindows(store, name, clock, keeps_late=rules.late == "keep")
             for name, rules in self._rules.items()
         }
+        self._quotas = {name: Quotas(name, rules.tenants) for name, rules in self._rules.items() if rules.tenants}
+        self._standings: dict[str, CampaignStanding] = {}
         self._senders = {
             name: WebhookSender(
                 places.log,
@@ -161,7 +173,9 @@ class Inbox:
         ]
         waits = [one["retry_after_seconds"] for one in refused if one["retry_after_seconds"] is not None]
         if len(waits) == len(outcomes):
-            raise _refusal(Refused("All of these classes have to wait; come back later.", max(waits)))
+            reasons = {outcome.reason for outcome in outcomes if isinstance(outcome, Refused)}
+            said = "All of these have to wait" if len(reasons) > 1 else reasons.pop()
+            raise _refusal(Refused(f"{said}; come back later.", max(waits)))
         taken = Counter(outcome for outcome in outcomes if isinstance(outcome, bool))
         body = {"object": "events", "taken": taken[True], "repeated": taken[False], "refused": refused}
         await request.respond(200, json_body(body), request.answer_headers)
@@ -207,12 +221,27 @@ class Inbox:
         limit = rules.backlog_seconds.get(event.event_class)  # pyright: ignore[reportArgumentType]
         seconds = self._backlog_seconds(event.campaign)
         if limit is None or seconds is None or seconds <= limit:
-            return None
+            return self._quota_refusal(event)
         return Refused(
             f"{event.event_class} events of {event.campaign} have to wait: working off those before them takes "
             f"{seconds:.0f} s, the limit is {limit:.0f} s",
             min(max(seconds - limit, 1.0), _RETRY_SECONDS_MAX),
         )
+
+    def _quota_refusal(self, event: Event) -> Refused | None:
+        """Why its tenant has to wait; None: it does not, and the event counts."""
+        quotas = self._quotas.get(event.campaign)
+        if quotas is None:
+            return None
+        backlog, standing = self._backlogs[event.campaign], self._intake.standings.get(event.campaign)
+        if standing is not None and standing is not self._standings.get(event.campaign):
+            self._standings[event.campaign] = standing
+            quotas.look(Counter(standing.tenants) + Counter(backlog.tenants))
+        return quotas.refusal(event.tenant, time.monotonic(), backlog.drain)
+
+    def _highest_turn(self, campaign: str) -> float:
+        backlog = self._backlogs.get(campaign)
+        return backlog.turn if backlog else 0.0
 
     def _backlog_seconds(self, campaign: str) -> float | None:
         standing = self._intake.standings.get(campaign, CampaignStanding())
