@@ -14,17 +14,22 @@ from headrace.generation.dispatch import dispatch
 from headrace.generation.under_way import claims_under_way, makes_media, unmade_kinds
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
+from headrace.inbox.sealed import SealedWindow
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import RolloutState
 from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.assets.generation import MEDIA_ASSETS
 from pipelines.jobs import ASSETS_OF_JOB, WITH_MEDIA
 from pipelines.ticks import RunsUnderWay
+from pipelines.window_order import class_tags, known_windows, turn_of
 
 # Kind of part → the job that makes it of texts that are there.
 _LATER_JOBS: dict[MemberKind, str] = {"image": "paint", "speech": "speak"}
 # What one sensor requests in a tick: Dagster submits a run in some 30 ms, and a tick that lasts keeps its daemon.
 REQUESTS_MAX = 100
+# Runs of windows that wait in Dagster's queue, a campaign: enough for every place that becomes free until the next
+# tick. The others wait in the store, where a window of another tenant can pass them.
+QUEUED_MAX = 16
 _MAKING = ("generated_content", *MEDIA_ASSETS)
 
 
@@ -62,10 +67,12 @@ def day_requests(
 def window_requests(
     under_way: RunsUnderWay, handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None
 ) -> tuple[list[dg.RunRequest], str | None]:
-    """The windows with prompts and no rows, oldest first, of any day; at most `REQUESTS_MAX` new ones.
+    """The windows with prompts and no rows, of any day; as many as let `QUEUED_MAX` wait in Dagster's queue.
 
-    None waits for a verdict on a candidate: more come all the time, and a window's rank decides its set. What was
-    requested and failed for good is left out, since Dagster looks for each run key by itself.
+    Those with live events go first, then flex, then batch; among equals in the order of their turns, so that tenants
+    have fair shares. What is in the queue is not passed by, so little is put there. None waits for a verdict on a
+    candidate: more come all the time, and a window's rank decides its set. What was requested and failed for good is
+    left out, since Dagster looks for each run key by itself.
     """
     begun = begun_windows(handoffs.objects, campaign.name)
     made = made_windows(handoffs, campaign.name) if begun else {}
@@ -78,13 +85,17 @@ def window_requests(
     under_attempts = claims_under_way(handoffs.objects, campaign.name) if campaign.apart is not None else {}
     later = _later_steps(under_way, handoffs, campaign, _sealed_prompts(handoffs, under_attempts.keys() & {*waiting}))
     in_flight = {str(request.partition_key) for request in later}
-    idle = (key for key in waiting if key not in in_flight and not under_way.make(_MAKING, key))
+    sealed = known_windows(handoffs.objects, {key: begun[key] for key in waiting})
+    by_turn = sorted(waiting, key=lambda key: turn_of(sealed.get(key)))
+    idle = (key for key in by_turn if key not in in_flight and not under_way.make(_MAKING, key))
     new: list[dg.RunRequest] = []
-    while keys := list(itertools.islice(idle, REQUESTS_MAX)):
-        new += under_way.without_asked(_starts(handoffs, campaign, state, _sealed_prompts(handoffs, keys)))
-        if len(new) >= REQUESTS_MAX:
+    room = QUEUED_MAX - under_way.num_queued(_MAKING, waiting)
+    while room > 0 and (keys := list(itertools.islice(idle, room))):
+        starts = _starts(handoffs, campaign, state, _sealed_prompts(handoffs, keys), sealed)
+        new += under_way.without_asked(starts)
+        if len(new) >= room:
             break
-    return [*later, *new[:REQUESTS_MAX]], None
+    return [*later, *new[: max(room, 0)]], None
 
 
 def _sealed_prompts(handoffs: HandoffStore, keys: Iterable[str]) -> dict[str, Handoff]:
@@ -92,15 +103,22 @@ def _sealed_prompts(handoffs: HandoffStore, keys: Iterable[str]) -> dict[str, Ha
 
 
 def _starts(
-    handoffs: HandoffStore, campaign: Campaign, state: RolloutState | None, prompts: Mapping[str, Handoff]
+    handoffs: HandoffStore,
+    campaign: Campaign,
+    state: RolloutState | None,
+    prompts: Mapping[str, Handoff],
+    sealed: Mapping[str, SealedWindow] | None = None,
 ) -> list[dg.RunRequest]:
-    """A run for each partition of these prompts: of its texts, or with its media where one run makes both."""
+    """A run for each partition of these prompts: of its texts, or with its media where one run makes both.
+
+    Args: sealed: of partitions that are windows, the windows. What the campaign's file asks for goes before their tags.
+    """
     begun = claims_under_way(handoffs.objects, campaign.name) if prompts and campaign.apart is None else {}
     return [
         dg.RunRequest(
             run_key=f"{key}:{inputs_digest(one)[:16]}",
             partition_key=key,
-            tags=campaign.tags_apart("text"),
+            tags={**class_tags((sealed or {}).get(key)), **campaign.tags_apart("text")},
             job_name=WITH_MEDIA.name
             if campaign.apart is None and makes_media(handoffs.objects, campaign, state, begun.get(key))
             else "generate",

@@ -134,7 +134,7 @@ def _rollout_request(
 def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Starts generation of partitions that have prompts: first canaries, and the rest after their verdict.
 
-    Windows of an inbox start as they come, at most 100 a tick.
+    Windows of an inbox start in the order of their classes and turns, so that at most 16 a campaign wait in the queue.
     """
     settings = settings_from_environment()
     objects = settings.open_store()

@@ -1,7 +1,7 @@
 """What the ticks of several sensors share: which runs are under way, and how a tick tells its result."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 import dagster as dg
@@ -12,6 +12,9 @@ from pipelines.jobs import run_assets
 
 _RUN_KEY = "dagster/run_key"
 
+_PARTITION = "dagster/partition"
+
+_QUEUED = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -31,12 +34,21 @@ class RunsUnderWay:
         self._context = context
 
     @cached_property
+    def _runs(self) -> Sequence[dg.DagsterRun]:
+        return self._context.instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+
+    @cached_property
     def _by_partition(self) -> Mapping[str, set[str]]:
         found: dict[str, set[str]] = defaultdict(set)
-        for run in self._context.instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY)):
-            if partition := run.tags.get("dagster/partition"):
+        for run in self._runs:
+            if partition := run.tags.get(_PARTITION):
                 found[partition] |= {*run_assets(run)}
         return found
+
+    def num_queued(self, assets: Sequence[str], partitions: Collection[str]) -> int:
+        """How many runs that make any of these assets of any of these partitions have not begun."""
+        own = [run for run in self._runs if run.status in _QUEUED and run.tags.get(_PARTITION) in partitions]
+        return sum(not {*run_assets(run)}.isdisjoint(assets) for run in own)
 
     def without_asked(self, requests: Sequence[dg.RunRequest]) -> list[dg.RunRequest]:
         """Those whose run key no run has, in one question. Dagster would ask once for each."""

@@ -40,6 +40,7 @@ from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_autom
 from pipelines.generation_requests import REQUESTS_MAX
 from pipelines.jobs import JOBS
 from pipelines.ticks import RunsUnderWay, tick_result, warn
+from pipelines.window_order import class_tags
 from resources.settings import settings_from_environment
 
 # How often windows of days that are over are looked at: that lists the campaigns' partitions.
@@ -120,7 +121,12 @@ def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_m
             )
         elif not (window.is_late and campaign.keeps_late):
             run_key = f"window:{partition.key}:{window.content[:16]}"
-            request = dg.RunRequest(run_key=run_key, partition_key=partition.key, job_name=JOBS["list_prompts"].name)
+            request = dg.RunRequest(
+                run_key=run_key,
+                partition_key=partition.key,
+                job_name=JOBS["list_prompts"].name,
+                tags=class_tags(window),
+            )
             tick.requests.append(request)
         seen = window.number
     return seen

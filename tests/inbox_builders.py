@@ -45,8 +45,9 @@ def seal_window(
     late_part: int = 0,
     day: str = "2026-11-22",
     sealed_at: str = "2026-11-22T13:01:00+00:00",
+    **more: Any,
 ) -> SealedWindow:
-    """Seals the next object of the campaign's chain. `events`: in the order that the window has."""
+    """Seals the next object of the campaign's chain. `events`: in the order that the window has. `more`: its fields."""
     name = window_name(campaign, window, late_part)
     clock = FixedClock(datetime.fromisoformat(sealed_at).timestamp())
     chain = windows_chain(objects, campaign)
@@ -72,6 +73,7 @@ def seal_window(
             log="log",
             offset_max=number * 1000,
             sealed_at=sealed_at,
+            **more,
         ),
     )
     return made.value

@@ -10,12 +10,13 @@ counted: only its gateway knows it. A manifest that cannot be read counts nothin
 wrong with it.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.clock import epoch_seconds
-from headrace.errors import HandoffCorrupt
+from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.row_tables import CONTENT, PROMPTS
@@ -39,6 +40,8 @@ class _Waiting:
     sealed_at: float
     number: int
     partition: str | None = None
+    turn: float = 0.0
+    tenants: Mapping[str, int] = field(default_factory=dict)
 
 
 class Backlog:
@@ -48,6 +51,8 @@ class Backlog:
         num_windows, num_events: that are sealed and not worked off.
         oldest: when the first of them was sealed, seconds since the epoch; None: there is none.
         drain: events a second; None: nothing was measured yet.
+        tenants: `num_events` by tenant, of windows that were sealed or looked for since the first look.
+        turn: the highest one among windows that were worked off.
     """
 
     def __init__(self, store: ObjectStore, campaign: str, *, keeps_late: bool = False) -> None:
@@ -55,6 +60,8 @@ class Backlog:
         self.num_windows = self.num_events = 0
         self.oldest: float | None = None
         self.drain: float | None = None
+        self.tenants: Mapping[str, int] = {}
+        self.turn = 0.0
         self._store, self._campaign, self._keeps_late = store, campaign, keeps_late
         self._chain = windows_chain(store, campaign)
         self._number: int | None = None
@@ -78,6 +85,10 @@ class Backlog:
         self.num_events = sum(one.num_events for one in self._waiting.values())
         self.oldest = min((one.sealed_at for one in self._waiting.values()), default=None)
         self.drain = rows_per_second(self._worked_off)
+        tenants = Counter[str]()
+        for one in self._waiting.values():
+            tenants.update(one.tenants)
+        self.tenants = tenants
 
     def seconds(self, num_more: int = 0) -> float | None:
         """How long its events and so many more will take; None: nobody can tell yet."""
@@ -106,12 +117,14 @@ class Backlog:
                 self._waiting[window] = _Waiting(
                     num_events=events.num_rows,
                     sealed_at=epoch_seconds(events.created_at),
-                    number=int(events.attributes.get(NUMBER, "0")),
+                    number=_number_of(events),
                 )
         for key, part in list(made.items())[-_NUM_MEASURED:]:
             assert part.window is not None, "a window"
             if events := self._events(part.window):
                 self._measure(key, num_events=events.num_rows, sealed_at=epoch_seconds(events.created_at))
+                with suppress(HandoffCorrupt, ObjectMissing):
+                    self.turn = max(self.turn, self._chain.read(_number_of(events)).turn)
 
     def _events(self, window: Window) -> Manifest | None:
         return _newest(self._store, EVENTS_ASSET, window_key(self._campaign, window))
@@ -123,14 +136,18 @@ class Backlog:
                 sealed_at=epoch_seconds(window.sealed_at),
                 number=window.number,
                 partition=window.partition,
+                turn=window.turn,
+                tenants=window.tenants,
             )
 
     def _ask_for(self, window: Window) -> None:
         one = self._waiting[window]
         if one.partition is None:
-            with suppress(HandoffCorrupt):
-                one.partition = self._chain.read(one.number).partition
+            with suppress(HandoffCorrupt, ObjectMissing):
+                sealed = self._chain.read(one.number)
+                one.partition, one.turn, one.tenants = sealed.partition, sealed.turn, sealed.tenants
         if one.partition and self._measure(one.partition, num_events=one.num_events, sealed_at=one.sealed_at):
+            self.turn = max(self.turn, one.turn)
             del self._waiting[window]
 
     def _measure(self, partition: str, *, num_events: int, sealed_at: float) -> bool:
@@ -143,6 +160,12 @@ class Backlog:
         done_at = epoch_seconds(content.created_at)
         self._worked_off.append(WorkedOff(ready_at=ready_at, done_at=done_at, num_rows=num_events))
         return True
+
+
+def _number_of(events: Manifest) -> int:
+    """Its window's, in the chain; 0: it states none, and no window has that number."""
+    stated = events.attributes.get(NUMBER, "")
+    return int(stated) if stated.isdecimal() else 0
 
 
 def _newest(objects: ObjectStore, asset: str, partition: str) -> Manifest | None:

@@ -11,10 +11,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,12 +56,14 @@ class CampaignStanding:
         oldest: when the first of them came in, seconds since the epoch; None: there is none.
         watermark: seconds since the epoch; None: no event came yet.
         stopped: why none of its windows is sealed any more; empty: they are.
+        tenants: the same number, by tenant.
     """
 
     num_waiting: int = 0
     oldest: float | None = None
     watermark: float | None = None
     stopped: str = ""
+    tenants: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
@@ -92,17 +94,19 @@ class Intake:
         *,
         clock: Clock,
         record: Record,
+        sealed_waiting: Callable[[str], Mapping[str, int]] = lambda _: {},
     ) -> None:
         """Args:
             directory: the log's; made if there is none.
             sealer_of: makes the sealer of a log, by its nonce.
+            sealed_waiting: as for `EventLog`; called from the log's thread.
 
         Raises:
             InvalidInput, StoreRefused: the log cannot be written by this process.
             OtherLog: a campaign's windows are another log's.
             StoreUnavailable: nobody can tell, for now.
         """
-        self._log = EventLog(directory, rules)
+        self._log = EventLog(directory, rules, sealed_waiting)
         try:
             sealer = sealer_of(self._log.nonce)
             for campaign, windows in self._log.windows.items():
@@ -290,6 +294,7 @@ class Intake:
                 oldest=None if oldest is None else oldest / _MICROSECONDS,
                 watermark=None if watermark is None else watermark / _MICROSECONDS,
                 stopped=self._sealing.stopped.get(campaign, ""),
+                tenants=dict(self._log.tenants.of(campaign)),
             )
         self.standings = made
 

@@ -13,7 +13,7 @@ Used from one thread, the writer's; readers have connections of their own.
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +24,11 @@ from typing import Any, TypeVar
 from headrace.errors import Transient
 from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
+from headrace.inbox.fairness import is_heavy
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
 from headrace.inbox.sealed import BLANK_EVENT
+from headrace.inbox.tally import TenantTally
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
 
 # Rows of one statement: a statement for each row would give up and take Python's lock for each. The columns times the
@@ -36,6 +38,9 @@ _ROWS_A_STATEMENT = (512, 64, 8, 1)
 _NUM_FORGOTTEN = 2_000
 _NUM_EVENT_COLUMNS = 11
 _NUM_TURN_COLUMNS = 4
+_UNSEALED = """
+SELECT campaign, part, events.tenant, COUNT(*) FROM events JOIN parts USING (part) WHERE NOT is_sealed GROUP BY 2, 3
+"""
 _PART_COLUMNS = "part, window, late_part, begins, ends, opened_at, num_events, closed_by, number"
 _T = TypeVar("_T")
 
@@ -63,10 +68,20 @@ class ClosedPart:
 
 
 class EventLog:
-    """Attributes: nonce: names this log for good, in every window that it sealed."""
+    """Attributes:
+    nonce: names this log for good, in every window that it sealed.
+    tenants: how many events each tenant has that are not sealed.
+    """
 
-    def __init__(self, directory: Path, rules: Mapping[str, InboxRules]) -> None:
-        """Args: rules: of each campaign that takes events; what the log has of others stays, and is sealed.
+    def __init__(
+        self,
+        directory: Path,
+        rules: Mapping[str, InboxRules],
+        sealed_waiting: Callable[[str], Mapping[str, int]] = lambda _: {},
+    ) -> None:
+        """Args:
+            rules: of each campaign that takes events; what the log has of others stays, and is sealed.
+            sealed_waiting: campaign → tenant → how many of its events are sealed and not worked off.
 
         Raises:
             InvalidInput: another process writes this log, or it is none.
@@ -81,8 +96,10 @@ class EventLog:
             os.close(self._lock)
             raise
         self._rules = dict(rules)
-        # Parts that were given out by `take_closed` and are not marked as sealed.
-        self._given_out: set[int] = set()
+        # Parts that were given out by `take_closed` and are not marked as sealed; whose they are.
+        self._given_out: dict[int, str] = {}
+        self.tenants = TenantTally()
+        self._sealed_waiting = sealed_waiting
         self._is_loaded = False
         self._load()
 
@@ -94,6 +111,9 @@ class EventLog:
             # A campaign that takes no events any more still has its open windows closed, by the usual rules.
             self._rules.setdefault(name, InboxRules())
         self.windows = {name: self._windows(name) for name in self._rules}
+        self.tenants.clear()
+        for row in run(_UNSEALED):
+            self.tenants.add(*row)
         self._closed = [closed for closed in self._unsealed() if closed.part.part not in self._given_out]
         self._is_loaded = True
 
@@ -114,7 +134,7 @@ class EventLog:
             "SELECT watermark, next_window, next_number FROM campaigns WHERE campaign = ?", (campaign,)
         ).fetchone()
         sources = run("SELECT source, newest, heard FROM sources WHERE campaign = ?", (campaign,))
-        parts = run(f"SELECT {_PART_COLUMNS} FROM parts WHERE campaign = ? AND closed_by IS NULL", (campaign,))
+        parts = run(f"SELECT {_PART_COLUMNS}, lane FROM parts WHERE campaign = ? AND closed_by IS NULL", (campaign,))
         return Windows(
             self._rules[campaign],
             new_part=self._new_part,
@@ -147,9 +167,10 @@ class EventLog:
                 is_new[index] = name not in known
             rows: list[object] = []
             for event in (event for event, new in zip(events, is_new, strict=True) if new):
-                part = self.windows[event.campaign].place(event.time, event.source, now)
+                part = self.windows[event.campaign].place(event.time, event.source, now, self._lane(event))
                 time = now if event.time is None else event.time
                 rows += (self._next_offset, part.part, time, *event[4:6], *event[1:3], *event[6:])
+                self.tenants.add(event.campaign, part.part, event.tenant)
                 self._next_offset += 1
             self._insert("seen", 1, [name for name in named if name not in known])
             self._insert("events", _NUM_EVENT_COLUMNS, rows)
@@ -176,7 +197,7 @@ class EventLog:
     def take_closed(self) -> list[ClosedPart]:
         """What was closed since the last call, or before this log was opened; in each campaign's order."""
         taken, self._closed = self._closed, []
-        self._given_out.update(closed.part.part for closed in taken)
+        self._given_out |= {closed.part.part: closed.campaign for closed in taken}
         return taken
 
     def _unsealed(self) -> list[ClosedPart]:
@@ -190,7 +211,8 @@ class EventLog:
         """Their windows are in the store, so `forget_sealed` may take their events. Raises: LogUnavailable."""
         with self._transaction():
             self._connection.executemany("UPDATE parts SET is_sealed = 1 WHERE part = ?", [(part,) for part in parts])
-        self._given_out.difference_update(parts)
+        for part in parts:
+            self.tenants.drop(self._given_out.pop(part), part)
 
     def forget_sealed(self) -> bool:
         """Forgets some events of sealed parts; False: none was left. Raises: LogUnavailable."""
@@ -288,8 +310,8 @@ class EventLog:
             for part in changes.parts.values():
                 values = (part.window, part.late_part, part.begins, part.ends, part.opened_at, part.num_events)
                 run(
-                    f"INSERT OR REPLACE INTO parts (campaign, {_PART_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                    (campaign, part.part, *values, part.closed_by, part.number),
+                    f"INSERT OR REPLACE INTO parts (campaign, {_PART_COLUMNS}, lane) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                    (campaign, part.part, *values, part.closed_by, part.number, part.lane),
                 )
             for (begins, ends), span in changes.spans.items():
                 row = (campaign, begins, ends, span.window, span.num_late_parts)
@@ -302,6 +324,12 @@ class EventLog:
             row = (campaign, standing.watermark, standing.next_window, standing.next_number)
             run("INSERT OR REPLACE INTO campaigns VALUES (?,?,?,?)", row)
         run("UPDATE log SET next_offset = ?, next_part = ?", (self._next_offset, self._next_part))
+
+    def _lane(self, event: Event) -> str:
+        """Its tenant, if as many of that one's events wait as a window may have."""
+        num_waiting = self.tenants.of(event.campaign)[event.tenant]
+        num_waiting += self._sealed_waiting(event.campaign).get(event.tenant, 0)
+        return event.tenant if is_heavy(num_waiting, self._rules[event.campaign].rows_max) else ""
 
     def _new_part(self) -> int:
         self._next_part += 1

@@ -78,6 +78,25 @@ class ResultRules:
     """null: results are asked for, and not sent."""
 
 
+# Says what is said of every tenant that is not named.
+EVERY_OTHER = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    """What one tenant of a campaign may ask for, and its share of the work."""
+
+    weight: Annotated[float, Gt(0), Le(1_000_000)] = 1.0
+    """Its share beside others': with 2 it has twice as many events worked off as one with 1, while both have some."""
+    events_per_second: Annotated[float, Gt(0)] | None = None
+    """More are refused, on an average over 10 s, with the time to wait; null: any number."""
+    waiting_max: Annotated[int, Ge(1)] | None = None
+    """While so many of its events wait to be worked off, further ones are refused; null: any number."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InboxRules:
     """How events of a campaign are put into windows, and when a window is closed."""
@@ -102,6 +121,8 @@ class InboxRules:
     """Class → an event is refused while working off those before it would take longer. A class that is left out takes
     any number."""
 
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    """Tenant, or `*` for every other one → its quotas, and its weight."""
     results: ResultRules = field(default_factory=ResultRules)
     """Who gets the results of its events."""
 

@@ -14,6 +14,8 @@ from headrace.errors import InvalidInput, StoreRefused
 FILE = "inbox.db"
 _LOCK = "inbox.lock"
 _FORMAT = 2
+# Logs of this format become ones of the present when they are opened.
+_FIRST_FORMAT = 1
 # Of a 4 KiB page: a commit beyond it copies the write-ahead log into the file. More lets it grow, fewer copy often.
 _CHECKPOINT_PAGES = 4_000
 
@@ -32,7 +34,7 @@ CREATE TABLE spans (campaign TEXT, begins INTEGER, ends INTEGER, window INTEGER 
 CREATE TABLE parts (part INTEGER PRIMARY KEY, campaign TEXT NOT NULL, window INTEGER NOT NULL,
                     late_part INTEGER NOT NULL, begins INTEGER NOT NULL, ends INTEGER NOT NULL,
                     opened_at INTEGER NOT NULL, num_events INTEGER NOT NULL, closed_by TEXT,
-                    number INTEGER NOT NULL, is_sealed INTEGER NOT NULL DEFAULT 0);
+                    number INTEGER NOT NULL, is_sealed INTEGER NOT NULL DEFAULT 0, lane TEXT NOT NULL DEFAULT '');
 CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INTEGER NOT NULL, key TEXT NOT NULL,
                      sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
                      class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
@@ -89,8 +91,11 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
             _sync(directory)
         connection.execute(_ERASURES)
         (found,) = connection.execute("SELECT format FROM log").fetchone()
-        if found == 1:
-            connection.executescript(f"BEGIN IMMEDIATE;{_TURNS}UPDATE log SET format = {_FORMAT};COMMIT")
+        if found == _FIRST_FORMAT:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; ALTER TABLE parts ADD COLUMN lane TEXT NOT NULL DEFAULT ''; {_TURNS}"
+                f"UPDATE log SET format = {_FORMAT}; COMMIT"
+            )
             found = _FORMAT
     except sqlite3.OperationalError as error:
         raise StoreRefused(f"The inbox's log {file} cannot be opened: {error}.") from error

@@ -7,7 +7,7 @@ before the object. Sealed windows never change: late events are sealed as furthe
 Knows nothing of logs, watermarks and gateways.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from headrace.errors import HandoffCorrupt
 from headrace.handoff.columns import STRING, columns, nullable
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.rules import EventClass
 from headrace.keys import Window, partition_path, window_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
@@ -66,6 +67,10 @@ class SealedWindow:
         log: nonce of the log that sealed it, the only one that may seal for this campaign.
         offset_max: the highest offset in that log among its events.
         sealed_at: ISO 8601 in UTC.
+        turn: windows are worked off in the order of their turns, so that tenants have fair shares
+            (`headrace.inbox.fairness`).
+        event_class: the most urgent among its events'.
+        tenants: how many events each tenant has in it, as far as 1,000 tenants go.
     """
 
     campaign: str
@@ -82,6 +87,9 @@ class SealedWindow:
     log: str
     offset_max: Annotated[int, Ge(0)]
     sealed_at: str
+    turn: Annotated[float, Ge(0)] = 0.0
+    event_class: EventClass = "batch"
+    tenants: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

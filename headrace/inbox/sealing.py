@@ -6,7 +6,9 @@ there is one version; the object is made by `create`, and names the log too. One
 second one finds the first one's objects, and stops.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.clock import Clock
-from headrace.errors import IllegalTransition
+from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.fairness import FairClock
 from headrace.inbox.log import ClosedPart
+from headrace.inbox.rules import CLASSES, Tenant
 from headrace.inbox.sealed import (
     EVENT_COLUMNS,
     EVENTS_ASSET,
@@ -33,6 +37,9 @@ from headrace.store.small_objects import Kind, create_object
 
 _CODE_VERSION = "1"
 _MICROSECONDS = 1_000_000
+# Windows from which a new process knows what each tenant has had: more than usually wait.
+_NUM_RESUMED = 500
+_NUM_TENANTS_MAX = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +62,30 @@ class OtherLog(IllegalTransition):
 
 
 class Sealer:
-    """Args: log: the log's nonce. zone: that of the windows' days."""
+    """Used from one thread."""
 
-    def __init__(self, store: ObjectStore, log: str, zone: tzinfo, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        log: str,
+        zone: tzinfo,
+        clock: Clock,
+        *,
+        tenants: Mapping[str, Mapping[str, Tenant]] | None = None,
+        worked_off: Callable[[str], float] = lambda _: 0.0,
+    ) -> None:
+        """Args:
+        log: the log's nonce.
+        zone: that of the windows' days.
+        tenants: campaign → what its file says of tenants.
+        worked_off: campaign → the highest turn among its windows that were worked off; from any thread.
+        """
         self._store, self._log, self._zone, self._clock = store, log, zone, clock
         self._handoffs = HandoffStore(store, clock)
+        self._tenants, self._worked_off = tenants or {}, worked_off
+        self._fair: dict[str, FairClock] = {}
+        # Campaign → the last part's number and turn: sealing is tried again after a failure.
+        self._turns: dict[str, tuple[int, float]] = {}
 
     def claim(self, campaign: str, last_number: int) -> None:
         """Makes the campaign this log's for good, before its first event is taken.
@@ -100,6 +126,8 @@ class Sealer:
         """
         campaign, part = closed.campaign, closed.part
         offsets, table = _table(rows)
+        tenants = Counter[str](table["tenant"].to_pylist())
+        turn = self._turn(campaign, part.number, tenants)
         name = window_name(campaign, part.window, part.late_part)
         handoff = self._handoffs.publish(
             EVENTS_ASSET,
@@ -125,6 +153,9 @@ class Sealer:
             log=self._log,
             offset_max=max(offsets),
             sealed_at=_iso(int(self._clock.now() * _MICROSECONDS)),
+            turn=turn,
+            event_class=min(table["class"].unique().to_pylist(), key=CLASSES.index),
+            tenants=dict(tenants.most_common(_NUM_TENANTS_MAX)),
         )
         made = windows_chain(self._store, campaign).create(part.number, window)
         if made.won or _is_same(made.value, window):
@@ -134,6 +165,24 @@ class Sealer:
             f"store, and {name} of {self._log[:8]}… here. Somebody copied a log's directory and runs both: stop one.",
             campaign=campaign,
         )
+
+    def _turn(self, campaign: str, number: int, tenants: Mapping[str, int]) -> float:
+        if self._turns.get(campaign, (0, 0.0))[0] != number:
+            turn = self._fair_clock(campaign, number).turn(tenants, self._worked_off(campaign))
+            self._turns[campaign] = (number, turn)
+        return self._turns[campaign][1]
+
+    def _fair_clock(self, campaign: str, number: int) -> FairClock:
+        """Goes on where the windows before this number left it; one that is damaged counts for nobody."""
+        if campaign not in self._fair:
+            chain = windows_chain(self._store, campaign)
+            clock = FairClock(self._tenants.get(campaign))
+            for before in range(max(number - _NUM_RESUMED, 1), number):
+                with suppress(HandoffCorrupt, ObjectMissing):
+                    window = chain.read(before)
+                    clock.resume([(window.turn, window.tenants)])
+            self._fair[campaign] = clock
+        return self._fair[campaign]
 
 
 def day_of(part: Part, zone: tzinfo) -> str:

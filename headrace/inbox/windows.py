@@ -9,7 +9,7 @@ A window covers a span of event time. It is closed by the watermark, once that h
 full; or by seconds, so long after its first event came in. A window that was closed early is followed by another of the
 same span. An event is late if the watermark had reached its span's end when it arrived; nothing else makes it late. It
 goes to a late part of the newest window of its span, which is closed by rows or seconds. A span of which every event is
-late has a window of late parts alone.
+late has a window of late parts alone. A caller may keep events in time of one span apart, in lanes.
 
 Knows nothing of duplicates: whoever calls it has taken them out. Costs a look at one source an event, however many
 sources there are, and memory for each that is not idle and each window that is open.
@@ -25,6 +25,8 @@ from headrace.inbox.sealed import ClosedBy
 
 _MICROSECONDS = 1_000_000
 SpanKey = tuple[int, int]
+# Begins, ends, whether it is late, lane.
+_OpenKey = tuple[int, int, bool, str]
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Part:
         part: unique in its log.
         opened_at: when its first event arrived.
         number: its place in the campaign's chain, given when it is closed; 0: it is open.
+        lane: whose events alone are in it; empty: anybody's.
     """
 
     part: int
@@ -66,6 +69,7 @@ class Part:
     num_events: int = 0
     closed_by: ClosedBy | None = None
     number: int = 0
+    lane: str = ""
 
 
 @dataclass
@@ -135,7 +139,7 @@ class Windows:
         self._least = [(source.newest, source.epoch, name) for name, source in self._sources.items()]
         heapq.heapify(self._least)
         self._epoch = max((source.epoch for source in self._sources.values()), default=0)
-        self._open = {(part.begins, part.ends, part.late_part > 0): part for part in parts if not part.closed_by}
+        self._open = {_key_of(part): part for part in parts if not part.closed_by}
         self._changes = Changes(self.standing)
         self._set_next()
 
@@ -148,12 +152,13 @@ class Windows:
         """Those that are not idle, as of the last event or the last `advance`."""
         return self._sources
 
-    def place(self, time: int | None, source: str, now: int) -> Part:
+    def place(self, time: int | None, source: str, now: int, lane: str = "") -> Part:
         """The part that the event belongs to, which may have been closed by it.
 
         Args:
             time: of the event, microseconds since the epoch; None: it happened when it arrived.
             now: when it arrived.
+            lane: events in time of different lanes go to different windows of their span.
         """
         at = now if time is None or time > now + self._skew else time
         self._hear(source, at, now)
@@ -162,7 +167,8 @@ class Windows:
         ends = begins + self._length
         watermark = self.standing.watermark
         is_late = watermark is not None and ends <= watermark
-        part = self._open.get((begins, ends, is_late)) or self._begin(begins, ends, is_late=is_late, now=now)
+        key = (begins, ends, is_late, "" if is_late else lane)
+        part = self._open.get(key) or self._begin(key, now)
         part.num_events += 1
         self._changes.parts[part.part] = part
         if part.num_events >= self._rules.rows_max:
@@ -220,7 +226,8 @@ class Windows:
                     self.standing.watermark, self._changes.has_moved = reached, True
                 return
 
-    def _begin(self, begins: int, ends: int, *, is_late: bool, now: int) -> Part:
+    def _begin(self, open_key: _OpenKey, now: int) -> Part:
+        begins, ends, is_late, lane = open_key
         key = (begins, ends)
         span = (self._changes.spans.get(key) or self._spans.get(key)) if is_late else None
         if span is None:
@@ -229,8 +236,8 @@ class Windows:
         if is_late:
             span = Span(span.window, span.num_late_parts + 1)
         self._changes.spans[key] = span
-        part = Part(self._new_part(), span.window, span.num_late_parts, begins, ends, now)
-        self._open[begins, ends, is_late] = part
+        part = Part(self._new_part(), span.window, span.num_late_parts, begins, ends, now, lane=lane)
+        self._open[open_key] = part
         self._set_next()
         return part
 
@@ -238,10 +245,14 @@ class Windows:
         part.closed_by, part.number = closed_by, self.standing.next_number
         self.standing.next_number += 1
         self._changes.parts[part.part] = part
-        del self._open[part.begins, part.ends, part.late_part > 0]
+        del self._open[_key_of(part)]
 
     def _set_next(self) -> None:
         """The least watermark, and the least moment, at which an open part is to be closed."""
         ends = (part.ends for part in self._open.values() if not part.late_part)
         self._next_end = min(ends, default=1 << 62)
         self._next_seconds = min((part.opened_at for part in self._open.values()), default=1 << 62) + self._closes_after
+
+
+def _key_of(part: Part) -> _OpenKey:
+    return part.begins, part.ends, part.late_part > 0, part.lane

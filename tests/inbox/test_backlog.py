@@ -11,7 +11,7 @@ from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.backlog import Backlog
 from headrace.inbox.drain import WorkedOff, rows_per_second
-from headrace.inbox.sealed import sealed_windows
+from headrace.inbox.sealed import sealed_windows, windows_chain
 from headrace.store.local import LocalStore
 from simulation.event_streams import SECOND, START
 from simulation.inbox_site import CAMPAIGN, seal_all
@@ -108,3 +108,13 @@ def test_of_very_many_windows_each_has_its_turn(tmp_path: Path) -> None:
 def test_late_events_that_are_only_kept_are_no_backlog(tmp_path: Path) -> None:
     store = make_windows(tmp_path, num_late=5)
     assert looked(store).num_events - looked(store, keeps_late=True).num_events == 5
+
+
+def test_a_window_that_is_just_being_sealed_waits(tmp_path: Path) -> None:
+    """Its events are in the store, and its object in the chain is not yet."""
+    store = LocalStore(tmp_path / "store")
+    seal_window(store, [event("a", {})], campaign=CAMPAIGN)
+    store.delete_prefix(windows_chain(store, CAMPAIGN).prefix)
+    backlog = looked(store)
+    backlog.look()
+    assert (backlog.num_windows, backlog.num_events) == (1, 1)

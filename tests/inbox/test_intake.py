@@ -79,7 +79,8 @@ def test_what_is_full_is_sealed_while_producers_go_on(tmp_path: Path) -> None:
         intake = make_intake(tmp_path, rows_max=10)
         intake.start()
         for number in range(35):
-            await intake.take([event(str(number))])
+            # Of four tenants, so that none has a window of its own.
+            await intake.take([event(str(number))._replace(tenant=str(number % 4))])
         await until(lambda: len(windows(tmp_path)) >= 3)
         await until(lambda: intake.standings[CAMPAIGN].num_waiting <= 5)
         intake.close()

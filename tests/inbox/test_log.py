@@ -1,6 +1,7 @@
 """The log: what was taken stays taken, once; what is sealed is forgotten."""
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -80,6 +81,62 @@ def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
         file.commit()
     with pytest.raises(InvalidInput, match=r"has format 3, this Headrace reads 2"):
         make_log(tmp_path)
+
+
+def test_a_log_from_before_lanes_is_read_on(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a")], START)
+    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
+        file.execute("ALTER TABLE parts DROP COLUMN lane")
+        file.execute("UPDATE log SET format = 1")
+        file.commit()
+    with closing(make_log(tmp_path)) as log:
+        assert log.append([make_event("a"), make_event("b")], START) == [False, True]
+        [part] = log.windows[CAMPAIGN].open_parts
+        assert (part.num_events, part.lane) == (2, "")
+
+
+def test_a_tenant_of_which_a_window_waits_has_windows_of_its_own(tmp_path: Path) -> None:
+    """Also after a restart, and until what waits of it is less."""
+    sealed: Counter[str] = Counter()
+
+    def opened() -> EventLog:
+        return EventLog(tmp_path / "log", {CAMPAIGN: make_rules(rows_max=4)}, lambda _: sealed)
+
+    def lanes(log: EventLog) -> dict[str, int]:
+        return {part.lane: part.num_events for part in log.windows[CAMPAIGN].open_parts}
+
+    with closing(opened()) as log:
+        log.append([make_event(f"many-{number}", tenant="many") for number in range(5)], START)
+        log.append([make_event("few-1", tenant="few")], START)
+        assert lanes(log) == {"many": 1, "": 1}
+    with closing(opened()) as log:
+        assert lanes(log) == {"many": 1, "": 1}
+        log.append([make_event("many-5", tenant="many"), make_event("few-2", tenant="few")], START)
+        assert lanes(log) == {"many": 2, "": 2}
+        assert log.tenants.of(CAMPAIGN) == {"many": 6, "few": 2}
+        seal_all(log, make_sealer(tmp_path, log))
+        assert log.tenants.of(CAMPAIGN) == {"many": 2, "few": 2}
+        log.append([make_event("many-6", tenant="many")], START)
+        assert lanes(log) == {"many": 2, "": 3}
+        sealed["many"] = 4
+        log.append([make_event("many-7", tenant="many")], START)
+        assert lanes(log) == {"many": 3, "": 3}
+
+
+def test_a_sealed_window_tells_its_tenants_its_class_and_its_turn(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path, rows_max=4)) as log:
+        for number in range(8):
+            log.append([make_event(f"many-{number}", tenant="many", event_class="flex")], START)
+        log.append([make_event("few", tenant="few", event_class="live"), make_event("b", tenant="b")], START)
+        log.tick(START + 5_000 * SECOND)
+        seal_all(log, make_sealer(tmp_path, log))
+    windows = sealed_windows(LocalStore(tmp_path / "store"), CAMPAIGN)
+    assert [(one.turn, one.event_class, one.tenants) for one in windows] == [
+        (0.0, "flex", {"many": 4}),
+        (4.0, "flex", {"many": 4}),
+        (0.0, "live", {"few": 1, "b": 1}),
+    ]
 
 
 def test_a_group_that_the_disk_refuses_is_refused_whole_and_may_come_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from headrace.generation.inbox_status import inbox_statuses
 from headrace.generation.window_prompts import EVENTS_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.results import event_results
+from headrace.inbox.rules import EventClass
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.keys import CAMPAIGN_SHARDS
 from headrace.rollout.journal import Journal
@@ -31,7 +32,7 @@ from headrace_dagster.resources.engines import EnginesResource
 from pipelines import window_sensor
 from pipelines.automation import LOOKBACK_DAYS
 from pipelines.definitions import defs
-from pipelines.generation_requests import REQUESTS_MAX
+from pipelines.generation_requests import QUEUED_MAX, REQUESTS_MAX
 from pipelines.sensors import campaign_generation
 from pipelines.window_sensor import sealed_windows
 from resources.settings import settings_from_environment
@@ -126,10 +127,10 @@ class Deployment:
         for asset in (prompts, generated_content, reviewed_content):
             self.materialize(asset, partition=partition)
 
-    def run_of(self, request: dg.RunRequest) -> None:
-        """A run that ended, as Dagster has it once it took the request."""
+    def run_of(self, request: dg.RunRequest, status: dg.DagsterRunStatus = dg.DagsterRunStatus.FAILURE) -> None:
+        """A run, which ended or stands at `status`, as Dagster has it once it took the request."""
         tags = {"dagster/partition": request.partition_key or "", "dagster/run_key": request.run_key or ""}
-        run = dg.DagsterRun(job_name="j", run_id=make_new_run_id(), status=dg.DagsterRunStatus.FAILURE, tags=tags)
+        run = dg.DagsterRun(job_name=request.job_name or "j", run_id=make_new_run_id(), status=status, tags=tags)
         self.instance.add_run(run)
 
 
@@ -356,6 +357,43 @@ def test_no_window_waits_for_a_verdict_and_its_rank_decides_its_set(deployment: 
         deployment.materialize(generated_content, partition=key)
     sets = {deployment.handoffs.open("generated_content", key).attributes["version_set"] for key in keys}
     assert sets == {stable, candidate}
+
+
+def test_windows_are_generated_by_class_and_turn_and_batch_makes_room(deployment: Deployment) -> None:
+    deployment.roll_out()
+    classes: list[EventClass] = ["batch", "batch", "live", "flex"]
+    for window, (event_class, turn) in enumerate(zip(classes, [20.0, 10.0, 30.0, 30.0], strict=True), 1):
+        deployment.seal(str(window), window=window, event_class=event_class, turn=turn)
+    listed = {one.partition_key: one.tags for one in deployment.tick()}
+    for key in listed:
+        deployment.materialize(prompts, partition=str(key))
+
+    generated = deployment.generated()
+    assert [str(one.partition_key)[-1] for one in generated] == ["3", "4", "2", "1"]
+    assert [one.tags["dagster/priority"] for one in generated] == ["1", "0", "-1", "-1"]
+    assert [one.tags.get("headrace/preemptible") for one in generated] == [None, None, "true", "true"]
+    assert {one.partition_key: one.tags["dagster/priority"] for one in generated} == {
+        key: tags["dagster/priority"] for key, tags in listed.items()
+    }
+
+
+def test_little_is_put_into_the_queue_so_that_others_can_pass(deployment: Deployment) -> None:
+    deployment.roll_out()
+    for window in range(1, QUEUED_MAX + 4):
+        deployment.seal(str(window), window=window, turn=float(window))
+    for request in deployment.tick():
+        deployment.materialize(prompts, partition=str(request.partition_key))
+    first = deployment.generated()
+    assert len(first) == QUEUED_MAX
+    for request in first:
+        deployment.run_of(request, dg.DagsterRunStatus.NOT_STARTED)
+    assert deployment.generated() == []
+    deployment.seal("few", window=100, turn=0.0)
+    [request] = deployment.tick()
+    deployment.materialize(prompts, partition=str(request.partition_key))
+    [queued, *_] = deployment.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED]))
+    deployment.instance.delete_run(queued.run_id)
+    assert [one.partition_key for one in deployment.generated()] == [request.partition_key]
 
 
 def test_the_key_of_a_reviewed_window_retires_when_the_automation_leaves_its_day(

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ _STORE_PATIENCE_SECONDS = 5.0
 _OPENED_BY = {"text": open_engine, "transcript": open_hearing_engine}
 
 if TYPE_CHECKING:
+    from headrace.inbox.backlog import Backlog
     from headrace.inbox.intake import Intake
     from headrace.inbox.rules import InboxRules
     from headrace.serving.gateway.batches.work import BatchWork
@@ -162,13 +164,15 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     admission = Admission(service.limits)
     pinning = Pinning(service, router=router, lease=lease, sets=sets)
     units = Units(service, keys=keys, admission=admission, pinning=pinning, outcomes=outcomes, clock=clock)
-    rules, intake = _intake(settings, service, store, clock, records)
+    rules, backlogs, intake = _intake(settings, service, store, clock, records)
     inbox = calls = None
     if intake and rules:
         # These here, because other gateways need nothing of what they import, such as Arrow.
         from headrace.serving.gateway.inbox import Inbox
 
-        inbox = Inbox(rules, intake, store, limits=service.limits, clock=clock, records=records, metrics=metrics)
+        inbox = Inbox(
+            rules, backlogs, intake, store, limits=service.limits, clock=clock, records=records, metrics=metrics
+        )
     if intake and service.hears:
         from headrace.serving.gateway.realtime.calls import Calls
 
@@ -244,13 +248,14 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
 
 def _intake(
     settings: Settings, service: Service, store: ObjectStore, clock: Clock, records: Records
-) -> "tuple[dict[str, InboxRules], Intake | None]":
-    """The campaigns that take events, and the log for them and for calls; None: there is neither.
+) -> "tuple[dict[str, InboxRules], dict[str, Backlog], Intake | None]":
+    """The campaigns that take events, what waits of them, and the log for them and for calls; None: there is neither.
 
     Raises: HeadraceError: they cannot be kept.
     """
     if settings.inbox is None and not service.hears:
-        return {}, None
+        return {}, {}, None
+    from headrace.inbox.backlog import Backlog
     from headrace.inbox.intake import Intake
     from headrace.inbox.sealing import Sealer
     from headrace.serving.gateway.inbox import rules_of
@@ -266,7 +271,20 @@ def _intake(
         ) from error
     rules = rules_of(settings.inbox) if settings.inbox else {}
 
-    def sealer_of(nonce: str) -> Sealer:
-        return Sealer(store, nonce, zone, clock)
+    backlogs = {name: Backlog(store, name, keeps_late=one.late == "keep") for name, one in rules.items()}
+    tenants = {name: one.tenants for name, one in rules.items()}
 
-    return rules, Intake(settings.inbox_log, rules, sealer_of, clock=clock, record=records.event)
+    # A log may have windows of campaigns that take no events any more.
+    def highest_turn(campaign: str) -> float:
+        return backlogs[campaign].turn if campaign in backlogs else 0.0
+
+    def sealed_waiting(campaign: str) -> Mapping[str, int]:
+        return backlogs[campaign].tenants if campaign in backlogs else {}
+
+    def sealer_of(nonce: str) -> Sealer:
+        return Sealer(store, nonce, zone, clock, tenants=tenants, worked_off=highest_turn)
+
+    intake = Intake(
+        settings.inbox_log, rules, sealer_of, clock=clock, record=records.event, sealed_waiting=sealed_waiting
+    )
+    return rules, backlogs, intake

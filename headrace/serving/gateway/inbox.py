@@ -8,6 +8,7 @@ refused gets the error itself.
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -25,6 +26,7 @@ from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
+from headrace.inbox.quotas import Quotas
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
@@ -55,6 +57,7 @@ class Inbox:
     def __init__(
         self,
         rules: Mapping[str, InboxRules],
+        backlogs: Mapping[str, Backlog],
         intake: Intake,
         store: ObjectStore,
         *,
@@ -64,15 +67,14 @@ class Inbox:
         metrics: Metrics,
     ) -> None:
         """Args: rules: of the campaigns that the intake takes events for."""
-        self._rules, self._intake = rules, intake
+        self._rules, self._backlogs, self._intake = rules, backlogs, intake
         self._store, self._clock, self._records = store, clock, records
-        self._backlogs = {
-            name: Backlog(store, name, keeps_late=rules.late == "keep") for name, rules in self._rules.items()
-        }
         self._finished = {
             name: FinishedWindows(store, name, clock, keeps_late=rules.late == "keep")
             for name, rules in self._rules.items()
         }
+        self._quotas = {name: Quotas(name, rules.tenants) for name, rules in self._rules.items() if rules.tenants}
+        self._standings: dict[str, CampaignStanding] = {}
         self._senders = {
             name: WebhookSender(
                 intake.directory,
@@ -118,7 +120,7 @@ class Inbox:
     def _look(self, campaign: str) -> bool:
         """Whether further windows of it are finished."""
         self._backlogs[campaign].look()
-        return self._finished[campaign].look()
+        return self._finished[campaign].look() > 0
 
     def _erase(self) -> bool:
         """Has the log carry out the store's erasures; no campaign has news by that."""
@@ -147,7 +149,9 @@ class Inbox:
         ]
         waits = [one["retry_after_seconds"] for one in refused if one["retry_after_seconds"] is not None]
         if len(waits) == len(outcomes):
-            raise _refusal(Refused("All of these classes have to wait; come back later.", max(waits)))
+            reasons = {outcome.reason for outcome in outcomes if isinstance(outcome, Refused)}
+            said = "All of these have to wait" if len(reasons) > 1 else reasons.pop()
+            raise _refusal(Refused(f"{said}; come back later.", max(waits)))
         taken = Counter(outcome for outcome in outcomes if isinstance(outcome, bool))
         body = {"object": "events", "taken": taken[True], "repeated": taken[False], "refused": refused}
         await request.respond(200, json_body(body), request.answer_headers)
@@ -193,12 +197,23 @@ class Inbox:
         limit = rules.backlog_seconds.get(event.event_class)  # pyright: ignore[reportArgumentType]
         seconds = self._backlog_seconds(event.campaign)
         if limit is None or seconds is None or seconds <= limit:
-            return None
+            return self._quota_refusal(event)
         return Refused(
             f"{event.event_class} events of {event.campaign} have to wait: working off those before them takes "
             f"{seconds:.0f} s, the limit is {limit:.0f} s",
             min(max(seconds - limit, 1.0), _RETRY_SECONDS_MAX),
         )
+
+    def _quota_refusal(self, event: Event) -> Refused | None:
+        """Why its tenant has to wait; None: it does not, and the event counts."""
+        quotas = self._quotas.get(event.campaign)
+        if quotas is None:
+            return None
+        backlog, standing = self._backlogs[event.campaign], self._intake.standings.get(event.campaign)
+        if standing is not None and standing is not self._standings.get(event.campaign):
+            self._standings[event.campaign] = standing
+            quotas.look(Counter(standing.tenants) + Counter(backlog.tenants))
+        return quotas.refusal(event.tenant, time.monotonic(), backlog.drain)
 
     def _backlog_seconds(self, campaign: str) -> float | None:
         standing = self._intake.standings.get(campaign, CampaignStanding())

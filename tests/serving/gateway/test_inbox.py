@@ -192,6 +192,26 @@ def test_a_class_has_to_wait_once_the_backlog_takes_longer_than_its_limit(
     assert (status, "retry-after" in headers) == (429, True)
 
 
+def test_a_tenant_has_to_wait_by_its_own_limits(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    site = make_site()
+    site.initialize()
+    tenants = {"acme": {"waiting_max": 3}, "*": {"events_per_second": 0.5}}
+    gateway = site.start(*options(tmp_path, close_seconds=600, tenants=tenants))
+    status, _, answer = post(gateway, lines(*[event(str(number), tenant="acme") for number in range(5)]), kind=LINES)
+    assert (status, answer["taken"]) == (200, 3)
+    refused = answer["refused"]
+    assert [one["index"] for one in refused] == [3, 4]
+    assert refused[0]["reason"] == "3 events of tenant 'acme' wait in campaign slogans, its limit is 3"
+    status, headers, answer = post(gateway, lines(event("a", tenant="acme")))
+    assert (status, int(headers["retry-after"])) == (429, 60)
+    assert "tenant 'acme'" in answer["error"]["message"]
+    status, _, answer = post(gateway, lines(*[event(f"b-{number}") for number in range(7)]), kind=LINES)
+    assert (status, answer["taken"]) == (200, 5)
+    status, headers, answer = post(gateway, lines(event("c")))
+    assert (status, int(headers["retry-after"])) == (429, 2)
+    assert "tenant 'tests' sends more events a second than it may" in answer["error"]["message"]
+
+
 def test_a_gateway_that_is_killed_keeps_every_event_that_it_took(
     make_site: Callable[..., Site], tmp_path: Path
 ) -> None:
