@@ -45,7 +45,7 @@ async def measured(num_calls: int, seconds: float) -> None:
         has_started = asyncio.Event()
 
         @worker.event_handler("on_pipeline_started")
-        async def _(worker: Any, frame: Any, has_started: asyncio.Event = has_started) -> None:
+        async def note_start(worker: Any, frame: Any, has_started: asyncio.Event = has_started) -> None:
             has_started.set()
 
         workers.append(worker)

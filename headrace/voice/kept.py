@@ -185,7 +185,8 @@ class TakenCall:
     @property
     def segment(self) -> int:
         """The last segment that nobody needs for this call."""
-        return self._kept.sources[-1].segment
+        is_whole = self._newest.sequence == self._kept.state.sequence
+        return self._calls.segments.number if is_whole else self._kept.sources[-1].segment
 
     def keep(self, events: Sequence[TurnEvent], state: CallState) -> Awaitable[None]:
         """Takes the events that made `state` of the state before. What it returns waits until they are kept.

@@ -41,6 +41,9 @@ def hosted(kind: "EngineKind", opening: "Opening") -> LoadedModel | None:
         return None
     if opening.member.weights_digest in opening.deployment.unsealed:
         return None
+    if opening.member.kind == "transcript":
+        # A call's audio would cross a socket twice for each turn, and a host has no form for it.
+        return None
     connection = Connection(host, _wanted(kind, opening, host), is_live=opening.deployment.is_live)
     facts = connection.brought()
     if facts is None:

@@ -174,8 +174,13 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             rules, backlogs, intake, store, limits=service.limits, clock=clock, records=records, metrics=metrics
         )
     if intake and service.hears:
-        from headrace.serving.gateway.realtime.calls import Calls
-
+        try:
+            from headrace.serving.gateway.realtime.calls import Calls
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                f"The service {service.name!r} holds calls, which need {error.name}, and it is not installed. Run pip "
+                "install 'headrace[voice]'."
+            ) from error
         calls = Calls(
             service,
             store=store,
