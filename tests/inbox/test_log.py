@@ -83,19 +83,6 @@ def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
         make_log(tmp_path)
 
 
-def test_a_log_from_before_lanes_is_read_on(tmp_path: Path) -> None:
-    with closing(make_log(tmp_path)) as log:
-        log.append([make_event("a")], START)
-    with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.execute("ALTER TABLE parts DROP COLUMN lane")
-        file.execute("UPDATE log SET format = 1")
-        file.commit()
-    with closing(make_log(tmp_path)) as log:
-        assert log.append([make_event("a"), make_event("b")], START) == [False, True]
-        [part] = log.windows[CAMPAIGN].open_parts
-        assert (part.num_events, part.lane) == (2, "")
-
-
 def test_a_tenant_of_which_a_window_waits_has_windows_of_its_own(tmp_path: Path) -> None:
     """Also after a restart, and until what waits of it is less."""
     sealed: Counter[str] = Counter()
@@ -250,14 +237,14 @@ def test_turn_events_of_calls_are_kept_with_events_until_the_store_has_their_cal
         assert reader.turns("call", 2) == [(2, "e2n2")]
 
 
-def test_a_log_from_before_there_were_calls_is_read_on(tmp_path: Path) -> None:
+def test_a_log_of_the_first_format_is_read_on(tmp_path: Path) -> None:
     with closing(make_log(tmp_path)) as log:
         log.append([make_event("a")], START)
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.executescript("DROP TABLE turns; UPDATE log SET format = 1;")
+        file.executescript("ALTER TABLE parts DROP COLUMN lane; DROP TABLE turns; UPDATE log SET format = 1;")
     with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
-        assert log.append([make_event("a"), make_event("b")], START, turns=[TurnRow("call", 1, 0, "e")]) == [
-            False,
-            True,
-        ]
+        turns = [TurnRow("call", 1, 0, "e")]
+        assert log.append([make_event("a"), make_event("b")], START, turns=turns) == [False, True]
+        [part] = log.windows[CAMPAIGN].open_parts
+        assert (part.num_events, part.lane) == (2, "")
         assert reader.turns("call", 1) == [(0, "e")]
