@@ -23,6 +23,7 @@ from headrace.engines.media_chain import LoadedMaker
 from headrace.engines.registry import open_engine, open_hearing_engine, open_media_engine
 from headrace.engines.sound_samples import levels_of, mono_of, pcm_of, resampled
 from headrace.engines.spoken_chain import LoadedListener, SpokenChain
+from headrace.serving.gateway.realtime.answers import answer_seed
 from headrace.version_sets.sets import VersionSet
 from simulation.servers.calls import SAMPLE_RATE, Caller, calling, spoken_roles
 from simulation.servers.gateway_site import Site
@@ -66,11 +67,12 @@ def measure_chain(options: VoiceOptions, directory: Path) -> Outcome:
         wish = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
         caller.send("session.update", session=wish)
         caller.until("session.updated")
-        asyncio.run(_alone(bare, spoken[0]))
-        _called(caller, spoken[0])
-        for pcm in spoken:
-            alone.append(asyncio.run(_alone(bare, pcm)))
+        session = caller.of("session.created")[0]["session"]["id"]
+        # The first one warms both up, and is not counted.
+        for generation, pcm in enumerate([spoken[0], *spoken], 1):
+            alone.append(asyncio.run(_alone(bare, pcm, seed=answer_seed(session, generation))))
             ours.append(_called(caller, pcm))
+    alone, ours = alone[1:], ours[1:]
     bare_seconds = statistics.median(one.seconds for one in alone)
     ratio = statistics.median(one.seconds / other.seconds for one, other in zip(ours, alone, strict=True))
     errors = {name: _error_rate(heard) for name, heard in (("alone", alone), ("ours", ours))}
@@ -123,15 +125,15 @@ async def _said(chain: SpokenChain, prompt: str) -> bytes:
     return pcm_of(resampled(mono_of(levels_of(sound)), sound.sample_rate, SAMPLE_RATE))
 
 
-async def _alone(chain: SpokenChain, pcm: bytes) -> _Heard:
-    """The models one after another, without anything between them."""
+async def _alone(chain: SpokenChain, pcm: bytes, *, seed: int) -> _Heard:
+    """The models one after another, without anything between them. Args: seed: the call's, so that as much is said."""
     samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
     heard_pcm = pcm_of(resampled(samples, SAMPLE_RATE, HEARD_RATE))
     begun = time.perf_counter()
     text = await chain.heard(heard_pcm, unit="alone", report=lambda step: None)
-    pieces = chain.written([Message(role="user", content=text)], unit="alone", seed=1, report=lambda step: None)
+    pieces = chain.written([Message(role="user", content=text)], unit="alone", seed=seed, report=lambda step: None)
     written = "".join([piece.text async for piece in pieces])
-    await chain.spoken(written, 0, unit="alone", seed=1, report=lambda step: None)
+    await chain.spoken(written, 0, unit="alone", seed=seed, report=lambda step: None)
     return _Heard(time.perf_counter() - begun, text)
 
 

@@ -162,7 +162,7 @@ class Answers:
             chain=self._parts.chain,
             messages=self._context(item),
             unit=f"{self._parts.name}/{generation}",
-            seed=int(digest_text("answer", self._parts.name, str(generation))[:15], 16),
+            seed=answer_seed(self._parts.name, generation),
             speaks=reply.speaks,
             is_current=lambda: self._talk.state.is_current(generation),
             num_kept=len(item.sentences),
@@ -232,6 +232,11 @@ class Answers:
 
     def _now(self, item: Item) -> Item:
         return self._talk.state.item(item.id) or item
+
+
+def answer_seed(call: str, generation: int) -> int:
+    """The same at any gateway, so that an answer goes on with the words that it began with."""
+    return int(digest_text("answer", call, str(generation))[:15], 16)
 
 
 def _before(state: CallState, item: Item) -> str | None:
