@@ -107,9 +107,8 @@ def others() -> list[tuple[str, str]]:
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
         (files.part_key(tenant, "FILE-NONCE"), "The bytes of a file of OpenAI's Batch API."),
         (f"{places.open_prefix('SERVICE')}/KEY_NAME/BATCH", "A mark: this batch has not ended."),
-        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows)."),
         (erasures.digests_key("SHA256"), "Salted digests of what an erasure is of, 16 bytes each, sorted."),
-        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows, erasures)."),
+        (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows, calls, batches, erasures)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),
     ]
 

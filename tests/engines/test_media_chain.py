@@ -43,7 +43,8 @@ def test_the_painter_is_asked_in_its_template_for_what_the_writers_wrote() -> No
     found = made(make_chain(PAINTER, EchoEngine(WRITER)), steps)
     assert found.asked == f"A drawing of {steps[0].text} (a mill)"
     # The first role gets the client's seed unchanged, the second one that follows from it, whatever the first wrote.
-    assert [step.turn.seed for step in steps] == [7, step_seed(7, 1)]
+    seeds = [step.turn.seed for step in steps if not isinstance(step.turn, HearingTurn)]
+    assert seeds == [7, step_seed(7, 1)]
     # The same turn, asked of the engine alone.
     turn = MediaTurn(unit="other", text=found.asked, seed=step_seed(7, 1))
     assert found.content == asyncio.run(EchoMediaEngine(PAINTER).make(turn)).content
