@@ -12,6 +12,7 @@ from headrace.engines.base import Answer, Engine, EngineFailed, Turn
 from headrace.engines.chain import LoadedRole, Step, step_seed, try_maker
 from headrace.engines.echo import EchoEngine
 from headrace.engines.echo_media import EchoMediaEngine
+from headrace.engines.hearing import HearingTurn
 from headrace.engines.media import MediaAnswer, MediaEngine, MediaTurn
 from headrace.engines.media_chain import LoadedMaker, Made, MediaChain, MediaWish
 from headrace.version_sets.media_settings import Picture, Speech
