@@ -33,6 +33,10 @@ class Preempting:
         check_ranges(self)
 
 
+# Of gangs and of all others; docs/decisions/0040 has what others of them do.
+_SHARES, _SHARES_WITHOUT_PREEMPTION = (0.7, 0.95), (0.9, 0.98)
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
     """How runs are ordered, reserved for and preempted.
@@ -46,14 +50,16 @@ class QueuePolicy:
     Too long is no number of seconds, but a share of what a queue served in order of submission would have kept the run
     waiting (`fifo_waits`): `gang_patience` of it for a run of several GPUs, which cannot use the gaps that others
     leave, and `patience` for all others. Smaller shares limit waiting more tightly; the price is GPUs that stand idle
-    while a place drains, and short runs that wait for long ones.
+    while a place drains, and short runs that wait for long ones. That price is higher where nobody may be stopped, so
+    the shares are larger there, unless they are given.
     """
 
     packing: Packing = field(default_factory=Packing)
     # Dagster promises first in, first out; shortest first halves the mean wait.
     order: Literal["shortest_first", "submission"] = "submission"
-    gang_patience: Share = 0.7
-    patience: Share = 0.95
+    # None: 0.7 and 0.95; without preemption 0.9 and 0.98.
+    gang_patience: Share | None = None
+    patience: Share | None = None
     # By queue; queues that are not named weigh 1.
     queue_weights: QueueWeights = field(default_factory=dict)
     # None: no run is stopped for another.
@@ -65,7 +71,12 @@ class QueuePolicy:
 
     def patience_of(self, demand: Demand) -> float:
         """The share of its `fifo_wait_seconds` that such a run may wait before it goes by age."""
-        return self.gang_patience if demand.num_gpus > 1 else self.patience
+        is_gang = demand.num_gpus > 1
+        given = self.gang_patience if is_gang else self.patience
+        if given is not None:
+            return given
+        gangs, others = _SHARES_WITHOUT_PREEMPTION if self.preemption is None else _SHARES
+        return gangs if is_gang else others
 
     def weight(self, queue: str) -> float:
         return self.queue_weights.get(queue, 1.0)

@@ -17,8 +17,8 @@ _GONE = ("reserve_after_seconds", "reserve_small_after_seconds")
 class _Section:
     packing: Packing = field(default_factory=Packing)
     order: Literal["shortest_first", "submission"] = QueuePolicy.order
-    gang_patience: Share = QueuePolicy.gang_patience
-    patience: Share = QueuePolicy.patience
+    gang_patience: Share | None = None
+    patience: Share | None = None
     queue_weights: QueueWeights = field(default_factory=dict)
     preemption: Preempting | None = None
     time_zone: str = "UTC"
@@ -34,7 +34,8 @@ def policy_from_config(mapping: Mapping[str, Any]) -> QueuePolicy:
     policy:
       order: submission                # or shortest_first: by expected_seconds
       gang_patience: 0.7               # runs of several GPUs: who waited this part of what a queue in order of
-      patience: 0.95                   # submission would have made it wait goes first; and all others
+      patience: 0.95                   # submission would have made it wait goes first; and all others. Left out without
+                                       # preemption: 0.9 and 0.98
       queue_weights:                   # headrace/queue; a queue that is not named weighs 1
         interactive: 3
         batch: 1

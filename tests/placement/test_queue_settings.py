@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from headrace.errors import InvalidInput
+from headrace.placement.demand import Demand
 from headrace.placement.queue_settings import policy_from_config
 from headrace.placement.queueing import Preempting, QueuePolicy
 from headrace.placement.stage_policy import StagePolicy, StageRule, StageWindow
@@ -20,6 +21,8 @@ def test_the_example_in_the_docstring_is_read():
     example = re.search(r"```yaml\n(.*?)```", policy_from_config.__doc__ or "", re.DOTALL)
     assert example
     assert policy_from_config(yaml.safe_load(textwrap.dedent(example[1]))["policy"]) == QueuePolicy(
+        gang_patience=0.7,
+        patience=0.95,
         queue_weights={"interactive": 3.0, "batch": 1.0},
         preemption=Preempting(min_run_seconds=300.0, preemptions_max=3),
         stages=StagePolicy(
@@ -32,12 +35,21 @@ def test_the_example_in_the_docstring_is_read():
     )
 
 
+def test_where_nobody_may_be_stopped_runs_wait_longer_before_they_go_by_age():
+    gang, single = Demand(num_gpus=2), Demand(num_gpus=1)
+    stopping, plain = policy_from_config({"preemption": {}}), policy_from_config({})
+    assert (stopping.patience_of(gang), stopping.patience_of(single)) == (0.7, 0.95)
+    assert (plain.patience_of(gang), plain.patience_of(single)) == (0.9, 0.98)
+    given = policy_from_config({"gang_patience": 0.4})
+    assert (given.patience_of(gang), given.patience_of(single)) == (0.4, 0.98)
+
+
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
         ({"gang_patience_share": 5}, "policy has an unknown key 'gang_patience_share'; did you mean 'gang_patience'?"),
-        ({"patience": "1h"}, "policy: patience must be a number, got '1h'."),
-        ({"gang_patience": 0}, "policy: gang_patience must be above 0 and at most 1, got 0."),
+        ({"patience": "1h"}, "policy: patience must be null or a number, got '1h'."),
+        ({"gang_patience": 0}, "policy: gang_patience must be null or above 0 and at most 1, got 0."),
         (
             {"reserve_after_seconds": 3600},
             "policy has reserve_after_seconds, which is gone: how long a run may wait follows from the queue's own "
