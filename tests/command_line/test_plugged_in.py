@@ -99,5 +99,5 @@ def test_listing_commands_imports_no_dagster() -> None:
 @pytest.fixture(autouse=True)
 def as_before() -> None:
     """The app remembers what was plugged in; typer builds it anew for each call of a test."""
-    own = {"check", "doctor", "dropped", "export", "gc", "init", "preview", "schema", "trace"}
+    own = {"check", "doctor", "dropped", "erase", "export", "gc", "init", "preview", "schema", "trace"}
     assert {command.name for command in app.registered_commands} == own

@@ -152,7 +152,8 @@ def code_of(module: str) -> str:
     package = find_spec(module.partition(".")[0])
     paths: list[Path] = []
     if package and package.submodule_search_locations:
-        for root in package.submodule_search_locations:
+        # A package without an `__init__.py` is found once for each entry of the path that leads to it.
+        for root in sorted({os.path.realpath(root) for root in package.submodule_search_locations}):
             for directory, _, names in os.walk(root):
                 paths += [Path(directory, name) for name in names if name.endswith(".py")]
     elif package and package.origin:
