@@ -1,6 +1,6 @@
 """Spoken turns:
 
-    python -m benchmarks.voice [--only frames,turns,kills,chain] [--seconds 10] [--kills 100]
+    python -m benchmarks.voice [--only frames,turns,kills,seeds,chain] [--seconds 10] [--kills 100]
 
 `frames`: what a frame of 20 ms costs on its way through five pass-through stages, and how late it comes out: a process
 on one core, all of whose calls get a frame every 20 ms. Ours goes from a ring through the stages of a lane into a ring;
@@ -13,6 +13,11 @@ the call in the store, as in a gateway. Added time: until an event is kept.
 
 `kills`: calls with barge-ins anywhere through two gateways, one of which is killed (-9) again and again; the clients
 come back to the other (`simulation.killed_calls`).
+
+`seeds`: the same without processes, in simulated time: written and spoken turns, barge-ins by voice and by cancelling,
+connections that break while their gateway lives, gateways killed at any moment (`simulation.simulated_calls`). Both say
+what would be a fault (`simulation.talking`): a stale sentence, a turn lost or said twice, a context that is not what
+was played.
 
 `chain`: 12 spoken prompts, made by the product's own voice, through Whisper tiny.en, the echo engine and hibari in a
 gateway: time from the end of the turn to the first audio, against the same models asked one after another without a
@@ -31,9 +36,16 @@ from benchmarks.voice.chain import measure_chain
 from benchmarks.voice.frames import measure_frames
 from benchmarks.voice.kills import measure_kills
 from benchmarks.voice.options import VoiceOptions
+from benchmarks.voice.seeds import measure_seeds
 from benchmarks.voice.turns import measure_turns
 
-_PARTS = {"frames": measure_frames, "turns": measure_turns, "kills": measure_kills, "chain": measure_chain}
+_PARTS = {
+    "frames": measure_frames,
+    "turns": measure_turns,
+    "kills": measure_kills,
+    "seeds": measure_seeds,
+    "chain": measure_chain,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +61,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peer-calls", type=whole(), default=20, help="of Pipecat's on a core, in `frames`")
     parser.add_argument("--rounds", type=whole(), default=2, help="of each side, in `frames`")
     parser.add_argument("--kills", type=whole(0), default=100)
-    parser.add_argument("--seed", type=whole(0), default=1, help="of `kills`")
+    parser.add_argument("--seed", type=whole(0), default=1, help="of `kills` and `seeds`")
+    parser.add_argument("--seeds", type=whole(), default=1_000, help="how many schedules")
     return parser.parse_args(arguments)
 
 

@@ -132,11 +132,13 @@ def test_speech_is_heard_answered_and_cut_where_it_was_played(site: Site, speech
         answer = done["output"][0]
         whole = answer["content"][0]["transcript"]
         assert len(caller.audio) > SAMPLE_RATE
-        # The client hears half a second of it, and speaks again.
-        caller.speak(speech + SILENCE)
+        # The client hears a second of it, more than the longest word takes, and speaks again. It says how much it heard
+        # while it speaks: its turn cannot end before, for want of silence.
+        caller.speak(speech)
         caller.until("input_audio_buffer.speech_started")
-        caller.send("conversation.item.truncate", item_id=answer["id"], content_index=0, audio_end_ms=500)
-        assert caller.until("conversation.item.truncated")["audio_end_ms"] == 500
+        caller.send("conversation.item.truncate", item_id=answer["id"], content_index=0, audio_end_ms=1000)
+        assert caller.until("conversation.item.truncated")["audio_end_ms"] == 1000
+        caller.speak(SILENCE)
         caller.until("response.done")
         session = session_of(caller)
     first, second = questions(gateway, session, num=2)
@@ -145,7 +147,7 @@ def test_speech_is_heard_answered_and_cut_where_it_was_played(site: Site, speech
     assert question == heard["transcript"]
     assert role == "assistant"
     assert whole.startswith(f"{played} ")
-    assert len(played) <= 0.5 * 14
+    assert len(played) <= 14
 
 
 def test_a_turn_without_detection_waits_for_its_client(site: Site, speech: bytes) -> None:
@@ -265,7 +267,7 @@ def test_a_gateway_that_goes_down_sends_its_calls_elsewhere(tmp_path: Path) -> N
 
 def test_no_turn_is_lost_or_said_twice_though_gateways_are_killed(tmp_path: Path) -> None:
     found = call_under_kills(tmp_path / "site", num_kills=1, seed=7, num_calls=4)
-    assert found.num_faults == 0, vars(found)
+    assert not found.faults
     assert found.num_turns > 4
     assert found.num_cut
     assert found.num_returns

@@ -1,0 +1,100 @@
+"""Calls under kills, lost connections and barge-ins anywhere, in simulated time; and that mistakes would be found."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from headrace.serving.gateway.realtime.answers import Answers
+from headrace.serving.gateway.realtime.talk import Talk
+from headrace.voice import kept
+from headrace.voice.turns import Item, TurnEvent
+from simulation.simulated_calls import talk_through
+from simulation.talking import Found
+
+pytest.importorskip("faster_whisper", reason="The extra `voice` is not installed: pip install 'headrace[voice]'.")
+
+_NUM_SEEDS = 12
+_NUM_TRIED = 40
+
+
+def test_no_sentence_is_stale_and_no_turn_lost_or_said_twice() -> None:
+    found = talk_through(range(_NUM_SEEDS))
+    assert not found.faults
+    # The schedules had something to show.
+    assert found.num_turns > 4 * _NUM_SEEDS
+    assert found.num_kills >= _NUM_SEEDS
+    assert found.num_cut > _NUM_SEEDS
+    assert found.num_unheard
+
+
+def believed(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Events of that kind count as kept at once."""
+    happened = Talk.happened
+
+    async def nothing() -> None:
+        pass
+
+    def hasty(self: Talk, *events: TurnEvent) -> Awaitable[None]:
+        waits = happened(self, *events)
+        return nothing() if any(event.kind == kind for event in events) else waits
+
+    return lambda patch: patch.setattr(Talk, "happened", hasty)
+
+
+def nobody_resumes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Answers, "resume", lambda self: None)
+
+
+def resumes_with_an_end(patch: pytest.MonkeyPatch) -> None:
+    """The likeliest hiding place behind turns that clients cut themselves."""
+    resume = Answers.resume
+
+    def ends(self: Any) -> None:
+        state = self._talk.state
+        if state.is_open:
+            self._talk.happened(TurnEvent(kind="cut", text="client_cancelled", generation=state.generation))
+        resume(self)
+
+    patch.setattr(Answers, "resume", ends)
+
+
+def never_asks(patch: pytest.MonkeyPatch) -> None:
+    """Ends every third answer in silence, as if it had been cut."""
+    say = Answers._say  # pyright: ignore[reportPrivateUsage]
+
+    async def dropped(self: Any, reply: Any, item: Item, *rest: Any) -> None:
+        if item.generation % 3 == 2:
+            await self._talk.happened(TurnEvent(kind="cut", text="client_cancelled", generation=item.generation))
+            await reply.end(self._talk.state.item(item.id))
+        else:
+            await say(self, reply, item, *rest)
+
+    patch.setattr(Answers, "_say", dropped)
+
+
+def all_is_heard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Item, "heard", property(lambda self: self.text or " ".join(one.text for one in self.sentences)))
+
+
+def no_notes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(kept, "leave_note", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        pytest.param(believed("said"), "lost", id="a turn is acknowledged before it is kept"),
+        pytest.param(believed("cut"), "stale", id="a cut is told before it is kept"),
+        pytest.param(believed("sentence"), "twice", id="a sentence is sent before it is kept"),
+        pytest.param(nobody_resumes, "twice", id="an answer does not go on after a kill"),
+        pytest.param(resumes_with_an_end, "lost", id="an answer is given up after a kill"),
+        pytest.param(never_asks, "lost", id="an answer is dropped and called cut"),
+        pytest.param(all_is_heard, "context", id="the context has what was not played"),
+        pytest.param(no_notes, "lost", id="a gateway goes on with a call that another one took"),
+    ],
+)
+def test_a_mistake_is_found(monkeypatch: pytest.MonkeyPatch, plant: Callable[[Any], None], kind: str) -> None:
+    plant(monkeypatch)
+    found: Found = talk_through(range(_NUM_TRIED), enough=3)
+    assert any(fault.startswith(kind) for fault in found.faults), found
