@@ -33,7 +33,7 @@ from headrace.engines.roles import EngineSettings, Role
 from headrace.engines.sound_samples import wav_of
 from headrace.engines.spoken_chain import LoadedListener, SpokenChain
 from headrace.errors import HeadraceError
-from headrace.inbox.log import TurnRow
+from headrace.inbox.turn_rows import TurnRow
 from headrace.serving.gateway.realtime import answers
 from headrace.serving.gateway.realtime.answers import AnswerParts
 from headrace.serving.gateway.realtime.call import Call
@@ -69,6 +69,10 @@ _NUM_CALLS, _NUM_TURNS = 2, 4
 # Simulated; a call of such turns takes some ten.
 _SECONDS_MAX = 400.0
 _TICK_SECONDS = 0.005
+# A quick voice: a sentence is five pieces of audio.
+_CHARACTERS_A_SECOND = 56
+# Of a message to a client, but for audio: its gateway is killed while, or just after, the client is told.
+_KILLED_AFTER_TELLING, _KILLED_WITHIN_SECONDS = 0.01, 0.03
 # A schedule leaves a few megabytes.
 _COLLECTED_EVERY = 20
 _SERVICE, _KEY = "voices", "key"
@@ -172,7 +176,8 @@ class _Voice(MediaEngine):
 
     async def make(self, turn: MediaTurn) -> MediaAnswer:
         await asyncio.sleep(self._world.pause(0.06))
-        return MediaAnswer(content=wav_of(np.zeros(num_samples_of(turn.text)), SAMPLE_RATE), replica=self.name)
+        silence = np.zeros(num_samples_of(turn.text, _CHARACTERS_A_SECOND))
+        return MediaAnswer(content=wav_of(silence, SAMPLE_RATE), replica=self.name)
 
 
 def _chain(world: World) -> SpokenChain:
@@ -243,11 +248,11 @@ class _Pipe:
 class _Line:
     """A client's end of a connection; `server` is the gateway's."""
 
-    def __init__(self, world: World, clients: SimulatedLoop, gateway: SimulatedLoop) -> None:
+    def __init__(self, world: World, clients: SimulatedLoop, gateway: "Gateway") -> None:
         self._world = world
-        self._to_client, self._to_server = _Pipe(world, clients), _Pipe(world, gateway)
+        self._to_client, self._to_server = _Pipe(world, clients), _Pipe(world, gateway.loop)
         self._is_open = True
-        self.server = _ServerEnd(world, self._to_client, self._to_server)
+        self.server = _ServerEnd(gateway, self._to_client, self._to_server)
 
     async def send(self, text: str) -> None:
         if not self._is_open:
@@ -274,8 +279,9 @@ class _Line:
 class _ServerEnd:
     """What `headrace.serving.gateway.realtime.websocket.Socket` is to a call."""
 
-    def __init__(self, world: World, to_client: _Pipe, to_server: _Pipe) -> None:
-        self._world, self._to_client, self._to_server = world, to_client, to_server
+    def __init__(self, gateway: "Gateway", to_client: _Pipe, to_server: _Pipe) -> None:
+        self._gateway, self._world = gateway, gateway.world
+        self._to_client, self._to_server = to_client, to_server
         self.is_open = True
         self.hears: Callable[[dict[str, Any]], None] = lambda event: None
 
@@ -294,6 +300,10 @@ class _ServerEnd:
         if not self.is_open:
             raise SocketClosed
         self._to_client.put(text.decode())
+        if b"audio.delta" not in text and self._world.chance.random() < _KILLED_AFTER_TELLING:
+            scheduler = self._world.scheduler
+            late = self._world.pause(_KILLED_WITHIN_SECONDS)
+            scheduler.at(scheduler.now + late, lambda: scheduler.kill(self._gateway.process))
         if self._world.chance.random() < 0.1:
             # Its client takes a moment to read.
             await asyncio.sleep(self._world.pause(0.02))
@@ -400,7 +410,7 @@ class Gateways:
         self._present: list[Gateway | None] = [None, None]
         for slot in (0, 1):
             self._start(slot)
-        for _ in range(world.chance.randint(0, 5)):
+        for _ in range(world.chance.randint(0, 2)):
             world.scheduler.at(world.chance.uniform(0.2, 6.0), self._kill_one)
         self._look()
 
@@ -410,7 +420,7 @@ class Gateways:
             ready = [one for one in self._present if one is not None and one.is_ready]
             if ready:
                 gateway = self._world.chance.choice(ready)
-                line = _Line(self._world, self._clients, gateway.loop)
+                line = _Line(self._world, self._clients, gateway)
                 gateway.accept(line, query)
                 return line
 
@@ -455,7 +465,13 @@ def _talk(world: World, seed: int, found: Found) -> None:
     """Calls, to their ends. Adds to `found` what its clients and the writer's questions show."""
     loop = SimulatedLoop(world.scheduler, Process("clients"))
     chance = world.chance
-    habits = Habits(cuts=chance.choice((0.3, 0.7, 1.0)), speaks=chance.choice((0.0, 0.5, 1.0)), drops=0.2)
+    habits = Habits(
+        cuts=chance.choice((0.3, 0.7, 1.0)),
+        speaks=chance.choice((0.0, 0.5, 1.0)),
+        drops=0.2,
+        num_events=50,
+        characters_a_second=_CHARACTERS_A_SECOND,
+    )
     with _simulated_time(world):
         gateways = Gateways(world, loop, found)
         clients = [

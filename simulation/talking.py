@@ -26,7 +26,7 @@ NUM_SENTENCES = 6
 TRIAL = "Say hello."
 SPEECH = "simulated.speech"
 """An event that a simulated gateway takes for what a client says aloud: `what` and `text`."""
-_CHARACTERS_A_SECOND, _SECONDS_MIN = 14, 0.2
+_SECONDS_MIN = 0.2
 _MS_BYTES = 2 * SAMPLE_RATE // 1000
 # An answer of a living gateway never rests so long.
 _EVENT_SECONDS = 30.0
@@ -73,14 +73,9 @@ def sentence_of(asked: str, number: int) -> str:
     return f"Sentence {number} is about {asked} and ends here."
 
 
-def num_samples_of(text: str) -> int:
-    """How much audio the echo engine makes of a sentence."""
-    return int(max(len(text) / _CHARACTERS_A_SECOND, _SECONDS_MIN) * SAMPLE_RATE)
-
-
-def pcm_bytes_of(text: str) -> int:
-    """How much of it a client gets: up to a whole millisecond."""
-    return -(-2 * num_samples_of(text) // _MS_BYTES) * _MS_BYTES
+def num_samples_of(text: str, characters_a_second: int) -> int:
+    """How much audio the voice makes of a sentence."""
+    return int(max(len(text) / characters_a_second, _SECONDS_MIN) * SAMPLE_RATE)
 
 
 @dataclass
@@ -94,12 +89,15 @@ class _Answer:
 class Habits:
     """What a client does beside asking: shares of its turns.
 
-    `speaks`: its turns are spoken, and so it cuts; `drops`: it loses its connection in an answer.
+    `speaks`: its turns are spoken, and so it cuts; `drops`: it loses its connection in an answer. `num_events`: of an
+    answer, within which it does so. `characters_a_second`: of the voice; as the echo engine speaks.
     """
 
     cuts: float = 0.5
     speaks: float = 0.0
     drops: float = 0.0
+    num_events: int = 60
+    characters_a_second: int = 14
 
 
 class _GivenUp(Exception):
@@ -151,8 +149,8 @@ class Client:
         self._is_waiting, self._spoken_as = True, self._speech_item
         self.said.append(("user", text))
         self.asked[text] = list(self.said)
-        cut_after = self._draw.randrange(1, 60) if self._chance(self._habits.cuts) else None
-        drop_after = self._draw.randrange(1, 60) if self._chance(self._habits.drops) else None
+        cut_after = self._draw.randrange(1, self._habits.num_events) if self._chance(self._habits.cuts) else None
+        drop_after = self._draw.randrange(1, self._habits.num_events) if self._chance(self._habits.drops) else None
         cuts_by_voice = self._chance(self._habits.speaks)
         num_events, has_cut = 0, False
         is_asked, is_cutting = is_spoken, False
@@ -287,7 +285,7 @@ class Client:
         whole = [sentence_of(text, number) for number in range(NUM_SENTENCES)]
         if answer.texts != whole[: len(answer.texts)]:
             self._found.twice.append(f"{text}: heard {answer.texts}")
-        most = sum(map(pcm_bytes_of, answer.texts))
+        most = sum(map(self._num_bytes, answer.texts))
         if answer.num_bytes > most:
             self._found.twice.append(f"{text}: {answer.num_bytes} bytes of {most}")
         if status == "cancelled" and has_cut:
@@ -297,7 +295,7 @@ class Client:
                 self.cut_unheard.add(text)
             ms = self._draw.randrange(0, answer.num_bytes // _MS_BYTES + 1)
             await self._truncate(answer.item, ms)
-            if heard := _heard_words(answer.texts, ms):
+            if heard := self._heard_words(answer.texts, ms):
                 self.said.append(("assistant", heard))
             return
         self.said.append(("assistant", " ".join(answer.texts)))
@@ -320,6 +318,24 @@ class Client:
             except ConnectionLost:
                 await self._come_back()
                 self._is_speaking = is_sent = False
+
+    def _num_bytes(self, text: str) -> int:
+        """How much a client gets of a sentence: up to a whole millisecond."""
+        return -(-2 * num_samples_of(text, self._habits.characters_a_second) // _MS_BYTES) * _MS_BYTES
+
+    def _heard_words(self, sentences: list[str], ms: int) -> str:
+        """By hand: of each sentence the words whose last letter was played."""
+        found: list[str] = []
+        for text in sentences:
+            whole = self._num_bytes(text) // _MS_BYTES
+            place = 0
+            for word in text.split():
+                place += len(word)
+                if ms >= whole or int(len(text) * max(ms, 0) / whole) >= place:
+                    found.append(word)
+                place += 1
+            ms -= whole
+        return " ".join(found)
 
     def _chance(self, share: float) -> bool:
         return share > 0 and self._draw.random() < share
@@ -357,21 +373,6 @@ class Client:
         is_told = self._answer is not None or self._is_waiting
         query = f"session={self._name}" + (f"&received_ms={received}" if is_told else "")
         self._connection = await self._connect(query)
-
-
-def _heard_words(sentences: list[str], ms: int) -> str:
-    """By hand: of each sentence the words whose last letter was played."""
-    found: list[str] = []
-    for text in sentences:
-        whole = pcm_bytes_of(text) // _MS_BYTES
-        place = 0
-        for word in text.split():
-            place += len(word)
-            if ms >= whole or int(len(text) * max(ms, 0) / whole) >= place:
-                found.append(word)
-            place += 1
-        ms -= whole
-    return " ".join(found)
 
 
 def look_at_questions(bodies: Iterable[Mapping[str, Any]], clients: Iterable[Client], found: Found) -> None:

@@ -22,9 +22,10 @@ from headrace.clock import Clock
 from headrace.errors import reason_of
 from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
-from headrace.inbox.log import EventLog, LogReader, LogUnavailable, TurnRow
+from headrace.inbox.log import EventLog, LogReader, LogUnavailable
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealer import SealerOf, SealingThread
+from headrace.inbox.turn_rows import TurnRow
 
 _NUM_PRODUCERS, _GROUP_SECONDS = 64, 0.002
 # Of one transaction; a producer's own events are never divided.

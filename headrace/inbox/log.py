@@ -29,6 +29,7 @@ from headrace.inbox.rules import InboxRules
 from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
 from headrace.inbox.sealed import BLANK_EVENT
 from headrace.inbox.tally import TenantTally
+from headrace.inbox.turn_rows import NUM_TURN_COLUMNS, TurnBlocks, TurnReader, TurnRow
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
 
 # Rows of one statement: a statement for each row would give up and take Python's lock for each. The columns times the
@@ -37,7 +38,6 @@ _ROWS_A_STATEMENT = (512, 64, 8, 1)
 # How many events one transaction forgets, so that producers wait for no longer one.
 _NUM_FORGOTTEN = 2_000
 _NUM_EVENT_COLUMNS = 11
-_NUM_TURN_COLUMNS = 4
 _UNSEALED = """
 SELECT campaign, part, events.tenant, COUNT(*) FROM events JOIN parts USING (part) WHERE NOT is_sealed GROUP BY 2, 3
 """
@@ -47,16 +47,6 @@ _T = TypeVar("_T")
 
 class LogUnavailable(Transient):
     """The log cannot keep anything now, such as on a full disk; nothing of the group was taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRow:
-    """One turn event of a call. `epoch`: of who has the call; `sequence`: counts the call's events."""
-
-    call: str
-    epoch: int
-    sequence: int
-    event: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +90,7 @@ class EventLog:
         self._given_out: dict[int, str] = {}
         self.tenants = TenantTally()
         self._sealed_waiting = sealed_waiting
+        self._turns = TurnBlocks(self._connection)
         self._is_loaded = False
         self._load()
 
@@ -115,6 +106,7 @@ class EventLog:
         for row in run(_UNSEALED):
             self.tenants.add(*row)
         self._closed = [closed for closed in self._unsealed() if closed.part.part not in self._given_out]
+        self._turns.load()
         self._is_loaded = True
 
     def _check_loaded(self) -> None:
@@ -174,10 +166,7 @@ class EventLog:
                 self._next_offset += 1
             self._insert("seen", 1, [name for name in named if name not in known])
             self._insert("events", _NUM_EVENT_COLUMNS, rows)
-            kept: list[object] = []
-            for turn in turns:
-                kept += (turn.call, turn.epoch, turn.sequence, turn.event)
-            self._insert("turns", _NUM_TURN_COLUMNS, kept)
+            self._insert("turns", NUM_TURN_COLUMNS, self._turns.add(turns))
             changes = self._changes()
             if events:
                 self._keep(changes)
@@ -265,14 +254,18 @@ class EventLog:
         return len(going)
 
     def forget_turns(self, sealed: Mapping[str, tuple[int, int]]) -> None:
-        """Args: sealed: call → the epoch and number of its last event that the store has. Raises: LogUnavailable."""
-        if not sealed:
-            return
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM turns WHERE call = ? AND (epoch < ? OR (epoch = ? AND sequence <= ?))",
-                [(call, epoch, epoch, sequence) for call, (epoch, sequence) in sealed.items()],
-            )
+        """Their rows go once all near them may.
+
+        Args:
+            sealed: call → the epoch and number of its last event that the store has.
+
+        Raises:
+            LogUnavailable: none was forgotten.
+        """
+        self._check_loaded()
+        if blocks := self._turns.forget(sealed):
+            with self._transaction():
+                self._connection.executemany("DELETE FROM turns WHERE number BETWEEN ? AND ?", blocks)
 
     def reader(self) -> "LogReader":
         return LogReader(open_to_read(self.directory))
@@ -358,6 +351,7 @@ class LogReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._turns = TurnReader(connection)
 
     def events(self, part: int) -> list[tuple[Any, ...]]:
         """Rows of offset, time, key, sequence, id, source, tenant, class, deadline, data, in the order of a window."""
@@ -369,10 +363,8 @@ class LogReader:
         ).fetchall()
 
     def turns(self, call: str, epoch: int) -> list[tuple[int, str]]:
-        """The numbers and texts of a call's events in that epoch, in order."""
-        return self._connection.execute(
-            "SELECT sequence, event FROM turns WHERE call = ? AND epoch = ? ORDER BY sequence", (call, epoch)
-        ).fetchall()
+        """The numbers and texts of a call's events in that epoch, in order; perhaps of some that the store has, too."""
+        return self._turns.turns(call, epoch)
 
     def close(self) -> None:
         self._connection.close()

@@ -42,10 +42,11 @@ CREATE INDEX events_of_part ON events (part);
 """
 # The erasures of the store that this log has carried out; a log from before has none.
 _ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"
-# Since format 2: turn events of calls, until the store has the call as it is after them.
+# Since format 2: turn events of calls, until the store has the call as it is after them. Numbers follow the order in
+# which they came (`headrace.inbox.turn_rows`).
 _TURNS = """
-CREATE TABLE turns (call TEXT, epoch INTEGER, sequence INTEGER, event TEXT NOT NULL,
-                    PRIMARY KEY (call, epoch, sequence)) WITHOUT ROWID;
+CREATE TABLE turns (number INTEGER PRIMARY KEY, call TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                    event TEXT NOT NULL);
 """
 
 

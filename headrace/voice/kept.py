@@ -24,7 +24,7 @@ from annotated_types import Ge
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
-from headrace.inbox.log import TurnRow
+from headrace.inbox.turn_rows import TurnRow
 from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.listings import by_prefix
@@ -202,9 +202,10 @@ class TakenCall:
         loop = asyncio.get_running_loop()
         if not rows:
             return _done(loop)
-        logged = self._calls.log.keep(rows)
-        # Nobody waits for the store to know that somebody began to speak.
+        # Nobody waits for the store to know that somebody began to speak. Before the log: who took the call reads this
+        # gateway's, too, and must not find there what was refused.
         written = self._calls.segments.put(rows, waits=is_said)
+        logged = self._calls.log.keep(rows)
         waiting = loop.create_task(_kept(logged, written))
         # Who was cut while it waited asks for it no more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.errors import HeadraceError, IllegalTransition, ObjectMissing, reason_of
-from headrace.inbox.log import TurnRow
+from headrace.inbox.turn_rows import TurnRow
 from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore, new_nonce

@@ -1,17 +1,21 @@
 """The log: what was taken stays taken, once; what is sealed is forgotten."""
 
 import sqlite3
-from collections import Counter
+import tempfile
+from collections import Counter, defaultdict
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
-from headrace.inbox.log import EventLog, LogUnavailable, TurnRow, event_digest
+from headrace.inbox.log import EventLog, LogUnavailable, event_digest
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealed import sealed_windows, window_events
 from headrace.inbox.sealing import OtherLog
+from headrace.inbox.turn_rows import TurnRow
 from headrace.store.local import LocalStore
 from simulation.event_oracle import expected_windows
 from simulation.event_streams import SECOND, START, StreamShape, stream
@@ -228,13 +232,46 @@ def test_turn_events_of_calls_are_kept_with_events_until_the_store_has_their_cal
         assert log.append([make_event("a")], START, turns=turns) == [True]
         log.append([], START, turns=[TurnRow("another", 1, 0, "other")])
         log.forget_turns({"call": (2, 1)})
-        reader = log.reader()
-        assert reader.turns("call", 1) == []
-        assert reader.turns("call", 2) == [(2, "e2n2")]
-        assert reader.turns("another", 1) == [(0, "other")]
-        reader.close()
+        with closing(log.reader()) as reader:
+            # Rows go with those near them.
+            assert reader.turns("call", 2)[-1] == (2, "e2n2")
+            assert reader.turns("another", 1) == [(0, "other")]
     with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
-        assert reader.turns("call", 2) == [(2, "e2n2")]
+        assert reader.turns("call", 2)[-1] == (2, "e2n2")
+        log.forget_turns({"call": (2, 2), "another": (1, 0)})
+        assert reader.turns("call", 2) == reader.turns("another", 1) == []
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 90), st.booleans(), st.booleans()), max_size=12))
+def test_rows_of_turn_events_go_only_once_their_call_needs_none_of_them(
+    steps: list[tuple[int, int, bool, bool]],
+) -> None:
+    kept: dict[str, int] = defaultdict(int)
+    forgotten: dict[str, int] = defaultdict(int)
+    with tempfile.TemporaryDirectory() as directory:
+        log = make_log(Path(directory))
+        reader = log.reader()
+        for place, num, forgets, starts_anew in steps:
+            call = f"call {place}"
+            log.append([], START, turns=[TurnRow(call, 1, kept[call] + more, "e") for more in range(num)])
+            kept[call] += num
+            if forgets:
+                forgotten[call] = kept[call] - num // 2
+                log.forget_turns({call: (1, forgotten[call] - 1)})
+            if starts_anew:
+                reader.close()
+                log.close()
+                log = make_log(Path(directory))
+                reader = log.reader()
+            for name, whole in kept.items():
+                numbers = [number for number, _ in reader.turns(name, 1)]
+                assert numbers == sorted(set(numbers))
+                assert {*range(forgotten[name], whole)} <= {*numbers} <= {*range(whole)}
+        log.forget_turns({name: (1, whole) for name, whole in kept.items()})
+        assert all(not reader.turns(name, 1) for name in kept)
+        reader.close()
+        log.close()
 
 
 def test_a_log_of_the_first_format_is_read_on(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from headrace.engines.base import Message
 from headrace.engines.chain import Step
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HeadraceError
+from headrace.inbox.log import LogUnavailable
 from headrace.keys import digest_text
 from headrace.serving.gateway.realtime.answering import MS_BYTES, Answering, SpokenSentence
 from headrace.serving.gateway.realtime.reply import FAILED, TOO_LONG, Reply
@@ -22,6 +23,7 @@ from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.realtime.talk import Talk, new_item
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.voice.playing import PlayClock
+from headrace.voice.segments import CallTaken
 from headrace.voice.turns import Item, TurnEvent
 
 
@@ -170,6 +172,9 @@ class Answers:
             await self._parts.enter()
             is_placed = True
             await self._say(reply, item, told, from_ms)
+        except (CallTaken, LogUnavailable):
+            # Of the call, not of the answer, which goes on where the call does.
+            raise
         except (HeadraceError, Refusal) as error:
             told.error = error
             await self._talk.happened(TurnEvent(kind="cut", text=FAILED, generation=item.generation))
