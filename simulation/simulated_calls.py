@@ -73,6 +73,8 @@ _TICK_SECONDS = 0.005
 _CHARACTERS_A_SECOND = 56
 # Of a message to a client, but for audio: its gateway is killed while, or just after, the client is told.
 _KILLED_AFTER_TELLING, _KILLED_WITHIN_SECONDS = 0.01, 0.03
+# Of the one that tells a client that its answer is cut.
+_KILLED_AFTER_CUT = 0.2
 # A schedule leaves a few megabytes.
 _COLLECTED_EVERY = 20
 _SERVICE, _KEY = "voices", "key"
@@ -300,7 +302,9 @@ class _ServerEnd:
         if not self.is_open:
             raise SocketClosed
         self._to_client.put(text.decode())
-        if b"audio.delta" not in text and self._world.chance.random() < _KILLED_AFTER_TELLING:
+        is_end = b'"response.done"' in text and b'"cancelled"' in text
+        share = _KILLED_AFTER_CUT if is_end else _KILLED_AFTER_TELLING
+        if b"audio.delta" not in text and self._world.chance.random() < share:
             scheduler = self._world.scheduler
             late = self._world.pause(_KILLED_WITHIN_SECONDS)
             scheduler.at(scheduler.now + late, lambda: scheduler.kill(self._gateway.process))
@@ -470,6 +474,7 @@ def _talk(world: World, seed: int, found: Found) -> None:
         speaks=chance.choice((0.0, 0.5, 1.0)),
         drops=0.2,
         num_events=50,
+        pause_seconds=0.2,
         characters_a_second=_CHARACTERS_A_SECOND,
     )
     with _simulated_time(world):

@@ -16,6 +16,7 @@ import base64
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -90,13 +91,15 @@ class Habits:
     """What a client does beside asking: shares of its turns.
 
     `speaks`: its turns are spoken, and so it cuts; `drops`: it loses its connection in an answer. `num_events`: of an
-    answer, within which it does so. `characters_a_second`: of the voice; as the echo engine speaks.
+    answer, within which it does so. `pause_seconds`: at most, until it says how far it played a cut answer.
+    `characters_a_second`: of the voice; as the echo engine speaks.
     """
 
     cuts: float = 0.5
     speaks: float = 0.0
     drops: float = 0.0
     num_events: int = 60
+    pause_seconds: float = 0.0
     characters_a_second: int = 14
 
 
@@ -293,8 +296,11 @@ class Client:
             if not answer.texts:
                 self._found.num_unheard += 1
                 self.cut_unheard.add(text)
+            # Who heard nothing has nothing to say about it.
             ms = self._draw.randrange(0, answer.num_bytes // _MS_BYTES + 1)
-            await self._truncate(answer.item, ms)
+            if answer.num_bytes:
+                await self._listen(self._draw.uniform(0.0, self._habits.pause_seconds))
+                await self._truncate(answer.item, ms)
             if heard := self._heard_words(answer.texts, ms):
                 self.said.append(("assistant", heard))
             return
@@ -304,6 +310,17 @@ class Client:
         elif has_cut or self._habits.speaks:
             # It ended while its client cut it; or its client speaks next, and has played all of it.
             await self._truncate(answer.item, answer.num_bytes // _MS_BYTES)
+
+    async def _listen(self, seconds: float) -> None:
+        """For so long, to what should not come."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        await self._next("a pause")
+                    except ConnectionLost:
+                        self._is_speaking = False
+                        await self._come_back()
 
     async def _truncate(self, item: str, ms: int) -> None:
         is_sent = False
