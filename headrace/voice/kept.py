@@ -178,6 +178,7 @@ class TakenCall:
         self._calls, self._call, self._number, self._kept = calls, call, number, kept
         self.state = kept.state
         self._durable_at, self._durable_number = kept.at, number
+        self._durable_sequence = kept.state.sequence
         self._newest = kept.state
         self._failed: CallTaken | None = None
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
@@ -216,7 +217,7 @@ class TakenCall:
         self._checkpoints.cancel()
         await asyncio.gather(self._checkpoints, return_exceptions=True)
         with suppress(TimeoutError, HeadraceError, OSError):
-            if self._newest.sequence != self._kept.state.sequence:
+            if self._newest.sequence != self._durable_sequence:
                 await asyncio.wait_for(self._checkpoint(is_last=True), _STORE_SECONDS)
 
     async def _keep_checkpoints(self) -> None:
@@ -224,7 +225,9 @@ class TakenCall:
         await asyncio.sleep(_CHECKPOINT_SECONDS * random.random())
         while True:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
-            if self._newest.sequence == self._kept.state.sequence:
+            # One in which nothing is said any more, too: the log forgets its last events, and those near them.
+            is_due = self._calls.clock.now() - self._durable_at > _DURABLE_SECONDS
+            if self._newest.sequence == (self._durable_sequence if is_due else self._kept.state.sequence):
                 continue
             try:
                 await self._checkpoint()
@@ -243,7 +246,7 @@ class TakenCall:
         await asyncio.get_running_loop().run_in_executor(calls.threads, self._write, kept, is_durable)
         self._kept = kept
         if is_durable:
-            self._durable_at = kept.at
+            self._durable_at, self._durable_sequence = kept.at, kept.state.sequence
             calls.log.forget(self._call, mine.epoch, kept.state.sequence - 1)
 
     def _write(self, kept: KeptCall, is_durable: bool) -> None:

@@ -1,7 +1,10 @@
 """Calls against a gateway process: what OpenAI's clients send and get, and what is refused."""
 
 import asyncio
+import base64
+import json
 import re
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from headrace.engines.media_bytes import sound_of
 from headrace.engines.roles import EngineSettings, Role
 from headrace.engines.sound_samples import levels_of, mono_of, pcm_of
 from headrace.version_sets.media_settings import Speech
+from pipelines.setup import PIPECAT
 from simulation.killed_calls import call_under_kills
 from simulation.servers.calls import SAMPLE_RATE, Caller, calling, spoken_roles
 from simulation.servers.gateway_site import KEY, GatewayProcess, Site
@@ -97,6 +101,21 @@ def test_openais_client_holds_a_call(site: Site) -> None:
     assert done.status == "completed"
     transcript = next(event.transcript for event in seen if event.type == "response.output_audio_transcript.done")
     assert transcript == done.output[0].content[0].transcript
+
+
+@pytest.mark.skipif(not PIPECAT.exists(), reason="Pipecat is not installed: make bench-setup.")
+def test_pipecats_own_client_writes_and_speaks(site: Site, speech: bytes) -> None:
+    task = {"url": site.gateways[0].url.replace("http", "ws", 1) + "/v1/realtime", "key": KEY, "model": "assistant"}
+    task |= {"text": "Hello", "pcm": base64.b64encode(SILENCE + speech + SILENCE).decode()}
+    command = [str(PIPECAT / "bin/python"), "-m", "benchmarks.voice.pipecat_client"]
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(done.stdout)
+    assert found["errors"] == []
+    assert len(found["answers"]) == 2
+    assert all(answer["words"] and answer["audio_bytes"] > SAMPLE_RATE for answer in found["answers"])
+    # A later Pipecat that sends others shows here what is to be learned.
+    known = {"session.update", "conversation.item.create", "response.create", "input_audio_buffer.append"}
+    assert {*found["sent"]} <= known | {"conversation.item.truncate"}
 
 
 def test_the_betas_clients_get_its_names(site: Site) -> None:
