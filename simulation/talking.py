@@ -313,6 +313,8 @@ class Client:
 
     async def _listen(self, seconds: float) -> None:
         """For so long, to what should not come."""
+        if not seconds:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
@@ -367,7 +369,9 @@ class Client:
         """Raises: ConnectionLost; _GivenUp: nothing comes. Args: what: is waited for."""
         assert self._connection is not None
         try:
-            event = json.loads(await asyncio.wait_for(self._connection.recv(), _EVENT_SECONDS))
+            # `wait_for` may take an event and pass over that its caller has been cancelled.
+            async with asyncio.timeout(_EVENT_SECONDS):
+                event = json.loads(await self._connection.recv())
         except TimeoutError:
             self._found.lost.append(f"{self._name}: nothing came for {_EVENT_SECONDS:g} s, of {what}")
             raise _GivenUp from None
