@@ -38,6 +38,11 @@ def _unpacked(events: bytes) -> pa.RecordBatch:
     return batch
 
 
+def warm_up() -> None:
+    """pyarrow imports pandas, where that is installed, with its first array: no producer is to wait for it."""
+    pa.array([], pa.string())
+
+
 def keep(connection: sqlite3.Connection, rows: Mapping[int, Sequence[Row]]) -> None:
     """Part → its new events. In the caller's transaction."""
     for part, own in rows.items():

@@ -93,6 +93,7 @@ class EventLog:
             os.close(self._lock)
             raise
         self._digests = EventDigests(self._salt)
+        kept.warm_up()
         self._rules = dict(rules)
         # Parts that were given out by `take_closed` and are not marked as sealed; whose they are.
         self._given_out: dict[int, str] = {}
