@@ -140,7 +140,11 @@ class Intake:
         Raises:
             LogUnavailable: none was taken.
         """
-        return await self._wait(_Producer(events, self._new_future()))
+        return await self.begin(events)
+
+    def begin(self, events: Sequence[Event]) -> "asyncio.Future[list[bool]]":
+        """As `take`, for who does something else until then."""
+        return self._wait(_Producer(events, self._new_future()))
 
     def keep(self, turns: Sequence[TurnRow]) -> "asyncio.Future[list[bool]]":
         """Takes turn events; what it returns is done once they are on the disk. In the order in which it is called.

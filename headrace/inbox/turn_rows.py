@@ -14,7 +14,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-NUM_TURN_COLUMNS = 5
 # Some five pages.
 _BLOCK_ROWS = 64
 # A reader forgets what it knows of so many rows that are gone, and looks anew.
@@ -48,13 +47,13 @@ class TurnBlocks:
         for number, *row in self._connection.execute("SELECT number, call, epoch, sequence FROM turns ORDER BY number"):
             self._add(number, *row)
 
-    def add(self, turns: Sequence[TurnRow]) -> list[object]:
-        """The values of their rows, one after the other; `load`, if they were not written."""
-        values: list[object] = []
+    def add(self, turns: Sequence[TurnRow]) -> list[tuple[int, str, int, int, str]]:
+        """Their rows; `load`, if they were not written."""
+        rows: list[tuple[int, str, int, int, str]] = []
         for turn in turns:
-            values += (self._next_number, turn.call, turn.epoch, turn.sequence, turn.event)
+            rows.append((self._next_number, turn.call, turn.epoch, turn.sequence, turn.event))
             self._add(self._next_number, turn.call, turn.epoch, turn.sequence)
-        return values
+        return rows
 
     def forget(self, sealed: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
         """First and last numbers of rows that may go now. Args: sealed: as for `EventLog.forget_turns`."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
-from headrace.inbox.log import EventLog, LogUnavailable, event_digest
+from headrace.inbox.log import EventDigests, EventLog, LogUnavailable
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealed import sealed_windows, window_events
 from headrace.inbox.sealing import OtherLog
@@ -40,7 +40,7 @@ def test_the_same_event_is_taken_once_even_after_its_window_was_sealed_and_forgo
         seal_all(log, make_sealer(tmp_path, log))
         assert log.append([make_event("a", time=LATER)], LATER) == [False]
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        assert file.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM batches").fetchone() == (0,)
         assert file.execute("SELECT count(*) FROM parts").fetchone() == (0,)
 
 
@@ -51,8 +51,9 @@ def test_another_source_or_campaign_makes_another_event(tmp_path: Path) -> None:
 
 
 def test_names_that_run_together_are_different_events() -> None:
-    assert event_digest(b"salt", "c", "ab", "c") != event_digest(b"salt", "c", "a", "bc")
-    assert event_digest(b"salt", "c", "a", "b") != event_digest(b"pepper", "c", "a", "b")
+    digests = EventDigests(b"salt")
+    assert digests.of("c", "ab", "c") != digests.of("c", "a", "bc")
+    assert digests.of("c", "a", "b") != EventDigests(b"pepper").of("c", "a", "b")
 
 
 def test_the_index_of_what_was_seen_holds_no_name(tmp_path: Path) -> None:
@@ -81,9 +82,9 @@ def test_another_file_is_no_log(tmp_path: Path) -> None:
 def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
     make_log(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.execute("UPDATE log SET format = 3")
+        file.execute("UPDATE log SET format = 4")
         file.commit()
-    with pytest.raises(InvalidInput, match=r"has format 3, this Headrace reads 2"):
+    with pytest.raises(InvalidInput, match=r"has format 4, this Headrace reads 3"):
         make_log(tmp_path)
 
 
@@ -274,14 +275,66 @@ def test_rows_of_turn_events_go_only_once_their_call_needs_none_of_them(
         log.close()
 
 
-def test_a_log_of_the_first_format_is_read_on(tmp_path: Path) -> None:
+# Until format 3 an event was a row; formats 1 and 2 differ in what else there was.
+_ROWS = """
+CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INTEGER NOT NULL, key TEXT NOT NULL,
+                     sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
+                     class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
+CREATE INDEX events_of_part ON events (part);
+DROP TABLE batches;
+"""
+_TURNS = """
+DROP TABLE turns;
+CREATE TABLE turns (call TEXT, epoch INTEGER, sequence INTEGER, event TEXT NOT NULL,
+                    PRIMARY KEY (call, epoch, sequence)) WITHOUT ROWID;
+INSERT INTO turns VALUES ('before', 1, 1, 'second'), ('before', 1, 0, 'first');
+"""
+_BEFORE = {1: "ALTER TABLE parts DROP COLUMN lane; DROP TABLE turns;", 2: _TURNS}
+
+
+@pytest.mark.parametrize("log_format", [1, 2])
+def test_a_log_of_a_former_format_is_read_on(tmp_path: Path, log_format: int) -> None:
+    events = [make_event(name, key=name, deadline=LATER if name == "c" else None) for name in "cab"]
     with closing(make_log(tmp_path)) as log:
-        log.append([make_event("a")], START)
+        log.append(events, START)
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.executescript("ALTER TABLE parts DROP COLUMN lane; DROP TABLE turns; UPDATE log SET format = 1;")
+        file.executescript(f"{_ROWS}{_BEFORE[log_format]}UPDATE log SET format = {log_format};")
+        rows = [
+            (offset, 1, one.time, one.key, 0, one.id, one.source, one.tenant, "batch", one.deadline, one.data)
+            for offset, one in enumerate(events, 1)
+        ]
+        file.executemany(f"INSERT INTO events VALUES ({','.join('?' * 11)})", rows)
+        file.commit()
     with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
         turns = [TurnRow("call", 1, 0, "e")]
-        assert log.append([make_event("a"), make_event("b")], START, turns=turns) == [False, True]
+        assert log.append([make_event("a"), make_event("d", key="d")], START, turns=turns) == [False, True]
         [part] = log.windows[CAMPAIGN].open_parts
-        assert (part.num_events, part.lane) == (2, "")
+        assert (part.num_events, part.lane) == (4, "")
+        assert log.tenants.of(CAMPAIGN) == {"tests": 4}
         assert reader.turns("call", 1) == [(0, "e")]
+        assert reader.turns("before", 1) == ([(0, "first"), (1, "second")] if log_format == 2 else [])
+        found = reader.events(part.part)
+    assert found["id"].to_pylist() == ["a", "b", "c", "d"]
+    assert found["offset"].to_pylist() == [2, 3, 1, 4]
+    assert [one.timestamp() * SECOND for one in found["deadline"].to_pylist() if one] == [LATER]
+    assert set(found["data"].to_pylist()) == {one.data for one in [*events, make_event("d")]}
+
+
+def test_kept_events_that_are_damaged_are_not_sealed(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a"), make_event("b")], START)
+        log._connection.execute("UPDATE batches SET events = substr(events, 1, 300)")
+        with closing(log.reader()) as reader, pytest.raises(sqlite3.DatabaseError, match=r"events .* are damaged"):
+            reader.events(1)
+
+
+def test_rows_of_a_window_are_in_one_order_however_its_events_came(tmp_path: Path) -> None:
+    names = [f"{letter}{number}" for letter in "bac\u00e9" for number in range(9)]
+    found: list[list[str]] = []
+    for number, size in enumerate((1, 5, len(names))):
+        with closing(make_log(tmp_path / str(number))) as log:
+            for start in range(0, len(names), size):
+                log.append([make_event(name, key=name[0]) for name in names[start : start + size]], START)
+            with closing(log.reader()) as reader:
+                found.append(reader.events(1)["id"].to_pylist())
+    assert found == [sorted(names, key=str.encode)] * 3

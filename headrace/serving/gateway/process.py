@@ -69,10 +69,15 @@ async def run_gateway(settings: Settings) -> None:
     socket_file = identity(settings.uds)
     port = listener.getsockname()[1] if settings.uds is None else None
     parts = assemble(settings, service, port=port, num_connections=num_connections)
+    protocols: dict[str, Any] = {"connections": parts.connections, "takers": parts.calls}
+    if parts.inbox:
+        protocols["whole"] = parts.app
     server = _Server(
         uvicorn.Config(
             parts.app,
-            http=cast("Any", partial(GatewayProtocol, connections=parts.connections, takers=parts.calls)),
+            http=cast(
+                "Any", partial(GatewayProtocol, connections=parts.connections, takers=parts.calls, whole=parts.app)
+            ),
             ws="none",
             lifespan="off",
             proxy_headers=False,
