@@ -25,6 +25,7 @@ from headrace.inbox.events import Event
 from headrace.inbox.log import EventLog, LogReader, LogUnavailable, TurnRow
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealer import SealerOf, SealingThread
+from headrace.inbox.streams import StreamProgress
 
 _NUM_PRODUCERS, _GROUP_SECONDS = 64, 0.002
 # Of one transaction; a producer's own events are never divided.
@@ -71,6 +72,7 @@ class _Producer:
     events: Sequence[Event]
     future: "asyncio.Future[list[bool]]"
     turns: Sequence[TurnRow] = ()
+    progress: StreamProgress | None = None
 
     @property
     def num(self) -> int:
@@ -133,13 +135,16 @@ class Intake:
         self._sealing.start()
         self._thread.start()
 
-    async def take(self, events: Sequence[Event]) -> list[bool]:
+    async def take(self, events: Sequence[Event], *, progress: StreamProgress | None = None) -> list[bool]:
         """Returns once all of them are on the disk. False: that one was taken before.
+
+        Args:
+            progress: of the stream that they are from, kept in the same transaction.
 
         Raises:
             LogUnavailable: none was taken.
         """
-        return await self._wait(_Producer(events, self._new_future()))
+        return await self._wait(_Producer(events, self._new_future(), progress=progress))
 
     def keep(self, turns: Sequence[TurnRow]) -> "asyncio.Future[list[bool]]":
         """Takes turn events; what it returns is done once they are on the disk. In the order in which it is called.
@@ -255,9 +260,10 @@ class Intake:
     def _write(self, group: list[_Producer]) -> None:
         events = [event for producer in group for event in producer.events]
         turns = [turn for producer in group for turn in producer.turns]
+        progress = [producer.progress for producer in group if producer.progress is not None]
         answers: list[_Answer] = []
         try:
-            taken = self._log.append(events, self._now(), turns=turns)
+            taken = self._log.append(events, self._now(), turns=turns, progress=progress)
             at = 0
             for producer in group:
                 answers.append(taken[at : at + len(producer.events)])
