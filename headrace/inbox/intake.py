@@ -1,8 +1,8 @@
 """Takes events from many producers at once: one thread writes the log, another seals what is closed.
 
 Producers that wait share a transaction, and with it one wait for the disk: a group is written once 64 of them wait, or
-2 ms after the first. A producer hears that its events are taken after they are on the disk, never before. One that is
-killed or leaves in between sends them again: the log knows them.
+2 ms after the first; who has been alone is not kept waiting for others. A producer hears that its events are taken
+after they are on the disk, never before. One that is killed or leaves in between sends them again: the log knows them.
 
 A store that does not answer stops the sealing and no producer; the log keeps what comes, as long as its disk has room.
 """
@@ -121,6 +121,7 @@ class Intake:
         self._changed = threading.Condition()
         self._producers: deque[_Producer] = deque()
         self._num_events = 0
+        self._is_alone = True
         # Call → the epoch and number of its last event that the store has.
         self._sealed_turns: dict[str, tuple[int, int]] = {}
         self._is_closing = False
@@ -232,7 +233,7 @@ class Intake:
         with self._changed:
             if not (self._producers or self._to_erase or self._is_closing) and seconds > 0:
                 self._changed.wait(seconds)
-            if self._producers:
+            if self._producers and not self._is_alone:
                 ends = time.monotonic() + _GROUP_SECONDS
                 while len(self._producers) < _NUM_PRODUCERS and self._num_events < _GROUP_EVENTS:
                     if self._is_closing or (left := ends - time.monotonic()) <= 0:
@@ -272,6 +273,9 @@ class Intake:
             self._record("inbox not written", error=reason_of(error), num_events=len(events) + len(turns))
             told = error if isinstance(error, LogUnavailable) else LogUnavailable("The inbox's log failed.")
             answers = [told] * len(group)
+        with self._changed:
+            # Before it is told: who came during the write and who was in it belong into one group, not two by turns.
+            self._is_alone = len(group) == 1 and not self._producers
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop has ended, and every producer with it
             self._loop.call_soon_threadsafe(_tell, group, answers)
