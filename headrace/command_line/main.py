@@ -22,6 +22,7 @@ from headrace.command_line.dropped import dropped
 from headrace.command_line.erase import erase
 from headrace.command_line.export import export as export_rows
 from headrace.command_line.handoff import diff, export, ls, show, verify
+from headrace.command_line.inbox import refused as inbox_refused
 from headrace.command_line.inbox import results as inbox_results
 from headrace.command_line.inbox import status as inbox_status
 from headrace.command_line.inbox import undelivered as inbox_undelivered
@@ -112,7 +113,8 @@ app.add_typer(
 app.add_typer(
     group_of(
         "Campaigns that take events: how far their windows are, and what became of each event.",
-        *(inbox_status.status, inbox_results.results, inbox_undelivered.undelivered, inbox_undelivered.redeliver),
+        *(inbox_status.status, inbox_results.results, inbox_refused.refused),
+        *(inbox_undelivered.undelivered, inbox_undelivered.redeliver),
     ),
     name="inbox",
 )

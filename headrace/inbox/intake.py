@@ -1,8 +1,8 @@
 """Takes events from many producers at once: one thread writes the log, another seals what is closed.
 
 Producers that wait share a transaction, and with it one wait for the disk: a group is written once 64 of them wait, or
-2 ms after the first. A producer hears that its events are taken after they are on the disk, never before. One that is
-killed or leaves in between sends them again: the log knows them.
+2 ms after the first; who has been alone is not kept waiting for others. A producer hears that its events are taken
+after they are on the disk, never before. One that is killed or leaves in between sends them again: the log knows them.
 
 A store that does not answer stops the sealing and no producer; the log keeps what comes, as long as its disk has room.
 """
@@ -25,6 +25,7 @@ from headrace.inbox.events import Event
 from headrace.inbox.log import EventLog, LogReader, LogUnavailable
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealer import SealerOf, SealingThread
+from headrace.inbox.streams import StreamProgress
 from headrace.inbox.turn_rows import TurnRow
 
 _NUM_PRODUCERS, _GROUP_SECONDS = 64, 0.002
@@ -72,6 +73,7 @@ class _Producer:
     events: Sequence[Event]
     future: "asyncio.Future[list[bool]]"
     turns: Sequence[TurnRow] = ()
+    progress: StreamProgress | None = None
 
     @property
     def num(self) -> int:
@@ -120,6 +122,7 @@ class Intake:
         self._changed = threading.Condition()
         self._producers: deque[_Producer] = deque()
         self._num_events = 0
+        self._is_alone = True
         # Call → the epoch and number of its last event that the store has.
         self._sealed_turns: dict[str, tuple[int, int]] = {}
         self._is_closing = False
@@ -134,17 +137,22 @@ class Intake:
         self._sealing.start()
         self._thread.start()
 
-    async def take(self, events: Sequence[Event]) -> list[bool]:
+    async def take(self, events: Sequence[Event], *, progress: StreamProgress | None = None) -> list[bool]:
         """Returns once all of them are on the disk. False: that one was taken before.
+
+        Args:
+            progress: of the stream that they are from, kept in the same transaction.
 
         Raises:
             LogUnavailable: none was taken.
         """
-        return await self.begin(events)
+        return await self.begin(events, progress=progress)
 
-    def begin(self, events: Sequence[Event]) -> "asyncio.Future[list[bool]]":
+    def begin(
+        self, events: Sequence[Event], *, progress: StreamProgress | None = None
+    ) -> "asyncio.Future[list[bool]]":
         """As `take`, for who does something else until then."""
-        return self._wait(_Producer(events, self._new_future()))
+        return self._wait(_Producer(events, self._new_future(), progress=progress))
 
     def keep(self, turns: Sequence[TurnRow]) -> "asyncio.Future[list[bool]]":
         """Takes turn events; what it returns is done once they are on the disk. In the order in which it is called.
@@ -232,7 +240,7 @@ class Intake:
         with self._changed:
             if not (self._producers or self._to_erase or self._is_closing) and seconds > 0:
                 self._changed.wait(seconds)
-            if self._producers:
+            if self._producers and not self._is_alone:
                 ends = time.monotonic() + _GROUP_SECONDS
                 while len(self._producers) < _NUM_PRODUCERS and self._num_events < _GROUP_EVENTS:
                     if self._is_closing or (left := ends - time.monotonic()) <= 0:
@@ -260,9 +268,10 @@ class Intake:
     def _write(self, group: list[_Producer]) -> None:
         events = [event for producer in group for event in producer.events]
         turns = [turn for producer in group for turn in producer.turns]
+        progress = [producer.progress for producer in group if producer.progress is not None]
         answers: list[_Answer] = []
         try:
-            taken = self._log.append(events, self._now(), turns=turns)
+            taken = self._log.append(events, self._now(), turns=turns, progress=progress)
             at = 0
             for producer in group:
                 answers.append(taken[at : at + len(producer.events)])
@@ -271,6 +280,9 @@ class Intake:
             self._record("inbox not written", error=reason_of(error), num_events=len(events) + len(turns))
             told = error if isinstance(error, LogUnavailable) else LogUnavailable("The inbox's log failed.")
             answers = [told] * len(group)
+        with self._changed:
+            # Before it is told: who came during the write and who was in it belong into one group, not two by turns.
+            self._is_alone = len(group) == 1 and not self._producers
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop has ended, and every producer with it
             self._loop.call_soon_threadsafe(_tell, group, answers)

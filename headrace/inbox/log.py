@@ -6,7 +6,7 @@ taken once its transaction is on the disk. Once its window is sealed in the stor
 digest (salted, so that nobody can try out names) of campaign, source and id: the same event is never taken again.
 
 Turn events of calls (docs/voice.md) are in the same transactions, by call, epoch and number; they go once the store has
-the call as it is after them.
+the call as it is after them. So are positions in streams, with the events before them (`headrace.inbox.streams`).
 
 Used from one thread, the writer's; readers have connections of their own.
 """
@@ -29,6 +29,7 @@ from headrace.inbox.events import Event
 from headrace.inbox.fairness import is_heavy
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
+from headrace.inbox.streams import StreamProgress, blank_refused, keep_progress
 from headrace.inbox.tally import TenantTally
 from headrace.inbox.turn_rows import TurnBlocks, TurnReader, TurnRow
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
@@ -137,12 +138,19 @@ class EventLog:
             parts=[Part(*row) for row in parts],
         )
 
-    def append(self, events: Sequence[Event], now: int, *, turns: Sequence[TurnRow] = ()) -> list[bool]:
+    def append(
+        self,
+        events: Sequence[Event],
+        now: int,
+        *,
+        turns: Sequence[TurnRow] = (),
+        progress: Sequence[StreamProgress] = (),
+    ) -> list[bool]:
         """Takes the events, durably, in this order. False: that one was taken before.
 
         Args:
             now: when they arrived, microseconds since the epoch.
-            turns: are kept with them.
+            turns, progress: are kept with them.
 
         Raises:
             LogUnavailable: none of them was taken.
@@ -168,6 +176,8 @@ class EventLog:
             self._see([name for name in named if name not in known])
             kept.keep(self._connection, rows)
             self._say(turns)
+            for one in progress:
+                keep_progress(self._connection.execute, one)
             changes = self._changes()
             if events:
                 self._keep(changes)
@@ -234,6 +244,7 @@ class EventLog:
 
         with self._transaction():
             num_blanked = kept.blank(self._connection, is_erased)
+            blank_refused(self._connection.execute)
         try:
             # What was deleted or changed lies in free pages and in the write-ahead log until both are written anew.
             self._connection.execute("VACUUM")

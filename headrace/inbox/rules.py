@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from annotated_types import Ge, Gt, Le
 
 from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.inbox.stream_rules import NatsStream
 from headrace.keys import check_subject_name
 from headrace.masking import without_credentials
 from headrace.user_files.directory import Described, from_directory
@@ -125,6 +126,8 @@ class InboxRules:
     """Tenant, or `*` for every other one → its quotas, and its weight."""
     results: ResultRules = field(default_factory=ResultRules)
     """Who gets the results of its events."""
+    nats: NatsStream | None = None
+    """A stream of NATS JetStream whose messages are its events, too; null: they come over HTTP alone."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -48,6 +48,16 @@ CREATE INDEX batches_of_part ON batches (part);
 """
 # The erasures of the store that this log has carried out; a log from before has none.
 _ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"
+# Streams that are read, and their messages that are no events: `headrace.inbox.streams`. A log from before has none,
+# and a release from before leaves them alone.
+_STREAMS = """
+CREATE TABLE IF NOT EXISTS streams (campaign TEXT PRIMARY KEY, stream TEXT NOT NULL, made_at TEXT NOT NULL,
+                      sequence INTEGER NOT NULL, written_at INTEGER NOT NULL, note TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused_messages (number INTEGER PRIMARY KEY AUTOINCREMENT, campaign TEXT NOT NULL,
+                      stream TEXT NOT NULL, made_at TEXT NOT NULL, sequence INTEGER NOT NULL, subject TEXT NOT NULL,
+                      reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB,
+                      UNIQUE (campaign, stream, made_at, sequence));
+"""
 # Since format 2: turn events of calls, until the store has the call as it is after them. Numbers follow the order in
 # which they came (`headrace.inbox.turn_rows`).
 _TURNS = """
@@ -106,6 +116,7 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
             connection.execute("COMMIT")
             _sync(directory)
         connection.execute(_ERASURES)
+        connection.executescript(f"BEGIN IMMEDIATE; {_STREAMS} COMMIT")
         (found,) = connection.execute("SELECT format FROM log").fetchone()
         if found in (1, 2):
             connection.executescript(f"BEGIN IMMEDIATE; {_LANES if found == 1 else _TURNS_AGAIN} {_BATCHES}")

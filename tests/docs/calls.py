@@ -14,7 +14,7 @@ from tests.docs.blocks import CHECKOUT
 # Programs of others that a block may call.
 OTHERS = {
     *(".", "cat", "cd", "curl", "cut", "dagster", "export", "git", "grep", "head", "jq", "kill", "mkdir", "openssl"),
-    *("pip", "printf", "pytest", "sha256sum", "sleep", "sort", "uniq"),
+    *("nats-server", "pip", "printf", "pytest", "sha256sum", "sleep", "sort", "uniq"),
 }
 
 

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from headrace.prep.corpus import load_corpus
 from headrace.prep.images.corpus import load_images
 from headrace.serving.service import load_service
 from headrace.training.recipe import load_recipe
+from pipelines.object_store import free_ports
 from tests.command_line.builders import run
 from tests.docs.blocks import CHECKOUT, PAGES, Block, blocks, commands, prose
 from tests.docs.calls import refusal
@@ -128,10 +128,8 @@ def test_the_three_commands_work_as_they_stand(tmp_path: Path, monkeypatch: pyte
 def as_it_stands(beginning: str, directory: Path) -> "subprocess.CompletedProcess[str]":
     """Runs the one block of a gateway that begins so, on a free port and with its files in `directory`."""
     [text] = [block.text for block in ALL if "--initialize" in block.text and beginning in block.text]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = text.replace("8080", str(port)).replace("/tmp/try", str(directory))
+    port, broker = free_ports(2)
+    program = text.replace("8080", str(port)).replace("4222", str(broker)).replace("/tmp/try", str(directory))
     program = program.replace(". .venv/bin/activate", "true").replace("--initialize", f"--initialize --port {port}")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
@@ -154,6 +152,16 @@ def test_the_inbox_works_as_it_stands(tmp_path: Path) -> None:
     assert '"taken":1,"repeated":1,"refused":[{"index":2,' in ended.stdout
     assert '"event":"window sealed"' in ended.stdout
     assert 'headrace_gateway_inbox_unsealed_events{campaign="slogans"} 0.0' in ended.stdout
+
+
+def test_a_stream_is_read_as_it_stands(tmp_path: Path) -> None:
+    ended = as_it_stands("nats-server", tmp_path)
+
+    taken = 'headrace_gateway_inbox_events_total{campaign="slogans",outcome="taken"} 2.0'
+    assert taken in ended.stdout, ended.stdout + ended.stderr
+    assert 'outcome="repeated"} 1.0' in ended.stdout
+    assert "it must be JSON: expected" in ended.stdout
+    assert "ORDERS     4" in ended.stdout
 
 
 def test_batches_work_as_they_stand(tmp_path: Path) -> None:

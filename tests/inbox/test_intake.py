@@ -74,6 +74,21 @@ def test_producers_share_a_wait_for_the_disk_and_each_hears_of_its_own_events(tm
     asyncio.run(scenario())
 
 
+def test_a_producer_that_is_alone_is_not_kept_waiting_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "_GROUP_SECONDS", 3_600.0)
+
+    async def scenario() -> None:
+        intake = make_intake(tmp_path)
+        intake.start()
+        for number in range(5):
+            assert await intake.take([event(str(number))]) == [True]
+        intake.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_is_full_is_sealed_while_producers_go_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         intake = make_intake(tmp_path, rows_max=10)

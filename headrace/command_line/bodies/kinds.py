@@ -32,6 +32,7 @@ _WHERE: Mapping[str, str] = {
     "rollout-change": "bodies.rollouts:ChangeBody",
     "inbox-status": "bodies.inboxes:InboxesBody",
     "inbox-results": "bodies.inboxes:ResultBody",
+    "inbox-refused": "bodies.inboxes:RefusedBody",
     "inbox-undelivered": "bodies.inboxes:UndeliveredBody",
     "erase": "bodies.erasures:EraseBody",
     "gc": "bodies.store:CollectionBody",

@@ -1,12 +1,16 @@
 """`headrace inbox status`: a line for each campaign that takes events, and for each service that has batches."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.command_line.options import AsJson, Store, examples
 from headrace.errors import InvalidInput
 from headrace.text.terminal import say
+
+if TYPE_CHECKING:
+    from headrace.command_line.bodies.inboxes import StreamStatus
 
 
 @examples("headrace inbox status", "headrace inbox status orders --json | jq '.inboxes[].backlog_seconds'")
@@ -16,11 +20,21 @@ def status(
         str | None, typer.Argument(metavar="CAMPAIGN", help="Only this one.", show_default=False)
     ] = None,
     store: Store = None,
+    inbox_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--inbox-log",
+            envvar="HEADRACE_INBOX_LOG",
+            metavar="DIR",
+            help="A gateway's, on its machine: also how far streams are read.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how many windows are sealed, made and waiting, what came late, and how long what waits will take.
 
-    Beside them, the batches of services that have not ended, unless one campaign is asked for.
+    Beside them, the batches of services that have not ended, unless one campaign is asked for, and the streams of a
+    gateway's log.
 
     Exit 1: a campaign's chain of windows is damaged, or a batch.
     """
@@ -42,8 +56,9 @@ def status(
         found = tuple(one for one in found if one.campaign == campaign)
         if not found:
             raise InvalidInput(f"No campaign {campaign!r} takes events here.{nearest(campaign, known)}")
+    streams = _streams(inbox_log, campaign) if inbox_log is not None else ()
     if as_json:
-        print_json(InboxesBody(inboxes=found, batches=batches))
+        print_json(InboxesBody(inboxes=found, batches=batches, streams=streams))
     elif not found and not batches:
         say(
             f"No campaign takes events: none of the project has an inbox, and {handoffs.objects.uri('inbox')} is empty."
@@ -82,5 +97,36 @@ def status(
         headers = ["SERVICE", "BATCHES", "LINES", "WAITING", "OLDEST"]
         print_table(headers, rows, right=headers[1:], marked="bold")
         print_lines([f"{one.service}: {one.problem}" for one in batches if one.problem])
+    if streams and not as_json:
+        rows = [
+            [one.campaign, one.stream, f"{one.sequence:,}", one.written_at or "-", f"{one.num_refused:,}"]
+            for one in streams
+        ]
+        print_table(
+            ["CAMPAIGN", "STREAM", "READ", "WRITTEN", "REFUSED"], rows, right=["READ", "REFUSED"], marked="bold"
+        )
+        print_lines([f"{one.campaign}: {one.note}" for one in streams if one.note])
     if any(one.problem for one in (*found, *batches)):
         raise typer.Exit(1)
+
+
+def _streams(inbox_log: Path, campaign: str | None) -> "tuple[StreamStatus, ...]":
+    from headrace.clock import iso
+    from headrace.command_line.bodies.inboxes import StreamStatus
+    from headrace.inbox.streams import StreamTables
+
+    tables = StreamTables(inbox_log)
+    found = tuple(
+        StreamStatus(
+            campaign=one.campaign,
+            stream=one.stream,
+            sequence=one.sequence,
+            written_at=iso(one.written_at / 1_000_000_000) if one.written_at else None,
+            num_refused=tables.num_refused(one.campaign),
+            note=one.note or None,
+        )
+        for one in tables.positions()
+        if campaign in (None, one.campaign)
+    )
+    tables.close()
+    return found

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -40,6 +40,9 @@ from headrace.serving.gateway.records import Records
 from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, overloaded
 from headrace.serving.service import Limits
 from headrace.store.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from headrace.serving.gateway.inbox_nats import StreamReader
 
 # Of one request: 1,000 events of 8 KiB.
 REQUEST_BYTES_MAX = 8 * 2**20
@@ -92,6 +95,7 @@ class Inbox:
             for name, rules in self._rules.items()
             if rules.results.webhook is not None
         }
+        self._readers = self._readers_of_streams(records, metrics)
         self.results = ResultStreams(store, self._rules, counted=CountedStreams(limits), records=records)
         self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
         self._count = metrics.inbox_events
@@ -99,7 +103,34 @@ class Inbox:
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the requests, each until it is cancelled."""
-        return [self._keep_looking(), *(sender.run() for sender in self._senders.values())]
+        work = [*self._senders.values(), *self._readers.values()]
+        return [self._keep_looking(), *(one.run() for one in work)]
+
+    def _readers_of_streams(self, records: Records, metrics: Metrics) -> "dict[str, StreamReader]":
+        """Raises: InvalidInput: what they need is not installed, or not there."""
+        streams = {name: rules.nats for name, rules in self._rules.items() if rules.nats is not None}
+        if not streams:
+            return {}
+        try:
+            from headrace.serving.gateway.inbox_nats import StreamReader
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                f"Events of {', '.join(streams)} are read from NATS, which needs {error.name}, and it is not "
+                "installed. Run pip install 'headrace[nats]'."
+            ) from error
+        return {
+            name: StreamReader(
+                name,
+                stream,
+                self._intake,
+                refusal_of=self._refusal_of,
+                environment=os.environ,
+                clock=self._clock,
+                records=records,
+                metrics=metrics,
+            )
+            for name, stream in streams.items()
+        }
 
     async def _keep_looking(self) -> None:
         """Follows what is worked off, finished and erased, until it is cancelled; one that hangs stops only this."""
@@ -270,6 +301,8 @@ class Inbox:
             }
             if campaign in self._senders:
                 figures[campaign] |= self._senders[campaign].figures()
+            if campaign in self._readers:
+                figures[campaign] |= self._readers[campaign].figures()
         return figures
 
 

@@ -54,6 +54,11 @@ class Metrics:
             "Attempts to send a result to a webhook: delivered, failed, refused, or gone (no result is wanted).",
             ("campaign", "verdict"),
         )
+        self._missing = self._counter(
+            "inbox_missing_messages",
+            "Messages that streams had lost before they were read.",
+            ("campaign",),
+        )
         # One dictionary look-up instead of prometheus_client's own, which builds a tuple of texts under a lock.
         self._unit_child = cache(lambda key, *labels: self._units.labels(key[:_SHORT], *labels))
         self._pair = cache(
@@ -105,6 +110,9 @@ class Metrics:
     def inbox_deliveries(self, campaign: str, verdict: str) -> None:
         self._deliveries.labels(campaign, verdict).inc()
 
+    def inbox_missing(self, campaign: str, number: int) -> None:
+        self._missing.labels(campaign).inc(number)
+
     def watch_inboxes(self, read: Callable[[], Mapping[str, Mapping[str, float]]]) -> None:
         """Adds figures of inboxes: campaign → name → value, computed when the metrics are requested."""
         self.registry.register(_Inboxes(read))
@@ -133,6 +141,9 @@ _INBOX = {
     "undelivered_results": "Results that a webhook has not taken yet, and that are tried again.",
     "given_up_results": "Results that no webhook has taken, and that nobody tries any more.",
     "delivering": "1: results are sent to the webhook. 0: its receiver takes none now; the log says why.",
+    "stream_messages": "Messages of the campaign's stream that are not read; NaN: nobody knows yet.",
+    "stream_refused_messages": "Messages of the stream that are no events, and are kept: `headrace inbox refused`.",
+    "stream_reading": "1: the stream is read. 0: not now; the log says why.",
     "sealing": "1: windows are sealed. 0: they are not any more; the log says why.",
 }
 
