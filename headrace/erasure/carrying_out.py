@@ -20,20 +20,11 @@ from headrace.erasure.claims import carry_over, drop_batches, end_under_way
 from headrace.erasure.rewriting import SAMPLES, Replaced, Rewriter, removed_notes
 from headrace.erasure.scope import key_of, linked_versions, opened
 from headrace.errors import PublishConflict
-from headrace.generation.sealed_tables import (
-    CLIPS,
-    CONTENT,
-    IMAGES,
-    MIRRORED,
-    PROMPT_PLACES,
-    PROMPTS,
-    REFUSED_EVENTS,
-    REVIEWED,
-    SPEECH,
-)
+from headrace.generation.sealed_tables import CLIPS, IMAGES, MIRRORED, PROMPT_PLACES, SPEECH
 from headrace.handoff.erasures import ERASED_BY, ROOT, ErasedData, Erasure, data_of, scope_of
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import read_manifest
+from headrace.handoff.row_tables import CONTENT, PROMPTS, REFUSED_EVENTS, REVIEWED
 from headrace.handoff.survey import names_nonce, survey
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.sealed import EVENTS_ASSET

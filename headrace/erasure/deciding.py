@@ -18,7 +18,6 @@ from headrace.erasure.rewriting import num_rows_of
 from headrace.erasure.scope import Asked, Scope, find_scope, linked_versions
 from headrace.errors import HandoffMissing
 from headrace.generation.claim_objects import Claim
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.erasures import (
     ErasedData,
     Erasure,
@@ -29,6 +28,7 @@ from headrace.handoff.erasures import (
     store_salt,
 )
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.row_tables import PROMPTS
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.erasing import inboxes
 from headrace.store.objects import ObjectStore
