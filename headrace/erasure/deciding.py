@@ -135,6 +135,10 @@ def decide(objects: ObjectStore, clock: Clock, plan: Plan, *, by: str, reason: s
         "num_events": len(scope.events),
         "num_prompts": len(scope.prompts),
         "num_rows": len(scope.rows),
+        "num_calls": len(scope.calls),
+        "num_files": len(scope.batches.files),
+        "num_batches": len(scope.batches.batches),
+        "num_lines": len(scope.batches.lines),
     }
     while True:
         number = chain.newest() + 1
