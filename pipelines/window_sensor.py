@@ -31,9 +31,9 @@ from assets.partitions import campaign_shards, days
 from headrace.clock import epoch_seconds
 from headrace.errors import HandoffCorrupt, HandoffMissing
 from headrace.generation.campaign import Campaign
-from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.generation.window_prompts import content_partition
 from headrace.handoff.manifests import newest_manifest
+from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
 from headrace.inbox.sealed import windows_chain

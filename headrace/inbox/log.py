@@ -28,7 +28,7 @@ from headrace.inbox import kept
 from headrace.inbox.events import Event
 from headrace.inbox.fairness import is_heavy
 from headrace.inbox.rules import InboxRules
-from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
+from headrace.inbox.schema import lock_directory, open_to_read, open_to_write, write_anew
 from headrace.inbox.streams import StreamProgress, blank_refused, keep_progress
 from headrace.inbox.tally import TenantTally
 from headrace.inbox.turn_rows import TurnBlocks, TurnReader, TurnRow
@@ -229,8 +229,8 @@ class EventLog:
         return {number for (number,) in self._connection.execute("SELECT number FROM erasures")}
 
     def erase(self, number: int, data: ErasedData) -> int:
-        """Blanks the events that belong to an erasure, in windows that are open or wait to be sealed, and writes the
-        file anew without what was deleted. Takes about a second for 100 MB.
+        """Blanks the events that belong to an erasure, in windows that are open or wait to be sealed, deletes what its
+        calls said, and writes the file anew without what was deleted. Takes about a second for 100 MB.
 
         Returns: how many events.
 
@@ -242,16 +242,24 @@ class EventLog:
         def is_erased(campaign: str, row: Mapping[str, Any]) -> bool:
             return data.has("event", campaign, row["source"], row["id"]) or data.has("tenant", campaign, row["tenant"])
 
+        calls = self._connection.execute("SELECT DISTINCT call FROM turns").fetchall()
+        gone = [(call,) for (call,) in calls if data.has("call", call)]
+        parts = self._connection.execute("SELECT part, campaign, lane FROM parts WHERE lane != ''").fetchall()
+        lanes = [(f"{part}", part) for part, campaign, lane in parts if data.has("tenant", campaign, lane)]
         with self._transaction():
             num_blanked = kept.blank(self._connection, is_erased)
             blank_refused(self._connection.execute)
+            self._connection.executemany("DELETE FROM turns WHERE call = ?", gone)
+            # Lanes of an earlier release are tenants' names. No two of these parts become one lane's.
+            self._connection.executemany("UPDATE parts SET lane = ? WHERE part = ?", lanes)
+        # Windows and tallies in memory know tenants by name.
+        self._is_loaded = False
+        self._check_loaded()
         try:
-            # What was deleted or changed lies in free pages and in the write-ahead log until both are written anew.
-            self._connection.execute("VACUUM")
-            (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            is_written = write_anew(self._connection)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        if is_busy:
+        if not is_written:
             raise LogUnavailable(f"The inbox's log {self.directory} is being read, so what was erased is still in it.")
         with self._transaction():
             self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (number,))
@@ -324,10 +332,11 @@ class EventLog:
         run("UPDATE log SET next_offset = ?, next_part = ?", (self._next_offset, self._next_part))
 
     def _lane(self, event: Event) -> str:
-        """Its tenant, if as many of that one's events wait as a window may have."""
+        """Its tenant's, by a salted digest, if as many of that one's events wait as a window may have."""
         num_waiting = self.tenants.of(event.campaign)[event.tenant]
         num_waiting += self._sealed_waiting(event.campaign).get(event.tenant, 0)
-        return event.tenant if is_heavy(num_waiting, self._rules[event.campaign].rows_max) else ""
+        is_own = is_heavy(num_waiting, self._rules[event.campaign].rows_max)
+        return blake2b(event.tenant.encode(), key=self._salt, digest_size=16).hexdigest() if is_own else ""
 
     def _new_part(self) -> int:
         self._next_part += 1
@@ -361,6 +370,12 @@ class LogReader:
     def events(self, part: int) -> pa.Table:
         """The offsets and EVENT_COLUMNS of a part's events, in the order of a window."""
         return kept.in_order(self._connection, part)
+
+    def calls(self) -> list[tuple[str, int, int]]:
+        """Calls with turn events here: of each epoch, in order, the number of its last one."""
+        return self._connection.execute(
+            "SELECT call, epoch, MAX(sequence) FROM turns GROUP BY call, epoch ORDER BY call, epoch"
+        ).fetchall()
 
     def turns(self, call: str, epoch: int) -> list[tuple[int, str]]:
         """The numbers and texts of a call's events in that epoch, in order; perhaps of some that the store has, too."""

@@ -153,6 +153,17 @@ def connect_durably(file: Path) -> sqlite3.Connection:
     return connection
 
 
+def write_anew(connection: sqlite3.Connection) -> bool:
+    """Writes the file without what was deleted or changed, which lies in free pages and in the write-ahead log until
+    both are written anew. False: somebody reads, so the write-ahead log has it still.
+
+    Raises: sqlite3.Error.
+    """
+    connection.execute("VACUUM")
+    (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
+
+
 def open_to_read(directory: Path) -> sqlite3.Connection:
     """Another connection to a log that a writer has opened; used from one thread at a time."""
     address = f"{(directory / FILE).absolute().as_uri()}?mode=ro"

@@ -141,6 +141,21 @@ def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
 
     Events that were erased since are not among them.
 
+    Raises: as `window_rows`.
+    """
+    table = window_rows(store, window)
+    is_left = [not is_blank for is_blank in blanks(table)]
+    return table if all(is_left) else table.filter(pa.array(is_left))
+
+
+def blanks(table: pa.Table) -> list[bool]:
+    """Of each of a window's rows, whether its event was erased."""
+    return [data == BLANK_EVENT["data"] for data in table["data"].to_pylist()]
+
+
+def window_rows(store: ObjectStore, window: SealedWindow) -> pa.Table:
+    """As `window_events`, with the blank rows of erased events: an event's place is the same for good.
+
     Raises:
         HandoffMissing: somebody deleted them.
         HandoffCorrupt: they differ from what was sealed.
@@ -153,9 +168,7 @@ def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
             "from a backup of the store.",
             handoff=handoff.label,
         )
-    table = handoff.table(plain=True)
-    is_left = [data != BLANK_EVENT["data"] for data in table["data"].to_pylist()]
-    return table if all(is_left) else table.filter(pa.array(is_left))
+    return handoff.table(plain=True)
 
 
 WINDOW = Kind("Sealed window", SealedWindow, _REMEDY)

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+from headrace.clock import SystemClock
 from headrace.errors import ObjectMissing
+from headrace.handoff.erasures import Erasures
 from headrace.inbox.batches.outcomes import SETTLED, Settled
 from headrace.inbox.batches.places import BATCH, is_name, open_prefix, tenant_prefix
 from headrace.inbox.batches.states import Batch, Counts
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.chain import Chain
-from headrace.store.objects import ObjectStore
+from headrace.store.leases import Lease, Leases
+from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Kind, create_object, read_object
 
 BATCH_STATE = Kind("Batch", Batch, "Restore it from a backup of the store; until then the batch stands still.")
@@ -29,8 +32,16 @@ def states_chain(store: ObjectStore, prefix: str, identity: str) -> Chain[Batch]
     return Chain(store=store, prefix=f"{prefix}/states/{identity}", kind=BATCH_STATE, remedy=BATCH_STATE.remedy)
 
 
+def lines_prefix(prefix: str, identity: str) -> str:
+    return f"{prefix}/lines/{identity}"
+
+
 def settled_key(prefix: str, identity: str, part: int) -> str:
-    return f"{prefix}/lines/{identity}/{part + 1:0{_DIGITS}d}.json"
+    return f"{lines_prefix(prefix, identity)}/{part + 1:0{_DIGITS}d}.json"
+
+
+def mark_key(service: str, tenant: str, identity: str) -> str:
+    return f"{open_prefix(service)}/{partition_path(tenant)}/{identity}"
 
 
 class Batches:
@@ -38,6 +49,11 @@ class Batches:
 
     def __init__(self, store: ObjectStore, service: str) -> None:
         self._store, self._service = store, service
+        self._leases = Leases(store, SystemClock())
+
+    def begin(self) -> "tuple[Lease, Erasures]":
+        """For who works at a batch: a lease, which an erasure waits for; what is erased is to be asked for after it."""
+        return self._leases.hold(new_nonce()), Erasures(self._store)
 
     def create(self, tenant: str, batch: Batch) -> Kept:
         # The mark first: a batch without it would never be worked off, a mark without a batch is passed over.
@@ -115,10 +131,10 @@ class Batches:
         return tenant_prefix(self._service, tenant)
 
     def _mark(self, tenant: str, identity: str) -> str:
-        return f"{open_prefix(self._service)}/{partition_path(tenant)}/{identity}"
+        return mark_key(self._service, tenant, identity)
 
     def _lines(self, tenant: str, identity: str) -> str:
-        return f"{self._prefix(tenant)}/lines/{identity}"
+        return lines_prefix(self._prefix(tenant), identity)
 
     def _part(self, tenant: str, identity: str, part: int) -> str:
         return settled_key(self._prefix(tenant), identity, part)

@@ -11,7 +11,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,7 @@ from pydantic_core import from_json
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
-from headrace.handoff.erasures import data_of
 from headrace.inbox.backlog import Backlog
-from headrace.inbox.erasing import note_erased, unfinished
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event, usual_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
@@ -133,13 +130,12 @@ class Inbox:
         }
 
     async def _keep_looking(self) -> None:
-        """Follows what is worked off, finished and erased, until it is cancelled; one that hangs stops only this."""
+        """Follows what is worked off and finished, until it is cancelled; one that hangs stops only this."""
         thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
-        looks = {"": self._erase} | {campaign: partial(self._look, campaign) for campaign in self._rules}
         while True:
-            for campaign, look in looks.items():
+            for campaign in self._rules:
                 try:
-                    is_news = await asyncio.get_running_loop().run_in_executor(thread, look)
+                    is_news = await asyncio.get_running_loop().run_in_executor(thread, self._look, campaign)
                     told[campaign] = ""
                     if is_news:
                         self.results.tell(campaign)
@@ -155,14 +151,6 @@ class Inbox:
         """Whether further windows of it are finished."""
         self._backlogs[campaign].look()
         return self._finished[campaign].look() > 0
-
-    def _erase(self) -> bool:
-        """Has the log carry out the store's erasures; no campaign has news by that."""
-        for number in unfinished(self._store, self._intake.nonce, self._intake.erased):
-            num_events = self._intake.erase(number, data_of(self._store, number)).result()
-            note_erased(self._store, self._clock, self._intake.nonce, number, num_events)
-            self._records.event("inbox erased", erasure=number, num_events=num_events)
-        return False
 
     async def serve(self, request: Request) -> None:
         """Answers one request, whose key is known.

@@ -105,6 +105,8 @@ async def run_gateway(settings: Settings) -> None:
         parts.intake.start()
     if parts.inbox:
         background += [asyncio.create_task(work, name="inbox") for work in parts.inbox.background()]
+    if parts.erasures:
+        background.append(asyncio.create_task(parts.erasures.run(), name="erasures"))
     if parts.batches:
         background.append(asyncio.create_task(parts.batches.run(), name="batches"))
     if num_connections < service.limits.num_connections_max:
