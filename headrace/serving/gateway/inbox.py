@@ -120,7 +120,9 @@ class Inbox:
                 name,
                 stream,
                 self._intake,
-                refusal_of=self._refusal_of,
+                refusal_of=lambda event: (
+                    self._refusal_of(event.campaign, event.event_class) or self._quota_refusal(event)
+                ),
                 environment=os.environ,
                 clock=self._clock,
                 records=records,

@@ -69,9 +69,6 @@ async def run_gateway(settings: Settings) -> None:
     socket_file = identity(settings.uds)
     port = listener.getsockname()[1] if settings.uds is None else None
     parts = assemble(settings, service, port=port, num_connections=num_connections)
-    protocols: dict[str, Any] = {"connections": parts.connections, "takers": parts.calls}
-    if parts.inbox:
-        protocols["whole"] = parts.app
     server = _Server(
         uvicorn.Config(
             parts.app,
@@ -111,6 +108,8 @@ async def run_gateway(settings: Settings) -> None:
         background.append(asyncio.create_task(parts.batches.run(), name="batches"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
+    for task in background:
+        task.add_done_callback(partial(_tell_end, parts.records))
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
     try:
         await _until_told(parts, settings, serving)
@@ -124,6 +123,12 @@ async def run_gateway(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await _close(parts)
+
+
+def _tell_end(records: Records, task: asyncio.Task[None]) -> None:
+    """What ends by an error of ours stops only itself until the next start, and nobody would know."""
+    if not task.cancelled() and isinstance(error := task.exception(), Exception):
+        records.unforeseen(error, stopped=task.get_name())
 
 
 async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[None]) -> None:
