@@ -291,7 +291,8 @@ class Client:
         most = sum(map(self._num_bytes, answer.texts))
         if answer.num_bytes > most:
             self._found.twice.append(f"{text}: {answer.num_bytes} bytes of {most}")
-        if status == "cancelled" and has_cut:
+        is_whole = status == "completed" and answer.texts == whole and answer.num_bytes >= most
+        if has_cut and not is_whole and status in ("cancelled", "completed"):
             self._found.num_cut += 1
             if not answer.texts:
                 self._found.num_unheard += 1
@@ -305,7 +306,7 @@ class Client:
                 self.said.append(("assistant", heard))
             return
         self.said.append(("assistant", " ".join(answer.texts)))
-        if status != "completed" or answer.texts != whole or answer.num_bytes < most:
+        if not is_whole:
             self._found.lost.append(f"{text}: {status}, {len(answer.texts)} sentences, {answer.num_bytes} of {most}")
         elif has_cut or self._habits.speaks:
             # It ended while its client cut it; or its client speaks next, and has played all of it.
