@@ -139,23 +139,20 @@ class SimulatedLog:
             self._begin()
 
 
-class _Ears(HearingEngine):
+class _Model:
     name = "simulated"
 
     def __init__(self, world: World) -> None:
         self._world = world
 
+
+class _Ears(_Model, HearingEngine):
     async def hear(self, turn: HearingTurn) -> Answer:
         await asyncio.sleep(self._world.pause(0.1))
         return Answer(text=turn.pcm.decode().strip(), finish_reason="stop", replica=self.name)
 
 
-class _Writer(Engine):
-    name = "simulated"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
+class _Writer(_Model, Engine):
     async def answer(self, turn: Turn) -> Answer:
         raise NotImplementedError("calls take answers in pieces")
 
@@ -170,12 +167,7 @@ class _Writer(Engine):
         yield Piece(text="", finish_reason="stop", replica=self.name)
 
 
-class _Voice(MediaEngine):
-    name = "simulated"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
+class _Voice(_Model, MediaEngine):
     async def make(self, turn: MediaTurn) -> MediaAnswer:
         await asyncio.sleep(self._world.pause(0.06))
         silence = np.zeros(num_samples_of(turn.text, _CHARACTERS_A_SECOND))
