@@ -136,33 +136,33 @@ class _Model:
     name = "simulated"
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self.world = world
 
 
 class _Ears(_Model, HearingEngine):
     async def hear(self, turn: HearingTurn) -> Answer:
-        await asyncio.sleep(self._world.pause(0.1))
+        await asyncio.sleep(self.world.pause(0.1))
         return Answer(text=turn.pcm.decode().strip(), finish_reason="stop", replica=self.name)
 
 
-class _Writer(_Model, Engine):
+class SimulatedWriter(_Model, Engine):
     async def answer(self, turn: Turn) -> Answer:
         raise NotImplementedError("calls take answers in pieces")
 
     async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         # On its way, a question may be lost with who asks.
-        await asyncio.sleep(self._world.pause(0.02))
+        await asyncio.sleep(self.world.pause(0.02))
         messages = [{"role": message.role, "content": message.content} for message in turn.messages]
-        self._world.asked.append({"messages": messages})
+        self.world.asked.append({"messages": messages})
         for number in range(NUM_SENTENCES):
-            await asyncio.sleep(self._world.pause(0.06))
+            await asyncio.sleep(self.world.pause(0.06))
             yield Piece(text=sentence_of(turn.messages[-1].content, number) + " ", replica=self.name)
         yield Piece(text="", finish_reason="stop", replica=self.name)
 
 
 class _Voice(_Model, MediaEngine):
     async def make(self, turn: MediaTurn) -> MediaAnswer:
-        await asyncio.sleep(self._world.pause(0.06))
+        await asyncio.sleep(self.world.pause(0.06))
         silence = np.zeros(num_samples_of(turn.text, _CHARACTERS_A_SECOND))
         return MediaAnswer(content=wav_of(silence, SAMPLE_RATE), replica=self.name)
 
@@ -183,7 +183,7 @@ def _chain(world: World) -> SpokenChain:
     return SpokenChain(
         id="set",
         listener=LoadedListener(member=members["listener"], engine=_Ears(world)),
-        writers=RoleChain(id="set", roles=(LoadedRole(member=members["writer"], engine=_Writer(world)),)),
+        writers=RoleChain(id="set", roles=(LoadedRole(member=members["writer"], engine=SimulatedWriter(world)),)),
         speaker=LoadedMaker(member=members["speaker"], engine=_Voice(world), facts=MediaFacts(media_type="audio/wav")),
     )
 
