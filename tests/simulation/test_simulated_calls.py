@@ -33,8 +33,10 @@ def test_a_writer_is_asked_while_a_spoken_question_is_being_kept(monkeypatch: py
     stream = SimulatedWriter.stream
 
     async def noted(self: SimulatedWriter, turn: Turn) -> AsyncGenerator[Piece, None]:
-        events = [text for log in self.world.logs.values() for rows in log.values() for text in rows.values()]
-        is_kept.append(any(f'"{turn.messages[-1].content}"' in text for text in events))
+        said = turn.messages[-1].content
+        in_logs = [text for log in self.world.logs.values() for rows in log.values() for text in rows.values()]
+        in_store = [bytes(one.body).decode() for one in self.world.disk.objects.values()]
+        is_kept.append(any(f'{said}"' in text or f'{said}\\"' in text for text in (*in_logs, *in_store)))
         async for piece in stream(self, turn):
             yield piece
 
