@@ -2,7 +2,7 @@
 
 Two gateways with logs of their own share a store; clients (`simulation.talking`) speak and write, cut answers, lose
 their connections and come back to either gateway, also while the other one believes that it has the call. Simulated are
-time, disk, store, network, models, and what the ears report; conversation, answers, log of events, segments, and who
+time, disk, store, network, models, and what the ears report; conversation, answers, segments of the store, and who
 takes a call from whom are the product's. One seed is one order of events.
 
 The intervals at which a call is written down are seconds here, so that calls of some seconds live through several.
@@ -10,10 +10,8 @@ The intervals at which a call is written down are seconds here, so that calls of
 
 import asyncio
 import gc
-import json
 import random
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +45,7 @@ from headrace.voice import kept, segments
 from headrace.voice.hearing import Heard
 from headrace.voice.kept import CallStore, call_name
 from headrace.voice.segments import SegmentWriter
+from simulation.call_lines import Line
 from simulation.disk import Disk
 from simulation.gateways import SimulatedThreads
 from simulation.scheduler import Process, Scheduler, SimulatedClock, SimulatedLoop, undisturbed
@@ -54,10 +53,8 @@ from simulation.servers.calls import SAMPLE_RATE
 from simulation.stores import SimulatedStore
 from simulation.talking import (
     NUM_SENTENCES,
-    SPEECH,
     Client,
     Connection,
-    ConnectionLost,
     Found,
     Habits,
     look_at_questions,
@@ -71,10 +68,6 @@ _SECONDS_MAX = 400.0
 _TICK_SECONDS = 0.005
 # A quick voice: a sentence is five pieces of audio.
 _CHARACTERS_A_SECOND = 56
-# Of a message to a client, but for audio: its gateway is killed while, or just after, the client is told.
-_KILLED_AFTER_TELLING, _KILLED_WITHIN_SECONDS = 0.01, 0.03
-# Of the one that tells a client that its answer is cut.
-_KILLED_AFTER_CUT = 0.2
 # A schedule leaves a few megabytes.
 _COLLECTED_EVERY = 20
 _SERVICE, _KEY = "voices", "key"
@@ -139,45 +132,37 @@ class SimulatedLog:
             self._begin()
 
 
-class _Ears(HearingEngine):
+class _Model:
     name = "simulated"
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self.world = world
 
+
+class _Ears(_Model, HearingEngine):
     async def hear(self, turn: HearingTurn) -> Answer:
-        await asyncio.sleep(self._world.pause(0.1))
+        await asyncio.sleep(self.world.pause(0.1))
         return Answer(text=turn.pcm.decode().strip(), finish_reason="stop", replica=self.name)
 
 
-class _Writer(Engine):
-    name = "simulated"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
+class SimulatedWriter(_Model, Engine):
     async def answer(self, turn: Turn) -> Answer:
         raise NotImplementedError("calls take answers in pieces")
 
     async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         # On its way, a question may be lost with who asks.
-        await asyncio.sleep(self._world.pause(0.02))
+        await asyncio.sleep(self.world.pause(0.02))
         messages = [{"role": message.role, "content": message.content} for message in turn.messages]
-        self._world.asked.append({"messages": messages})
+        self.world.asked.append({"messages": messages})
         for number in range(NUM_SENTENCES):
-            await asyncio.sleep(self._world.pause(0.06))
+            await asyncio.sleep(self.world.pause(0.06))
             yield Piece(text=sentence_of(turn.messages[-1].content, number) + " ", replica=self.name)
         yield Piece(text="", finish_reason="stop", replica=self.name)
 
 
-class _Voice(MediaEngine):
-    name = "simulated"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
+class _Voice(_Model, MediaEngine):
     async def make(self, turn: MediaTurn) -> MediaAnswer:
-        await asyncio.sleep(self._world.pause(0.06))
+        await asyncio.sleep(self.world.pause(0.06))
         silence = np.zeros(num_samples_of(turn.text, _CHARACTERS_A_SECOND))
         return MediaAnswer(content=wav_of(silence, SAMPLE_RATE), replica=self.name)
 
@@ -198,128 +183,9 @@ def _chain(world: World) -> SpokenChain:
     return SpokenChain(
         id="set",
         listener=LoadedListener(member=members["listener"], engine=_Ears(world)),
-        writers=RoleChain(id="set", roles=(LoadedRole(member=members["writer"], engine=_Writer(world)),)),
+        writers=RoleChain(id="set", roles=(LoadedRole(member=members["writer"], engine=SimulatedWriter(world)),)),
         speaker=LoadedMaker(member=members["speaker"], engine=_Voice(world), facts=MediaFacts(media_type="audio/wav")),
     )
-
-
-class _Pipe:
-    """One direction of a connection: in order, each message after some milliseconds."""
-
-    def __init__(self, world: World, loop: SimulatedLoop) -> None:
-        self._world, self._loop = world, loop
-        self._arrived: deque[str] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._last = 0.0
-        self._is_closed = self._is_broken = False
-
-    def put(self, message: str) -> None:
-        self._later(lambda: self._arrived.append(message))
-
-    def close(self) -> None:
-        """After what was sent."""
-        self._later(self._close)
-
-    def break_off(self) -> None:
-        """What is on its way is lost."""
-        self._is_broken = True
-
-    async def get(self) -> str:
-        while not self._arrived:
-            if self._is_closed:
-                raise ConnectionLost
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        return self._arrived.popleft()
-
-    def _close(self) -> None:
-        self._is_closed = True
-
-    def _later(self, what: Callable[[], None]) -> None:
-        def arrive() -> None:
-            if not self._is_broken:
-                what()
-                if self._waiter is not None and not self._waiter.done():
-                    self._waiter.set_result(None)
-
-        scheduler = self._world.scheduler
-        self._last = max(self._last, scheduler.now + self._world.pause(0.004))
-        scheduler.at(self._last, arrive)
-
-
-class _Line:
-    """A client's end of a connection; `server` is the gateway's."""
-
-    def __init__(self, world: World, clients: SimulatedLoop, gateway: "Gateway") -> None:
-        self._world = world
-        self._to_client, self._to_server = _Pipe(world, clients), _Pipe(world, gateway.loop)
-        self._is_open = True
-        self.server = _ServerEnd(gateway, self._to_client, self._to_server)
-
-    async def send(self, text: str) -> None:
-        if not self._is_open:
-            raise ConnectionLost
-        self._to_server.put(text)
-
-    async def recv(self) -> str:
-        return await self._to_client.get()
-
-    async def close(self) -> None:
-        """As the network ends: the gateway may hear of it late."""
-        self._is_open = False
-        self._to_client.break_off()
-        scheduler = self._world.scheduler
-        late = self._world.chance.choice((0.0, 0.01, 0.5, 5.0))
-        scheduler.at(scheduler.now + late, self.server.lost)
-
-    def killed(self) -> None:
-        """The gateway's process: what it had sent arrives."""
-        self._is_open = False
-        self._to_client.close()
-
-
-class _ServerEnd:
-    """What `headrace.serving.gateway.realtime.websocket.Socket` is to a call."""
-
-    def __init__(self, gateway: "Gateway", to_client: _Pipe, to_server: _Pipe) -> None:
-        self._gateway, self._world = gateway, gateway.world
-        self._to_client, self._to_server = to_client, to_server
-        self.is_open = True
-        self.hears: Callable[[dict[str, Any]], None] = lambda event: None
-
-    async def messages(self) -> AsyncIterator[str]:
-        while self.is_open:
-            try:
-                message = await self._to_server.get()
-            except ConnectionLost:
-                return
-            if (event := json.loads(message))["type"] == SPEECH:
-                self.hears(event)
-            else:
-                yield message
-
-    async def send(self, text: bytes) -> None:
-        if not self.is_open:
-            raise SocketClosed
-        self._to_client.put(text.decode())
-        is_end = b'"response.done"' in text and b'"cancelled"' in text
-        share = _KILLED_AFTER_CUT if is_end else _KILLED_AFTER_TELLING
-        if b"audio.delta" not in text and self._world.chance.random() < share:
-            scheduler = self._world.scheduler
-            late = self._world.pause(_KILLED_WITHIN_SECONDS)
-            scheduler.at(scheduler.now + late, lambda: scheduler.kill(self._gateway.process))
-        if self._world.chance.random() < 0.1:
-            # Its client takes a moment to read.
-            await asyncio.sleep(self._world.pause(0.02))
-
-    def close(self, code: int, reason: str) -> None:
-        if self.is_open:
-            self.is_open = False
-            self._to_client.close()
-
-    def lost(self) -> None:
-        self.is_open = False
-        self._to_server.close()
 
 
 class Gateway:
@@ -328,7 +194,7 @@ class Gateway:
     def __init__(self, world: World, slot: int, number: int) -> None:
         self.world, self.process = world, Process(f"gateway-{slot}-{number}")
         self.loop = SimulatedLoop(world.scheduler, self.process)
-        self.lines: list[_Line] = []
+        self.lines: list[Line] = []
         self._slot = slot
         self._calls: CallStore | None = None
         self._held: dict[str, asyncio.Task[None]] = {}
@@ -357,7 +223,7 @@ class Gateway:
     def is_ready(self) -> bool:
         return self.process.alive and self._calls is not None
 
-    def accept(self, line: _Line, query: str) -> None:
+    def accept(self, line: Line, query: str) -> None:
         given = {name: values[0] for name, values in parse_qs(query).items()}
         self.lines.append(line)
         received = given.get("received_ms")
@@ -424,7 +290,7 @@ class Gateways:
             ready = [one for one in self._present if one is not None and one.is_ready]
             if ready:
                 gateway = self._world.chance.choice(ready)
-                line = _Line(self._world, self._clients, gateway)
+                line = Line(self._world, self._clients, gateway)
                 gateway.accept(line, query)
                 return line
 

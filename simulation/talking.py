@@ -18,7 +18,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from simulation.servers.calls import SAMPLE_RATE
 
@@ -183,7 +183,11 @@ class Client:
                 await self._come_back()
                 self._is_speaking = is_cutting = False
                 # An answer that has begun goes on by itself.
-                is_asked = await self._is_answered(self._spoken_as if is_spoken else item, text)
+                standing = await self._standing_of(self._spoken_as if is_spoken else item, text)
+                is_asked = standing == "answered"
+                if standing == "gone":
+                    self._found.lost.append(f"{text}: was acknowledged, and is gone")
+                    raise _GivenUp from None
                 if is_spoken and not is_asked:
                     self._found.lost.append(f"{text}: was understood, and no answer began")
 
@@ -222,7 +226,7 @@ class Client:
             except ConnectionLost:
                 await self._come_back()
                 self._is_speaking = is_said = False
-                if self._speech_item and await self._has(self._speech_item):
+                if self._speech_item and await self._standing_of(self._speech_item, text) != "gone":
                     # It is answered, perhaps since some time: of that, too, nothing was heard.
                     self._is_waiting = True
                     await self._come_back()
@@ -232,35 +236,23 @@ class Client:
         self._is_speaking, self._speech_item = True, ""
         await self._send({"type": SPEECH, "what": "started"})
 
-    async def _has(self, item: str) -> bool:
-        """Whether the call has that item."""
-        while True:
-            try:
-                await self._send({"type": "conversation.item.retrieve", "item_id": item})
-                while True:
-                    event = await self._next(item)
-                    if event["type"] == "conversation.item.retrieved":
-                        return True
-                    if event["type"] == "error" and event["error"]["code"] == "item_not_found":
-                        return False
-            except ConnectionLost:
-                await self._come_back()
-
-    async def _is_answered(self, item: str, text: str) -> bool:
-        """Whether the gateway goes on with an answer, as it says before it says anything else."""
+    async def _standing_of(self, item: str, text: str) -> Literal["answered", "there", "gone"]:
+        """Of a turn, after a return: the gateway tells of an answer that goes on before it says anything else."""
         while True:
             try:
                 await self._send({"type": "conversation.item.retrieve", "item_id": item})
                 while True:
                     event = await self._next(text)
-                    if event["type"] == "response.created":
-                        self._begun(event, text)
-                        return True
-                    if event["type"] == "conversation.item.retrieved":
-                        return False
-                    if event["type"] == "error" and event["error"]["code"] == "item_not_found":
-                        self._found.lost.append(f"{text}: was acknowledged, and is gone")
-                        raise _GivenUp
+                    match event["type"], (event.get("error") or {}).get("code"):
+                        case "response.created", _:
+                            self._begun(event, text)
+                            return "answered"
+                        case "conversation.item.retrieved", _:
+                            return "there"
+                        case "error", "item_not_found":
+                            return "gone"
+                        case _:
+                            pass
             except ConnectionLost:
                 await self._come_back()
 
@@ -291,7 +283,8 @@ class Client:
         most = sum(map(self._num_bytes, answer.texts))
         if answer.num_bytes > most:
             self._found.twice.append(f"{text}: {answer.num_bytes} bytes of {most}")
-        if status == "cancelled" and has_cut:
+        is_whole = status == "completed" and answer.texts == whole and answer.num_bytes >= most
+        if has_cut and not is_whole and status in ("cancelled", "completed"):
             self._found.num_cut += 1
             if not answer.texts:
                 self._found.num_unheard += 1
@@ -305,7 +298,7 @@ class Client:
                 self.said.append(("assistant", heard))
             return
         self.said.append(("assistant", " ".join(answer.texts)))
-        if status != "completed" or answer.texts != whole or answer.num_bytes < most:
+        if not is_whole:
             self._found.lost.append(f"{text}: {status}, {len(answer.texts)} sentences, {answer.num_bytes} of {most}")
         elif has_cut or self._habits.speaks:
             # It ended while its client cut it; or its client speaks next, and has played all of it.

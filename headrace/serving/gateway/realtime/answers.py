@@ -89,11 +89,20 @@ class Answers:
         self._play = PlayClock()
         self._reply: Reply | None = None
         self._answer: asyncio.Task[None] | None = None
+        # An answer is to begin once all turns are understood.
+        self._is_wished = False
 
     @property
     def is_busy(self) -> bool:
         """Whether somebody waits for an answer."""
         return self._answer is not None and not self._answer.done()
+
+    async def may_begin(self) -> bool:
+        """Whether none goes on; waits while the end of the last one is being told."""
+        if self.is_busy and not self._is_wished and self._reply is not None and self._reply.is_ended:
+            await self._reply.has_ended.wait()
+            return not self._is_wished
+        return not self.is_busy
 
     def next_answer(self, wish: AnswerWish) -> TurnEvent:
         """The event of its beginning."""
@@ -107,6 +116,7 @@ class Answers:
 
     def begin(self, wish: AnswerWish, *, told: TurnTold | None = None) -> None:
         """Once all turns before it are understood."""
+        self._is_wished = True
         self._answer = self._work(self._asked(wish, told))
 
     def go_on(self, answering: TurnEvent, kept: Awaitable[object], *, told: TurnTold | None = None) -> None:
@@ -120,10 +130,8 @@ class Answers:
         if answer is None:
             return
         from_ms = answer.ms if received is None else min(received, answer.ms)
-        # A client that says what it received may lack audio, or the answer's end; that of a cut one, too.
-        is_newest = state.items[-1].id == answer.id
-        is_unheard = received is not None and is_newest and (answer.played_ms is None or answer.is_cut)
-        if state.is_open or is_unheard:
+        # A client that says what it received may lack audio, or the answer's end.
+        if state.is_open or (received is not None and state.items[-1].id == answer.id):
             begun = TurnEvent(kind="answering", item=answer.id, generation=answer.generation)
             self._start(begun, None, from_ms, None)
 
@@ -139,6 +147,7 @@ class Answers:
         from_ms: of an answer that another process began: where its client's audio ends.
         kept: before its client is told of it; None: it was.
         """
+        self._is_wished = False
         state = self._talk.state
         item = state.item(answering.item)
         if item is None or (from_ms is None and not state.is_current(answering.generation)):
@@ -205,8 +214,8 @@ class Answers:
             if self._talk.state.is_current(generation):
                 await reply.sentence(made)
 
-        # Who cut it wants no more of it.
-        if from_ms is not None and (not item.is_cut or item.reason == FAILED):
+        # Who cut it, or spoke while it played, wants no more of it.
+        if from_ms is not None and item.played_ms is None:
             await self._say_rest(work, reply, item, from_ms)
         if not self._talk.state.is_current(generation):
             await reply.end(self._now(item))
@@ -261,6 +270,7 @@ class Answers:
         kept = self._talk.happened(*events)
         if self._answer is not None and goes_on:
             self._answer.cancel()
+            self._is_wished = False
             if reply is not None:
                 reply.is_cut = True
         await kept

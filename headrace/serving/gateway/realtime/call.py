@@ -232,7 +232,7 @@ class Call:
             raise wrong("response", "an object", wish)
         if wish.get("conversation") == "none" or wish.get("input") is not None:
             raise invalid("Answers beside the conversation are not here.", param="response.conversation")
-        if self._answers.is_busy:
+        if not await self._answers.may_begin():
             message = "An answer goes on; cancel it, or wait for its response.done."
             raise invalid(message, code="conversation_already_has_active_response")
         added = wish.get("instructions")

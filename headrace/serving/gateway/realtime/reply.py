@@ -98,8 +98,10 @@ class Reply:
         await self.send(events.event("response.output_item.done", response_id=self.id, output_index=0, item=told))
         for event in events.item_ended(item, before=self.before, is_audio=self.speaks, is_whole=is_whole):
             await self.send(event)
-        details: dict[str, Any] = {"type": status, **({"reason": item.reason} if item.reason else {})}
-        if failed is not None and status == "failed":
+        details: dict[str, Any] = {"type": status}
+        if status != "failed":
+            details["reason"] = item.reason
+        elif failed is not None:
             details["error"] = {"type": failed.kind, "code": failed.code, "message": failed.message}
         body = self._response(status) | {"output": [told], "status_details": None if is_whole else details}
         await self.send(events.event("response.done", response=body))
