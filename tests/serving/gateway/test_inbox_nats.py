@@ -5,8 +5,11 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
+import ssl
+import subprocess
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,11 +38,11 @@ T = TypeVar("T")
 OPEN = {"window_seconds": 86_400, "close_seconds": 3_600}
 
 
-def on(server: NatsServer, work: Callable[[JetStreamContext], Awaitable[T]]) -> T:
+def on(server: NatsServer, work: Callable[[JetStreamContext], Awaitable[T]], **login: Any) -> T:
     """With a connection of somebody else's."""
 
     async def scenario() -> T:
-        connection = await nats.connect(server.url)
+        connection = await nats.connect(server.url, **login)
         try:
             return await work(connection.jetstream())
         finally:
@@ -86,8 +89,9 @@ def why(gateway: GatewayProcess, event: str) -> list[str]:
 class Place:
     """A NATS server, and a site whose gateways read its stream ORDERS."""
 
-    def __init__(self, site: Site, directory: Path, **rules: Any) -> None:
-        self.site, self.directory, self.server = site, directory, NatsServer(directory / "nats").start()
+    def __init__(self, site: Site, directory: Path, *, server: NatsServer | None = None, **rules: Any) -> None:
+        self.site, self.directory = site, directory
+        self.server = (server or NatsServer(directory / "nats")).start()
         site.initialize()
         stream = {"servers": [self.server.url], "stream": "ORDERS", **rules.pop("nats", {})}
         self.options = options(directory, **(OPEN | rules), nats=stream)
@@ -237,15 +241,71 @@ def test_a_tenants_quota_holds_its_stream_back_and_nothing_is_refused(make_place
     assert figure(gateway, "stream_refused_messages") == 0
 
 
-def test_one_campaign_reads_some_subjects_of_a_work_queue_that_asks_for_a_token(
-    make_place: Callable[..., Place], tmp_path: Path
+@pytest.mark.parametrize("num_later", [1, 2, 3])
+def test_a_server_that_is_set_back_to_an_earlier_state_is_read_again(
+    make_place: Callable[..., Place], num_later: int
 ) -> None:
-    place = make_place(nats={"subject": "orders.new.>", "token_variable": "NATS_TOKEN", "consumer": "slogans"})
+    """As by a machine that lost its power and what was not synced: its numbers are given to other messages."""
+    place = make_place()
+    make_stream(place.server)
+    send(place.server, "1", "2")
+    gateway = place.start()
+    eventually(lambda: ids(place.directory) == ["1", "2"])
+    place.server.kill()
+    before = place.directory / "before"
+    shutil.copytree(place.server.files, before)
+    place.server.start()
+    send(place.server, "3", "4")
+    eventually(lambda: ids(place.directory) == list("1234"))
+    place.server.kill()
+    shutil.rmtree(place.server.files)
+    shutil.copytree(before, place.server.files)
+    kill(gateway)
+    place.server.start()
+    later = [f"later-{number}" for number in range(num_later)]
+    send(place.server, *later)
+    gateway = place.start()
+    eventually(lambda: ids(place.directory) == [*"1234", *later])
+    [said] = eventually(lambda: why(gateway, "stream has changed"))
+    assert "Stream ORDERS has lost messages: it was read up to 4, and" in said
+
+
+def test_a_server_may_ask_for_a_token_over_tls(make_place: Callable[..., Place], tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-days", "2", "-subj", "/CN=nats", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made, "-out", str(certificate), "-keyout", str(key)], check=True, capture_output=True)
+    options = (
+        f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}',
+        'authorization { token: "not for everybody" }',
+    )
+    place = make_place(
+        server=NatsServer(tmp_path / "nats", *options, scheme="tls"),
+        nats={"token_variable": "NATS_TOKEN", "ca_file": str(certificate)},
+    )
+
+    async def fill(jetstream: JetStreamContext) -> None:
+        await jetstream.add_stream(name="ORDERS", subjects=["orders.>"])
+        await jetstream.publish("orders.new", b'{"id": "1", "source": "shop", "data": {}}')
+
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    on(place.server, fill, token="not for everybody", tls=trusted)
+    gateway = place.start(NATS_TOKEN="a wrong one")
+    [said] = eventually(lambda: why(gateway, "stream not read"))
+    assert "Authorization Violation" in said
+    kill(gateway)
+    gateway = place.start(NATS_TOKEN="not for everybody")
+    eventually(lambda: ids(place.directory) == ["1"])
+    assert "not for everybody" not in gateway.log.read_text()
+
+
+def test_one_campaign_reads_some_subjects_of_a_work_queue(make_place: Callable[..., Place]) -> None:
+    place = make_place(nats={"subject": "orders.new.>", "consumer": "slogans"})
     make_stream(place.server, retention="workqueue")
     send(place.server, "1", "3", subject="orders.new.a")
     send(place.server, "2", subject="orders.old")
     send(place.server, "4", subject="orders.new.b")
-    place.start(NATS_TOKEN="nobody asks for it")
+    place.start()
     eventually(lambda: ids(place.directory) == ["1", "3", "4"])
 
     async def left(jetstream: JetStreamContext) -> int:
