@@ -15,7 +15,7 @@ from headrace.rollout.layout import ROOT, What, rollout_prefix
 from headrace.store.chain import Head
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import encode_object
-from headrace.voice.kept import KeptCall, call_chain, call_name
+from headrace.voice.kept import KeptCall, call_chain
 from headrace.voice.segments import SEGMENT, notes_prefix, segment_chain, writers
 
 # Each has a directory for each call, below the first two letters of its name.
@@ -46,11 +46,6 @@ def calls_in(objects: ObjectStore) -> Iterator[FoundCall]:
                 kept = chain.read(number)
                 break
         yield FoundCall(service=service, call=call, kept=kept)
-
-
-def is_session(found: FoundCall, session: str) -> bool:
-    """Whether a client's name for its session is this call's."""
-    return found.call == call_name(found.key, session)
 
 
 def erase_calls(objects: ObjectStore, data: ErasedData) -> None:
