@@ -110,7 +110,8 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     _end_leftovers(objects, clock, erasure, {one.asset for one in versions}, damaged)
     if erasure.num_calls:
         erase_calls(objects, data)
-    if erasure.num_files or erasure.num_batches or erasure.num_lines:
+    # Once nobody works at them any more: files would go from under who does.
+    if not writers and (erasure.num_files or erasure.num_batches or erasure.num_lines):
         erase_batches(objects, data)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
 

@@ -133,6 +133,10 @@ def find_scope(handoffs: HandoffStore, asked: Asked, versions: Sequence[Manifest
         if asked.kind == "tenant" and asked.campaign is None:
             _seek_client(objects, tables, asked.name, scope)
         _seek_events(tables, asked, scope, inboxes)
+    # Recorded calls are sealed from events of their own.
+    for campaign, call, *event in tables.rows_of("call", *_ORIGIN):
+        if call in scope.calls:
+            scope.events.add((campaign, event[0], event[1]))
     for campaign, *link in tables.rows_of(*_ORIGIN, "prompt_id"):
         if (campaign, link[0], link[1]) in scope.events:
             scope.prompts.add(link[2])

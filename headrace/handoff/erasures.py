@@ -108,9 +108,12 @@ def digests_key(sha256: str) -> str:
 
 
 def store_salt(objects: ObjectStore) -> bytes:
-    """Made at the first call in this store."""
-    made = create_object(objects, SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex()))
-    return bytes.fromhex(made.value.salt)
+    """Made at the first call in this store; later ones write nothing, so that who may only read asks, too."""
+    try:
+        salt = read_object(objects, SALT_KEY, SALT)
+    except ObjectMissing:
+        salt = create_object(objects, SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex())).value
+    return bytes.fromhex(salt.salt)
 
 
 def identity_digest(salt: bytes, kind: IdentityKind, *parts: str) -> bytes:

@@ -210,6 +210,8 @@ class LocalStore:
 
     def drop_empty_directories(self, prefix: str) -> None:
         """Removes what deleted objects leave below a prefix, and its own directory; another process's objects stay."""
+        if self.local_path(prefix).is_symlink():  # it leads out of the store
+            return
         for directory, _, _ in os.walk(self.local_path(prefix), topdown=False):
             with suppress(OSError):  # it is not empty, or gone
                 os.rmdir(directory)  # noqa: PTH106 (a name)

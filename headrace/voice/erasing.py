@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 
 from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.handoff.erasures import ErasedData
-from headrace.rollout.layout import ROOT, rollout_prefix
+from headrace.rollout.layout import ROOT, What, rollout_prefix
 from headrace.store.chain import Head
 from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import encode_object
-from headrace.voice.kept import KeptCall, call_chain, call_name
+from headrace.voice.kept import KeptCall, call_chain
 from headrace.voice.segments import SEGMENT, notes_prefix, segment_chain, writers
+
+# Each has a directory for each call, below the first two letters of its name.
+_CALLS: tuple[What, ...] = ("calls", "recordings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +48,10 @@ def calls_in(objects: ObjectStore) -> Iterator[FoundCall]:
         yield FoundCall(service=service, call=call, kept=kept)
 
 
-def is_session(found: FoundCall, session: str) -> bool:
-    """Whether a client's name for its session is this call's."""
-    return found.call == call_name(found.key, session)
-
-
 def erase_calls(objects: ObjectStore, data: ErasedData) -> None:
     """Raises: HandoffCorrupt: a segment is damaged, so that nobody can tell whose it is."""
-    for service, call in _names(objects):
+    for prefix, call in _directories(objects):
         if data.has("call", call):
-            prefix = call_chain(objects, service, call).prefix
             # Whatever lies there, read or not; each durably, then what a directory leaves.
             for key in objects.list(prefix):
                 objects.delete(key)
@@ -76,9 +73,9 @@ def erase_calls(objects: ObjectStore, data: ErasedData) -> None:
 def remaining_calls(objects: ObjectStore, data: ErasedData) -> list[str]:
     """Where something of erased calls still is, a phrase each."""
     found = [
-        f"call {call[:12]} of {service} is kept"
-        for service, call in _names(objects)
-        if data.has("call", call) and objects.list(call_chain(objects, service, call).prefix)
+        f"{prefix} of call {call[:12]} is kept"
+        for prefix, call in _directories(objects)
+        if data.has("call", call) and objects.list(prefix)
     ]
     for key, writer, number in _segments(objects):
         try:
@@ -109,6 +106,16 @@ def ended_calls(objects: ObjectStore, log: str, turns: Sequence[tuple[str, int, 
         if not head.number or (sources and not any(source.log == log for source in sources)):
             found[call] = last
     return found
+
+
+def _directories(objects: ObjectStore) -> Iterator[tuple[str, str]]:
+    """Where calls are, and their audio on its way to where it is recorded; and whose it is."""
+    for service in objects.children(ROOT):
+        for what in _CALLS:
+            root = rollout_prefix(service, what)
+            for shard in objects.children(root):
+                for call in objects.children(f"{root}/{shard}"):
+                    yield f"{root}/{shard}/{call}", call
 
 
 def _names(objects: ObjectStore) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Protocol
 
 from annotated_types import Ge
@@ -116,6 +117,10 @@ class CallStore:
     clock: Clock
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
+    @cached_property
+    def _erasures(self) -> Erasures:
+        return Erasures(self.store)
+
     async def take(self, call: str, key: str = "") -> "TakenCall":
         """Takes a call from whoever has it, as it was left; a new one is empty.
 
@@ -147,7 +152,7 @@ class CallStore:
             if not chain.create(head.number + 1, taken, is_listed=True).won:
                 continue
             # Now that it is there: an erasure is seen here, or comes later and finds it.
-            if Erasures(self.store).all().has("call", call):
+            if self._erasures.all().has("call", call):
                 chain.sweep(chain.made())
                 raise erased_call()
             state = before.state

@@ -5,6 +5,7 @@ import shutil
 from itertools import count
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,9 @@ from headrace.erasure.deciding import erasures, plan
 from headrace.erasure.outcome import remains
 from headrace.erasure.scope import Asked
 from headrace.errors import HandoffMissing, InvalidInput
+from headrace.handoff.media.index import MediaItem
+from headrace.handoff.media.publishing import publish_media
+from headrace.handoff.versions import HandoffStore
 from headrace.inbox.batches.files import Swept
 from headrace.inbox.batches.lines import Wanted, validated
 from headrace.inbox.batches.outcomes import request_id
@@ -124,6 +128,31 @@ def test_a_call_goes_by_its_session(store: LocalStore) -> None:
     assert remains(store, CLOCK, erasures(store)[0]) == []
 
 
+def test_recorded_turns_of_a_call_go_with_their_audio_and_with_the_event_that_they_were_sealed_from(
+    store: LocalStore,
+) -> None:
+    handoffs, rows, items = HandoffStore(store, CLOCK), list[dict[str, str]](), list[MediaItem]()
+    for key in ("ada-ltd", "bob"):
+        said = {name: f"{name}-{key}" for name in ("row_id", "prompt_id", "event_id", "said")}
+        rows.append(said | {"event_source": "calls", "call": call_name(key, "sess-1"), "tenant": key})
+        items.append(
+            MediaItem(
+                item_id=f"item-{key}",
+                media_type="audio/wav",
+                content=secret(f"{key}-heard").encode(),
+                row_id=said["row_id"],
+            )
+        )
+    publish_media(handoffs, "recorded_audio", "2026-11-22|14", items, code_version="1", run_id="calls")
+    handoffs.publish("recorded_calls", "2026-11-22|14", pa.Table.from_pylist(rows), code_version="1", run_id="calls")
+    ask(store, ADA)
+    for gone in ("ada-ltd", call_name("ada-ltd", "sess-1"), secret("ada-ltd-heard")):
+        assert files_with(store.directory, gone) == [], gone
+    ask(store, CALL)
+    assert files_with(store.directory, "bob-heard") == files_with(store.directory, "said-bob") == []
+    assert handoffs.open("recorded_calls", "2026-11-22|14").num_rows == 0
+
+
 def test_what_is_left_of_a_file_outlives_the_sweeps_of_a_running_gateway(
     made: tuple[Path, str, str], store: LocalStore
 ) -> None:
@@ -158,8 +187,27 @@ def test_a_tenant_of_nothing_and_one_with_an_odd_name(store: LocalStore) -> None
     assert not store.exists("erasures/salt.json")
 
 
+def test_who_may_only_read_sees_what_would_go_and_what_went(store: LocalStore) -> None:
+    ask(store, CALL)
+    seen_only = MortalStore(store.directory)
+    seen_only.num_left = 0  # any write would be its end
+    assert len(plan(seen_only, CLOCK, ADA).scope.batches.batches) == 2
+    assert plan(seen_only, CLOCK, CALL).earlier == erasures(seen_only)[0]
+
+
+def test_links_lead_no_erasure_out_of_the_store(store: LocalStore, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "empty").mkdir(parents=True)
+    (outside / "kept").write_text("kept")
+    [tenant] = store.directory.glob("batch_api/*/tenants/ada-ltd")
+    (tenant / "files/elsewhere").symlink_to(outside)
+    (tenant / "states/elsewhere").symlink_to(outside)
+    ask(store, ADA)
+    assert sorted(file.name for file in outside.iterdir()) == ["empty", "kept"]
+
+
 _copies = count()
-_SHARE_WRITES = 90
+_SHARE_WRITES = 40
 
 
 @settings(settings.get_profile("default"), max_examples=max(settings.get_profile("default").max_examples // 2, 1))

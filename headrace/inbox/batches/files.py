@@ -113,7 +113,7 @@ class NewFile:
             given_up = _GivenUp()
             with suppress(_GivenUp):
                 self._opened.__exit__(_GivenUp, given_up, None)
-            self._lease.release()
+        self._lease.release()
 
 
 class _GivenUp(Exception):

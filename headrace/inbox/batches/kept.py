@@ -1,9 +1,12 @@
 """A service's batches in the store: their states, and what became of their lines."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from headrace.clock import SystemClock
-from headrace.errors import ObjectMissing
+from headrace.errors import ObjectMissing, Transient
 from headrace.handoff.erasures import Erasures
 from headrace.inbox.batches.outcomes import SETTLED, Settled
 from headrace.inbox.batches.places import BATCH, is_name, open_prefix, tenant_prefix
@@ -16,6 +19,7 @@ from headrace.store.small_objects import Kind, create_object, read_object
 
 BATCH_STATE = Kind("Batch", Batch, "Restore it from a backup of the store; until then the batch stands still.")
 _DIGITS = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ class Batches:
         self._store, self._service = store, service
         self._leases = Leases(store, SystemClock())
 
-    def begin(self) -> "tuple[Lease, Erasures]":
-        """For who works at a batch: a lease, which an erasure waits for; what is erased is to be asked for after it."""
-        return self._leases.hold(new_nonce()), Erasures(self._store)
+    def begin(self) -> "Working":
+        """For who works at a batch: an erasure waits for it."""
+        return Working(self._leases.hold(new_nonce()), Erasures(self._store))
 
     def create(self, tenant: str, batch: Batch) -> Kept:
         # The mark first: a batch without it would never be worked off, a mark without a batch is passed over.
@@ -141,6 +145,38 @@ class Batches:
 
     def _chain(self, tenant: str, identity: str) -> Chain[Batch]:
         return states_chain(self._store, self._prefix(tenant), identity)
+
+
+class Working:
+    """Who works at a batch, in several threads: its lease ends with the last call, however the work itself ended.
+
+    Attributes: erasures: to be asked for once there is the lease.
+    """
+
+    def __init__(self, lease: Lease, erasures: Erasures) -> None:
+        self.erasures = erasures
+        self._lease = lease
+        self._lock = threading.Lock()
+        # The work as a whole, and each call that is under way.
+        self._num_shares = 1
+
+    def call(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Raises: Transient: the work has ended, and nobody waits for this any more."""
+        with self._lock:
+            if not self._num_shares:
+                raise Transient("The work at this batch has ended.")
+            self._num_shares += 1
+        try:
+            return call(*arguments)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        with self._lock:
+            self._num_shares -= 1
+            is_last = not self._num_shares
+        if is_last:
+            self._lease.release()
 
 
 class CountsSoFar:

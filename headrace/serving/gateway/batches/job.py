@@ -20,14 +20,13 @@ from headrace.errors import ObjectMissing, StoreUnavailable, Transient, reason_o
 from headrace.handoff.erasures import ErasedData, Erasures
 from headrace.inbox.batches import lines, outcomes, states
 from headrace.inbox.batches.files import Files, NewFile
-from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
+from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept, Working
 from headrace.inbox.batches.outcomes import Answered, Unmade
 from headrace.inbox.batches.places import FILE, name_of
 from headrace.inbox.batches.states import CANCELLED, ERASED, EXPIRED, Batch, Counts, LineProblem
 from headrace.inbox.drain import WorkedOff
 from headrace.serving.gateway.batches.lines import LineAsking
 from headrace.serving.gateway.batches.places import LinePlaces, Stops
-from headrace.store.leases import Lease
 
 # A line that an engine failed at is asked so often in all; each attempt of its unit has attempts of its own.
 _NUM_ATTEMPTS = 3
@@ -84,7 +83,7 @@ class Job:
         self._stops = Stops()
         self._num_settled = 0
         # With `run`.
-        self._lease: Lease | None = None
+        self._working: Working | None = None
         self._erased = ErasedData(b"", frozenset())
 
     @property
@@ -108,10 +107,15 @@ class Job:
 
         Raises: HandoffCorrupt: what the store has of the batch is damaged.
         """
-        self._lease, erasures = await self._site.insist(self._site.kept.begin)
-        self._erased = await self._insist(erasures.all)
-        if self._erased.has("batch", self.batch.id):
-            return
+        self._working = await self._site.insist(self._site.kept.begin)
+        try:
+            self._erased = await self._insist(self._working.erasures.all)
+            if not self._erased.has("batch", self.batch.id):
+                await self._work_until_erased(self._working.erasures)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self._site.threads, self._working.end)
+
+    async def _work_until_erased(self, erasures: Erasures) -> None:
         work, watch = (asyncio.create_task(one) for one in (self._work(), self._until_erased(erasures)))
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +124,6 @@ class Job:
             for task in (work, watch):
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
-            self._lease = None
         (watch if is_erased else work).result()
 
     async def _until_erased(self, erasures: Erasures) -> None:
@@ -135,8 +138,9 @@ class Job:
         return max(_LOOK_SECONDS, _LOOK_SECONDS_A_JOB * self._site.num_jobs)
 
     async def _insist(self, call: Callable[..., _T], *arguments: Any) -> _T:
-        """As the site's. The thread has the lease for as long as it calls, whatever becomes of who waits for it."""
-        return await self._site.insist(_holding, self._lease, call, *arguments)
+        """As the site's, within this work: whatever becomes of who waits for it, an erasure waits for the call."""
+        assert self._working is not None, "it does not run"
+        return await self._site.insist(self._working.call, call, *arguments)
 
     async def _work(self) -> None:
         while not self.batch.is_final:
@@ -326,7 +330,3 @@ class Job:
 
     def _wanted(self) -> lines.Wanted:
         return lines.Wanted(endpoint=self.batch.endpoint, model=self._site.model)
-
-
-def _holding(_: Lease | None, call: Callable[..., _T], *arguments: Any) -> _T:
-    return call(*arguments)
