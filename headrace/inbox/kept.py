@@ -1,8 +1,8 @@
-"""How a log keeps events until their window is sealed: as Arrow, those of one transaction and part together.
+"""How a log keeps events until their window is sealed: those of one transaction and part as one record batch of Arrow.
 
 A row of SQLite for each event would be made, indexed, read, sorted and deleted one by one, and then become Arrow all
-the same: more than half of what taking an event in a large request costs. So a batch is one row, and sealing puts
-batches together without looking at an event. A batch of one event has some 600 bytes beside it.
+the same. So a record batch is one row, and sealing puts them together without looking at an event. A record batch of
+one event has some 600 bytes beside it (decision 52).
 """
 
 import sqlite3
@@ -47,7 +47,7 @@ def keep(connection: sqlite3.Connection, rows: Mapping[int, Sequence[Row]]) -> N
     """Part → its new events. In the caller's transaction."""
     for part, own in rows.items():
         connection.execute(
-            "INSERT INTO batches (part, num_events, events) VALUES (?, ?, ?)", (part, len(own), _packed(own))
+            "INSERT INTO record_batches (part, num_events, events) VALUES (?, ?, ?)", (part, len(own), _packed(own))
         )
 
 
@@ -56,35 +56,39 @@ def in_order(connection: sqlite3.Connection, part: int) -> pa.Table:
 
     Raises: sqlite3.DatabaseError: the file is damaged.
     """
-    found = connection.execute("SELECT events FROM batches WHERE part = ? ORDER BY batch", (part,))
+    found = connection.execute("SELECT events FROM record_batches WHERE part = ? ORDER BY batch", (part,))
     table = pa.Table.from_batches([_unpacked(events) for (events,) in found], _KEPT).combine_chunks()
     return table.sort_by(_ORDER)
 
 
 def tenants_of(connection: sqlite3.Connection, part: int) -> Counter[str]:
     """How many events of the part each tenant has. Raises: as `in_order`."""
-    found = connection.execute("SELECT events FROM batches WHERE part = ?", (part,))
+    found = connection.execute("SELECT events FROM record_batches WHERE part = ?", (part,))
     return Counter(tenant for (events,) in found for tenant in _unpacked(events)["tenant"].to_pylist())
 
 
 def forget(connection: sqlite3.Connection, part: int, num_events: int) -> bool:
     """Deletes batches of the part until so many events are gone; whether none is left. In the caller's transaction."""
     going: list[tuple[int]] = []
-    found = connection.execute("SELECT batch, num_events FROM batches WHERE part = ? LIMIT ?", (part, num_events))
+    found = connection.execute(
+        "SELECT batch, num_events FROM record_batches WHERE part = ? LIMIT ?", (part, num_events)
+    )
     for batch, number in found.fetchall():
         if num_events <= 0:
             break
         num_events -= number
         going.append((batch,))
-    connection.executemany("DELETE FROM batches WHERE batch = ?", going)
-    return not connection.execute("SELECT 1 FROM batches WHERE part = ? LIMIT 1", (part,)).fetchone()
+    connection.executemany("DELETE FROM record_batches WHERE batch = ?", going)
+    return not connection.execute("SELECT 1 FROM record_batches WHERE part = ? LIMIT 1", (part,)).fetchone()
 
 
 def blank(connection: sqlite3.Connection, is_erased: Callable[[str, Mapping[str, Any]], bool]) -> int:
     """Blanks the events for which that is so, by campaign and columns; how many. In the caller's transaction."""
     num_blanked = 0
-    for batch, campaign in connection.execute("SELECT batch, campaign FROM batches JOIN parts USING (part)").fetchall():
-        (events,) = connection.execute("SELECT events FROM batches WHERE batch = ?", (batch,)).fetchone()
+    for batch, campaign in connection.execute(
+        "SELECT batch, campaign FROM record_batches JOIN parts USING (part)"
+    ).fetchall():
+        (events,) = connection.execute("SELECT events FROM record_batches WHERE batch = ?", (batch,)).fetchone()
         rows = _unpacked(events).to_pylist()
         going = [row for row in rows if is_erased(campaign, row)]
         if going:
@@ -92,7 +96,7 @@ def blank(connection: sqlite3.Connection, is_erased: Callable[[str, Mapping[str,
                 row.update(BLANK_EVENT)
             # From Python's own values: a view of the batch would take the erased texts along.
             changed = _packed([tuple(row.values()) for row in rows])
-            connection.execute("UPDATE batches SET events = ? WHERE batch = ?", (changed, batch))
+            connection.execute("UPDATE record_batches SET events = ? WHERE batch = ?", (changed, batch))
             num_blanked += len(going)
     return num_blanked
 

@@ -42,9 +42,9 @@ CREATE TABLE parts (part INTEGER PRIMARY KEY, campaign TEXT NOT NULL, window INT
 """
 # Since format 3: events that are not sealed, as `headrace.inbox.kept` has them.
 _BATCHES = """
-CREATE TABLE batches (batch INTEGER PRIMARY KEY, part INTEGER NOT NULL, num_events INTEGER NOT NULL,
+CREATE TABLE record_batches (batch INTEGER PRIMARY KEY, part INTEGER NOT NULL, num_events INTEGER NOT NULL,
                       events BLOB NOT NULL);
-CREATE INDEX batches_of_part ON batches (part);
+CREATE INDEX record_batches_of_part ON record_batches (part);
 """
 # The erasures of the store that this log has carried out; a log from before has none.
 _ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"

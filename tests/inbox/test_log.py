@@ -40,7 +40,7 @@ def test_the_same_event_is_taken_once_even_after_its_window_was_sealed_and_forgo
         seal_all(log, make_sealer(tmp_path, log))
         assert log.append([make_event("a", time=LATER)], LATER) == [False]
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        assert file.execute("SELECT count(*) FROM batches").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM record_batches").fetchone() == (0,)
         assert file.execute("SELECT count(*) FROM parts").fetchone() == (0,)
 
 
@@ -283,7 +283,7 @@ CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INT
                      sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
                      class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
 CREATE INDEX events_of_part ON events (part);
-DROP TABLE batches;
+DROP TABLE record_batches;
 """
 _TURNS = """
 DROP TABLE turns;
@@ -325,7 +325,7 @@ def test_a_log_of_a_former_format_is_read_on(tmp_path: Path, log_format: int) ->
 def test_kept_events_that_are_damaged_are_not_sealed(tmp_path: Path) -> None:
     with closing(make_log(tmp_path)) as log:
         log.append([make_event("a"), make_event("b")], START)
-        log._connection.execute("UPDATE batches SET events = substr(events, 1, 300)")
+        log._connection.execute("UPDATE record_batches SET events = substr(events, 1, 300)")
         with closing(log.reader()) as reader, pytest.raises(sqlite3.DatabaseError, match=r"events .* are damaged"):
             reader.events(1)
 
