@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, ValidationError, core_schema, from_json, to_json
 
-from headrace.inbox.rules import CLASSES, NAME_CHARACTERS_MAX
+from headrace.fairness import CLASSES
+from headrace.inbox.rules import NAME_CHARACTERS_MAX
 
 _SEQUENCE_END = 2**63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,10 +14,10 @@ import pyarrow as pa
 from annotated_types import Ge
 
 from headrace.errors import HandoffCorrupt
+from headrace.fairness import WorkClass
 from headrace.handoff.columns import STRING, columns, nullable
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.rules import EventClass
 from headrace.keys import Window, partition_path, window_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
@@ -88,7 +88,7 @@ class SealedWindow:
     offset_max: Annotated[int, Ge(0)]
     sealed_at: str
     turn: Annotated[float, Ge(0)] = 0.0
-    event_class: EventClass = "batch"
+    event_class: WorkClass = "batch"
     tenants: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
 
     @property

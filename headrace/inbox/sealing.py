@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
+from headrace.fairness import CLASSES, FairClock
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.fairness import FairClock
+from headrace.inbox.fairness import costs_of
 from headrace.inbox.kept import OFFSET, without_offsets
 from headrace.inbox.log import ClosedPart
-from headrace.inbox.rules import CLASSES, Tenant
+from headrace.inbox.rules import Tenant
 from headrace.inbox.sealed import (
     EVENTS_ASSET,
     NUMBER,
@@ -168,7 +169,8 @@ class Sealer:
 
     def _turn(self, campaign: str, number: int, tenants: Mapping[str, int]) -> float:
         if self._turns.get(campaign, (0, 0.0))[0] != number:
-            turn = self._fair_clock(campaign, number).turn(tenants, self._worked_off(campaign))
+            costs = costs_of(self._tenants.get(campaign, {}), tenants)
+            turn = self._fair_clock(campaign, number).turn(costs, self._worked_off(campaign))
             self._turns[campaign] = (number, turn)
         return self._turns[campaign][1]
 
@@ -176,11 +178,11 @@ class Sealer:
         """Goes on where the windows before this number left it; one that is damaged counts for nobody."""
         if campaign not in self._fair:
             chain = windows_chain(self._store, campaign)
-            clock = FairClock(self._tenants.get(campaign))
+            clock, said = FairClock(), self._tenants.get(campaign, {})
             for before in range(max(number - _NUM_RESUMED, 1), number):
                 with suppress(HandoffCorrupt, ObjectMissing):
                     window = chain.read(before)
-                    clock.resume([(window.turn, window.tenants)])
+                    clock.resume([(window.turn, costs_of(said, window.tenants))])
             self._fair[campaign] = clock
         return self._fair[campaign]
 

@@ -18,12 +18,12 @@ from dagster._core.utils import make_new_run_id
 from assets.generation import campaign_report, generated_content, prompts, reviewed_content
 from assets.generation_checks import content_rows_checks, schema_checks, shards_are_of_one_list
 from headrace.clock import SystemClock
+from headrace.fairness import WorkClass
 from headrace.generation.campaign import Campaign
 from headrace.generation.inbox_status import inbox_statuses
 from headrace.generation.window_prompts import EVENTS_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.results import event_results
-from headrace.inbox.rules import EventClass
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.keys import CAMPAIGN_SHARDS
 from headrace.rollout.journal import Journal
@@ -427,7 +427,7 @@ def test_no_window_waits_for_a_verdict_and_its_rank_decides_its_set(deployment: 
 
 def test_windows_are_generated_by_class_and_turn_and_batch_makes_room(deployment: Deployment) -> None:
     deployment.roll_out()
-    classes: list[EventClass] = ["batch", "batch", "live", "flex"]
+    classes: list[WorkClass] = ["batch", "batch", "live", "flex"]
     for window, (event_class, turn) in enumerate(zip(classes, [20.0, 10.0, 30.0, 30.0], strict=True), 1):
         deployment.seal(str(window), window=window, event_class=event_class, turn=turn)
     listed = {one.partition_key: one.tags for one in deployment.tick()}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from headrace.clock import Clock
+from headrace.engines.asker import Asker, asking_for
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable
 from headrace.handoff.erasures import ErasedData
@@ -190,7 +191,8 @@ class Calls:
                 override=override,
                 received_ms=None if received is None else int(received),
             )
-            task = asyncio.get_running_loop().create_task(work, name="call")
+            with asking_for(Asker(work_class="live", tenants={key: 1.0})):
+                task = asyncio.get_running_loop().create_task(work, name="call")
             self._calls[task] = _Held(socket)
             task.add_done_callback(self._calls.pop)
         return socket
