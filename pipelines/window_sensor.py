@@ -12,6 +12,8 @@ once its rows are reviewed and the automation does not look at its day any more.
 beyond half of that the oldest reviewed keys are deleted at once, and while all of it is not reviewed, no further window
 is asked for. Runs and events of a deleted key stay, as does everything in the store, and whoever asks for it again
 registers it again.
+
+Windows of services' calls are put together by hours (`pipelines.call_hours`).
 """
 
 import json
@@ -32,11 +34,13 @@ from headrace.generation.window_prompts import content_partition
 from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
-from headrace.inbox.sealed import SealedWindow, windows_chain
+from headrace.inbox.sealed import windows_following
 from headrace.keys import CAMPAIGN_SHARDS, window_of_key
+from headrace.serving.service import load_services
 from headrace.store.objects import ObjectStore
 from headrace_dagster.resources.campaigns import campaigns_resource
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
+from pipelines.call_hours import CallHours
 from pipelines.generation_requests import REQUESTS_MAX
 from pipelines.jobs import JOBS
 from pipelines.ticks import RunsUnderWay, tick_result, warn
@@ -63,14 +67,15 @@ class _Tick:
 
 
 @dg.sensor(
-    jobs=[JOBS["list_prompts"], JOBS["review"]],
+    jobs=[JOBS["list_prompts"], JOBS["review"], JOBS["seal_calls"]],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],
 )
 def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Requests prompts for each newly sealed window of a campaign that takes events, at most 100 a tick.
 
-    Reviews windows of earlier days, and deletes the partition keys of those that are done.
+    Reviews windows of earlier days, and deletes the partition keys of those that are done. Requests each hour of a
+    service's recorded calls, and what came late of it.
     """
     settings = settings_from_environment()
     handoffs = HandoffStore(settings.open_store())
@@ -90,6 +95,12 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen = cursor["asked"].get(campaign.name, 0)
         num_max = max(1, room // len(campaigns))
         cursor["asked"][campaign.name] = _ask(tick, handoffs.objects, campaign, seen, num_max)
+    hours = CallHours(handoffs.objects, load_services(settings.services).by_name, RunsUnderWay(context))
+    if of_calls := hours.look(cursor.get("calls", {}), now=time.time()):
+        cursor["calls"] = of_calls
+    tick.requests += hours.requests
+    tick.problems += hours.problems
+    tick.reasons += hours.reasons
     warn(context, tick.problems)
     reasons = tick.reasons or [
         "No window was sealed since the last tick." if campaigns else "No campaign takes events."
@@ -104,7 +115,7 @@ def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_m
     """Requests what follows window `seen` of the chain; returns the last that needs no further look."""
     first, last = days.get_first_partition_key() or "", days.get_last_partition_key() or ""
     try:
-        windows, seen = _new_windows(objects, campaign.name, seen, num_max)
+        windows, seen = windows_following(objects, campaign.name, seen, num_max=num_max)
     except HandoffCorrupt as error:
         # Later windows wait for it, so that a campaign's windows stay in order.
         tick.problems.append(f"{campaign.name}: {error}")
@@ -130,28 +141,6 @@ def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_m
             tick.requests.append(request)
         seen = window.number
     return seen
-
-
-def _new_windows(objects: ObjectStore, campaign: str, seen: int, num_max: int) -> tuple[list[SealedWindow], int]:
-    """The windows after `seen`, and where they begin: at 0 in a store that lacks window `seen`, so another one.
-
-    Two reads where there is nothing new, however long the chain is. Raises: HandoffCorrupt: the next one is damaged.
-    """
-    chain = windows_chain(objects, campaign)
-    if seen and not objects.exists(chain.key(seen)):
-        seen = 0
-    found: list[SealedWindow] = []
-    while len(found) < num_max:
-        try:
-            window = chain.following(seen + len(found))
-        except HandoffCorrupt:
-            if not found:
-                raise
-            break  # the next tick begins with it, and says so
-        if window is None:
-            break
-        found.append(window)
-    return found, seen
 
 
 def _look_back(

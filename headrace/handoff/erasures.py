@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from headrace.errors import HandoffCorrupt, ObjectMissing, Transient
-from headrace.keys import ContentPartition, window_of_key
+from headrace.keys import CallHour, ContentPartition, feed_service, window_of_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
@@ -186,11 +186,14 @@ def links_of(asset: str, names: Sequence[str]) -> list[tuple[IdentityKind, tuple
 
 
 def scope_of(asset: str, partition: str) -> tuple[str, ...]:
-    """The campaign within which an event's or a text's name means something; () where the partition names none."""
+    """The campaign, or service, within which an event's or a text's name means something; () where the partition names
+    none. All logs that have calls of a service name them in one way."""
     if found := ContentPartition.find(partition):
         return (found.campaign,)
+    if hour := CallHour.find(partition):
+        return (hour.service,)
     window = window_of_key(partition)
-    return (window[0],) if window else ()
+    return (feed_service(window[0]) or window[0],) if window else ()
 
 
 def erased_contents(manifest: "Manifest") -> list[str]:

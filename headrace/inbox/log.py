@@ -30,6 +30,7 @@ from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
 from headrace.inbox.sealed import BLANK_EVENT
 from headrace.inbox.tally import TenantTally
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
+from headrace.keys import feed_service
 
 # Rows of one statement: a statement for each row would give up and take Python's lock for each. The columns times the
 # largest stay below SQLite's 32,766 variables.
@@ -78,10 +79,12 @@ class EventLog:
         directory: Path,
         rules: Mapping[str, InboxRules],
         sealed_waiting: Callable[[str], Mapping[str, int]] = lambda _: {},
+        own_rules: Callable[[str], Mapping[str, InboxRules]] = lambda _: {},
     ) -> None:
         """Args:
             rules: of each campaign that takes events; what the log has of others stays, and is sealed.
             sealed_waiting: campaign → tenant → how many of its events are sealed and not worked off.
+            own_rules: the log's nonce → the rules of inboxes that are this log's by their names (`call_feed`).
 
         Raises:
             InvalidInput: another process writes this log, or it is none.
@@ -95,7 +98,7 @@ class EventLog:
         except BaseException:
             os.close(self._lock)
             raise
-        self._rules = dict(rules)
+        self._rules = {**rules, **own_rules(self.nonce)}
         # Parts that were given out by `take_closed` and are not marked as sealed; whose they are.
         self._given_out: dict[int, str] = {}
         self.tenants = TenantTally()
@@ -246,7 +249,8 @@ class EventLog:
         going = [
             offset
             for offset, campaign, source, identity, tenant in events
-            if data.has("event", campaign, source, identity) or data.has("tenant", campaign, tenant)
+            if data.has("event", feed_service(campaign) or campaign, source, identity)
+            or data.has("tenant", campaign, tenant)
         ]
         blank = ", ".join(f"{column} = :{column}" for column in BLANK_EVENT)
         with self._transaction():
@@ -373,6 +377,10 @@ class LogReader:
         return self._connection.execute(
             "SELECT sequence, event FROM turns WHERE call = ? AND epoch = ? ORDER BY sequence", (call, epoch)
         ).fetchall()
+
+    def begun_calls(self) -> list[tuple[str, int]]:
+        """The calls, and their epochs, of which the log has turn events; in order."""
+        return self._connection.execute("SELECT DISTINCT call, epoch FROM turns ORDER BY call, epoch").fetchall()
 
     def close(self) -> None:
         self._connection.close()

@@ -136,6 +136,28 @@ def sealed_windows(
     return [chain.read(number) for number in numbers[:limit]]
 
 
+def windows_following(store: ObjectStore, campaign: str, seen: int, *, num_max: int) -> tuple[list[SealedWindow], int]:
+    """The windows after `seen`, and where they begin: at 0 in a store that lacks window `seen`, so another one.
+
+    Two reads where there is nothing new, however long the chain is. Raises: HandoffCorrupt: the next one is damaged.
+    """
+    chain = windows_chain(store, campaign)
+    if seen and not store.exists(chain.key(seen)):
+        seen = 0
+    found: list[SealedWindow] = []
+    while len(found) < num_max:
+        try:
+            window = chain.following(seen + len(found))
+        except HandoffCorrupt:
+            if not found:
+                raise
+            break  # who asks next begins with it, and is told
+        if window is None:
+            break
+        found.append(window)
+    return found, seen
+
+
 def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
     """The events, with EVENT_COLUMNS (text as large strings), sorted by (key, sequence, time, id, source).
 

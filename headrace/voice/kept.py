@@ -183,6 +183,10 @@ class TakenCall:
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
 
     @property
+    def epoch(self) -> int:
+        return self._kept.epoch
+
+    @property
     def segment(self) -> int:
         """The last segment that nobody needs for this call."""
         is_whole = self._newest.sequence == self._kept.state.sequence

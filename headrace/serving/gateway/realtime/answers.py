@@ -4,20 +4,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from headrace.engines.base import Message
 from headrace.engines.chain import Step
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HeadraceError
-from headrace.keys import digest_text
 from headrace.serving.gateway.realtime.answering import MS_BYTES, Answering, SpokenSentence
 from headrace.serving.gateway.realtime.reply import Reply
 from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.realtime.talk import Talk, new_item
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.voice.playing import PlayClock
-from headrace.voice.turns import CallState, Item, TurnEvent
+from headrace.voice.recording import CallRecording
+from headrace.voice.turns import CallState, Item, TurnEvent, answer_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +49,7 @@ class AnswerParts:
         enter, leave: take a place for one answer, and give it back after so many seconds.
         told: gets each answer at its end.
         received_ms: of the last answer, so much reached the client before it came back; None: all that was kept.
+        recording: who records the call; None: nobody.
     """
 
     name: str
@@ -57,6 +58,7 @@ class AnswerParts:
     leave: Callable[[float], None]
     told: Callable[[TurnTold], None]
     received_ms: int | None = None
+    recording: CallRecording | None = None
 
 
 class Answers:
@@ -79,6 +81,7 @@ class Answers:
         self._send, self._work, self._all_heard = send, work, all_heard
         self._play = PlayClock()
         self._reply: Reply | None = None
+        self._told: TurnTold | None = None
         self._answer: asyncio.Task[None] | None = None
 
     @property
@@ -129,7 +132,7 @@ class Answers:
         item = state.item(answering.item)
         if item is None or (from_ms is None and not state.is_current(answering.generation)):
             return
-        told = told or TurnTold(generation=item.generation)
+        told = self._told = told or TurnTold(generation=item.generation)
         started = time.monotonic()
         reply = self._reply = Reply(
             events=self._events,
@@ -148,7 +151,7 @@ class Answers:
             await self._say(reply, item, told, from_ms)
         except (HeadraceError, Refusal) as error:
             told.error = error
-            await self._talk.happened(TurnEvent(kind="cut", generation=item.generation))
+            await self._talk.happened(self._ended("cut", item.generation))
             await reply.end(self._now(item), "failed", failed=refusal_of(error))
         finally:
             if is_placed:
@@ -170,9 +173,10 @@ class Answers:
         )
 
         async def sentence(made: SpokenSentence) -> None:
-            await self._talk.happened(
-                TurnEvent(kind="sentence", item=item.id, text=made.text, ms=made.ms, generation=generation)
-            )
+            said = TurnEvent(kind="sentence", item=item.id, text=made.text, ms=made.ms, generation=generation)
+            recording = self._parts.recording if made.pcm else None
+            of_audio = [recording.audio(item.id, made.pcm, made.ms, generation=generation)] if recording else []
+            await self._talk.happened(said, *of_audio)
             if self._talk.state.is_current(generation):
                 await reply.sentence(made)
 
@@ -182,7 +186,7 @@ class Answers:
             await reply.end(self._now(item), "completed")
             return
         if finish := await work.run(sentence):
-            await self._talk.happened(TurnEvent(kind="answered", generation=generation))
+            await self._talk.happened(self._ended("answered", generation))
             is_short = finish == "length"
             status, reason = ("incomplete", "max_output_tokens") if is_short else ("completed", "")
             await reply.end(self._now(item), status, reason=reason)
@@ -219,7 +223,7 @@ class Answers:
         is_open, is_busy = self._talk.state.is_open, self.is_busy
         events: list[TurnEvent] = []
         if answer is not None and is_open:
-            events.append(TurnEvent(kind="cut", generation=answer.generation))
+            events.append(self._ended("cut", answer.generation))
         if answer is not None and answer.played_ms is None and (is_open or self._play.is_playing(now)):
             events.append(TurnEvent(kind="played", item=answer.id, ms=self._play.played_ms(now)))
         kept = self._talk.happened(*events)
@@ -230,13 +234,13 @@ class Answers:
         await kept
         return is_open or is_busy
 
+    def _ended(self, kind: Literal["cut", "answered"], generation: int) -> TurnEvent:
+        told = self._told
+        first = told.first_audio if told and told.generation == generation else None
+        return TurnEvent(kind=kind, generation=generation, ms=0 if first is None else max(1, round(first * 1000)))
+
     def _now(self, item: Item) -> Item:
         return self._talk.state.item(item.id) or item
-
-
-def answer_seed(call: str, generation: int) -> int:
-    """The same at any gateway, so that an answer goes on with the words that it began with."""
-    return int(digest_text("answer", call, str(generation))[:15], 16)
 
 
 def _before(state: CallState, item: Item) -> str | None:

@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from headrace.engines.hearing import SAMPLE_RATE as HEARD_RATE
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.serving.gateway.body_fields import encodable, object_of, whole, wrong
 from headrace.serving.gateway.realtime.answers import AnswerParts, Answers, AnswerWish, TurnTold
@@ -298,15 +299,17 @@ class Call:
             return
         answering: TurnEvent | None = None
         if text:
-            said = TurnEvent(kind="said", item=name, text=text)
+            said = [TurnEvent(kind="said", item=name, text=text)]
+            if (recording := self._parts.recording) is not None:
+                said.insert(0, recording.audio(name, pcm, len(pcm) * 1000 // (2 * HEARD_RATE)))
             last = self._talk.state.items[-1].id if self._talk.state.items else None
             if is_answered:
                 await self._answers.cut("turn_detected")
                 wish = AnswerWish(instructions=self.settings.instructions, is_spoken=self.settings.speaks)
                 answering = self._answers.next_answer(wish)
-                await self._talk.happened(said, answering)
+                await self._talk.happened(*said, answering)
             else:
-                await self._talk.happened(said)
+                await self._talk.happened(*said)
             if (item := self._talk.state.item(name)) is not None:
                 for event in self._events.item_came(item, before=last, is_audio=True):
                     await self._send(event)
