@@ -4,7 +4,7 @@ import dagster as dg
 
 from headrace.errors import InvalidInput
 from headrace.handoff.versions import Handoff
-from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
+from headrace.keys import CALL_HOURS, CAMPAIGN_SHARDS, CAMPAIGNS, MODEL_RECIPES
 from headrace.prep.corpus import bucket_keys_in, shard_keys_in
 from headrace.prep.embeddings import semantic_duplicates_in
 from headrace.prep.images.corpus import image_shard_keys_in, makes_examples_in
@@ -41,6 +41,10 @@ days = dg.DailyPartitionsDefinition(
     end_offset=1,
 )
 content = dg.MultiPartitionsDefinition({"day": days, "shard": campaign_shards})
+# The hours of all services that record their calls: the sensor that asks for them registers their keys, at most 24 a
+# service, and those of late parts.
+call_hours = dg.DynamicPartitionsDefinition(name=CALL_HOURS)
+calls = dg.MultiPartitionsDefinition({"day": days, "hour": call_hours})
 
 
 def refuse_unknown_shards() -> None:

@@ -26,11 +26,16 @@ _NUM_SHARDS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._]*(-[a-z0-9._]+)*")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SHARD_KEY = re.compile(r"(.+)-(\d{2,})", re.ASCII)
+# Of a service's calls; no shard's or window's key ends so.
+_CALL_HOUR = re.compile(r"(.+)-h([01]\d|2[0-3])(-late([2-9]|[1-9]\d+)?)?", re.ASCII)
+# Between a service's name and that of the log that has its calls; neither may hold it.
+_FEED_SIGN = "@"
 _WINDOW_KEY = re.compile(r"(.+)-w(\d{6}|[1-9]\d{6,})(-late([2-9]|[1-9]\d+)?)?", re.ASCII)
 # Where a corpus file's globs hold the key of a shard.
 SHARD_PLACEHOLDER = "{shard}"
 # Dagster's dynamic partitions, whose keys come from users' files.
 CAMPAIGNS, CAMPAIGN_SHARDS, MODEL_RECIPES = "campaign", "campaign_shard", "model_recipe"
+CALL_HOURS = "call_hour"
 
 
 def digest_text(*parts: str) -> str:
@@ -156,8 +161,15 @@ def campaign_shard(campaign: str, shard: int) -> str:
 
 def window_key(campaign: str, window: Window) -> str:
     """`orders-w000123`, `orders-w000123-late`, `orders-w000123-late2`. No shard's key ends so."""
-    late = f"-late{window.late_part if window.late_part > 1 else ''}" if window.late_part else ""
-    return f"{campaign}-w{window.number:06d}{late}"
+    return f"{campaign}-w{window.number:06d}{_late(window.late_part)}"
+
+
+def _late_part(match: re.Match[str]) -> int:
+    return int(match[4] or 1) if match[3] else 0
+
+
+def _late(part: int) -> str:
+    return f"-late{part if part > 1 else ''}" if part else ""
 
 
 def window_of_key(key: str) -> tuple[str, Window] | None:
@@ -165,7 +177,66 @@ def window_of_key(key: str) -> tuple[str, Window] | None:
     match = _WINDOW_KEY.fullmatch(key)
     if match is None:
         return None
-    return match[1], Window(number=int(match[2]), late_part=int(match[4] or 1) if match[3] else 0)
+    return match[1], Window(number=int(match[2]), late_part=_late_part(match))
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class CallHour:
+    """The calls of a service that ended in one hour of a day. `late_part`: 0 is the hour itself, 1, 2 … came later.
+
+    Keys: `2026-11-22|voices-h14`, `2026-11-22|voices-h14-late`, `…-late2`. The hour is a project's, so the one that a
+    clock has twice when it is set back is one hour here.
+    """
+
+    day: str
+    service: str
+    hour: int
+    late_part: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its key in the dimension of hours."""
+        return f"{self.service}-h{self.hour:02d}{_late(self.late_part)}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.day}|{self.name}"
+
+    @classmethod
+    def find(cls, key: str) -> "CallHour | None":
+        """None: the key is none of an hour."""
+        day, bar, name = key.partition("|")
+        if bar and is_day(day) and (match := _CALL_HOUR.fullmatch(name)):
+            return cls(day=day, service=match[1], hour=int(match[2]), late_part=_late_part(match))
+        return None
+
+    @classmethod
+    def parse(cls, key: str) -> "CallHour":
+        """Raises: InvalidInput: the key is not `DAY|SERVICE-hHOUR`."""
+        if found := cls.find(key):
+            return found
+        raise InvalidInput(f"Partition key {key!r} is not DAY|SERVICE-hHOUR, such as 2026-11-22|voices-h14.")
+
+
+def call_feed(service: str, log: str) -> str:
+    """The inbox in which one gateway's log has the calls of a service: `voices@3f2a…`, by the log's nonce."""
+    return f"{service}{_FEED_SIGN}{log[:16]}"
+
+
+def feed_event(call: str, epoch: int) -> str:
+    """The name of a call's event in such an inbox: `CALL/EPOCH`."""
+    return f"{call}/{epoch}"
+
+
+def call_of_event(event: str) -> str:
+    """Whose event that is."""
+    return event.partition("/")[0]
+
+
+def feed_service(inbox: str) -> str | None:
+    """Whose calls an inbox has; None: it is a campaign's."""
+    service, sign, _ = inbox.partition(_FEED_SIGN)
+    return service if sign else None
 
 
 def check_num_shards(number: int) -> int:

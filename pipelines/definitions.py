@@ -7,6 +7,7 @@ import os
 import dagster as dg
 
 from assets import (
+    calls,
     deployment,
     deployment_checks,
     duplicates,
@@ -50,7 +51,7 @@ _PREP = [prep, *([embeddings] if SEMANTIC_DUPLICATES else []), *([duplicates] if
 
 defs = dg.Definitions(
     assets=with_conditions(
-        dg.load_assets_from_modules([*_PREP, images, training, preference, deployment, generation, mirroring])
+        dg.load_assets_from_modules([*_PREP, images, training, preference, deployment, generation, mirroring, calls])
     ),
     asset_checks=dg.load_asset_checks_from_modules(
         [prep_checks, image_checks, preference_checks, deployment_checks, generation_checks, file_checks]

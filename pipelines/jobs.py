@@ -63,6 +63,8 @@ STAGE_JOBS = (
     StageJob(name="paint", stage="generation", assets=("generated_images",)),
     StageJob(name="speak", stage="generation", assets=("generated_speech",)),
     StageJob(name="mirror", stage="generation", assets=("mirrored_content",)),
+    StageJob(name="seal_calls", stage="generation", assets=("recorded_calls",)),
+    StageJob(name="mirror_calls", stage="generation", assets=("mirrored_calls",)),
     StageJob(name="list_rolled_back", stage="generation", assets=("rolled_back_rows",)),
     StageJob(name="review", stage="generation", assets=("reviewed_content", "clips")),
     StageJob(name="report", stage="generation", assets=("campaign_report",)),

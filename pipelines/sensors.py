@@ -32,14 +32,17 @@ from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.rollout.subject import Subject
 from headrace.rollout.ticking import Rollout
+from headrace.serving.service import Service, load_services
 from headrace.store.small_objects import PassedOver
+from headrace.user_files.directory import Described
+from headrace.voice.mirroring import hours_to_mirror
 from headrace_dagster.partition_keys import unknown_keys
 from headrace_dagster.resources.campaigns import campaigns_resource
 from headrace_dagster.resources.rollouts import rollouts_resource
 from pipelines.alerts import post_alert
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.generation_requests import day_requests, window_requests
-from pipelines.jobs import GENERATION_WITH_MEDIA, JOBS, REGENERATION
+from pipelines.jobs import ASSETS_OF_JOB, GENERATION_WITH_MEDIA, JOBS, REGENERATION
 from pipelines.ticks import RunsUnderWay, tick_result, warn
 from pipelines.window_sensor import sealed_windows
 from resources.partition_keys import keys_of_files
@@ -160,9 +163,16 @@ def campaign_generation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     return tick_result(context, requests, reasons)
 
 
-@dg.sensor(job=JOBS["mirror"], minimum_interval_seconds=30, default_status=running_when_automated()[0])
+@dg.sensor(
+    jobs=[JOBS["mirror"], JOBS["mirror_calls"]],
+    minimum_interval_seconds=30,
+    default_status=running_when_automated()[0],
+)
 def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Mirrors the stable set's newest partitions on a proposed set or one on trial, as many as the plan says."""
+    """Mirrors the stable set's newest partitions on a proposed set or one on trial, as many as the plan says.
+
+    Of services those are hours of recorded calls.
+    """
     settings = settings_from_environment()
     objects = settings.open_store()
     requests: list[dg.RunRequest] = []
@@ -172,15 +182,37 @@ def candidate_mirrors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if campaign.plan.mirror_partitions == 0:
             continue
         state = fold(Journal(objects, campaign.name, SystemClock()).entries())
-        for wanted in partitions_to_mirror(HandoffStore(objects), campaign, state, days.get_partition_keys()):
-            request = dg.RunRequest(
-                run_key=f"{wanted.partition}:mirror:{wanted.version_set[:16]}:{wanted.published[:16]}",
-                partition_key=wanted.partition,
-                # By its id, since another set may be the candidate when the run starts.
-                run_config=dg.RunConfig(ops={"mirrored_content": {"config": {"version_set": wanted.version_set}}}),
-            )
-            requests.append(request)
-    return tick_result(context, requests, [*campaigns.problems, "No plan asks for a mirror that is not made."])
+        found = partitions_to_mirror(HandoffStore(objects), campaign, state, days.get_partition_keys())
+        requests += [_mirror("mirror", one.partition, one.version_set, one.published) for one in found]
+    of_calls, problems = _call_mirrors(HandoffStore(objects), load_services(settings.services))
+    warn(context, problems)
+    reasons = [*campaigns.problems, *problems, "No plan asks for a mirror that is not made."]
+    return tick_result(context, [*requests, *of_calls], reasons)
+
+
+def _mirror(job: str, partition: str, version_set: str, content: str) -> dg.RunRequest:
+    """Args: content: digest of what is mirrored."""
+    # By its id, since another set may be the candidate when the run starts.
+    (asset,) = ASSETS_OF_JOB[job]
+    return dg.RunRequest(
+        run_key=f"{partition}:mirror:{version_set[:16]}:{content[:16]}",
+        partition_key=partition,
+        job_name=JOBS[job].name,
+        run_config=dg.RunConfig(ops={asset: {"config": {"version_set": version_set}}}),
+    )
+
+
+def _call_mirrors(handoffs: HandoffStore, services: Described[Service]) -> tuple[list[dg.RunRequest], list[str]]:
+    """The hours of services' calls to mirror, and what could not be read. A broken file costs its own service alone."""
+    requests, passed_over = list[dg.RunRequest](), PassedOver()
+    for service in services:
+        num = service.plan.mirror_partitions
+        if num == 0:
+            continue
+        state = fold(Journal(handoffs.objects, service.name, SystemClock()).entries())
+        found = hours_to_mirror(handoffs, service.name, state, num=num, damaged=passed_over)
+        requests += [_mirror("mirror_calls", one.partition, one.version_set, one.calls) for one in found]
+    return requests, passed_over.sentences
 
 
 @dg.sensor(

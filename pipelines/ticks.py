@@ -9,7 +9,7 @@ from functools import cached_property
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
-from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition
+from headrace.keys import CALL_HOURS, CAMPAIGN_SHARDS, CAMPAIGNS, CallHour, ContentPartition
 from headrace_dagster.partition_keys import register_keys
 from pipelines.jobs import run_assets
 
@@ -84,10 +84,12 @@ def tick_result(
     """
     if not requests:
         return dg.SensorResult(skip_reason=dg.SkipReason("; ".join(reasons) or "Nothing to do."))
-    wanted: dict[str, list[str]] = {CAMPAIGNS: [], CAMPAIGN_SHARDS: []}
+    wanted: dict[str, list[str]] = {CAMPAIGNS: [], CAMPAIGN_SHARDS: [], CALL_HOURS: []}
     for key in (request.partition_key or "" for request in requests):
         if partition := ContentPartition.find(key):
             wanted[CAMPAIGN_SHARDS].append(partition.campaign_shard)
+        elif hour := CallHour.find(key):
+            wanted[CALL_HOURS].append(hour.name)
         else:
             wanted[CAMPAIGNS].append(key)
     register_keys(context.instance, wanted)

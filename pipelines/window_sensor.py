@@ -14,7 +14,7 @@ is asked for. Runs and events of a deleted key stay, as does everything in the s
 registers it again.
 
 A tick asks for no more than Dagster makes of it in some seconds, by how long its last ones took; the rest waits for the
-next one.
+next one. Windows of services' calls are put together by hours (`pipelines.call_hours`).
 """
 
 import json
@@ -36,11 +36,13 @@ from headrace.handoff.manifests import newest_manifest
 from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
-from headrace.inbox.sealed import windows_chain
+from headrace.inbox.sealed import windows_following
 from headrace.keys import CAMPAIGN_SHARDS, window_of_key
+from headrace.serving.service import load_services
 from headrace.store.objects import ObjectStore
 from headrace_dagster.resources.campaigns import campaigns_resource
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
+from pipelines.call_hours import CallHours
 from pipelines.generation_requests import REQUESTS_MAX
 from pipelines.jobs import JOBS
 from pipelines.ticks import RunsUnderWay, num_runs_in_time, tick_result, warn
@@ -67,14 +69,15 @@ class _Tick:
 
 
 @dg.sensor(
-    jobs=[JOBS["list_prompts"], JOBS["review"]],
+    jobs=[JOBS["list_prompts"], JOBS["review"], JOBS["seal_calls"]],
     minimum_interval_seconds=TICK_SECONDS,
     default_status=running_when_automated()[0],
 )
 def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Requests prompts for each newly sealed window of a campaign that takes events, as many as a tick makes in time.
 
-    Reviews windows of earlier days, and deletes the partition keys of those that are done.
+    Reviews windows of earlier days, and deletes the partition keys of those that are done. Requests each hour of a
+    service's recorded calls, and what came late of it.
     """
     began = time.monotonic()
     settings = settings_from_environment()
@@ -88,14 +91,21 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if len(known) > keys_max // 2 or time.time() - cursor["looked_at"] >= LOOK_BACK_SECONDS:
         _look_back(tick, context, handoffs, campaigns, known, keys_max // 2)
         cursor["looked_at"] = time.time()
-    num_in_time = min(REQUESTS_MAX, num_runs_in_time(context, time.monotonic() - began)) if campaigns else 0
     room = keys_max - len(known) + len(tick.retired)
     if room <= 0:
         tick.reasons.append(f"{len(known):,} windows are not made and reviewed yet: no further one is asked for.")
-    tick.requests = tick.requests[:num_in_time]
+    hours = CallHours(handoffs.objects, load_services(settings.services).by_name, RunsUnderWay(context))
+    if of_calls := hours.look(cursor.get("calls", {}), now=time.time()):
+        cursor["calls"] = of_calls
+    is_asking = campaigns or hours.requests
+    num_in_time = min(REQUESTS_MAX, num_runs_in_time(context, time.monotonic() - began)) if is_asking else 0
+    # An hour is asked for again at the next tick. There are few, so windows wait for them, and not they for windows.
+    tick.requests = [*hours.requests[: math.ceil(num_in_time / 2)], *tick.requests][:num_in_time]
     cursor["next"] = _ask_all(
         tick, handoffs.objects, campaigns, cursor["asked"], cursor["next"], min(num_in_time - len(tick.requests), room)
     )
+    tick.problems += hours.problems
+    tick.reasons += hours.reasons
     warn(context, tick.problems)
     reasons = tick.reasons or [
         "No window was sealed since the last tick." if campaigns else "No campaign takes events."
@@ -126,19 +136,13 @@ def _ask_all(
 
 
 def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_max: int) -> int:
-    """Requests at most so many of what follows window `seen` of the chain; returns the last that needs no further look.
-
-    Two reads where there is nothing new, however long the chain is. Begins at 0 in a store that lacks window `seen`, so
-    another one.
-    """
+    """Requests at most so many of the windows after `seen`; returns the last one that needs no further look."""
     first, last = days.get_first_partition_key() or "", days.get_last_partition_key() or ""
-    chain = windows_chain(objects, campaign.name)
-    if seen and not objects.exists(chain.key(seen)):
-        seen = 0
+    windows, seen = windows_following(objects, campaign.name, seen)
     num_after = len(tick.requests) + num_max
     for _ in range(REQUESTS_MAX):
         try:
-            window = chain.following(seen) if len(tick.requests) < num_after else None
+            window = next(windows, None) if len(tick.requests) < num_after else None
         except HandoffCorrupt as error:
             # Later windows wait for it, so that a campaign's windows stay in order.
             tick.problems.append(f"{campaign.name}: {error}")

@@ -23,8 +23,8 @@ from headrace.engines.media_chain import LoadedMaker
 from headrace.engines.registry import open_engine, open_hearing_engine, open_media_engine
 from headrace.engines.sound_samples import levels_of, mono_of, pcm_of, resampled
 from headrace.engines.spoken_chain import LoadedListener, SpokenChain
-from headrace.serving.gateway.realtime.answers import answer_seed
 from headrace.version_sets.sets import VersionSet
+from headrace.voice.turns import answer_seed
 from simulation.servers.calls import SAMPLE_RATE, Caller, calling, spoken_roles
 from simulation.servers.gateway_site import Site
 

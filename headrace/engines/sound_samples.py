@@ -61,7 +61,11 @@ def pcm_of(mono: np.ndarray) -> bytes:
 
 def wav_of(mono: np.ndarray, sample_rate: int) -> bytes:
     """A WAV of 16 bits and one channel."""
-    data = pcm_of(mono)
+    return wav_of_pcm(pcm_of(mono), sample_rate)
+
+
+def wav_of_pcm(data: bytes, sample_rate: int) -> bytes:
+    """The same of samples as `pcm_of` gives them."""
     form = struct.pack("<HHIIHH", 1, 1, sample_rate, sample_rate * 2, 2, 16)
     body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body

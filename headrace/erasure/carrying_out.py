@@ -41,9 +41,14 @@ from headrace.store.tombstones import Condemned
 from headrace.training.attempts import ROOT as TRAINING
 from headrace.training.heldout import evaluation_key
 from headrace.voice.erasing import erase_calls
+from headrace.voice.hours import AUDIO, ROWS
+from headrace.voice.hours import MIRRORED as MIRRORED_CALLS
 
 # The data's way; other tables follow, by name.
-_ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS, MIRRORED)
+_ORDER = (
+    *(EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS, MIRRORED),
+    *(AUDIO, ROWS, MIRRORED_CALLS),
+)
 PAIRS, EVALUATION = "preference_pairs", "evaluation"
 _NUM_TRIES = 3
 

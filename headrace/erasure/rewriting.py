@@ -38,16 +38,19 @@ from headrace.inbox.sealed import BLANK_EVENT, EVENT_COLUMNS, EVENTS_ASSET
 from headrace.keys import partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.taking import take
+from headrace.voice.hours import MIRRORED, ROWS
 
 # Tables of which a partition has a version for each claim that readers may ask for, not the newest alone.
-_BY_CLAIM = frozenset({*TABLES_OF["mirror"], *MEDIA_OF["mirror"][0].values(), MEDIA_OF["mirror"][1], COMPARISON})
+_BY_CLAIM = frozenset(
+    {*TABLES_OF["mirror"], *MEDIA_OF["mirror"][0].values(), MEDIA_OF["mirror"][1], COMPARISON, MIRRORED}
+)
 # Attributes whose value is the content digest of another table of the same partition, and that table.
-_NAMES_CONTENT = {"prompts": PROMPTS, "published": CONTENT}
+_NAMES_CONTENT = {"prompts": PROMPTS, "published": CONTENT, "calls": ROWS}
 SAMPLES = "samples"
 # Attributes that count rows; who wants to know counts them.
 _COUNTS = frozenset({"num_kept"})
 # By which of their attributes a mirror's tables are asked for.
-_FOUND_BY = ("claim", "published", "review")
+_FOUND_BY = ("claim", "published", "review", "version_set", "stable_set")
 
 
 @dataclass

@@ -18,9 +18,12 @@ from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.batches.erasing import BatchScope, scope_of_client, scope_of_line, scope_of_requests
 from headrace.inbox.batches.outcomes import REQUEST
+from headrace.inbox.sealed import BLANK_EVENT, EVENTS_ASSET
+from headrace.keys import feed_event, feed_service, window_of_key
 from headrace.store.objects import ObjectStore
 from headrace.voice.erasing import calls_in
 from headrace.voice.kept import call_name
+from headrace.voice.recorded import RECORDED_CALL, SOURCE, RecordedCall, turn_row
 
 _PREFIX_CHARACTERS_MIN = 6
 _NUM_NAMED_MAX = 4
@@ -137,6 +140,14 @@ def find_scope(handoffs: HandoffStore, asked: Asked, versions: Sequence[Manifest
     for campaign, call, *event in tables.rows_of("call", *_ORIGIN):
         if call in scope.calls:
             scope.events.add((campaign, event[0], event[1]))
+    for service, call in tables.recorded_calls():
+        event = (service, SOURCE, feed_event(call.call, call.epoch))
+        if event in scope.events and asked.kind == "tenant":
+            scope.calls.add(call.call)
+        if event in scope.events or call.call in scope.calls:
+            scope.events.add(event)
+            # Also where its hour is not sealed yet: whoever seals it now is refused.
+            scope.rows |= {turn_row(service, call, turn) for turn, _ in enumerate(call.turns, 1)}
     for campaign, *link in tables.rows_of(*_ORIGIN, "prompt_id"):
         if (campaign, link[0], link[1]) in scope.events:
             scope.prompts.add(link[2])
@@ -229,6 +240,7 @@ def _seek_call(objects: ObjectStore, tables: "_Tables", asked: Asked, scope: Sco
     """By its session, which an API key has once, or by the beginning of its own name."""
     named = {found.call: found.key for found in calls_in(objects)}
     named |= {call: tenant for _, call, tenant in tables.rows_of("call", "tenant")}
+    named |= {call.call: call.caller.tenant for _, call in tables.recorded_calls()}
     is_beginning = len(asked.name) >= _PREFIX_CHARACTERS_MIN
     found = {
         call: key
@@ -280,6 +292,17 @@ class _Tables:
             for values in zip(*(table[name].to_pylist() for name in columns), strict=True):
                 if None not in values:
                     yield (campaign, *values)
+
+    def recorded_calls(self) -> Iterator[tuple[str, RecordedCall]]:
+        """The service, and a call of one of its windows."""
+        for manifest in self._versions:
+            window = window_of_key(manifest.partition)
+            service = feed_service(window[0]) if window and manifest.asset == EVENTS_ASSET else None
+            if service is None:
+                continue
+            for data in opened(self._handoffs, manifest).table(["data"])["data"].to_pylist():
+                if data != BLANK_EVENT["data"]:
+                    yield service, RECORDED_CALL.checked(data)
 
 
 def key_of(manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from headrace.errors import HandoffCorrupt, ObjectMissing, Transient
-from headrace.keys import ContentPartition, window_of_key
+from headrace.keys import CallHour, ContentPartition, call_of_event, feed_service, window_of_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
@@ -40,6 +40,7 @@ _DIGEST_BYTES = 16
 SALT_KEY = f"{ROOT}/salt.json"
 _SALT_BYTES = 32
 _EVENTS = {"id", "source", "tenant", "data"}
+_EVENT, _OF_CALL = ("source", "id"), ("id",)
 _PROMPTS = {"prompt_id", "position", "text"}
 # Column → what its values name, in any table that has it.
 _LINKS: Mapping[str, IdentityKind] = {
@@ -141,6 +142,16 @@ class ErasedData:
     def has(self, kind: IdentityKind, *parts: str) -> bool:
         return identity_digest(self.salt, kind, *parts) in self.digests
 
+    def has_event(self, inbox: str, source: str, name: str) -> bool:
+        """Args: inbox: a campaign, or a log's inbox of calls."""
+        service = feed_service(inbox)
+        is_of_call = service is not None and self.has("call", call_of_event(name))
+        return is_of_call or self.has("event", service or inbox, source, name)
+
+    def has_tenant(self, inbox: str, tenant: str) -> bool:
+        """Args: as for `has_event`."""
+        return any(self.has("tenant", name, tenant) for name in {inbox, feed_service(inbox) or inbox})
+
     def rows_in(
         self,
         asset: str,
@@ -156,7 +167,10 @@ class ErasedData:
         found: set[int] = set()
         if not self.digests:
             return found
-        for kind, linked in links_of(asset, names or table.schema.names):
+        links = links_of(asset, names or table.schema.names)
+        if ("event", _EVENT) in links and _is_feed(partition):
+            links.append(("call", _OF_CALL))
+        for kind, linked in links:
             scope = scope_of(asset, partition) if kind in ("event", "text") else ()
             columns = [table.column(table.schema.get_field_index(name)).to_pylist() for name in linked]
             seen: dict[tuple[str, ...], bool] = {}
@@ -164,7 +178,8 @@ class ErasedData:
                 if None in parts:
                     continue
                 if (is_erased := seen.get(parts)) is None:
-                    is_erased = seen[parts] = self.has(kind, *scope, *parts)
+                    named = (call_of_event(parts[0]),) if linked == _OF_CALL else parts
+                    is_erased = seen[parts] = self.has(kind, *scope, *named)
                 if is_erased:
                     found.add(place)
         return found
@@ -189,18 +204,27 @@ def links_of(asset: str, names: Sequence[str]) -> list[tuple[IdentityKind, tuple
     if {"event_source", "event_id"} <= there:
         found.append(("event", ("event_source", "event_id")))
     if there >= _EVENTS:
-        found.append(("event", ("source", "id")))
+        found.append(("event", _EVENT))
     if there >= _PROMPTS:
         found.append(("text", ("text",)))
     return found
 
 
 def scope_of(asset: str, partition: str) -> tuple[str, ...]:
-    """The campaign within which an event's or a text's name means something; () where the partition names none."""
+    """The campaign, or service, within which an event's or a text's name means something; () where the partition names
+    none. All logs that have calls of a service name them in one way."""
     if found := ContentPartition.find(partition):
         return (found.campaign,)
+    if hour := CallHour.find(partition):
+        return (hour.service,)
     window = window_of_key(partition)
-    return (window[0],) if window else ()
+    return (feed_service(window[0]) or window[0],) if window else ()
+
+
+def _is_feed(partition: str) -> bool:
+    """Whether the events of this window are calls."""
+    window = window_of_key(partition)
+    return window is not None and feed_service(window[0]) is not None
 
 
 def erased_contents(manifest: "Manifest") -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from headrace.errors import InvalidInput
+from headrace.handoff.call_schemas import MIRRORED_CALLS, RECORDED_CALLS
 from headrace.handoff.columns import MADE, NAME, STRING, STRINGS, TOKENS, columns, nullable
 from headrace.handoff.media_schemas import IMAGE_SIGNATURES, IMAGE_VERDICTS, MEDIA, MEDIA_EXECUTION, MEDIA_INDEX
 from headrace.handoff.picture_examples import picture_examples_schema, picture_sizes
@@ -286,6 +287,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "unpublished_speech": MEDIA_INDEX,
     "unpublished_media_execution": MEDIA_EXECUTION,
     "mirror_comparison": MIRROR_COMPARISON,
+    "recorded_calls": RECORDED_CALLS,
+    "recorded_audio": MEDIA_INDEX,
+    "mirrored_calls": MIRRORED_CALLS,
     "rolled_back_rows": ROLLED_BACK_ROWS,
     "preference_pairs": PREFERENCE_PAIRS,
     "raw_images": MEDIA_INDEX,

@@ -98,18 +98,20 @@ class Intake:
         clock: Clock,
         record: Record,
         sealed_waiting: Callable[[str], Mapping[str, int]] = lambda _: {},
+        own_rules: Callable[[str], Mapping[str, InboxRules]] = lambda _: {},
     ) -> None:
         """Args:
             directory: the log's; made if there is none.
             sealer_of: makes the sealer of a log, by its nonce.
             sealed_waiting: as for `EventLog`; called from the log's thread.
+            own_rules: as for `EventLog`.
 
         Raises:
             InvalidInput, StoreRefused: the log cannot be written by this process.
             OtherLog: a campaign's windows are another log's.
             StoreUnavailable: nobody can tell, for now.
         """
-        self._log = EventLog(directory, rules, sealed_waiting)
+        self._log = EventLog(directory, rules, sealed_waiting, own_rules)
         try:
             sealer = sealer_of(self._log.nonce)
             for campaign, windows in self._log.windows.items():

@@ -67,10 +67,12 @@ class EventLog:
         directory: Path,
         rules: Mapping[str, InboxRules],
         sealed_waiting: Callable[[str], Mapping[str, int]] = lambda _: {},
+        own_rules: Callable[[str], Mapping[str, InboxRules]] = lambda _: {},
     ) -> None:
         """Args:
             rules: of each campaign that takes events; what the log has of others stays, and is sealed.
             sealed_waiting: campaign → tenant → how many of its events are sealed and not worked off.
+            own_rules: the log's nonce → the rules of inboxes that are this log's by their names (`call_feed`).
 
         Raises:
             InvalidInput: another process writes this log, or it is none.
@@ -86,7 +88,7 @@ class EventLog:
             raise
         self._digests = EventDigests(self._salt)
         kept.warm_up()
-        self._rules = dict(rules)
+        self._rules = {**rules, **own_rules(self.nonce)}
         # Parts that were given out by `take_closed` and are not marked as sealed; whose they are.
         self._given_out: dict[int, str] = {}
         self.tenants = TenantTally()
@@ -240,7 +242,7 @@ class EventLog:
         self._check_loaded()
 
         def is_erased(campaign: str, row: Mapping[str, Any]) -> bool:
-            return data.has("event", campaign, row["source"], row["id"]) or data.has("tenant", campaign, row["tenant"])
+            return data.has_event(campaign, row["source"], row["id"]) or data.has_tenant(campaign, row["tenant"])
 
         calls = self._connection.execute("SELECT DISTINCT call FROM turns").fetchall()
         gone = [(call,) for (call,) in calls if data.has("call", call)]

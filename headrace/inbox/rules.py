@@ -7,7 +7,7 @@ by those who make it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
@@ -101,6 +101,8 @@ class Tenant:
 class InboxRules:
     """How events of a campaign are put into windows, and when a window is closed."""
 
+    is_by_clock: ClassVar[bool] = False
+
     window_seconds: Annotated[int, Ge(1), Le(7 * 86_400)] = 3_600
     """Length of a window in event time; windows begin at multiples of it since 1970 (UTC)."""
     lateness_seconds: Annotated[float, Ge(0)] = 60.0
@@ -136,6 +138,16 @@ class InboxRules:
         if self.close_seconds is not None:
             return self.close_seconds
         return self.window_seconds + self.lateness_seconds + self.idle_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockRules(InboxRules):
+    """Of events that their own gateway makes and stamps: its clock is the one source, also while there is no event.
+
+    So a window is closed once the clock is `lateness_seconds` past its end.
+    """
+
+    is_by_clock: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ before the object. Sealed windows never change: late events are sealed as furthe
 Knows nothing of logs, watermarks and gateways.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -134,6 +135,25 @@ def sealed_windows(
     chain = windows_chain(store, campaign)
     numbers = [number for number in chain.numbers() if number > after]
     return [chain.read(number) for number in numbers[:limit]]
+
+
+def windows_following(store: ObjectStore, campaign: str, seen: int) -> tuple[Iterator[SealedWindow], int]:
+    """The windows after `seen`, each read when it is asked for, and where they begin: at 0 in a store that lacks window
+    `seen`, so another one.
+
+    Two reads where there is nothing new, however long the chain is. The iterator raises HandoffCorrupt at one that is
+    damaged.
+    """
+    chain = windows_chain(store, campaign)
+    if seen and not store.exists(chain.key(seen)):
+        seen = 0
+    return _following(chain, seen), seen
+
+
+def _following(chain: Chain[SealedWindow], seen: int) -> Iterator[SealedWindow]:
+    while (window := chain.following(seen)) is not None:
+        yield window
+        seen = window.number
 
 
 def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:

@@ -11,6 +11,9 @@ same span. An event is late if the watermark had reached its span's end when it 
 goes to a late part of the newest window of its span, which is closed by rows or seconds. A span of which every event is
 late has a window of late parts alone. A caller may keep events in time of one span apart, in lanes.
 
+Where events are made by the process that takes them (`ClockRules`), its clock is the only source, and says something
+also when no event does.
+
 Knows nothing of duplicates: whoever calls it has taken them out. Costs a look at one source an event, however many
 sources there are, and memory for each that is not idle and each window that is open.
 """
@@ -24,6 +27,8 @@ from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealed import ClosedBy
 
 _MICROSECONDS = 1_000_000
+# The source of windows that are closed by the clock.
+_CLOCK = ""
 SpanKey = tuple[int, int]
 # Begins, ends, whether it is late, lane.
 _OpenKey = tuple[int, int, bool, str]
@@ -161,7 +166,8 @@ class Windows:
             lane: events in time of different lanes go to different windows of their span.
         """
         at = now if time is None or time > now + self._skew else time
-        self._hear(source, at, now)
+        if not self._rules.is_by_clock:
+            self._hear(source, at, now)
         self.advance(now)
         begins = at // self._length * self._length
         ends = begins + self._length
@@ -178,6 +184,9 @@ class Windows:
 
     def advance(self, now: int) -> None:
         """Closes what is to be closed by now, in the order of the windows' ends."""
+        # Only where it closes something, so that an idle log is not written.
+        if self._rules.is_by_clock and now - self._lateness >= self._next_end:
+            self._hear(_CLOCK, now, now)
         self._move_watermark(now)
         watermark = self.standing.watermark
         if watermark is not None and watermark >= self._next_end:

@@ -49,6 +49,8 @@ class Metric:
 
 PASS_RATE = "pass_rate"
 MIRRORED_PASS_RATE = "mirrored_pass_rate"
+# Of calls' spoken turns, asked again of both sets.
+MIRRORED_WORD_ERRORS, MIRRORED_FIRST_AUDIO = "mirrored_word_error_rate", "mirrored_first_audio_seconds"
 METRICS: dict[str, Metric] = {
     PASS_RATE: Metric(kind="proportion", worse="lower", words="share of rows that the review keeps"),
     MIRRORED_PASS_RATE: Metric(kind="mean", worse="lower", words="share kept of the same prompts"),
@@ -58,11 +60,19 @@ METRICS: dict[str, Metric] = {
     "output_tokens": Metric(kind="mean", worse="higher", words="output tokens a unit", is_tolerated=True),
     "cost": Metric(kind="mean", worse="higher", words="cost a unit", is_tolerated=True),
     "judged_quality": Metric(kind="mean", worse="lower", words="judged quality", is_tolerated=True),
+    # Two sets that hear alike differ in a word here and there.
+    MIRRORED_WORD_ERRORS: Metric(
+        kind="mean", worse="higher", words="word error rate of the same turns", is_tolerated=True
+    ),
+    MIRRORED_FIRST_AUDIO: Metric(
+        kind="mean", worse="higher", words="seconds to the first audio of the same turns", is_tolerated=True
+    ),
 }
 
 
 BULK_METRICS = frozenset({PASS_RATE, MIRRORED_PASS_RATE})
-LIVE_METRICS = METRICS.keys() - BULK_METRICS
+CALL_METRICS = frozenset({MIRRORED_WORD_ERRORS, MIRRORED_FIRST_AUDIO})
+LIVE_METRICS = METRICS.keys() - BULK_METRICS - CALL_METRICS
 AGREEMENT, CHARACTER_ERROR_RATE = "agreement", "character_error_rate"
 # Of one role of a campaign, named ROLE.METRIC. All but the pass rate are figures that the review measures of an item.
 ROLE_METRICS: dict[str, Metric] = {
@@ -115,7 +125,8 @@ class GateSettings:
     """Further metrics: how much worse the candidate's mean may be than the stable set's, in the metric's unit. In a
     campaign that paints or speaks also ROLE.pass_rate (the share of the role's texts, pictures or recordings that break
     none of its own rules), of a painter with true pictures to compare with ROLE.agreement, and of a speaker to whom the
-    review listens ROLE.character_error_rate."""
+    review listens ROLE.character_error_rate. mirrored_pass_rate, mirrored_word_error_rate and
+    mirrored_first_audio_seconds compare the same prompts, or turns of calls, on both sets: see mirror_partitions."""
     heldout_margin: Annotated[float, Ge(0)] | None = 0.02
     """How far the candidate's held-out loss may lie above the stable set's; null: not judged."""
     taught_error_margin: Annotated[float, Ge(0)] | None = 0.05

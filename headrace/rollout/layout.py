@@ -6,7 +6,9 @@ from headrace.store.objects import ObjectStore
 
 ROOT = "rollout"
 
-What = Literal["aliases", "calls", "caps", "evidence", "journal", "prepared", "recordings", "sessions", "turns"]
+What = Literal[
+    "aliases", "calls", "caps", "evidence", "hours", "journal", "prepared", "recordings", "sessions", "turns"
+]
 
 
 def rollout_prefix(name: str, what: What, entry: int | None = None) -> str:

@@ -62,7 +62,8 @@ class Plan:
     """How many days of reviewed content the gate considers; older rows say little about today's prompts."""
     mirror_partitions: Annotated[int, Ge(0)] = 0
     """While a set is proposed or on trial, so many of the stable set's newest partitions are also made on it. They are
-    compared row by row, never published, and count against no cap."""
+    compared row by row, never published, and count against no cap. Of a service that records its calls: so many of its
+    newest hours, on both sets."""
     alias_prefix: str = ""
     """Prefix of the MLflow aliases `champion` and `candidate`: campaigns that share a model need different ones."""
 

@@ -23,7 +23,7 @@ from headrace.engines.prices import Price, check_prices
 from headrace.engines.roles import RegisteredModel, Role, check_chain
 from headrace.errors import InvalidInput
 from headrace.keys import check_subject_name
-from headrace.rollout.gates import LIVE_METRICS
+from headrace.rollout.gates import CALL_METRICS, LIVE_METRICS
 from headrace.rollout.plan import LivePlan, Plan
 from headrace.text_templates import placeholders
 from headrace.user_files.directory import Described, from_directory
@@ -31,6 +31,7 @@ from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_file
 from headrace.version_sets.media_settings import MemberKind
 from headrace.version_sets.sets import VersionSet
+from headrace.voice.recorded import Recording
 
 # Part of every service's version sets: raise it when the same set and turns would be answered differently.
 SERVING_CODE_VERSION = "1"
@@ -134,6 +135,8 @@ class Service:
     client_decoding: Literal["ignored", "refused", "allowed"] = "ignored"
     """Temperature and top_p come from the version set. A client's own are `ignored` (a response header says so),
     `refused`, or `allowed` (recorded with the step). Clients may always ask for fewer tokens than the set's."""
+    recording: Recording | None = None
+    """Of a service that hears: what is kept of its calls for good; null: nothing. Tell callers: docs/voice.md."""
     session_seconds: Annotated[float, Gt(0)] = 3600.0
     """How long a session keeps its version set after its last turn."""
     limits: Limits = field(default_factory=Limits)
@@ -150,7 +153,9 @@ class Service:
         check_ranges(self)
         check_prices(self.prices, [role.model for role in self.roles.values()])
         self._check_kinds()
-        self.rollout.check_measured(LIVE_METRICS if self.makes == "text" else _MEDIA_METRICS)
+        measured = LIVE_METRICS if self.makes == "text" else _MEDIA_METRICS
+        self.rollout.check_measured(measured | CALL_METRICS if self.hears else measured)
+        self._check_recording()
         judged = self.rollout.gate.judged()
         for metric, given, wanted in (("judged_quality", self.judge, "a judge"), ("cost", self.prices, "prices")):
             if metric in judged and not given:
@@ -165,6 +170,22 @@ class Service:
     def hears(self) -> bool:
         """Whether clients speak to it: its chain begins with a role that hears."""
         return self.roles[self.chain[0]].kind == "transcript"
+
+    def _check_recording(self) -> None:
+        if self.recording is not None and not self.hears:
+            raise InvalidService("recording must be left out where the chain's first role does not hear: no calls.")
+        num_mirrored = self.rollout.mirror_partitions
+        if num_mirrored and not (self.recording and self.recording.audio):
+            remedy = "Give it `recording: {audio: true}`, and tell its callers" if self.hears else "Leave it out"
+            raise InvalidService(
+                f"rollout: mirror_partitions must be 0 for a service that keeps no audio of calls, got {num_mirrored}: "
+                f"nothing could be asked again. {remedy}."
+            )
+        if not num_mirrored and (judged := sorted(CALL_METRICS & self.rollout.gate.judged().keys())):
+            raise InvalidService(
+                f"rollout: gate: a margin of {judged[0]} needs mirror_partitions, the number of hours of calls that "
+                "are asked again, got 0."
+            )
 
     def _check_kinds(self) -> None:
         """What has no meaning for pictures and recordings is refused, so that nobody relies on it."""

@@ -1,7 +1,7 @@
 """A service as the subject of its rollout: the models that its file asks for, and its gateways' measurements."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.engines.roles import newest_versions
 from headrace.registry.model_versions import ModelVersion
@@ -55,7 +55,17 @@ class ServiceSubject(Subject):
         return registered_bases(HandoffStore(self.store), self.service.name, self.service.roles)
 
     def evidence(self, models: Sequence[ModelVersion], state: RolloutState, *, damaged: Damaged) -> Evidence:
-        return live_evidence(self.store, self.name, state, damaged=damaged)
+        found = live_evidence(self.store, self.name, state, damaged=damaged)
+        candidate = state.candidate or state.proposed
+        if candidate is None or not self.plan.mirror_partitions:
+            return found
+        # Imported here: a gateway starts without Arrow.
+        from headrace.handoff.versions import HandoffStore
+        from headrace.voice.mirroring import mirrored_evidence
+
+        handoffs, num_days = HandoffStore(self.store), self.plan.evidence_days
+        paired = mirrored_evidence(handoffs, self.name, candidate, state.stable, damaged=damaged, num_days=num_days)
+        return replace(found, paired=paired)
 
     def end_under_way(self, candidate: str, *, damaged: Damaged) -> None:
         """Does nothing: a running unit ends on its set, as its client was told."""

@@ -211,6 +211,15 @@ class TakenCall:
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
 
     @property
+    def is_erased(self) -> bool:
+        """Whether it belongs to an erasure, so that nothing more of it may be kept anywhere."""
+        return self._is_erased
+
+    @property
+    def epoch(self) -> int:
+        return self._kept.epoch
+
+    @property
     def segment(self) -> int:
         """The last segment that nobody needs for this call."""
         is_whole = self._newest.sequence == self._kept.state.sequence

@@ -16,9 +16,20 @@ from annotated_types import Ge
 
 from headrace.engines.base import Message
 from headrace.errors import InvalidInput
+from headrace.keys import digest_text
 
 Kind = Literal[
-    "speech_started", "speech_stopped", "said", "removed", "answering", "sentence", "played", "cut", "answered"
+    "speech_started",
+    "speech_stopped",
+    "said",
+    "removed",
+    "answering",
+    "sentence",
+    "played",
+    "cut",
+    "answered",
+    "begun",
+    "recorded",
 ]
 Speaker = Literal["user", "assistant", "system"]
 
@@ -35,8 +46,13 @@ class TurnEvent:
     | answering | the answer's item | what the client instructs | 1: as audio, 0: as text | the new one |
     | sentence | the answer's item | a sentence | how long it lasts; 0: as text alone | the answer's |
     | played | whose | | of its audio, so much was played | |
-    | cut | | why: `turn_detected`, `client_cancelled`, `failed` | | the answer's |
-    | answered | | why it ends too early: `max_output_tokens`; empty: it does not | | the answer's |
+    | cut | | why: `turn_detected`, `client_cancelled`, `failed` | see below | the answer's |
+    | answered | | why it ends too early: `max_output_tokens`; empty: it does not | see below | the answer's |
+    | begun | | who calls (`headrace.voice.recorded`) | of the newest answer's audio that others kept | its own |
+    | recorded | whose | where its audio is (`headrace.voice.audio`) | how long that is | the answer's; 0: it was said |
+
+    `cut` and `answered` say how long after its turn's end an answer's first audio was sent, at least 1; 0: it had none.
+    The last two are for who records the call, and change nothing.
 
     Attributes:
         by: who said it, of `said`.
@@ -173,7 +189,7 @@ def _after(state: CallState, event: TurnEvent) -> CallState:
             return _with(state, replace(item, played_ms=min(event.ms, item.ms)))
         case "cut" | "answered":
             return _ended(state, event)
-        case "speech_started" | "speech_stopped":
+        case "speech_started" | "speech_stopped" | "begun" | "recorded":
             return state
 
 
@@ -225,3 +241,8 @@ def check_played(state: CallState, name: str, ms: int) -> Item:
     if ms > item.ms:
         raise InvalidInput(f"audio_end_ms must be at most the {item.ms} ms that {name} has, got {ms}.")
     return item
+
+
+def answer_seed(session: str, generation: int) -> int:
+    """The same at any gateway, so that an answer goes on with the words that it began with."""
+    return int(digest_text("answer", session, str(generation))[:15], 16)

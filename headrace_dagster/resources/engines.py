@@ -1,7 +1,7 @@
 """The engines of this deployment for bulk work, as a Dagster resource."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -18,8 +18,10 @@ from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, open_rows
 from headrace.engines.trial import try_member
 from headrace.errors import HeadraceError
+from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore
 from headrace.version_sets.sets import EngineSpec, Member, VersionSet
+from headrace.voice.replaying import Replaying, open_replaying
 
 # As for a gateway.
 ENGINE_KEY = "HEADRACE_ENGINE_KEY"
@@ -103,6 +105,11 @@ class EnginesResource(dg.ConfigurableResource):
     ) -> MediaRows:
         """As `open_rows`, for a role that paints or speaks."""
         return open_media_rows(version_set, role, objects, self._deployment(objects, replicas, asker))
+
+    def open_replaying(self, version_sets: Sequence[VersionSet], service: Service, objects: ObjectStore) -> Replaying:
+        """As `open_rows`, of sets of a service that hears."""
+        deployment = self._deployment(objects, service.replicas)
+        return open_replaying(version_sets, service.chain, objects, deployment)
 
     def try_member(
         self,

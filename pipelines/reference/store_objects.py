@@ -10,6 +10,7 @@ from headrace.handoff import erasures, layout, notes
 from headrace.handoff.media import layout as media_layout
 from headrace.inbox import erasing, finished, sealed, sealing
 from headrace.inbox.batches import files, kept, outcomes, places
+from headrace.keys import CallHour
 from headrace.rollout import aliases, caps, journal, live_evidence, preparation
 from headrace.rollout.layout import rollout_prefix
 from headrace.serving import sessions
@@ -21,8 +22,8 @@ from headrace.store.tensors.index import INDEX, segment_key
 from headrace.training import attempts, checkpoints, gang_store, heldout, reference
 from headrace.user_files.json_schema import json_schema
 from headrace.version_sets import sets
+from headrace.voice import audio, hours, segments
 from headrace.voice import kept as kept_calls
-from headrace.voice import segments
 from pipelines.reference.markdown import code, page, prose, table
 from pipelines.reference.yaml_keys import type_text
 
@@ -67,6 +68,7 @@ def stored() -> list[Stored]:
         (sessions.SESSION_PIN, f"{rollout_prefix('NAME', 'sessions')}/AB/SHA256/000001.json"),
         (kept_calls.KEPT_CALL, f"{rollout_prefix('NAME', 'calls')}/AB/SHA256/00000001.json"),
         (segments.SEGMENT, segments.segment_chain(_NOWHERE, "NAME", "WRITER").key(1)),
+        (hours.HOUR, hours.hour_chain(_NOWHERE, CallHour(day="DAY", service="NAME", hour=14)).key(1)),
         (sealing.OWNER, sealing.owner_key("CAMPAIGN")),
         (sealed.WINDOW, sealed.windows_chain(_NOWHERE, "CAMPAIGN").key(1)),
         (files.KEPT_FILE, files.file_key(tenant, "FILE")),
@@ -108,6 +110,7 @@ def others() -> list[tuple[str, str]]:
         (attempts.curve_key("TRAINING_ID", 1), "The loss of each step, of the attempt that ended the training."),
         (files.part_key(tenant, "FILE-NONCE"), "The bytes of a file of OpenAI's Batch API."),
         (f"{places.open_prefix('SERVICE')}/KEY_NAME/BATCH", "A mark: this batch has not ended."),
+        (audio.audio_key("NAME", "SHA256", 1, 1), "Some seconds of a recorded call's audio, until its hour has it."),
         (erasures.digests_key("SHA256"), "Salted digests of what an erasure is of, 16 bytes each, sorted."),
         (f"…/00000001{MARK}", "A mark: this number of a chain was made (journals, windows, calls, batches, erasures)."),
         (f"…/00000001{GIVEN_UP}", "This number of a chain was lost, and a person said to go on."),

@@ -12,7 +12,8 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from assets import partitions
-from assets.partitions import campaigns, content, corpus_shards, days, image_shards, model_recipes
+from assets.partitions import calls, campaigns, content, corpus_shards, days, image_shards, model_recipes
+from headrace.keys import CALL_HOURS
 from headrace.placement.demand import GPUS, STAGE
 from headrace_dagster.partition_keys import register_keys
 from pipelines.definitions import defs
@@ -44,12 +45,14 @@ STAGE_AND_PARTITIONS = {
     "generated_images": ("generation", content),
     "generated_speech": ("generation", content),
     "mirrored_content": ("generation", content),
+    "recorded_calls": ("generation", calls),
+    "mirrored_calls": ("generation", calls),
     "rolled_back_rows": ("generation", campaigns),
     "reviewed_content": ("generation", content),
     "clips": ("generation", content),
     "campaign_report": ("generation", days),
 }
-HOLD_A_GPU = ("generated_content", "generated_images", "generated_speech", "mirrored_content")
+HOLD_A_GPU = ("generated_content", "generated_images", "generated_speech", "mirrored_content", "mirrored_calls")
 # What one partition is made from. Downstream partition → upstream partitions, on the instance below.
 RECIPES = [
     "smollm2-135m.define",
@@ -61,6 +64,8 @@ RECIPES = [
 DAY = "2026-11-01"
 SHARDS, PICTURES = corpus_shards.get_partition_keys(), image_shards.get_partition_keys()
 RECIPE, CAMPAIGN, CONTENT = RECIPES[0], "glossary", f"{DAY}|glossary-00"
+HOUR = "voices-h14"
+CALLS = f"{DAY}|{HOUR}"
 DYNAMIC = keys_of_files(settings_from_environment())
 ALL_CONTENT = [f"{day}|{shard}" for day in days.get_partition_keys() for shard in DYNAMIC["campaign_shard"]]
 DAYS_CONTENT = [f"{DAY}|{shard}" for shard in DYNAMIC["campaign_shard"]]
@@ -97,6 +102,7 @@ EDGES = {
     ("generated_images", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_speech", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "mirrored_content"): (CONTENT, [CONTENT]),
+    ("recorded_calls", "mirrored_calls"): (CALLS, [CALLS]),
     ("generated_content", "reviewed_content"): (CONTENT, [CONTENT]),
     ("generated_content", "campaign_report"): (DAY, DAYS_CONTENT),
     ("generated_content", "clips"): (CONTENT, [CONTENT]),
@@ -116,7 +122,7 @@ def graph() -> AssetGraph:
 @pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        register_keys(instance, DYNAMIC)
+        register_keys(instance, {**DYNAMIC, CALL_HOURS: [HOUR]})
         yield instance
 
 

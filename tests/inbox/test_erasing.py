@@ -3,12 +3,12 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from headrace.clock import FixedClock
@@ -235,11 +235,10 @@ def test_an_erasure_is_not_told_while_a_window_is_sealed_of_events_as_they_were(
     """The window's own object comes after its events, and counts their tenants."""
     holds, goes_on, real = threading.Event(), threading.Event(), Sealer.seal
 
-    def slow(sealer: Sealer, closed: ClosedPart, rows: Iterable[tuple[Any, ...]]) -> SealedWindow:
-        taken = list(rows)
+    def slow(sealer: Sealer, closed: ClosedPart, events: pa.Table) -> SealedWindow:
         holds.set()
         assert goes_on.wait(60)
-        return real(sealer, closed, taken)
+        return real(sealer, closed, events)
 
     monkeypatch.setattr(Sealer, "seal", slow)
 

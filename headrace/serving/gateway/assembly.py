@@ -298,9 +298,10 @@ def _intake(
     def sealer_of(nonce: str) -> Sealer:
         return Sealer(store, nonce, zone, clock, tenants=tenants, worked_off=highest_turn)
 
-    intake = Intake(
-        settings.inbox_log, rules, sealer_of, clock=clock, record=records.event, sealed_waiting=sealed_waiting
-    )
+    new_intake = partial(Intake, settings.inbox_log, rules, sealer_of, clock=clock, record=records.event)
+    recording = service.recording if service.hears else None
+    own_rules = partial(recording.feed_rules, service.name) if recording else lambda _: {}
+    intake = new_intake(sealed_waiting=sealed_waiting, own_rules=own_rules)
     if service.hears:
         from headrace.inbox.erasing import note_calls_log
 

@@ -9,22 +9,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from headrace.engines.base import Message
 from headrace.engines.chain import Step
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HeadraceError
 from headrace.inbox.log import LogUnavailable
-from headrace.keys import digest_text
 from headrace.serving.gateway.realtime.answering import MS_BYTES, Answering, SpokenSentence
 from headrace.serving.gateway.realtime.reply import FAILED, TOO_LONG, Reply
 from headrace.serving.gateway.realtime.server_events import ServerEvents
 from headrace.serving.gateway.realtime.talk import Talk, new_item
 from headrace.serving.gateway.refusals import Refusal, refusal_of
 from headrace.voice.playing import PlayClock
+from headrace.voice.recording import CallRecording
 from headrace.voice.segments import CallTaken
-from headrace.voice.turns import Item, TurnEvent
+from headrace.voice.turns import Item, TurnEvent, answer_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +56,7 @@ class AnswerParts:
         enter, leave: take a place for one answer, and give it back after so many seconds.
         told: gets each answer at its end.
         received_ms: of the last answer, so much reached the client before it came back; None: all that was kept.
+        recording: who records the call; None: nobody.
     """
 
     name: str
@@ -64,6 +65,7 @@ class AnswerParts:
     leave: Callable[[float], None]
     told: Callable[[TurnTold], None]
     received_ms: int | None = None
+    recording: CallRecording | None = None
 
 
 class Answers:
@@ -88,6 +90,7 @@ class Answers:
         self._send, self._work, self._all_heard, self._all_told = send, work, all_heard, all_told
         self._play = PlayClock()
         self._reply: Reply | None = None
+        self._told: TurnTold | None = None
         self._answer: asyncio.Task[None] | None = None
         # An answer is to begin once all turns are understood.
         self._is_wished = False
@@ -152,7 +155,7 @@ class Answers:
         item = state.item(answering.item)
         if item is None or (from_ms is None and not state.is_current(answering.generation)):
             return
-        told = told or TurnTold(generation=item.generation)
+        told = self._told = told or TurnTold(generation=item.generation)
         earlier = self._reply
         reply = self._reply = Reply(
             events=self._events,
@@ -186,7 +189,7 @@ class Answers:
             raise
         except (HeadraceError, Refusal) as error:
             told.error = error
-            await self._talk.happened(TurnEvent(kind="cut", text=FAILED, generation=item.generation))
+            await self._talk.happened(self._ended("cut", item.generation, FAILED))
             await reply.end(self._now(item), failed=refusal_of(error))
         finally:
             if is_placed:
@@ -208,9 +211,10 @@ class Answers:
         )
 
         async def sentence(made: SpokenSentence) -> None:
-            await self._talk.happened(
-                TurnEvent(kind="sentence", item=item.id, text=made.text, ms=made.ms, generation=generation)
-            )
+            said = TurnEvent(kind="sentence", item=item.id, text=made.text, ms=made.ms, generation=generation)
+            recording = self._parts.recording if made.pcm else None
+            of_audio = [recording.audio(item.id, made.pcm, made.ms, generation=generation)] if recording else []
+            await self._talk.happened(said, *of_audio)
             if self._talk.state.is_current(generation):
                 await reply.sentence(made)
 
@@ -222,7 +226,7 @@ class Answers:
             return
         if finish := await work.run(sentence):
             reason = TOO_LONG if finish == "length" else ""
-            await self._talk.happened(TurnEvent(kind="answered", text=reason, generation=generation))
+            await self._talk.happened(self._ended("answered", generation, reason))
             await reply.end(self._now(item))
 
     async def _say_rest(self, work: Answering, reply: Reply, item: Item, from_ms: int) -> None:
@@ -264,7 +268,7 @@ class Answers:
         is_open = self._talk.state.is_open or (goes_on and reply is not None)
         events: list[TurnEvent] = []
         if answer is not None and is_open:
-            events.append(TurnEvent(kind="cut", text=reason, generation=answer.generation))
+            events.append(self._ended("cut", answer.generation, reason))
         if answer is not None and answer.played_ms is None and (is_open or self._play.is_playing(now)):
             events.append(TurnEvent(kind="played", item=answer.id, ms=self._play.played_ms(now)))
         kept = self._talk.happened(*events)
@@ -278,10 +282,11 @@ class Answers:
             await reply.end(self._now(reply.item))
         return is_open or goes_on
 
+    def _ended(self, kind: Literal["cut", "answered"], generation: int, reason: str) -> TurnEvent:
+        told = self._told
+        first = told.first_audio if told and told.generation == generation else None
+        ms = 0 if first is None else max(1, round(first * 1000))
+        return TurnEvent(kind=kind, text=reason, ms=ms, generation=generation)
+
     def _now(self, item: Item) -> Item:
         return self._talk.state.item(item.id) or item
-
-
-def answer_seed(call: str, generation: int) -> int:
-    """The same at any gateway, so that an answer goes on with the words that it began with."""
-    return int(digest_text("answer", call, str(generation))[:15], 16)

@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from headrace.engines.hearing import SAMPLE_RATE as HEARD_RATE
 from headrace.errors import HeadraceError, InvalidInput
 from headrace.serving.gateway.body_fields import encodable, object_of, whole, wrong
 from headrace.serving.gateway.realtime.answers import AnswerParts, Answers, AnswerWish, TurnTold
@@ -314,7 +315,7 @@ class Call:
             await self._send(self._events.event(kind, **where, error=failed))
             self._understood()
             return
-        kept = await self._said(name, text, turn, is_answered=is_answered) if text else None
+        kept = await self._said(name, text, pcm, turn, is_answered=is_answered) if text else None
         # Only now: what was cut for this turn is told without waiting for it.
         is_told: asyncio.Future[None] = self._loop.create_future()
         self._untold.add(is_told)
@@ -334,15 +335,17 @@ class Call:
             self._untold.discard(is_told)
             is_told.set_result(None)
 
-    async def _said(self, name: str, text: str, turn: TurnTold, *, is_answered: bool) -> Awaitable[None]:
+    async def _said(self, name: str, text: str, pcm: bytes, turn: TurnTold, *, is_answered: bool) -> Awaitable[None]:
         """Returns what waits until it is kept."""
-        said = TurnEvent(kind="said", item=name, text=text)
+        said = [TurnEvent(kind="said", item=name, text=text)]
+        if (recording := self._parts.recording) is not None:
+            said.insert(0, recording.audio(name, pcm, len(pcm) * 1000 // (2 * HEARD_RATE)))
         if not is_answered:
-            return self._talk.happened(said)
+            return self._talk.happened(*said)
         await self._answers.cut("turn_detected")
         wish = AnswerWish(instructions=self.settings.instructions, is_spoken=self.settings.speaks)
         answering = self._answers.next_answer(wish)
-        kept = self._talk.happened(said, answering)
+        kept = self._talk.happened(*said, answering)
         self._answers.go_on(answering, kept, told=turn)
         return kept
 

@@ -7,7 +7,7 @@ and its key's. Who comes back with the name goes on with the call, at any gatewa
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +18,11 @@ from urllib.parse import parse_qs
 from headrace.clock import Clock
 from headrace.engines.asker import Asker, asking_for
 from headrace.engines.spoken_chain import SpokenChain
-from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable
+from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable, reason_of
 from headrace.handoff.erasures import ErasedData
 from headrace.inbox.intake import Intake
 from headrace.inbox.log import LogUnavailable
+from headrace.keys import call_feed
 from headrace.rollout.routing import Pin
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.app import CALLS
@@ -43,10 +44,13 @@ from headrace.serving.gateway.request_headers import SESSION, VERSION_SET, check
 from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore, new_nonce
+from headrace.voice.audio import AudioWriter, sweep_audio
 from headrace.voice.erasing import ended_calls
 from headrace.voice.hearing import check_installed, hearing_stages
 from headrace.voice.kept import CallStore, TakenCall, call_name
 from headrace.voice.lanes import Lane
+from headrace.voice.recorded import Caller, Recording
+from headrace.voice.recording import CallRecorder, CallRecording, LogUntilRecorded
 from headrace.voice.segments import CallErased, CallTaken, SegmentWriter
 
 if TYPE_CHECKING:
@@ -91,21 +95,26 @@ class Calls:
     ) -> None:
         """Raises: InvalidInput: what spoken turns need is not installed."""
         check_installed()
+        self._until_recorded = LogUntilRecorded(intake) if service.recording is not None else None
+        self._log = self._until_recorded or intake
         # Before the first call: one that comes back under a name of long ago begins with the same numbers.
         with closing(intake.reader()) as reader:
             for call, last in ended_calls(store, intake.nonce, reader.calls()).items():
-                intake.forget(call, *last)
+                self._log.forget(call, *last)
         self._service, self._keys, self._clock = service, keys, clock
         self._admission, self._pinning = admission, pinning
         self._outcomes, self._records = outcomes, records
         self._store, self._intake = store, intake
         # With `start`, in the event loop.
         self._kept: CallStore | None = None
+        self._recorder: CallRecorder | None = None
+        self._recovered: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._lane = Lane(hearing_stages, failed=self._lane_failed)
         self._calls: dict[asyncio.Task[None], _Held] = {}
         self._taking: set[asyncio.Future[TakenCall]] = set()
         self._renewing: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     @property
@@ -114,17 +123,46 @@ class Calls:
 
     def start(self) -> None:
         threads = DaemonThreads(_NUM_THREADS, "calls")
+        recording = self._service.recording
         self._kept = CallStore(
             store=self._store,
             service=self._service.name,
-            log=self._intake,
+            log=self._log,
             reader=self._intake.reader(),
             segments=SegmentWriter(self._store, self._service.name, threads=DaemonThreads(1, "segments")),
             threads=threads,
             clock=self._clock,
         )
-        self._sweeping = asyncio.get_running_loop().create_task(self._keep_sweeping(self._kept), name="sweep calls")
+        loop = asyncio.get_running_loop()
+        if recording is not None and self._until_recorded is not None:
+            self._recorder = self._recorder_of(recording, self._until_recorded)
+            self._recovered = loop.create_task(self._recover(self._recorder), name="record calls")
+        self._sweeping = loop.create_task(self._keep_sweeping(self._kept), name="sweep calls")
         self._lane.start()
+
+    def _recorder_of(self, recording: Recording, log: LogUntilRecorded) -> CallRecorder:
+        threads = DaemonThreads(2, "recordings")
+
+        def lost(num_bytes: int) -> None:
+            self._records.event("audio lost", num_bytes=num_bytes)
+
+        audio = AudioWriter(self._store, self._service.name, threads=threads, lost=lost) if recording.audio else None
+        return CallRecorder(
+            log=log,
+            reader=self._intake.reader(),
+            feed=call_feed(self._service.name, self._intake.nonce),
+            audio=audio,
+            clock=self._clock,
+            told=lambda reason: self._records.event("call not recorded", reason=reason),
+        )
+
+    async def _recover(self, recorder: CallRecorder) -> None:
+        """What the log's last process had begun; calls that come meanwhile wait for it."""
+        try:
+            if num_calls := await recorder.recover():
+                self._records.event("calls recorded", num_calls=num_calls)
+        except HeadraceError as error:
+            self._records.event("call not recorded", reason=reason_of(error))
 
     async def _keep_sweeping(self, kept: CallStore) -> None:
         """Until it is cancelled; what is not swept now is by the next round."""
@@ -135,9 +173,15 @@ class Calls:
             await kept.segments.drop_before(min(needed, default=kept.segments.number))
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
-                work = partial(kept.sweep, session_seconds=self._service.session_seconds)
-                with suppress(HeadraceError, OSError):
-                    await asyncio.get_running_loop().run_in_executor(kept.threads, work)
+                for work in self._sweeps(kept):
+                    with suppress(HeadraceError, OSError):
+                        await asyncio.get_running_loop().run_in_executor(kept.threads, work)
+
+    def _sweeps(self, kept: CallStore) -> Iterator[Callable[[], object]]:
+        yield partial(kept.sweep, session_seconds=self._service.session_seconds)
+        if (recording := self._service.recording) is not None:
+            before = self._clock.now() - recording.audio_days * 86_400
+            yield partial(sweep_audio, self._store, self._service.name, before=before)
 
     def refuse_new(self) -> None:
         """Also ends calls in which nobody waits for an answer: their clients come back, to another gateway."""
@@ -153,9 +197,12 @@ class Calls:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._kept is not None and self._sweeping is not None:
             self._sweeping.cancel()
             await self._kept.segments.close()
+        if self._recorder is not None and self._recorder.audio is not None:
+            await self._recorder.audio.close()
         await asyncio.to_thread(self._lane.close)
 
     def take(self, connection: "GatewayProtocol", headers: Headers, head: bytes) -> Socket:
@@ -210,19 +257,26 @@ class Calls:
         loaded: LoadedSet | None = None
         started, call, talk = time.monotonic(), None, None
         error, name, taken = "", call_name(key, session), None
+        recording: CallRecording | None = None
         self._end_other(name)
         try:
             assert self._kept is not None, "calls were not started"
+            if self._recovered is not None:
+                await asyncio.shield(self._recovered)
             taking = asyncio.ensure_future(self._kept.take(name, key))
             self._taking.add(taking)
             taking.add_done_callback(self._taking.discard)
             taken = await taking
-            self._calls[_this_task()] = _Held(socket, name, None, taken)
+            self._calls[_this_task()] = _Held(socket, name, taken=taken)
             pin, loaded = await self._pinning.pin(session, session=session, override=override, is_drawn=False)
             spoken = loaded.chain
             assert isinstance(spoken, SpokenChain), "a service that hears loads sets that hear"
             loaded.num_units += 1
             member = spoken.speaker.member
+            keep = taken.keep
+            if self._recorder is not None:
+                recording = self._recorder.begin(name, taken.epoch, taken.keep)
+                keep = recording.keep
             parts = AnswerParts(
                 name=session,
                 chain=spoken,
@@ -230,13 +284,17 @@ class Calls:
                 leave=self._admission.leave,
                 told=self._recording(session, key, pin, loaded),
                 received_ms=received_ms,
+                recording=recording,
             )
             talk = Talk(
                 taken.state,
-                taken.keep,
+                keep,
                 clock=self._clock,
                 num_items_max=self._service.limits.num_messages_max,
             )
+            if recording is not None:
+                caller = Caller(session=session, tenant=key, version_set=loaded.id)
+                await talk.happened(recording.first(caller, taken.state))
             voice = (member.speech.voice if member.speech else "") or member.model_name
             call = Call(socket, events, talk, parts, model=self._service.name, voice=voice)
             self._calls[_this_task()] = _Held(socket, name, call, taken)
@@ -255,19 +313,24 @@ class Calls:
             if loaded is not None:
                 loaded.num_units -= 1
             socket.close(1000, "")
-            if taken is not None:
-                await taken.close()
-            self._records.add(
-                "call",
-                {
-                    "session": session,
-                    "key": key,
-                    "version_set": loaded.id if loaded else None,
-                    "seconds": round(time.monotonic() - started, 3),
-                    "answers": talk.state.generation if talk else 0,
-                    "error": error,
-                },
-            )
+            ending = asyncio.get_running_loop().create_task(_end(taken, recording), name="end of call")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            try:
+                # Whoever cancels the call waits for it, or ends the process.
+                await asyncio.shield(ending)
+            finally:
+                self._records.add(
+                    "call",
+                    {
+                        "session": session,
+                        "key": key,
+                        "version_set": loaded.id if loaded else None,
+                        "seconds": round(time.monotonic() - started, 3),
+                        "answers": talk.state.generation if talk else 0,
+                        "error": error,
+                    },
+                )
 
     def _recording(self, session: str, key: str, pin: Pin, loaded: LoadedSet) -> Callable[[TurnTold], None]:
         """What makes a unit of each answer, of which a call's first one counts as evidence."""
@@ -315,15 +378,19 @@ class Calls:
     async def erase(self, data: ErasedData) -> None:
         """Ends calls that belong to an erasure: it returns once nothing of them is written any more."""
         # Who takes one from here on sees the erasure.
-        await asyncio.gather(*self._taking, return_exceptions=True)
+        await asyncio.gather(*self._taking, *filter(None, [self._recovered]), return_exceptions=True)
         for task, held in list(self._calls.items()):
             if held.taken is not None and data.has("call", held.name):
                 await held.taken.erase()
                 held.socket.close(_ERASED, "The call was erased; begin another session.")
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        # Those that had ended are recorded, and erased where events are.
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._kept is not None:
             await self._kept.segments.erase(lambda call: data.has("call", call))
+        if self._recorder is not None and self._recorder.audio is not None:
+            await self._recorder.audio.erase(lambda call: data.has("call", call))
 
     def _end_other(self, name: str) -> None:
         """The client has come back: its earlier connection here, which it may not know to be lost, ends."""
@@ -346,6 +413,14 @@ class Calls:
         for task, held in list(self._calls.items()):
             if held.call is not None and held.call.tap in gone:
                 task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def _end(taken: TakenCall | None, recording: CallRecording | None) -> None:
+    """Keeps the call as it is, and records it."""
+    if taken is not None:
+        await taken.close()
+    if recording is not None and not (taken and taken.is_erased):
+        await recording.end()
 
 
 def _refusal_of(error: Exception) -> Refusal:
