@@ -1,15 +1,23 @@
 """What the ticks of several sensors share: which runs are under way, and how a tick tells its result."""
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorType, TickStatus
 
 from headrace.keys import CAMPAIGN_SHARDS, CAMPAIGNS, ContentPartition
 from headrace_dagster.partition_keys import register_keys
 from pipelines.jobs import run_assets
 
+# What a tick that asks for runs takes, about: half of the ten seconds after which other sensors would notice, since a
+# machine may have become slower since the last tick.
+ASKING_SECONDS = 5.0
+# What was measured longer ago says nothing of how busy the machine is now.
+_MEASURED_SECONDS_MAX = 600.0
 _RUN_KEY = "dagster/run_key"
 
 _PARTITION = "dagster/partition"
@@ -84,6 +92,37 @@ def tick_result(
             wanted[CAMPAIGNS].append(key)
     register_keys(context.instance, wanted)
     return dg.SensorResult(run_requests=requests)
+
+
+def num_runs_in_time(context: dg.SensorEvaluationContext, seconds_gone: float) -> int:
+    """How many runs a tick may ask for and still take about ASKING_SECONDS, at least one.
+
+    Dagster makes and queues them one after another once the sensor has answered, and its tick lasts until then: 0.1 CPU
+    s a run, and 1.4 s on a machine where eight others want each core. So this goes by what the sensor's last tick with
+    runs took a run, evaluation and all. Without one in the last ten minutes a single run is asked for, and measured.
+
+    Args: seconds_gone: of this tick, until now.
+    """
+    own = [
+        state
+        for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.name == context.sensor_name
+    ]
+    asked = [
+        (tick.end_timestamp, tick.timestamp, len(tick.run_ids))
+        for state in own
+        for tick in context.instance.get_ticks(
+            state.instigator_origin_id, state.selector_id, limit=1, statuses=[TickStatus.SUCCESS]
+        )
+        if tick.end_timestamp and tick.run_ids
+    ]
+    ended, began, num_runs = max(asked, default=(0.0, 0.0, 1))
+    if time.time() - ended > _MEASURED_SECONDS_MAX:
+        return 1
+    seconds = max(ended - began, 1e-3)
+    fits = (ASKING_SECONDS - seconds_gone) * num_runs / seconds
+    # Upwards, if the last one was short: else one with a long evaluation and a single run would never ask for two.
+    return max(1, math.ceil(fits) if seconds < ASKING_SECONDS else int(fits))
 
 
 def warn(context: dg.SensorEvaluationContext, problems: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dagster._core.storage.tags import PRIORITY_TAG
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
+from headrace.fairness import CLASSES, WorkClass
 from headrace.generation.window_prompts import sealed_window
-from headrace.inbox.rules import CLASSES, EventClass
 from headrace.inbox.sealed import SealedWindow, inbox_prefix
 from headrace.keys import ContentPartition
 from headrace.placement.demand import PREEMPTIBLE
@@ -19,7 +19,7 @@ _NUM_READ_MAX = 200
 _KNOWN: dict[tuple[str, str], SealedWindow] = {}
 _NUM_KNOWN_MAX = 5_000
 # Live goes before the runs of numbered shards, batch behind them.
-_PRIORITY: Mapping[EventClass, int] = {"live": 1, "flex": 0, "batch": -1}
+_PRIORITY: Mapping[WorkClass, int] = {"live": 1, "flex": 0, "batch": -1}
 
 
 def known_windows(objects: ObjectStore, partitions: Mapping[str, ContentPartition]) -> dict[str, SealedWindow]:

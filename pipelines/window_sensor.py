@@ -12,9 +12,13 @@ once its rows are reviewed and the automation does not look at its day any more.
 beyond half of that the oldest reviewed keys are deleted at once, and while all of it is not reviewed, no further window
 is asked for. Runs and events of a deleted key stay, as does everything in the store, and whoever asks for it again
 registers it again.
+
+A tick asks for no more than Dagster makes of it in some seconds, by how long its last ones took; the rest waits for the
+next one.
 """
 
 import json
+import math
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -27,19 +31,19 @@ from assets.partitions import campaign_shards, days
 from headrace.clock import epoch_seconds
 from headrace.errors import HandoffCorrupt, HandoffMissing
 from headrace.generation.campaign import Campaign
-from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.generation.window_prompts import content_partition
 from headrace.handoff.manifests import newest_manifest
+from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
-from headrace.inbox.sealed import SealedWindow, windows_chain
+from headrace.inbox.sealed import windows_chain
 from headrace.keys import CAMPAIGN_SHARDS, window_of_key
 from headrace.store.objects import ObjectStore
 from headrace_dagster.resources.campaigns import campaigns_resource
 from pipelines.automation import LOOKBACK_DAYS, TICK_SECONDS, running_when_automated
 from pipelines.generation_requests import REQUESTS_MAX
 from pipelines.jobs import JOBS
-from pipelines.ticks import RunsUnderWay, tick_result, warn
+from pipelines.ticks import RunsUnderWay, num_runs_in_time, tick_result, warn
 from pipelines.window_order import class_tags
 from resources.settings import settings_from_environment
 
@@ -68,13 +72,14 @@ class _Tick:
     default_status=running_when_automated()[0],
 )
 def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Requests prompts for each newly sealed window of a campaign that takes events, at most 100 a tick.
+    """Requests prompts for each newly sealed window of a campaign that takes events, as many as a tick makes in time.
 
     Reviews windows of earlier days, and deletes the partition keys of those that are done.
     """
+    began = time.monotonic()
     settings = settings_from_environment()
     handoffs = HandoffStore(settings.open_store())
-    cursor: dict[str, Any] = {"asked": {}, "looked_at": 0.0, **json.loads(context.cursor or "{}")}
+    cursor: dict[str, Any] = {"asked": {}, "next": "", "looked_at": 0.0, **json.loads(context.cursor or "{}")}
     described = campaigns_resource(settings).campaigns()
     campaigns = [one for one in described if one.takes_events]
     tick = _Tick(problems=[*described.problems])
@@ -83,13 +88,14 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if len(known) > keys_max // 2 or time.time() - cursor["looked_at"] >= LOOK_BACK_SECONDS:
         _look_back(tick, context, handoffs, campaigns, known, keys_max // 2)
         cursor["looked_at"] = time.time()
-    room = min(REQUESTS_MAX, keys_max - len(known) + len(tick.retired))
+    num_in_time = min(REQUESTS_MAX, num_runs_in_time(context, time.monotonic() - began)) if campaigns else 0
+    room = keys_max - len(known) + len(tick.retired)
     if room <= 0:
         tick.reasons.append(f"{len(known):,} windows are not made and reviewed yet: no further one is asked for.")
-    for campaign in campaigns if room > 0 else ():
-        seen = cursor["asked"].get(campaign.name, 0)
-        num_max = max(1, room // len(campaigns))
-        cursor["asked"][campaign.name] = _ask(tick, handoffs.objects, campaign, seen, num_max)
+    tick.requests = tick.requests[:num_in_time]
+    cursor["next"] = _ask_all(
+        tick, handoffs.objects, campaigns, cursor["asked"], cursor["next"], min(num_in_time - len(tick.requests), room)
+    )
     warn(context, tick.problems)
     reasons = tick.reasons or [
         "No window was sealed since the last tick." if campaigns else "No campaign takes events."
@@ -100,16 +106,45 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     return result._replace(cursor=json.dumps(cursor))
 
 
+def _ask_all(
+    tick: _Tick, objects: ObjectStore, campaigns: Sequence[Campaign], asked: dict[str, int], first: str, room: int
+) -> str:
+    """Shares `room` among the campaigns with new windows, beginning with `first`; returns who begins next time.
+
+    Args: asked: campaign → the last window that was asked for; goes on.
+    """
+    at = next((number for number, campaign in enumerate(campaigns) if campaign.name == first), 0)
+    in_turn = [*campaigns[at:], *campaigns[:at]]
+    for number, campaign in enumerate(in_turn):
+        if room <= 0:
+            return campaign.name
+        num_before = len(tick.requests)
+        share = math.ceil(room / (len(in_turn) - number))
+        asked[campaign.name] = _ask(tick, objects, campaign, asked.get(campaign.name, 0), share)
+        room -= len(tick.requests) - num_before
+    return first
+
+
 def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_max: int) -> int:
-    """Requests what follows window `seen` of the chain; returns the last that needs no further look."""
+    """Requests at most so many of what follows window `seen` of the chain; returns the last that needs no further look.
+
+    Two reads where there is nothing new, however long the chain is. Begins at 0 in a store that lacks window `seen`, so
+    another one.
+    """
     first, last = days.get_first_partition_key() or "", days.get_last_partition_key() or ""
-    try:
-        windows, seen = _new_windows(objects, campaign.name, seen, num_max)
-    except HandoffCorrupt as error:
-        # Later windows wait for it, so that a campaign's windows stay in order.
-        tick.problems.append(f"{campaign.name}: {error}")
-        return seen
-    for window in windows:
+    chain = windows_chain(objects, campaign.name)
+    if seen and not objects.exists(chain.key(seen)):
+        seen = 0
+    num_after = len(tick.requests) + num_max
+    for _ in range(REQUESTS_MAX):
+        try:
+            window = chain.following(seen) if len(tick.requests) < num_after else None
+        except HandoffCorrupt as error:
+            # Later windows wait for it, so that a campaign's windows stay in order.
+            tick.problems.append(f"{campaign.name}: {error}")
+            break
+        if window is None:
+            break
         partition = content_partition(window)
         if window.day > last:
             tick.reasons.append(f"{partition.key} waits for its day, which is tomorrow or later.")
@@ -130,28 +165,6 @@ def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_m
             tick.requests.append(request)
         seen = window.number
     return seen
-
-
-def _new_windows(objects: ObjectStore, campaign: str, seen: int, num_max: int) -> tuple[list[SealedWindow], int]:
-    """The windows after `seen`, and where they begin: at 0 in a store that lacks window `seen`, so another one.
-
-    Two reads where there is nothing new, however long the chain is. Raises: HandoffCorrupt: the next one is damaged.
-    """
-    chain = windows_chain(objects, campaign)
-    if seen and not objects.exists(chain.key(seen)):
-        seen = 0
-    found: list[SealedWindow] = []
-    while len(found) < num_max:
-        try:
-            window = chain.following(seen + len(found))
-        except HandoffCorrupt:
-            if not found:
-                raise
-            break  # the next tick begins with it, and says so
-        if window is None:
-            break
-        found.append(window)
-    return found, seen
 
 
 def _look_back(
@@ -182,7 +195,7 @@ def _look_back(
             is_wanted_away = is_over or len(known) - len(tick.retired) > num_kept
             if is_wanted_away and _was_reviewed(handoffs, key) and not under_way.are_of(key):
                 tick.retired.append(part.campaign_shard)
-    tick.requests += under_way.without_asked(asks)[:REQUESTS_MAX]
+    tick.requests += under_way.without_asked(asks)
 
 
 def _was_reviewed(handoffs: HandoffStore, key: str) -> bool:

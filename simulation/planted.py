@@ -19,7 +19,8 @@ from headrace.errors import RegistryUnavailable
 from headrace.generation import bulk, sealing
 from headrace.generation.claim_objects import Settlement
 from headrace.generation.claims import Claims
-from headrace.generation.sealed_tables import CONTENT, EXECUTION
+from headrace.generation.sealed_tables import EXECUTION
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout import assignment, controller
 from headrace.rollout.caps import CapLeases

@@ -13,6 +13,7 @@ from headrace.engines.host.residents import Residents
 from headrace.engines.host.steps import Load, Refuse, Sleep, Start, Step, Stop, Wake
 from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable
+from headrace.fairness import NOBODY, WorkClass
 
 # MiB of places, and the models: one that is too large for its place, one that is a part of others' work.
 PLACES = {"cpu": 100, "gpu 0": 60, "gpu 1": 60}
@@ -71,12 +72,15 @@ class Shaken:
         self,
         key: str,
         *,
-        is_live: bool = False,
+        work_class: WorkClass = "batch",
         seconds: float | None = None,
         parts: Sequence[str] = (),
         only_at: str | None = None,
+        tenants: Mapping[str, float] | None = None,
     ) -> Ticket:
-        ticket = self.table.enter(key, is_live=is_live, seconds=seconds, parts=parts, only_at=only_at)
+        ticket = self.table.enter(
+            key, work_class=work_class, seconds=seconds, parts=parts, only_at=only_at, tenants=tenants or NOBODY
+        )
         self.open.add(ticket)
         self._do()
         return ticket
@@ -258,7 +262,8 @@ class Shaken:
         key = draw.choice(sorted(KEYS))
         self.ask(
             key,
-            is_live=draw.random() < 0.3,
+            work_class=draw.choice(("live", "flex", "batch")),
+            tenants={draw.choice("xyz"): draw.choice((0.5, 1.0))},
             seconds=draw.choice([None, draw.expovariate(1 / 20)]),
             parts=["adapter"] if key != "adapter" and draw.random() < 0.3 else [],
             only_at=draw.choice(KEYS[key].places) if draw.random() < 0.2 else None,

@@ -2,9 +2,7 @@
 
 import gc
 import random
-import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +32,7 @@ from simulation.gateways import Gateways, simulated_time
 from simulation.history import words_of
 from simulation.oracle import Judged, Violation, judge
 from simulation.records import ShareRecord
-from simulation.scheduler import Process, Scheduler, SimulatedClock
+from simulation.scheduler import Process, Scheduler, SimulatedClock, undisturbed
 from simulation.stores import SimulatedStore
 from simulation.tampering import tamper
 from simulation.world import NAME, NUM_SHARDS, World
@@ -98,19 +96,9 @@ def schedules() -> Iterator[Schedules]:
     memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory,
-        warnings.catch_warnings(),
+        undisturbed(),
     ):
-        # Python's collector unwinds a killed process's remains some time later, and complains.
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        sys.unraisablehook = lambda _: None
-        # It must not act in the middle of a schedule; between two of them it cannot.
-        gc.disable()
-        try:
-            yield Schedules(Path(directory))
-        finally:
-            gc.enable()
-            gc.collect()
-            sys.unraisablehook = sys.__unraisablehook__
+        yield Schedules(Path(directory))
 
 
 def _run(world: World) -> None:

@@ -7,9 +7,13 @@ events, in every run and on every machine.
 
 import asyncio
 import contextvars
+import gc
 import heapq
 import itertools
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +137,23 @@ class Scheduler:
             # Never begun, or ended: nothing to unwind.
             fibre.process.fibres.pop(fibre, None)
             self._fibres.pop(fibre, None)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Schedules run in its block; collect between two of them, now and then."""
+    with warnings.catch_warnings():
+        # Python's collector unwinds a killed process's remains some time later, and complains.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        sys.unraisablehook = lambda _: None
+        # It must not act in the middle of a schedule; between two of them it cannot.
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()
+            gc.collect()
+            sys.unraisablehook = sys.__unraisablehook__
 
 
 @dataclass

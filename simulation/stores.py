@@ -45,6 +45,12 @@ class MemoryStore:
         self._end()
         return made
 
+    def replace(self, key: str, body: bytes) -> bool:
+        self._begin("replace", key)
+        is_there = self.bodies.pop(key, None) is not None and self._make(key, body)
+        self._end()
+        return is_there
+
     def read(self, key: str) -> bytes:
         self._begin("read", key)
         found = self.bodies.get(key)

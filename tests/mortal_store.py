@@ -20,6 +20,10 @@ class MortalStore(LocalStore):
         self._live()
         return super().create(key, body, durable=durable)
 
+    def replace(self, key: str, body: bytes) -> bool:
+        self._live()
+        return super().replace(key, body)
+
     @contextmanager
     def write_part(self, key: str) -> Iterator[LocalPart]:
         self._live()

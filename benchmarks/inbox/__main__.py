@@ -1,7 +1,8 @@
 """Events into an inbox:
 
     python -m benchmarks.inbox [--rounds 3] [--seconds 8] [--peers jetstream,redis] [--bin DIR]
-    python -m benchmarks.inbox --event-time [--seeds 1000] [--kills 1] [--peers pathway] [--peer-seeds 100]
+    python -m benchmarks.inbox --event-time [--seeds 1000] [--first-seed 0] [--kills 1] [--peers pathway]
+                               [--peer-seeds 100]
     python -m benchmarks.inbox --backlog [--events 1000000]
     python -m benchmarks.inbox --batches [--batch-kills 100]
     python -m benchmarks.inbox --steps [--rounds 3] [--seconds 8] [--peers restate,dbos,temporal] [--bin DIR]
@@ -15,7 +16,7 @@ meanwhile; the peers do none of that.
 
 `--event-time`: `--seeds` streams of 300 events of three sources, out of order by up to 10 s, 1% later than allowed, 2%
 twice, some with a clock that is a year ahead. A process takes and seals each stream, and is killed (-9) `--kills` times
-at some moment; its producer sends again what it does not know to be taken. The sealed windows are compared with an
+after some event; its producer sends again what it does not know to be taken. The sealed windows are compared with an
 oracle that sees the whole stream at once and shares no code. Each event is a transaction: `TMPDIR=/dev/shm` spares the
 disk, which no kill of a process needs. Beside it Pathway, with the first `--peer-seeds` of the same streams through
 windows that it gives out once, and without any kill: what it drops, and has twice, is shown.
@@ -120,6 +121,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole(), default=3, help="of each system and shape")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round, after its warm-up")
     parser.add_argument("--seeds", type=whole(), default=1_000)
+    parser.add_argument("--first-seed", type=whole(0), default=0, help="the others follow it")
     parser.add_argument("--kills", type=whole(0), default=1, help="of each seed")
     parser.add_argument("--steps", action="store_true", help="units of five durable steps, instead of intake")
     parser.add_argument("--peer-seeds", type=whole(), default=100, help="of Pathway, with --event-time")

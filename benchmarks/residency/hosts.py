@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 import psutil
 
 from benchmarks.measuring import ChildFailed
+from headrace.engines.asker import Asker
 from headrace.engines.deployment import Deployment
 from headrace.engines.host.address import HostAddress, store_address
 from headrace.engines.host.client import HostedEngine, HostedMediaEngine, hosted
 from headrace.engines.host.connection import table_of
 from headrace.engines.host.table_view import ModelRow
 from headrace.engines.registry import EngineKind, Opening
+from headrace.fairness import WorkClass
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.unix_sockets import is_listened_on
@@ -32,8 +34,8 @@ class EngineHost:
     process: psutil.Process
     address: HostAddress
 
-    def deployment(self, *, is_live: bool = False) -> Deployment:
-        return Deployment(host=self.address, is_live=is_live)
+    def deployment(self, work_class: WorkClass = "batch") -> Deployment:
+        return Deployment(host=self.address, asker=Asker(work_class=work_class))
 
     @property
     def models(self) -> dict[str, ModelRow]:
@@ -53,22 +55,29 @@ def engine_host(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[EngineHost]:
     """A host with an account of its own, gone after the block. `directory`: for its socket and its log."""
-    socket_file, log = directory / "host.sock", directory / "host.log"
-    command = [sys.executable, "-m", "headrace.engines.host", "--socket", str(socket_file)]
+    socket_file, address = directory / "host.sock", store_address(store)
+    assert address
+    command = ["headrace.engines.host", "--socket", str(socket_file)]
     command += ["--memory-mib", str(memory_mib), "--idle-seconds", str(idle_seconds)]
+    with listening(command, socket_file, directory / "host.log", environment) as pid:
+        yield EngineHost(process=psutil.Process(pid), address=HostAddress(socket_file=socket_file, store=address))
+
+
+@contextmanager
+def listening(
+    command: Sequence[str], socket_file: Path, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """The id of a process of `python -m COMMAND` that listens on a socket; it is gone after the block."""
     with log.open("ab") as errors:
-        process = subprocess.Popen(command, stderr=errors, env={**os.environ, **(environment or {})})
+        started = [sys.executable, "-m", *command]
+        process = subprocess.Popen(started, stderr=errors, env={**os.environ, **(environment or {})})
     try:
         ends = time.monotonic() + _START_SECONDS_MAX
         while not is_listened_on(socket_file):
             if process.poll() is not None or time.monotonic() > ends:
-                raise ChildFailed(f"The engine host does not start: {log.read_text()[-2000:]}")
+                raise ChildFailed(f"{command[0]} does not start: {log.read_text()[-2000:]}")
             time.sleep(0.02)
-        address = store_address(store)
-        assert address
-        yield EngineHost(
-            process=psutil.Process(process.pid), address=HostAddress(socket_file=socket_file, store=address)
-        )
+        yield process.pid
     finally:
         process.terminate()
         process.wait(60)

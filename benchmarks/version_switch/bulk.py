@@ -16,7 +16,7 @@ from headrace.errors import RepinRequired
 from headrace.generation.claim_objects import inputs_digest
 from headrace.generation.micro_batches import committed
 from headrace.generation.rolled_back import void_unsealed
-from headrace.generation.sealed_tables import CONTENT
+from headrace.handoff.row_tables import CONTENT
 from headrace.rollout import interventions
 from headrace.rollout.states import INITIALIZED, PROPOSED, STARTED
 from headrace.store.local import LocalStore

@@ -13,3 +13,4 @@ class VoiceOptions(Options):
     rounds: int
     kills: int
     seed: int
+    seeds: int

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A gateway looks for erasures every five seconds.
 _LOOK_SECONDS = 1.0
+_LOG_CHARACTERS_MIN = 8
 _PLACE = ("asset", "partition", "version")
 
 
@@ -30,21 +31,42 @@ _PLACE = ("asset", "partition", "version")
     "headrace erase --event 4711 --campaign orders -m 'ticket 812'",
     "headrace erase --tenant 'Ada Ltd' -m 'contract ended' --yes",
     "headrace erase --prompt 9f2c41aa -m 'ticket 813'",
+    "headrace erase --event q-17 --batch batch_0193… -m 'ticket 814'",
+    "headrace erase --call sess_71 -m 'ticket 815'",
     "headrace erase --list",
     "headrace erase --verify 3",
 )
 def erase(
     context: typer.Context,
-    event: Annotated[str | None, typer.Option("--event", metavar="ID", help="The event with this id.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="ID", help="The prompt with this prompt_id, or its beginning.")
+    event: Annotated[
+        str | None,
+        typer.Option("--event", metavar="ID", help="The event with this id; with --batch, its line of this custom_id."),
     ] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="All events of this tenant.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", metavar="ID", help="The prompt with this prompt_id, or a batch's line by its request_id."
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant", metavar="NAME", help="All events of this tenant; calls, files and batches of this API key."
+        ),
+    ] = None,
+    call: Annotated[str | None, typer.Option("--call", metavar="SESSION", help="The call with this session.")] = None,
     campaign: Annotated[
         str | None, typer.Option("--campaign", metavar="NAME", help="Whose; of an event it is needed.")
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="SOURCE", help="Of an event, where several have its id.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", metavar="ID", help="Of a line: its batch, in place of a campaign.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Of a call, its API key, where several have it."),
     ] = None,
     reason: Annotated[
         str, typer.Option("--reason", "-m", metavar="TEXT", help="Why, for the record; it must name nobody.")
@@ -55,6 +77,10 @@ def erase(
     inbox_log: Annotated[
         Path | None,
         typer.Option("--inbox-log", metavar="DIR", help="The log of a gateway that does not run: blanked here."),
+    ] = None,
+    lost_log: Annotated[
+        str | None,
+        typer.Option("--lost-log", metavar="LOG", help="A log that is gone for good, with its disk: not waited for."),
     ] = None,
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for readers, writers and logs.")
@@ -68,7 +94,7 @@ def erase(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erase a person's data: events, prompts, rows, media, preference pairs; nothing brings it back into this store.
+    """Erase a person's data: events, prompts, rows, media, preference pairs, calls, files and batches, for good.
 
     What is left of each partition becomes its newest version, row for row as it was; the versions with the data are
     deleted, and their digests stay. A killed erasure goes on when the same command is run again. Whoever may write to
@@ -77,9 +103,10 @@ def erase(
     from headrace.clock import SystemClock
     from headrace.command_line.opening import open_objects
 
-    wanted = [listed, verify is not None, *(name is not None for name in (event, prompt, tenant))]
-    if sum(wanted) != 1:
-        raise InvalidInput("Say one of --event, --prompt and --tenant, or --list, or --verify.")
+    named_by: dict[AskedKind, str | None] = {"event": event, "prompt": prompt, "tenant": tenant, "call": call}
+    if sum([listed, verify is not None, *(name is not None for name in named_by.values())]) != 1:
+        raise InvalidInput("Say one of --event, --prompt, --tenant and --call, or --list, or --verify.")
+    _check_narrowing(named_by, campaign=campaign, source=source, batch=batch, key=key)
     objects, clock = open_objects(context, store), SystemClock()
     if listed:
         _show_all(objects, as_json=as_json)
@@ -91,9 +118,8 @@ def erase(
     from headrace.erasure.deciding import erasures_of, plan
     from headrace.erasure.scope import Asked
 
-    named_by: dict[AskedKind, str | None] = {"event": event, "prompt": prompt, "tenant": tenant}
     asked = next(
-        Asked(kind=kind, name=name, campaign=campaign, source=source)
+        Asked(kind=kind, name=name, campaign=campaign, source=source, batch=batch, key=key)
         for kind, name in named_by.items()
         if name is not None
     )
@@ -116,7 +142,8 @@ def erase(
     # Before the versions that tell which days' pages these are: who goes on after a kill finds them again.
     for page in body.reports:
         Path(page).unlink(missing_ok=True)
-    waits = _erase(objects, clock, found, by=named(by), reason=reason, inbox_log=inbox_log, wait_seconds=wait)
+    logs = {"inbox_log": inbox_log, "lost_log": lost_log}
+    waits = _erase(objects, clock, found, by=named(by), reason=reason, wait_seconds=wait, **logs)
     done = tuple(_body(objects, one) for one in erasures_of(objects, asked))
     if outcomes := [one.outcome for one in done if one.outcome]:
         # Also of what was deleted before a kill.
@@ -128,6 +155,16 @@ def erase(
         raise typer.Exit(1)
 
 
+def _check_narrowing(named_by: "Mapping[AskedKind, str | None]", **narrowing: str | None) -> None:
+    """Raises: InvalidInput: an option says whose something is that it does not fit."""
+    fits = {"campaign": ("event", "prompt", "tenant"), "source": ("event",), "batch": ("event",), "key": ("call",)}
+    for option, value in narrowing.items():
+        if value is not None and not any(named_by[kind] is not None for kind in fits[option]):
+            raise InvalidInput(f"--{option} goes with {' or '.join(f'--{kind}' for kind in fits[option])}.")
+    if narrowing["batch"] is not None and (narrowing["campaign"] or narrowing["source"]):
+        raise InvalidInput("A line of a batch has no campaign and no source: say --batch alone.")
+
+
 def _erase(
     objects: "ObjectStore",
     clock: "Clock",
@@ -136,20 +173,22 @@ def _erase(
     by: str,
     reason: str,
     inbox_log: Path | None,
+    lost_log: str | None,
     wait_seconds: float,
 ) -> tuple[str, ...]:
     """Decides and carries out, again as long as something is to be waited for. Returns why it is not over."""
     from headrace.erasure.deciding import decide, erasures_of, plan
     from headrace.inbox.erasing import erase_in_log
+    from headrace.voice.erasing import ended_calls
 
     ends = time.monotonic() + wait_seconds
     while True:
         decide(objects, clock, found, by=by, reason=reason)
         if inbox_log is not None:
-            erase_in_log(objects, clock, inbox_log)
+            erase_in_log(objects, clock, inbox_log, ended_calls=ended_calls)
         # Also those that are over: a copy of the store may have brought some of it back.
         own = erasures_of(objects, found.asked)
-        waits = tuple(wait for one in own for wait in _carry_out(objects, clock, one))
+        waits = tuple(wait for one in own for wait in _carry_out(objects, clock, one, lost_log=lost_log))
         # A log may have sealed events of a tenant before it blanked the others.
         found = plan(objects, clock, found.asked)
         if not waits and found.earlier:
@@ -159,14 +198,19 @@ def _erase(
         time.sleep(_LOOK_SECONDS if waits else 0)
 
 
-def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure") -> tuple[str, ...]:
+def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure", *, lost_log: str | None) -> tuple[str, ...]:
     """Why it is not over; none: it is."""
     from headrace.command_line.handoff.holders import holders_by_nonce
     from headrace.erasure.carrying_out import carry_out
     from headrace.erasure.outcome import finish
-    from headrace.inbox.erasing import waiting_logs
+    from headrace.inbox.erasing import note_erased, waiting_logs
 
-    carried, logs = carry_out(objects, clock, erasure), waiting_logs(objects, erasure)
+    # Before the rest: what a log, or its gateway, wrote until it had carried this out is there now.
+    logs = waiting_logs(objects, erasure)
+    for log in [log for log in logs if lost_log and len(lost_log) >= _LOG_CHARACTERS_MIN and log.startswith(lost_log)]:
+        note_erased(objects, clock, log, erasure.number, 0, is_lost=True)
+        del logs[log]
+    carried = carry_out(objects, clock, erasure)
     holders = holders_by_nonce(objects, clock.now())
     by_whom = {nonce: ", ".join(one.text for one in held) for nonce, held in holders.items()}
     waits = [
@@ -180,9 +224,10 @@ def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure") -> tu
         for nonce in carried.writers
     ]
     waits += [
-        f"The log {log[:8]}… of campaign {campaign} has not blanked its events: let its gateway run for ten seconds, "
-        "or pass --inbox-log DIR if it is gone; then run the same command again."
-        for campaign, log in logs.items()
+        f"The log {log[:8]}… of {whose} has not carried it out: let its gateway run for ten seconds, or pass "
+        f"--inbox-log DIR if that is gone, or --lost-log {log[:8]} if the log is, for good; then run the same command "
+        "again."
+        for log, whose in logs.items()
     ]
     waits += carried.damaged
     if not waits:
@@ -200,6 +245,10 @@ def _plan_body(context: typer.Context, found: "Plan") -> "ErasurePlanBody":
         num_events=len(found.scope.events),
         num_prompts=len(found.scope.prompts),
         num_rows=found.num_rows_by_asset,
+        num_calls=len(found.scope.calls),
+        num_files=len(found.scope.batches.files),
+        num_batches=len(found.scope.batches.batches),
+        num_lines=len(found.scope.batches.lines),
         affected=tuple(
             AffectedBody(num_rows=one.num_rows, **{name: getattr(one.manifest, name) for name in _PLACE})
             for one in found.affected
@@ -290,6 +339,10 @@ def _print_plan(plan: "ErasurePlanBody") -> None:
     if rows:
         print_table(["ASSET", "PARTITION", "VERSION", "ROWS"], rows, right=["ROWS"])
     lines = [f"{counted(plan.num_events, 'event')} and {counted(plan.num_prompts, 'prompt')}."]
+    others = {"call": plan.num_calls, "file": plan.num_files, "batch": plan.num_batches, "line": plan.num_lines}
+    if any(others.values()):
+        of_api = ", ".join(counted(num, noun) for noun, num in others.items() if num)
+        lines.append(f"Of calls and of the Batch API: {of_api}.")
     lines += [
         f"The attempt at {one.partition} of run {one.run_id} ends without rows; launch it again, as a new run."
         for one in plan.attempts

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from headrace.engines.host.table_view import ModelRow, Table
 
-_COLUMNS = ["MODEL", "PLACE", "STATE", "KEPT", "SINCE", "MIB", "HITS", "COMES IN", "NEXT OUT"]
+_COLUMNS = ["MODEL", "PLACE", "STATE", "KEPT", "SINCE", "AT WORK", "WAITING", "MIB", "HITS", "COMES IN", "NEXT OUT"]
 # Where nobody listens, by what HEADRACE_ENGINE_HOST or --host says.
 _WHAT_RUNS_DO = dict.fromkeys(("on", "cpu"), "a run that loads a model starts one.") | {
     "off": "hosts are off here (HEADRACE_ENGINE_HOST=off), so runs open their engines themselves."
@@ -38,7 +38,8 @@ def loaded(
     """Show which models the engine host of this node holds in memory, since when, and which would leave first.
 
     NEXT OUT 1 makes room first: it is the cheapest to bring back for the use that is made of it and the memory it
-    holds. KEPT: a live service needs it, and it makes no room for bulk work. A model that is asleep has a process
+    holds. KEPT: a live service needs it, and it makes no room for bulk work. AT WORK and WAITING: requests by class;
+    live ones go first, then flex, then batch. A model that is asleep has a process
     without weights, which brings them back sooner. Runs that have a GPU open their models themselves, unless
     HEADRACE_ENGINE_HOST is `on`.
     """
@@ -92,14 +93,16 @@ def _table_of(socket_file: "Path") -> "Table | None":
 
 def _cells(row: "ModelRow") -> list[str]:
     from headrace.command_line.output import age_text
-    from headrace.engines.host.table_text import comes_in
+    from headrace.engines.host.table_text import by_class, comes_in
 
     return [
         row.model,
         row.place,
-        f"{row.state}, at work{' for live' if row.live_at_work else ''}" if row.at_work else row.state,
+        row.state,
         "yes" if row.is_kept else "",
         age_text(row.state_seconds),
+        by_class(row.at_work_by_class),
+        by_class(row.waiting_by_class),
         f"{row.mib:,}",
         str(row.hits),
         comes_in(row),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.engines.asker import Asker
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.host.address import HostAddress
 
@@ -23,8 +24,8 @@ class Deployment:
     unsealed: Mapping[str, Path] = field(default_factory=dict)
     # Where models are asked for that would else be loaded in this process; None: they are.
     host: HostAddress | None = None
-    # Somebody waits for each answer: a host lets it in before bulk work.
-    is_live: bool = False
+    # For whom its engines are asked where nobody says so; it decides who goes first.
+    asker: Asker = field(default_factory=Asker)
 
     @classmethod
     def of_bulk(
@@ -36,6 +37,7 @@ class Deployment:
         num_attempts: int = 5,
         unsealed: Mapping[str, Path] | None = None,
         host: HostAddress | None = None,
+        asker: Asker | None = None,
     ) -> "Deployment":
         """For bulk, where no person waits for a single row: a server may be gone for half a minute and busy for two.
 
@@ -46,6 +48,7 @@ class Deployment:
             replicas=replicas or {},
             unsealed=unsealed or {},
             host=host,
+            asker=asker or Asker(),
             turn_seconds_max=10 * request_seconds + _BULK_BUSY_SECONDS,
             attempt_seconds_max=request_seconds,
             first_piece_seconds_max=request_seconds,

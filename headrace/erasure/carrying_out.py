@@ -5,7 +5,8 @@ The order is that of the data's way, so that each table names what is left of th
 1. attempts at rows of what is erased end, and committed batches with such rows are deleted;
 2. partition by partition what is left is sealed, and the versions before it are deleted (`headrace.erasure.rewriting`);
    after prompts, what is sealed gets its claim on the prompts that are left (`headrace.erasure.claims`);
-3. what killed writers left in these partitions is deleted.
+3. what killed writers left in these partitions is deleted;
+4. calls, and files, batches and lines of OpenAI's Batch API go, wherever the store has them.
 
 It is over once no version, no batch and no writer is left. What must be waited for (readers, writers, a gateway that
 has not blanked its log yet) is told, and the same command goes on then.
@@ -19,23 +20,16 @@ from headrace.clock import Clock
 from headrace.erasure.claims import carry_over, drop_batches, end_under_way
 from headrace.erasure.rewriting import SAMPLES, Replaced, Rewriter, removed_notes
 from headrace.erasure.scope import key_of, linked_versions, opened
+from headrace.erasure.window_counts import recount
 from headrace.errors import PublishConflict
-from headrace.generation.sealed_tables import (
-    CLIPS,
-    CONTENT,
-    IMAGES,
-    MIRRORED,
-    PROMPT_PLACES,
-    PROMPTS,
-    REFUSED_EVENTS,
-    REVIEWED,
-    SPEECH,
-)
+from headrace.generation.sealed_tables import CLIPS, IMAGES, MIRRORED, PROMPT_PLACES, SPEECH
 from headrace.handoff.erasures import ERASED_BY, ROOT, ErasedData, Erasure, data_of, scope_of
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import read_manifest
+from headrace.handoff.row_tables import CONTENT, PROMPTS, REFUSED_EVENTS, REVIEWED
 from headrace.handoff.survey import names_nonce, survey
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.batches.erasing import erase_batches
 from headrace.inbox.sealed import EVENTS_ASSET
 from headrace.store.leases import CLOCK_SKEW_SECONDS, TTL_SECONDS
 from headrace.store.local import LocalStore
@@ -46,6 +40,7 @@ from headrace.store.taking import take
 from headrace.store.tombstones import Condemned
 from headrace.training.attempts import ROOT as TRAINING
 from headrace.training.heldout import evaluation_key
+from headrace.voice.erasing import erase_calls
 
 # The data's way; other tables follow, by name.
 _ORDER = (EVENTS_ASSET, PROMPTS, PROMPT_PLACES, REFUSED_EVENTS, IMAGES, SPEECH, CONTENT, REVIEWED, CLIPS, MIRRORED)
@@ -113,6 +108,11 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
     prompts |= {(one.partition, one.version) for one in removed_notes(objects, erasure.number, asset=PROMPTS)}
     _end_attempts(objects, clock, erasure, data, prompts)
     _end_leftovers(objects, clock, erasure, {one.asset for one in versions}, damaged)
+    if erasure.num_calls:
+        erase_calls(objects, data)
+    # Once nobody works at them any more: files would go from under who does.
+    if not writers and (erasure.num_files or erasure.num_batches or erasure.num_lines):
+        erase_batches(objects, data)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
 
 
@@ -131,6 +131,8 @@ def _in_order(versions: Sequence[Manifest]) -> list[tuple[str, str]]:
 
 def _rewrite(rewriter: Rewriter, asset: str, partition: str, erasure: Erasure) -> None:
     left = _tried(rewriter, asset, partition)
+    if asset == EVENTS_ASSET and left:
+        recount(rewriter.handoffs, left[-1])
     if asset == PROMPTS:
         for manifest in left:
             if manifest.attributes.get(ERASED_BY) == str(erasure.number):

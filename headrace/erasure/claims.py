@@ -29,9 +29,9 @@ from headrace.generation.claim_objects import (
     mirror_digest,
 )
 from headrace.generation.claims import Claims
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.erasures import ErasedData, erased_contents
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.row_tables import PROMPTS
 from headrace.keys import partition_path
 from headrace.rollout.journal import Journal
 from headrace.store.objects import ObjectStore

@@ -18,7 +18,6 @@ from headrace.erasure.rewriting import num_rows_of
 from headrace.erasure.scope import Asked, Scope, find_scope, linked_versions
 from headrace.errors import HandoffMissing
 from headrace.generation.claim_objects import Claim
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.erasures import (
     ErasedData,
     Erasure,
@@ -29,6 +28,7 @@ from headrace.handoff.erasures import (
     store_salt,
 )
 from headrace.handoff.manifest import Manifest
+from headrace.handoff.row_tables import PROMPTS
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.erasing import inboxes
 from headrace.store.objects import ObjectStore
@@ -135,6 +135,10 @@ def decide(objects: ObjectStore, clock: Clock, plan: Plan, *, by: str, reason: s
         "num_events": len(scope.events),
         "num_prompts": len(scope.prompts),
         "num_rows": len(scope.rows),
+        "num_calls": len(scope.calls),
+        "num_files": len(scope.batches.files),
+        "num_batches": len(scope.batches.batches),
+        "num_lines": len(scope.batches.lines),
     }
     while True:
         number = chain.newest() + 1

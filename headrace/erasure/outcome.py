@@ -14,14 +14,17 @@ from headrace.erasure.claims import claims_with_batches
 from headrace.erasure.deciding import MadeOf, made_of
 from headrace.erasure.rewriting import num_rows_of, removed_notes
 from headrace.erasure.scope import linked_versions
+from headrace.erasure.window_counts import is_miscounted
 from headrace.errors import ObjectMissing
 from headrace.handoff.erasures import ROOT, Erasure, data_of, scope_of
 from headrace.handoff.layout import parts_prefix
 from headrace.handoff.survey import survey
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.batches.erasing import remaining_batches
 from headrace.inbox.erasing import waiting_logs
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, PassedOver, create_object, read_object
+from headrace.voice.erasing import remaining_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,8 @@ def remains(objects: ObjectStore, clock: Clock, erasure: Erasure) -> list[str]:
     for manifest in versions:
         if num_rows := num_rows_of(handoffs, manifest, data):
             found.append(f"{manifest.label} has {num_rows} rows of it")
+        if is_miscounted(handoffs, manifest):
+            found.append(f"window {manifest.partition} counts events of tenants of whom it has none")
     found += [f"batches of claim {claim[:12]} have rows of it" for claim in claims_with_batches(objects, data)]
     for note in removed_notes(objects, erasure.number):
         if objects.list(parts_prefix(note.asset, note.partition, note.nonce)):
@@ -107,8 +112,11 @@ def remains(objects: ObjectStore, clock: Clock, erasure: Erasure) -> list[str]:
     for parts in survey(objects, clock, damaged=PassedOver()).snapshot.unnamed:
         if parts.asset in assets and set(scope_of(parts.asset, parts.partition)) <= set(erasure.campaigns):
             found.append(f"{parts.label} belong to no version, and may have rows of it")
+    if erasure.num_calls:
+        found += remaining_calls(objects, data)
+    if erasure.num_files or erasure.num_batches or erasure.num_lines:
+        found += remaining_batches(objects, data)
     found += [
-        f"the log {log[:8]}… of campaign {campaign} has not blanked its events"
-        for campaign, log in waiting_logs(objects, erasure).items()
+        f"the log {log[:8]}… of {whose} has not carried it out" for log, whose in waiting_logs(objects, erasure).items()
     ]
     return found

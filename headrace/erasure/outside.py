@@ -52,6 +52,9 @@ def outside(
         place = f"{one.asset}[{one.partition}] v{one.version} of run {one.run_id}, and its record in MLflow"
         todo = f"materialize {one.asset}, partition {one.partition}, again, and retire this: weights cannot forget"
         found.append(Outside(place=place, todo=todo))
-    place = "prompt files, exports, backups and copies of the store, and a gateway's log with --log-content"
+    place = (
+        "prompt files, exports, backups and copies of the store, and records of gateways (--log: names of API keys and "
+        "sessions; texts with --log-content)"
+    )
     found.append(Outside(place=place, todo="delete it there; what is sent or listed again is left out here"))
     return tuple(found)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.clock import Clock
 from headrace.erasure.scope import key_of, opened
 from headrace.generation.mirroring import COMPARISON
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, TABLES_OF
+from headrace.generation.sealed_tables import MEDIA_OF, TABLES_OF
 from headrace.handoff.collecting import condemned
 from headrace.handoff.erasures import ERASED_BY, ERASED_FROM, ErasedData, erased_contents, links_of
 from headrace.handoff.layout import ROOT as HANDOFFS
@@ -30,6 +30,7 @@ from headrace.handoff.media.publishing import publish_media
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.notes import CollectedNote, read_note
 from headrace.handoff.retention import FoundVersion
+from headrace.handoff.row_tables import CONTENT, PROMPTS
 from headrace.handoff.rows_left import without_rows
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore

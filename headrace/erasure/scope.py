@@ -1,8 +1,9 @@
-"""What an erasure is of: the events, prompts and rows that follow from what a person asks for. Reads, changes nothing.
+"""What an erasure is of: what follows from what a person asks for. Reads, changes nothing.
 
 From an event follow its prompts, in whichever window it fell, and from a prompt its rows, of every version set, mirrors
 and rolled-back ones too. A prompt of an event leads back to the event. A prompt of a file is its text, on every day of
-its campaign, and the text is remembered, so that the file does not bring it back.
+its campaign, and the text is remembered, so that the file does not bring it back. From a call follow its rows, where
+calls are recorded. A tenant is also a client, by its API key's name: its calls, and its files and batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,11 @@ from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import begun_versions, read_manifest
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.batches.erasing import BatchScope, scope_of_client, scope_of_line, scope_of_requests
+from headrace.inbox.batches.outcomes import REQUEST
+from headrace.store.objects import ObjectStore
+from headrace.voice.erasing import calls_in
+from headrace.voice.kept import call_name
 
 _PREFIX_CHARACTERS_MIN = 6
 _NUM_NAMED_MAX = 4
@@ -26,18 +32,25 @@ EventName = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a person wants erased: an event's id, a prompt's, or the beginning of one, or a tenant's name.
+    """What a person wants erased: an event's id, a prompt's or the beginning of one, a tenant's name, a call's session.
 
-    `campaign`: of an event it is needed. `source`: of an event, where several sources have its id.
+    Attributes:
+        campaign: of an event it is needed.
+        source: of an event, where several sources have its id.
+        batch: in place of a campaign: the event is a line of this batch, named by its custom_id.
+        key: of a call, the name of its API key, where several have its session.
     """
 
     kind: AskedKind
     name: str
     campaign: str | None = None
     source: str | None = None
+    batch: str | None = None
+    key: str | None = None
 
     def subject(self, salt: bytes) -> str:
-        return identity_digest(salt, self.kind, self.campaign or "", self.source or "", self.name).hex()
+        more = filter(None, (self.batch, self.key))
+        return identity_digest(salt, self.kind, self.campaign or "", self.source or "", self.name, *more).hex()
 
 
 @dataclass
@@ -45,6 +58,7 @@ class Scope:
     """Attributes:
     texts: campaign and text, of prompts from files.
     tenants: whose events that no window has yet go, too.
+    calls: their names among all calls.
     """
 
     events: set[EventName] = field(default_factory=set)
@@ -53,6 +67,8 @@ class Scope:
     texts: set[tuple[str, str]] = field(default_factory=set)
     tenants: set[tuple[str, str]] = field(default_factory=set)
     campaigns: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    batches: BatchScope = field(default_factory=BatchScope)
 
     def digests(self, salt: bytes) -> Iterator[bytes]:
         for name in self.events:
@@ -65,6 +81,15 @@ class Scope:
             yield identity_digest(salt, "text", *text)
         for tenant in self.tenants:
             yield identity_digest(salt, "tenant", *tenant)
+        for call in self.calls:
+            yield identity_digest(salt, "call", call)
+        for file in self.batches.files:
+            yield identity_digest(salt, "file", file)
+        for batch in self.batches.batches:
+            yield identity_digest(salt, "batch", batch)
+        for line in self.batches.lines:
+            yield identity_digest(salt, "lines", line[0])
+            yield identity_digest(salt, "line", *line)
 
 
 def linked_versions(handoffs: HandoffStore) -> list[Manifest]:
@@ -97,16 +122,29 @@ def find_scope(handoffs: HandoffStore, asked: Asked, versions: Sequence[Manifest
         InvalidInput: the name is of several things, or too short.
         HandoffMissing: nothing in the store has it.
     """
-    scope, tables = Scope(), _Tables(handoffs, versions)
-    if asked.kind == "prompt":
+    scope, tables, objects = Scope(), _Tables(handoffs, versions), handoffs.objects
+    if asked.kind == "call":
+        _seek_call(objects, tables, asked, scope)
+    elif asked.batch is not None or (asked.kind == "prompt" and asked.name.startswith(REQUEST)):
+        _seek_line(objects, asked, scope)
+    elif asked.kind == "prompt":
         _seek_prompt(tables, asked, scope)
     else:
+        if asked.kind == "tenant" and asked.campaign is None:
+            _seek_client(objects, tables, asked.name, scope)
         _seek_events(tables, asked, scope, inboxes)
+    # Recorded calls are sealed from events of their own.
+    for campaign, call, *event in tables.rows_of("call", *_ORIGIN):
+        if call in scope.calls:
+            scope.events.add((campaign, event[0], event[1]))
     for campaign, *link in tables.rows_of(*_ORIGIN, "prompt_id"):
         if (campaign, link[0], link[1]) in scope.events:
             scope.prompts.add(link[2])
     for _, prompt, row in tables.rows_of("prompt_id", "row_id"):
         if prompt in scope.prompts:
+            scope.rows.add(row)
+    for _, call, row in tables.rows_of("call", "row_id"):
+        if call in scope.calls:
             scope.rows.add(row)
     scope.campaigns |= {campaign for campaign, _, _ in scope.events}
     return scope
@@ -125,8 +163,11 @@ def _seek_events(tables: "_Tables", asked: Asked, scope: Scope, inboxes: Sequenc
         taking = [asked.campaign] if asked.campaign else inboxes
         scope.tenants |= {(campaign, asked.name) for campaign in taking}
         scope.campaigns |= set(taking)
-        if not (scope.events or taking):
-            raise HandoffMissing(f"No event of tenant {asked.name!r} is in this store, and no inbox takes events.")
+        if not (scope.events or taking or scope.calls or scope.batches):
+            raise HandoffMissing(
+                f"No event of tenant {asked.name!r} is in this store, and no inbox takes events; no API key of this "
+                "name has calls, files or batches."
+            )
         return
     if len(sources := sorted(source for _, source, _ in scope.events)) > 1:
         some = ", ".join(map(repr, sources[:_NUM_NAMED_MAX]))
@@ -176,6 +217,51 @@ def _seek_prompt(tables: "_Tables", asked: Asked, scope: Scope) -> None:
     for other, one, same in tables.rows_of("prompt_id", "text", among={"position"}):
         if (other, same) == (campaign, text):
             scope.prompts.add(one)
+
+
+def _seek_client(objects: ObjectStore, tables: "_Tables", name: str, scope: Scope) -> None:
+    scope.calls |= {found.call for found in calls_in(objects) if found.key == name}
+    scope.calls |= {call for _, call, tenant in tables.rows_of("call", "tenant") if tenant == name}
+    scope.batches = scope_of_client(objects, name)
+
+
+def _seek_call(objects: ObjectStore, tables: "_Tables", asked: Asked, scope: Scope) -> None:
+    """By its session, which an API key has once, or by the beginning of its own name."""
+    named = {found.call: found.key for found in calls_in(objects)}
+    named |= {call: tenant for _, call, tenant in tables.rows_of("call", "tenant")}
+    is_beginning = len(asked.name) >= _PREFIX_CHARACTERS_MIN
+    found = {
+        call: key
+        for call, key in named.items()
+        if asked.key in (None, key)
+        and (call == call_name(key, asked.name) or (is_beginning and call.startswith(asked.name)))
+    }
+    if len(found) > 1:
+        keys = ", ".join(map(repr, sorted({*found.values()})[:_NUM_NAMED_MAX]))
+        raise InvalidInput(f"{len(found)} calls have the name {asked.name!r}, of API keys {keys}. Say whose: --key.")
+    if not found and asked.key is None:
+        raise HandoffMissing(
+            f"No call of a session {asked.name!r} is in this store. If a log may have it still, say whose it is: --key."
+        )
+    scope.calls |= set(found) or {call_name(asked.key or "", asked.name)}
+
+
+def _seek_line(objects: ObjectStore, asked: Asked, scope: Scope) -> None:
+    if asked.batch is not None:
+        scope.batches = scope_of_line(objects, asked.name, batch=asked.batch)
+        if not scope.batches:
+            raise HandoffMissing(f"No batch {asked.batch!r} with a line {asked.name!r} is in this store.")
+        return
+    if len(asked.name) < len(REQUEST) + _PREFIX_CHARACTERS_MIN:
+        raise InvalidInput(
+            f"A line's request is named by {REQUEST} and at least {_PREFIX_CHARACTERS_MIN} more characters, got "
+            f"{asked.name!r}."
+        )
+    scope.batches = scope_of_requests(objects, asked.name)
+    if not scope.batches:
+        raise HandoffMissing(f"No line of a batch in this store has the request {asked.name!r}.")
+    if len(scope.batches.lines) > 1:
+        raise InvalidInput(f"{len(scope.batches.lines)} lines have requests {asked.name}…. Give more characters.")
 
 
 class _Tables:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -80,6 +80,9 @@ class Campaign:
     """How many rows run and are committed together; a killed worker loses at most these."""
     row_attempts: Annotated[int, Ge(1)] = 3
     """How often a failing row is tried before it is recorded with its error."""
+    work_class: Literal["flex", "batch"] = "batch"
+    """At a model that an engine host holds for several: `flex` work fills what live work leaves over, and `batch` work
+    what both do. A window of events goes as flex where one of them is more urgent than batch. No row depends on it."""
     replicas: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Base URL in a version set → the servers with the same model, if there are several."""
     budget: Budget | None = None

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from headrace.errors import HandoffMissing
 from headrace.generation.day_media import Part, day_media
-from headrace.generation.sealed_tables import CONTENT, version_read
+from headrace.generation.sealed_tables import version_read
 from headrace.handoff.export import Progress, Selected
 from headrace.handoff.media.file_names import file_name
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.spelling import large_type, respell, respelled

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from headrace.errors import HandoffCorrupt
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF
+from headrace.generation.sealed_tables import MEDIA_OF
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.media_settings import MemberKind

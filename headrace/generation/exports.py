@@ -14,8 +14,8 @@ from headrace.errors import HandoffMissing, InvalidInput
 from headrace.generation.dataset_media import CELL, write_dataset_file
 from headrace.generation.day_media import has_media
 from headrace.generation.left_behind import left_behind, listed_prompts
-from headrace.generation.sealed_tables import REVIEWED
 from headrace.handoff.export import Progress, Selected, write_rows
+from headrace.handoff.row_tables import REVIEWED
 from headrace.handoff.spelling import plain_type
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition, is_day

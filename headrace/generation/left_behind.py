@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from headrace.errors import HandoffCorrupt
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.manifests import newest_manifest
+from headrace.handoff.row_tables import PROMPTS
 from headrace.keys import ContentPartition
 from headrace.store.objects import ObjectStore
 

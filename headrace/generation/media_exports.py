@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from headrace.errors import HandoffCorrupt, HandoffMissing, InvalidInput
-from headrace.generation.sealed_tables import CONTENT, version_read
+from headrace.generation.sealed_tables import version_read
 from headrace.handoff.export import Progress, Selected
 from headrace.handoff.media.exporting import METADATA, placed_when_whole, stated
 from headrace.handoff.media.file_names import file_name
 from headrace.handoff.media.layout import is_media
 from headrace.handoff.media.reading import MediaSet, StoredItem
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.sealed import Handoff
 from headrace.handoff.versions import HandoffStore

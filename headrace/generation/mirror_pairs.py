@@ -11,7 +11,8 @@ from headrace.errors import HandoffCorrupt, HandoffMissing
 from headrace.generation.day_media import Part, day_media
 from headrace.generation.inline_media import shown_part
 from headrace.generation.mirroring import COMPARISON
-from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
+from headrace.generation.sealed_tables import MIRRORED, version_read
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.media_pairs import MediaPair, MediaPairs, PairSide

@@ -26,10 +26,11 @@ from headrace.generation.campaign_windows import partitions_of_days
 from headrace.generation.claim_objects import RUN_PIN, RunPin, mirror_digest, run_pin_key
 from headrace.generation.claims import Claims
 from headrace.generation.review_content import RowParts, parts_of, references_of, rules_digest, verdicts_of
-from headrace.generation.sealed_tables import CONTENT, MIRRORED, version_read
+from headrace.generation.sealed_tables import MIRRORED, version_read
 from headrace.generation.sealing import MirrorStopped, void_error
 from headrace.generation.step_work import OpenMedia, OpenRows
 from headrace.handoff.layout import asset_prefix
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.schemas import VARIATION, schema_named
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, partition_from_path

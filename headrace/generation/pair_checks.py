@@ -11,7 +11,7 @@ import polars as pl
 
 from headrace.errors import HandoffMissing
 from headrace.generation.content_checks import Finding
-from headrace.generation.sealed_tables import REVIEWED
+from headrace.handoff.row_tables import REVIEWED
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.prep.text_keys import text_key
 

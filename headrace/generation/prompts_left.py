@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from headrace.generation.sealed_tables import PROMPTS
 from headrace.handoff.content_digest import digest_of
+from headrace.handoff.row_tables import PROMPTS
 from headrace.handoff.rows_left import table_without_rows
 from headrace.handoff.versions import HandoffStore
 from headrace.keys import ContentPartition

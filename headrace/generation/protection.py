@@ -11,7 +11,6 @@ from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.generation.claim_objects import BATCHES
 from headrace.generation.claim_pins import ClaimPins, SettledClaim, read_claim_pins
 from headrace.generation.sealed_tables import (
-    CONTENT,
     EXECUTION,
     IMAGES,
     MEDIA_EXECUTION,
@@ -22,9 +21,6 @@ from headrace.generation.sealed_tables import (
     MIRRORED_IMAGES,
     MIRRORED_SPEECH,
     PROMPT_PLACES,
-    PROMPTS,
-    REFUSED_EVENTS,
-    REVIEWED,
     SPEECH,
     TABLES_OF,
     UNPUBLISHED,
@@ -36,6 +32,7 @@ from headrace.generation.steps import media_kinds, steps_of
 from headrace.handoff.layout import ROOT, manifest_key, partition_prefix, version_numbers
 from headrace.handoff.manifests import states_read
 from headrace.handoff.notes import read_note
+from headrace.handoff.row_tables import CONTENT, PROMPTS, REFUSED_EVENTS, REVIEWED
 from headrace.handoff.versions import HandoffStore
 from headrace.rollout.protection import weights_of
 from headrace.store.listings import by_prefix, size_and_time

@@ -24,10 +24,11 @@ from headrace.generation.campaign import Campaign
 from headrace.generation.media_review.picture_settings import PictureReview
 from headrace.generation.media_review.speech_settings import SpeechReview
 from headrace.generation.review import RULES, Review, rejections, reviewed_table
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, PROMPTS, version_read
+from headrace.generation.sealed_tables import MEDIA_OF, version_read
 from headrace.generation.sealing import TEXTS_OF
 from headrace.generation.steps import steps_of
 from headrace.handoff.media.reading import MediaSet, StoredItem
+from headrace.handoff.row_tables import CONTENT, PROMPTS
 from headrace.handoff.schemas import MEDIA
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import digest_text

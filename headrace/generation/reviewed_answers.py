@@ -18,8 +18,9 @@ from headrace.errors import HandoffMissing
 from headrace.generation.left_behind import left_behind, listed_prompts
 from headrace.generation.review import RULES
 from headrace.generation.rolled_back import aborted_sets
-from headrace.generation.sealed_tables import CONTENT, PROMPTS, REVIEWED, version_read
+from headrace.generation.sealed_tables import version_read
 from headrace.generation.steps import steps_of
+from headrace.handoff.row_tables import CONTENT, PROMPTS, REVIEWED
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal

@@ -20,9 +20,9 @@ from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, In
 from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims, unsettled
-from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.handoff.layout import asset_prefix, partition_prefix, version_numbers
 from headrace.handoff.notes import read_note
+from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.schemas import ROLLED_BACK_ROWS
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition, digest_text, partition_from_path

@@ -4,10 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from headrace.errors import HandoffMissing
-from headrace.handoff.row_tables import CONTENT as CONTENT
-from headrace.handoff.row_tables import PROMPTS as PROMPTS
-from headrace.handoff.row_tables import REFUSED_EVENTS as REFUSED_EVENTS
-from headrace.handoff.row_tables import REVIEWED as REVIEWED
+from headrace.handoff.row_tables import CONTENT
 from headrace.version_sets.media_settings import MemberKind
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from headrace.generation.campaign import GENERATION_CODE_VERSION
 from headrace.generation.claim_objects import Claim
 from headrace.generation.claims import Claims
 from headrace.generation.committed_media import CommittedMedia
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, TABLES_OF, UNPUBLISHED
+from headrace.generation.sealed_tables import MEDIA_OF, TABLES_OF, UNPUBLISHED
 from headrace.generation.steps import Step, media_kinds
 from headrace.handoff.media.publishing import media_versions, publish_media
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.media_settings import MemberKind
 

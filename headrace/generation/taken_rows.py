@@ -24,10 +24,11 @@ from headrace.engines.rows import GenerationResult
 from headrace.errors import HandoffCorrupt, HandoffMissing, ObjectMissing
 from headrace.generation.claim_objects import Claim
 from headrace.generation.media_batches import item_id
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, MIRRORED, TABLES_OF
+from headrace.generation.sealed_tables import MEDIA_OF, MIRRORED, TABLES_OF
 from headrace.generation.steps import Step, steps_of
 from headrace.handoff.manifests import states_read
 from headrace.handoff.media.reading import MediaSet, StoredItem
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.version_sets.sets import VersionSet, VersionSets
 

@@ -19,8 +19,9 @@ from headrace.errors import HandoffCollected, HandoffCorrupt, HandoffMissing, In
 from headrace.generation.media_batches import item_id
 from headrace.generation.mirroring import COMPARISON
 from headrace.generation.prompt_places import TracedPlace, place_of
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, MIRRORED, PROMPTS, REVIEWED, TABLES_OF
+from headrace.generation.sealed_tables import MEDIA_OF, MIRRORED, TABLES_OF
 from headrace.handoff.manifests import states_read
+from headrace.handoff.row_tables import CONTENT, PROMPTS, REVIEWED
 from headrace.handoff.versions import Handoff, HandoffStore
 from headrace.keys import ContentPartition
 from headrace.registry.model_versions import ModelVersion

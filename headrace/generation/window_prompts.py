@@ -19,9 +19,9 @@ from headrace.generation.carried_columns import CarriedColumns
 from headrace.generation.prompt_files import REPAIR, PromptText, prompt_of
 from headrace.generation.prompt_source import PromptSource
 from headrace.generation.requests import prompts_table
-from headrace.generation.sealed_tables import REFUSED_EVENTS
 from headrace.handoff.content_digest import digest_of
 from headrace.handoff.manifests import newest_manifest
+from headrace.handoff.row_tables import REFUSED_EVENTS
 from headrace.handoff.schemas import EVENT_ORIGIN
 from headrace.handoff.schemas import REFUSED_EVENTS as _REFUSED_SCHEMA
 from headrace.handoff.versions import Handoff, HandoffStore

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 ROOT = "erasures"
 # Attributes of what is left of a version: the content digests of that one and those before it, and the last erasure.
 ERASED_FROM, ERASED_BY = "erased_from", "erased_by"
-AskedKind = Literal["event", "prompt", "tenant"]
-# What a digest may name. A tenant's is for events that no window has yet: those that come later are new.
-IdentityKind = Literal["event", "prompt", "row", "text", "tenant"]
+AskedKind = Literal["event", "prompt", "tenant", "call"]
+# What a digest may name. A tenant's is for events that no window has yet: those that come later are new. A line is of a
+# file of OpenAI's Batch API, by its custom_id; `lines`: the file has such a line.
+IdentityKind = Literal["event", "prompt", "row", "text", "tenant", "call", "file", "batch", "lines", "line"]
 
 _DIGEST_BYTES = 16
 SALT_KEY = f"{ROOT}/salt.json"
@@ -48,6 +49,7 @@ _LINKS: Mapping[str, IdentityKind] = {
     "mirrored_row_id": "row",
     "chosen_row_id": "row",
     "rejected_row_id": "row",
+    "call": "call",
 }
 _REMEDY = (
     "Restore it from a backup of the store: until then nobody can tell what must not come back, and nothing is sealed."
@@ -72,7 +74,8 @@ class Erasure:
     Attributes:
         asked: by what it was asked for; `subject` is the salted digest of that.
         digests: sha256 of the list of salted digests, which is below `erasures/digests`.
-        num_events, num_prompts, num_rows: how many of each the list names.
+        num_events, num_prompts, num_rows, num_calls: how many of each the list names.
+        num_files, num_batches, num_lines: the same, of OpenAI's Batch API.
     """
 
     number: Annotated[int, Ge(1)]
@@ -86,6 +89,10 @@ class Erasure:
     num_events: Annotated[int, Ge(0)]
     num_prompts: Annotated[int, Ge(0)]
     num_rows: Annotated[int, Ge(0)]
+    num_calls: Annotated[int, Ge(0)] = 0
+    num_files: Annotated[int, Ge(0)] = 0
+    num_batches: Annotated[int, Ge(0)] = 0
+    num_lines: Annotated[int, Ge(0)] = 0
 
 
 SALT = Kind("Salt of erasures", Salt, _REMEDY)
@@ -101,9 +108,12 @@ def digests_key(sha256: str) -> str:
 
 
 def store_salt(objects: ObjectStore) -> bytes:
-    """Made at the first call in this store."""
-    made = create_object(objects, SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex()))
-    return bytes.fromhex(made.value.salt)
+    """Made at the first call in this store; later ones write nothing, so that who may only read asks, too."""
+    try:
+        salt = read_object(objects, SALT_KEY, SALT)
+    except ObjectMissing:
+        salt = create_object(objects, SALT_KEY, SALT, Salt(salt=os.urandom(_SALT_BYTES).hex())).value
+    return bytes.fromhex(salt.salt)
 
 
 def identity_digest(salt: bytes, kind: IdentityKind, *parts: str) -> bytes:
@@ -208,10 +218,18 @@ class Erasures:
 
     def all(self) -> ErasedData:
         """Raises: HandoffCorrupt: an erasure or its list is missing or damaged."""
-        if (newest := erasure_chain(self._objects).newest()) > self._known:
-            more = [data_of(self._objects, number).digests for number in range(self._known + 1, newest + 1)]
-            self._digests, self._known = self._digests.union(*more), newest
-        return ErasedData(self._salt if newest else b"", self._digests)
+        self.more()
+        return ErasedData(self._salt if self._known else b"", self._digests)
+
+    def more(self) -> ErasedData:
+        """What was erased since the last question. Raises: as `all`."""
+        if (newest := erasure_chain(self._objects).newest()) <= self._known:
+            return ErasedData(b"", frozenset())
+        found = frozenset[bytes]().union(
+            *(data_of(self._objects, number).digests for number in range(self._known + 1, newest + 1))
+        )
+        self._digests, self._known = self._digests | found, newest
+        return ErasedData(self._salt, found)
 
     @cached_property
     def _salt(self) -> bytes:

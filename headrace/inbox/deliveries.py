@@ -32,6 +32,7 @@ from typing import Literal
 from pydantic_core import to_json
 
 from headrace.errors import HandoffCorrupt, HandoffMissing, reason_of
+from headrace.handoff.erasures import Erasures
 from headrace.inbox.delivery_tables import DeliveryTables, Undelivered
 from headrace.inbox.feed import PlacedResult, Position, ResultFeed
 from headrace.inbox.rules import Webhook
@@ -94,6 +95,7 @@ class Deliveries:
         self.problem = ""
         self._store, self._campaign, self._webhook, self._draw = store, campaign, webhook, draw
         self._tables = DeliveryTables(directory)
+        self._erasures = Erasures(store)
         self.num_waiting, self.num_given_up = self._tables.numbers(campaign)
         self._feed: ResultFeed | None = None
         # Of the feed's results, in its order: those that are not settled, and those behind them that are.
@@ -142,7 +144,7 @@ class Deliveries:
     def settle(self, answers: Iterable[tuple[Delivery, Answer]], now: float) -> None:
         """Keeps what came of deliveries, durably, in one transaction.
 
-        Raises: LogUnavailable: nothing was kept; call again with the same.
+        Raises: LogUnavailable, StoreUnavailable: nothing was kept; call again with the same.
         """
         answers = list(answers)
         delivered = [one.position for one, answer in answers if answer.verdict == "delivered"]
@@ -153,7 +155,7 @@ class Deliveries:
         line, kept = deque(self._line), self._kept
         while line and (line[0] in settled or line[0] in self._settled):
             kept = line.popleft()
-        self._tables.keep(self._campaign, kept, delivered=delivered, undelivered=undelivered)
+        self._tables.keep(self._campaign, kept, settled=delivered, undelivered=undelivered, is_erased=self._is_erased)
         self._line, self._kept = line, kept
         self._settled = {one for one in self._settled | settled if line and one >= line[0]}
         for one, answer in answers:
@@ -197,6 +199,9 @@ class Deliveries:
             reason=answer.reason,
         )
 
+    def _is_erased(self, one: Undelivered) -> bool:
+        return self._erasures.all().has("event", one.campaign, one.source, one.event)
+
     def _spread(self, seconds: float) -> float:
         """Half of it at least: what failed together does not come together."""
         return seconds * self._draw.uniform(0.5, 1.0)
@@ -227,7 +232,7 @@ class Deliveries:
                 if self._webhook.begins == "now":
                     feed.position = Position(feed.newest() + 1)
                 # At once: what is finished from now on is sent, however often this process is killed.
-                self._tables.keep(self._campaign, feed.position, delivered=[], undelivered=[])
+                self._tables.keep(self._campaign, feed.position)
             self._kept, self._feed = feed.position, feed
         return self._feed
 
@@ -235,16 +240,20 @@ class Deliveries:
         """Undelivered ones whose time has come; `now` None: whatever their time is."""
         found: list[Delivery] = []
         lost: list[Undelivered] = []
+        erased: list[Position] = []
         for one in self._tables.waiting(self._campaign, num + len(self._under_way)):
             if len(found) == num or one.position in self._under_way or (now is not None and one.next_at > now):
                 continue
             try:
-                feed = ResultFeed(self._store, self._campaign, _before(one.position))
-                found.append(_delivery(feed.read(1)[0], num_attempts=one.num_attempts, first_at=one.first_at))
+                placed = ResultFeed(self._store, self._campaign, _before(one.position)).read(1)
+                if placed and placed[0].position == one.position:
+                    found.append(_delivery(placed[0], num_attempts=one.num_attempts, first_at=one.first_at))
+                else:
+                    erased.append(one.position)
             except (HandoffCorrupt, HandoffMissing) as error:
                 lost.append(replace(one, is_given_up=True, reason=f"it cannot be read: {reason_of(error)}"))
-        if lost:
-            self._tables.keep(self._campaign, self._kept, delivered=[], undelivered=lost)
+        if lost or erased:
+            self._tables.keep(self._campaign, self._kept, settled=erased, undelivered=lost, is_erased=self._is_erased)
         return found
 
 

@@ -6,15 +6,16 @@ up. Both change in one transaction. Results themselves stay in the store; here a
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import InvalidInput, StoreRefused
+from headrace.handoff.erasures import ErasedData
 from headrace.inbox.feed import Position
 from headrace.inbox.log import LogUnavailable
-from headrace.inbox.schema import connect_durably
+from headrace.inbox.schema import connect_durably, write_anew
 
 FILE = "deliveries.db"
 _FORMAT = 1
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS undelivered (campaign TEXT, finished INTEGER, place I
     given_up INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (campaign, finished, place)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS undelivered_in_turn ON undelivered (campaign, given_up, next_at);
 """
+_DELETE = "DELETE FROM undelivered WHERE campaign = ? AND finished = ? AND place = ?"
 _COLUMNS = "campaign, finished, place, event, source, num_attempts, first_at, next_at, given_up, reason"
 
 
@@ -90,26 +92,55 @@ class DeliveryTables:
         return Position(*row) if row else None
 
     def keep(
-        self, campaign: str, position: Position, *, delivered: list[Position], undelivered: list[Undelivered]
+        self,
+        campaign: str,
+        position: Position,
+        *,
+        settled: Sequence[Position] = (),
+        undelivered: Sequence[Undelivered] = (),
+        is_erased: Callable[[Undelivered], bool] = lambda _: False,
     ) -> None:
-        """One transaction. Args: delivered: those of them that were listed are no more.
+        """One transaction.
 
-        Raises: LogUnavailable: nothing was kept.
+        Args:
+            settled: delivered, or erased: those of them that were listed are no more.
+            is_erased: whether the event of one that failed is erased: then it is not listed. It is asked within the
+                transaction, so that `erase` comes before it and is seen, or after it and finds the row.
+
+        Raises: LogUnavailable: nothing was kept; and what `is_erased` raises.
         """
-        gone = [(campaign, one.finished, one.event) for one in delivered]
-        rows = [
-            (
-                *(one.campaign, one.position.finished, one.position.event, one.event, one.source),
-                *(one.num_attempts, one.first_at, one.next_at, int(one.is_given_up), one.reason),
-            )
-            for one in undelivered
-        ]
         with self._transaction() as run:
-            for key in gone:
-                run("DELETE FROM undelivered WHERE campaign = ? AND finished = ? AND place = ?", key)
-            for row in rows:
-                run(f"INSERT OR REPLACE INTO undelivered ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+            gone = [one.position for one in undelivered if is_erased(one)]
+            for one in (*settled, *gone):
+                run(_DELETE, (campaign, one.finished, one.event))
+            for one in undelivered:
+                if one.position not in gone:
+                    place = (one.campaign, one.position.finished, one.position.event, one.event, one.source)
+                    state = (one.num_attempts, one.first_at, one.next_at, int(one.is_given_up), one.reason)
+                    run(
+                        f"INSERT OR REPLACE INTO undelivered ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                        (*place, *state),
+                    )
             run("INSERT OR REPLACE INTO positions VALUES (?,?,?)", (campaign, position.finished, position.event))
+
+    def erase(self, data: ErasedData) -> int:
+        """Deletes what belongs to an erasure, and writes the file anew without it. Returns how many results.
+
+        Raises: LogUnavailable: to be tried again.
+        """
+        with self._transaction() as run:
+            listed = run("SELECT campaign, finished, place, source, event FROM undelivered").fetchall()
+            going = [
+                (campaign, finished, place)
+                for campaign, finished, place, source, event in listed
+                if data.has("event", campaign, source, event)
+            ]
+            for key in going:
+                run(_DELETE, key)
+        with self._told():
+            if not write_anew(self._connection):
+                raise LogUnavailable(f"The deliveries {self._file} are being read, so what was erased is still there.")
+        return len(going)
 
     def waiting(self, campaign: str, num_max: int) -> list[Undelivered]:
         """Those that wait for an attempt, the next one first."""
@@ -187,3 +218,19 @@ class DeliveryTables:
             yield
         except sqlite3.OperationalError as error:
             raise LogUnavailable(f"The deliveries {self._file} cannot be kept or read now: {error}.") from error
+
+
+def erase_deliveries(directory: Path, data: ErasedData) -> int:
+    """Deletes undelivered results that belong to an erasure, if a log's directory has deliveries. Returns how many.
+
+    A gateway may have the file open: each change is a transaction.
+
+    Raises: as `DeliveryTables`; LogUnavailable: to be tried again.
+    """
+    if not (directory / FILE).exists():
+        return 0
+    tables = DeliveryTables(directory, is_made=False)
+    try:
+        return tables.erase(data)
+    finally:
+        tables.close()

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import SchemaValidator, ValidationError, core_schema, from_json, to_json
 
-from headrace.inbox.rules import CLASSES, NAME_CHARACTERS_MAX
+from headrace.fairness import CLASSES
+from headrace.inbox.rules import NAME_CHARACTERS_MAX
 
 _SEQUENCE_END = 2**63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,11 +62,40 @@ class _Broken(ValueError):
 
 def read_event(raw: bytes, *, tenant: str) -> Event | Refused:
     """The event in one JSON text. `tenant`: of an event that names none."""
+    if (event := usual_event(raw, tenant=tenant)) is not None:
+        return event
     try:
         content = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         return Refused(f"it must be JSON: {error}")
     return event_of(content, tenant=tenant)
+
+
+def usual_event(raw: bytes, *, tenant: str) -> Event | None:
+    """The event in one JSON text, if it is written as most are; None: `event_of` judges it.
+
+    One look by compiled code in place of one by Python at each attribute: a third of what reading an event costs.
+    """
+    try:
+        content = _USUAL.validate_json(raw)
+        get = content.get
+        text = to_json(content["data"])
+        if b"NaN" in text or b"Infinity" in text:
+            return None
+        return Event(
+            content["campaign"],
+            content["id"],
+            content["source"],
+            _time("time", get("time")),
+            get("partitionkey") or "",
+            _sequence(get("sequence")),
+            get("tenant") or tenant,
+            get("class", "batch"),
+            _time("deadline", get("deadline")),
+            text.decode(),
+        )
+    except (ValidationError, _Broken):
+        return None
 
 
 def event_of(content: Any, *, tenant: str) -> Event | Refused:
@@ -153,6 +183,27 @@ def _check_finite(text: bytes) -> None:
         raise _Broken("data must have numbers that fit into 64 bits, got one that is too large, such as 1e400")
 
     json.loads(text, parse_constant=refuse)
+
+
+def _usual() -> SchemaValidator:
+    name = core_schema.str_schema(strict=True, min_length=1, max_length=NAME_CHARACTERS_MAX)
+    text = core_schema.nullable_schema(core_schema.str_schema(strict=True, max_length=NAME_CHARACTERS_MAX))
+    needed = {"id": name, "source": name, "campaign": name, "data": core_schema.dict_schema()}
+    others: dict[str, core_schema.CoreSchema] = {
+        "specversion": core_schema.literal_schema(["1.0", None]),
+        "time": core_schema.nullable_schema(core_schema.str_schema(strict=True)),
+        "partitionkey": text,
+        "sequence": core_schema.any_schema(),
+        "tenant": text,
+        "class": core_schema.literal_schema([*CLASSES]),
+        "deadline": core_schema.nullable_schema(core_schema.str_schema(strict=True)),
+    }
+    fields = {key: core_schema.typed_dict_field(schema) for key, schema in needed.items()}
+    fields |= {key: core_schema.typed_dict_field(schema, required=False) for key, schema in others.items()}
+    return SchemaValidator(core_schema.typed_dict_schema(fields, extra_behavior="ignore"))
+
+
+_USUAL = _usual()
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,10 @@ _POSITION = re.compile(r"([1-9]\d{0,17})\.(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """`12.345`: behind the 345th event of the campaign's 12th finished window. `1.0` is before everything."""
+    """`12.345`: behind the 345th event of the campaign's 12th finished window. `1.0` is before everything.
+
+    Events that were erased keep their places, so that a position means the same for good.
+    """
 
     finished: int = 1
     event: int = 0
@@ -50,7 +53,7 @@ class ResultFeed:
         self._handoffs = HandoffStore(store)
         self._chain = finished_chain(store, campaign)
         self._window: FinishedWindow | None = None
-        self._results: Iterator[EventResult] = iter(())
+        self._results: Iterator[tuple[int, EventResult]] = iter(())
 
     def newest(self) -> int:
         """The number of the window that was finished last; 0: none was. One listing.
@@ -74,8 +77,8 @@ class ResultFeed:
             self._window = window
         found: list[PlacedResult] = []
         try:
-            for result in islice(self._results, num_max):
-                self.position = Position(self._window.number, self.position.event + 1)
+            for place, result in islice(self._results, num_max):
+                self.position = Position(self._window.number, place)
                 found.append(PlacedResult(position=self.position, finished_at=self._window.finished_at, result=result))
         except BaseException:
             # A generator that raised is at its end, and this window is not.

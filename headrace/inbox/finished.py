@@ -62,8 +62,10 @@ def finished_chain(store: ObjectStore, campaign: str) -> Chain[FinishedWindow]:
     return Chain(store=store, prefix=prefix, kind=FINISHED, is_marked=True, remedy=_REMEDY)
 
 
-def results_of_finished(handoffs: HandoffStore, finished: FinishedWindow, *, after: int = 0) -> Iterator[EventResult]:
-    """The results of its events, in the window's order, without the first `after`.
+def results_of_finished(
+    handoffs: HandoffStore, finished: FinishedWindow, *, after: int = 0
+) -> Iterator[tuple[int, EventResult]]:
+    """The results of its events with their places, in the window's order, without the first `after`.
 
     Raises: HandoffCorrupt, HandoffMissing: the window, its events or its rows are damaged, or gone.
     """

@@ -22,10 +22,11 @@ from headrace.clock import Clock
 from headrace.errors import reason_of
 from headrace.handoff.erasures import ErasedData
 from headrace.inbox.events import Event
-from headrace.inbox.log import EventLog, LogReader, LogUnavailable, TurnRow
+from headrace.inbox.log import EventLog, LogReader, LogUnavailable
 from headrace.inbox.rules import InboxRules
 from headrace.inbox.sealer import SealerOf, SealingThread
 from headrace.inbox.streams import StreamProgress
+from headrace.inbox.turn_rows import TurnRow
 
 _NUM_PRODUCERS, _GROUP_SECONDS = 64, 0.002
 # Of one transaction; a producer's own events are never divided.
@@ -120,13 +121,13 @@ class Intake:
         self._clock, self._record = clock, record
         self._changed = threading.Condition()
         self._producers: deque[_Producer] = deque()
-        self._num_events = 0
+        self._num_events = self._num_queued = self._num_written = 0
         self._is_alone = True
         # Call → the epoch and number of its last event that the store has.
         self._sealed_turns: dict[str, tuple[int, int]] = {}
         self._is_closing = False
         self.directory, self.nonce, self.erased = directory, self._log.nonce, self._log.erased()
-        self._to_erase: deque[tuple[int, ErasedData, Future[int]]] = deque()
+        self._to_erase: deque[tuple[int, ErasedData, Future[int], int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="inbox-log", daemon=True)
         self._look()
@@ -145,7 +146,11 @@ class Intake:
         Raises:
             LogUnavailable: none was taken.
         """
-        return await self._wait(_Producer(events, self._new_future(), progress=progress))
+        return await self.begin(events, progress=progress)
+
+    def begin(self, events: Sequence[Event], *, progress: StreamProgress | None = None) -> "asyncio.Future[list[bool]]":
+        """As `take`, for who does something else until then."""
+        return self._wait(_Producer(events, self._new_future(), progress=progress))
 
     def keep(self, turns: Sequence[TurnRow]) -> "asyncio.Future[list[bool]]":
         """Takes turn events; what it returns is done once they are on the disk. In the order in which it is called.
@@ -175,6 +180,7 @@ class Intake:
                 raise IntakeFull(f"{self._num_events:,} events wait for the inbox's log already.")
             self._producers.append(producer)
             self._num_events += producer.num
+            self._num_queued += 1
             # The writer waits for the first, then until there are enough for a group.
             if len(self._producers) in (1, _NUM_PRODUCERS) or self._num_events >= _GROUP_EVENTS:
                 self._changed.notify()
@@ -184,9 +190,14 @@ class Intake:
         """As `EventLog.erase`, by the writer; called from any thread."""
         future: Future[int] = Future()
         with self._changed:
-            self._to_erase.append((number, data, future))
+            # What waits now is written before.
+            self._to_erase.append((number, data, future, self._num_queued))
             self._changed.notify()
         return future
+
+    def wait_for_sealing(self) -> None:
+        """Returns once no window is being sealed of events as they were before; the store may take its time."""
+        self._sealing.wait_for_attempt()
 
     def close(self, timeout_seconds: float | None = None) -> None:
         """Writes what waits and ends both threads. What is not sealed is by the next process with this log.
@@ -208,6 +219,7 @@ class Intake:
             group, is_closing = self._next_group(0.0 if has_more else next_tick - time.monotonic())
             if group:
                 self._write(group)
+                self._num_written += len(group)
             self._erase()
             try:
                 unmarked += self._sealing.take_sealed()
@@ -248,8 +260,8 @@ class Intake:
             return group, self._is_closing
 
     def _erase(self) -> None:
-        while self._to_erase:
-            number, data, future = self._to_erase.popleft()
+        while self._to_erase and self._to_erase[0][3] <= self._num_written:
+            number, data, future, _ = self._to_erase.popleft()
             try:
                 num_events = self._log.erase(number, data)
             except Exception as error:  # noqa: BLE001 (who asked is told, and the writer goes on)

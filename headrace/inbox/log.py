@@ -16,48 +16,36 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import pyarrow as pa
 
 from headrace.errors import Transient
 from headrace.handoff.erasures import ErasedData
+from headrace.inbox import kept
 from headrace.inbox.events import Event
 from headrace.inbox.fairness import is_heavy
 from headrace.inbox.rules import InboxRules
-from headrace.inbox.schema import lock_directory, open_to_read, open_to_write
-from headrace.inbox.sealed import BLANK_EVENT
+from headrace.inbox.schema import lock_directory, open_to_read, open_to_write, write_anew
 from headrace.inbox.streams import StreamProgress, blank_refused, keep_progress
 from headrace.inbox.tally import TenantTally
+from headrace.inbox.turn_rows import TurnBlocks, TurnReader, TurnRow
 from headrace.inbox.windows import Changes, Part, Source, Span, SpanKey, Standing, Windows
 
-# Rows of one statement: a statement for each row would give up and take Python's lock for each. The columns times the
-# largest stay below SQLite's 32,766 variables.
-_ROWS_A_STATEMENT = (512, 64, 8, 1)
+# Of one statement: each gives up Python's lock some times, and waits for the event loop to get it back. Few sizes, so
+# that SQLite compiles few statements. The columns times the largest stay below its 32,766 variables.
+_ROWS_A_STATEMENT = (1, 8, 64, 512)
 # How many events one transaction forgets, so that producers wait for no longer one.
-_NUM_FORGOTTEN = 2_000
-_NUM_EVENT_COLUMNS = 11
-_NUM_TURN_COLUMNS = 4
-_UNSEALED = """
-SELECT campaign, part, events.tenant, COUNT(*) FROM events JOIN parts USING (part) WHERE NOT is_sealed GROUP BY 2, 3
-"""
+_NUM_FORGOTTEN = 10_000
+# Of sources whose digests are begun; some hundred bytes each.
+_NUM_BEGUN_MAX = 10_000
 _PART_COLUMNS = "part, window, late_part, begins, ends, opened_at, num_events, closed_by, number"
-_T = TypeVar("_T")
 
 
 class LogUnavailable(Transient):
     """The log cannot keep anything now, such as on a full disk; nothing of the group was taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRow:
-    """One turn event of a call. `epoch`: of who has the call; `sequence`: counts the call's events."""
-
-    call: str
-    epoch: int
-    sequence: int
-    event: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +84,14 @@ class EventLog:
         except BaseException:
             os.close(self._lock)
             raise
+        self._digests = EventDigests(self._salt)
+        kept.warm_up()
         self._rules = dict(rules)
         # Parts that were given out by `take_closed` and are not marked as sealed; whose they are.
         self._given_out: dict[int, str] = {}
         self.tenants = TenantTally()
         self._sealed_waiting = sealed_waiting
+        self._turns = TurnBlocks(self._connection)
         self._is_loaded = False
         self._load()
 
@@ -113,9 +104,11 @@ class EventLog:
             self._rules.setdefault(name, InboxRules())
         self.windows = {name: self._windows(name) for name in self._rules}
         self.tenants.clear()
-        for row in run(_UNSEALED):
-            self.tenants.add(*row)
+        for campaign, part in run("SELECT campaign, part FROM parts WHERE NOT is_sealed").fetchall():
+            for tenant, num_events in kept.tenants_of(self._connection, part).items():
+                self.tenants.add(campaign, part, tenant, num_events)
         self._closed = [closed for closed in self._unsealed() if closed.part.part not in self._given_out]
+        self._turns.load()
         self._is_loaded = True
 
     def _check_loaded(self) -> None:
@@ -163,29 +156,26 @@ class EventLog:
             LogUnavailable: none of them was taken.
         """
         self._check_loaded()
-        digest = partial(event_digest, self._salt)
         # Of events that come twice in one group, the first counts.
         named: dict[bytes, int] = {}
         for index, event in enumerate(events):
-            named.setdefault(digest(event.campaign, event.source, event.id), index)
+            named.setdefault(self._digests.of(event.campaign, event.source, event.id), index)
         with self._transaction():
             known = self._known(list(named))
             is_new = [False] * len(events)
             for name, index in named.items():
                 is_new[index] = name not in known
-            rows: list[object] = []
+            rows: dict[int, list[kept.Row]] = {}
             for event in (event for event, new in zip(events, is_new, strict=True) if new):
-                part = self.windows[event.campaign].place(event.time, event.source, now, self._lane(event))
+                part = self.windows[event.campaign].place(event.time, event.source, now, self._lane(event)).part
                 time = now if event.time is None else event.time
-                rows += (self._next_offset, part.part, time, *event[4:6], *event[1:3], *event[6:])
-                self.tenants.add(event.campaign, part.part, event.tenant)
+                row = (self._next_offset, event.id, event.source, time, *event[4:])
+                rows.setdefault(part, []).append(row)
+                self.tenants.add(event.campaign, part, event.tenant)
                 self._next_offset += 1
-            self._insert("seen", 1, [name for name in named if name not in known])
-            self._insert("events", _NUM_EVENT_COLUMNS, rows)
-            kept: list[object] = []
-            for turn in turns:
-                kept += (turn.call, turn.epoch, turn.sequence, turn.event)
-            self._insert("turns", _NUM_TURN_COLUMNS, kept)
+            self._see([name for name in named if name not in known])
+            kept.keep(self._connection, rows)
+            self._say(turns)
             for one in progress:
                 keep_progress(self._connection.execute, one)
             changes = self._changes()
@@ -230,9 +220,7 @@ class EventLog:
         if found is None:
             return False
         with self._transaction():
-            some = "SELECT offset FROM events WHERE part = ? LIMIT ?"
-            deleted = self._connection.execute(f"DELETE FROM events WHERE offset IN ({some})", (*found, _NUM_FORGOTTEN))
-            if deleted.rowcount < _NUM_FORGOTTEN:
+            if kept.forget(self._connection, *found, _NUM_FORGOTTEN):
                 self._connection.execute("DELETE FROM parts WHERE part = ?", found)
         return True
 
@@ -241,8 +229,8 @@ class EventLog:
         return {number for (number,) in self._connection.execute("SELECT number FROM erasures")}
 
     def erase(self, number: int, data: ErasedData) -> int:
-        """Blanks the events that belong to an erasure, in windows that are open or wait to be sealed, and writes the
-        file anew without what was deleted. Takes about a second for 100 MB.
+        """Blanks the events that belong to an erasure, in windows that are open or wait to be sealed, deletes what its
+        calls said, and writes the file anew without what was deleted. Takes about a second for 100 MB.
 
         Returns: how many events.
 
@@ -250,40 +238,46 @@ class EventLog:
             LogUnavailable: to be tried again.
         """
         self._check_loaded()
-        events = self._connection.execute(
-            "SELECT offset, campaign, source, id, tenant FROM events JOIN parts USING (part)"
-        )
-        going = [
-            offset
-            for offset, campaign, source, identity, tenant in events
-            if data.has("event", campaign, source, identity) or data.has("tenant", campaign, tenant)
-        ]
-        blank = ", ".join(f"{column} = :{column}" for column in BLANK_EVENT)
+
+        def is_erased(campaign: str, row: Mapping[str, Any]) -> bool:
+            return data.has("event", campaign, row["source"], row["id"]) or data.has("tenant", campaign, row["tenant"])
+
+        calls = self._connection.execute("SELECT DISTINCT call FROM turns").fetchall()
+        gone = [(call,) for (call,) in calls if data.has("call", call)]
+        parts = self._connection.execute("SELECT part, campaign, lane FROM parts WHERE lane != ''").fetchall()
+        lanes = [(f"{part}", part) for part, campaign, lane in parts if data.has("tenant", campaign, lane)]
         with self._transaction():
-            rows = [{**BLANK_EVENT, "offset": offset} for offset in going]
-            self._connection.executemany(f"UPDATE events SET {blank} WHERE offset = :offset", rows)
+            num_blanked = kept.blank(self._connection, is_erased)
             blank_refused(self._connection.execute)
+            self._connection.executemany("DELETE FROM turns WHERE call = ?", gone)
+            # Lanes of an earlier release are tenants' names. No two of these parts become one lane's.
+            self._connection.executemany("UPDATE parts SET lane = ? WHERE part = ?", lanes)
+        # Windows and tallies in memory know tenants by name.
+        self._is_loaded = False
+        self._check_loaded()
         try:
-            # What was deleted or changed lies in free pages and in the write-ahead log until both are written anew.
-            self._connection.execute("VACUUM")
-            (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            is_written = write_anew(self._connection)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
-        if is_busy:
+        if not is_written:
             raise LogUnavailable(f"The inbox's log {self.directory} is being read, so what was erased is still in it.")
         with self._transaction():
             self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?)", (number,))
-        return len(going)
+        return num_blanked
 
     def forget_turns(self, sealed: Mapping[str, tuple[int, int]]) -> None:
-        """Args: sealed: call → the epoch and number of its last event that the store has. Raises: LogUnavailable."""
-        if not sealed:
-            return
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM turns WHERE call = ? AND (epoch < ? OR (epoch = ? AND sequence <= ?))",
-                [(call, epoch, epoch, sequence) for call, (epoch, sequence) in sealed.items()],
-            )
+        """Their rows go once all near them may.
+
+        Args:
+            sealed: call → the epoch and number of its last event that the store has.
+
+        Raises:
+            LogUnavailable: none was forgotten.
+        """
+        self._check_loaded()
+        if blocks := self._turns.forget(sealed):
+            with self._transaction():
+                self._connection.executemany("DELETE FROM turns WHERE number BETWEEN ? AND ?", blocks)
 
     def reader(self) -> "LogReader":
         return LogReader(open_to_read(self.directory))
@@ -294,17 +288,18 @@ class EventLog:
 
     def _known(self, digests: list[bytes]) -> set[bytes]:
         known: set[bytes] = set()
-        for some in _pieces(digests, 1):
-            places = ",".join("?" * len(some))
-            found = self._connection.execute(f"SELECT digest FROM seen WHERE digest IN ({places})", some)
+        for some, places in _padded([(digest,) for digest in digests]):
+            found = self._connection.execute(f"SELECT digest FROM seen WHERE digest IN (VALUES {places})", some)
             known.update(digest for (digest,) in found)
         return known
 
-    def _insert(self, table: str, width: int, values: Sequence[object]) -> None:
-        row = f"({','.join('?' * width)})"
-        for some in _pieces(values, width):
-            places = ",".join([row] * (len(some) // width))
-            self._connection.execute(f"INSERT INTO {table} VALUES {places}", some)
+    def _see(self, digests: list[bytes]) -> None:
+        for some, places in _padded([(digest,) for digest in digests]):
+            self._connection.execute(f"INSERT OR IGNORE INTO seen VALUES {places}", some)
+
+    def _say(self, turns: Sequence[TurnRow]) -> None:
+        for some, places in _padded(self._turns.add(turns)):
+            self._connection.execute(f"INSERT INTO turns SELECT DISTINCT * FROM (VALUES {places})", some)
 
     def _changes(self) -> dict[str, Changes]:
         taken = {campaign: windows.take_changes() for campaign, windows in self.windows.items()}
@@ -337,10 +332,11 @@ class EventLog:
         run("UPDATE log SET next_offset = ?, next_part = ?", (self._next_offset, self._next_part))
 
     def _lane(self, event: Event) -> str:
-        """Its tenant, if as many of that one's events wait as a window may have."""
+        """Its tenant's, by a salted digest, if as many of that one's events wait as a window may have."""
         num_waiting = self.tenants.of(event.campaign)[event.tenant]
         num_waiting += self._sealed_waiting(event.campaign).get(event.tenant, 0)
-        return event.tenant if is_heavy(num_waiting, self._rules[event.campaign].rows_max) else ""
+        is_own = is_heavy(num_waiting, self._rules[event.campaign].rows_max)
+        return blake2b(event.tenant.encode(), key=self._salt, digest_size=16).hexdigest() if is_own else ""
 
     def _new_part(self) -> int:
         self._next_part += 1
@@ -369,31 +365,50 @@ class LogReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._turns = TurnReader(connection)
 
-    def events(self, part: int) -> list[tuple[Any, ...]]:
-        """Rows of offset, time, key, sequence, id, source, tenant, class, deadline, data, in the order of a window."""
-        # Texts by their bytes, as SQLite compares them: the same on every machine.
+    def events(self, part: int) -> pa.Table:
+        """The offsets and EVENT_COLUMNS of a part's events, in the order of a window."""
+        return kept.in_order(self._connection, part)
+
+    def calls(self) -> list[tuple[str, int, int]]:
+        """Calls with turn events here: of each epoch, in order, the number of its last one."""
         return self._connection.execute(
-            "SELECT offset, time, key, sequence, id, source, tenant, class, deadline, data FROM events WHERE part = ? "
-            "ORDER BY key, sequence, time, id, source",
-            (part,),
+            "SELECT call, epoch, MAX(sequence) FROM turns GROUP BY call, epoch ORDER BY call, epoch"
         ).fetchall()
 
     def turns(self, call: str, epoch: int) -> list[tuple[int, str]]:
-        """The numbers and texts of a call's events in that epoch, in order."""
-        return self._connection.execute(
-            "SELECT sequence, event FROM turns WHERE call = ? AND epoch = ? ORDER BY sequence", (call, epoch)
-        ).fetchall()
+        """The numbers and texts of a call's events in that epoch, in order; perhaps of some that the store has, too."""
+        return self._turns.turns(call, epoch)
 
     def close(self) -> None:
         self._connection.close()
 
 
-def event_digest(salt: bytes, campaign: str, source: str, event: str) -> bytes:
-    """16 bytes that name an event in this log alone. With the parts' lengths, so that no two names run together."""
-    parts = [campaign.encode(), source.encode()]
-    head = f"{len(parts[0])}:{len(parts[1])}:".encode()
-    return blake2b(b"".join([head, *parts, event.encode()]), key=salt, digest_size=16).digest()
+class EventDigests:
+    """16 bytes that name an event in one log alone. With the parts' lengths, so that no two names run together.
+
+    Most events come from few sources, of which what comes before the id is digested once.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+        self._begun: dict[tuple[str, str], blake2b] = {}
+
+    def of(self, campaign: str, source: str, event: str) -> bytes:
+        begun = self._begun.get((campaign, source))
+        if begun is None:
+            begun = self._begin(campaign.encode(), source.encode())
+            if len(self._begun) >= _NUM_BEGUN_MAX:
+                self._begun.clear()
+            self._begun[campaign, source] = begun
+        digest = begun.copy()
+        digest.update(event.encode())
+        return digest.digest()
+
+    def _begin(self, campaign: bytes, source: bytes) -> blake2b:
+        head = b"%d:%d:" % (len(campaign), len(source))
+        return blake2b(head + campaign + source, key=self._salt, digest_size=16)
 
 
 class _KeptSpans:
@@ -410,11 +425,10 @@ class _KeptSpans:
         return Span(*found) if found else None
 
 
-def _pieces(values: Sequence[_T], width: int) -> Iterator[Sequence[_T]]:
-    """Cuts rows of `width` values into runs of a few lengths, so that SQLite compiles few statements."""
-    at = 0
-    for rows in _ROWS_A_STATEMENT:
-        step = rows * width
-        while len(values) - at >= step:
-            yield values[at : at + step]
-            at += step
+def _padded(rows: Sequence[tuple[object, ...]]) -> Iterator[tuple[list[object], str]]:
+    """Values for one statement each, and its places; of too few rows the last one stands there several times."""
+    for start in range(0, len(rows), _ROWS_A_STATEMENT[-1]):
+        some = rows[start : start + _ROWS_A_STATEMENT[-1]]
+        size = next(size for size in _ROWS_A_STATEMENT if size >= len(some))
+        values = [value for row in [*some, *some[-1:] * (size - len(some))] for value in row]
+        yield values, ",".join([f"({','.join('?' * len(some[0]))})"] * size)

@@ -17,7 +17,7 @@ from headrace.handoff.manifests import states_read
 from headrace.handoff.row_tables import CONTENT, PROMPTS, REFUSED_EVENTS, REVIEWED
 from headrace.handoff.schemas import EVENT_ORIGIN, MEDIA, VARIATION
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.inbox.sealed import SealedWindow, window_events, windows_chain
+from headrace.inbox.sealed import SealedWindow, blanks, window_rows, windows_chain
 
 EventState = Literal["made", "refused", "kept", "waiting"]
 Outcome = Literal["answered", "rejected", "error"]
@@ -93,7 +93,8 @@ def event_results(
     """
     chain = windows_chain(handoffs.objects, campaign)
     for number in chain.numbers():
-        yield from results_of_window(handoffs, chain.read(number), event=event, keeps_late=keeps_late)
+        for _, result in results_of_window(handoffs, chain.read(number), event=event, keeps_late=keeps_late):
+            yield result
 
 
 def results_of_window(
@@ -105,19 +106,22 @@ def results_of_window(
     content: str | None = None,
     review: str | None = None,
     after: int = 0,
-) -> Iterator[EventResult]:
-    """One for each event of a window, in its order: the same order whatever was made of it.
+) -> Iterator[tuple[int, EventResult]]:
+    """One for each event of a window, in its order, with its place among them, from 1 on: the same place whatever was
+    made of it, and whatever other events were erased since.
 
     Args:
         event, keeps_late: as for `event_results`.
         content, review: content digests of the versions that count; None, or collected meanwhile: the newest.
-        after: so many events are left out at the beginning.
+        after: so many places are left out at the beginning.
 
     Raises:
         HandoffCorrupt, HandoffMissing: the events or the rows are damaged, or gone.
     """
-    table = window_events(handoffs.objects, window).select([*_EVENT]).slice(after)
-    events = pl.DataFrame(table).with_row_index("index")
+    table = window_rows(handoffs.objects, window)
+    is_left = pl.Series([not is_blank for is_blank in blanks(table)], dtype=pl.Boolean)
+    events = pl.DataFrame(table.select([*_EVENT])).with_row_index("index", offset=1).filter(is_left)
+    events = events.filter(pl.col("index") > after)
     if event is not None:
         events = events.filter(pl.col("id") == event)
         if not events.height:
@@ -133,17 +137,20 @@ def results_of_window(
         if following is not None and following[0] == one["index"]:
             own, following = following[1], next(rows, None)
         reason = None if own else reasons.get((one["id"], one["source"]))
-        yield EventResult(
-            campaign=window.campaign,
-            event=one["id"],
-            source=one["source"],
-            tenant=one["tenant"],
-            key=one["key"],
-            time=one["time"].isoformat(),
-            partition=key,
-            state=_state(bool(own), reason, is_kept=window.is_late and keeps_late),
-            reason=reason,
-            rows=own,
+        yield (
+            one["index"],
+            EventResult(
+                campaign=window.campaign,
+                event=one["id"],
+                source=one["source"],
+                tenant=one["tenant"],
+                key=one["key"],
+                time=one["time"].isoformat(),
+                partition=key,
+                state=_state(bool(own), reason, is_kept=window.is_late and keeps_late),
+                reason=reason,
+                rows=own,
+            ),
         )
 
 

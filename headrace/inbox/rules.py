@@ -7,12 +7,13 @@ by those who make it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 
 from headrace.errors import InvalidCampaign, InvalidInput
+from headrace.fairness import WorkClass
 from headrace.inbox.stream_rules import NatsStream
 from headrace.keys import check_subject_name
 from headrace.masking import without_credentials
@@ -21,13 +22,11 @@ from headrace.user_files.ranges import check_ranges
 from headrace.user_files.shapes import from_mapping
 from headrace.user_files.yaml_file import read_yaml
 
-EventClass = Literal["live", "flex", "batch"]
-CLASSES: tuple[EventClass, ...] = get_args(EventClass)
 NUM_EVENTS_MAX = 1_000
 # Of an id, a source, a key: they are kept in indexes.
 NAME_CHARACTERS_MAX = 512
 # Events of live traffic are of no use after some minutes; OpenAI's batches are promised within a day.
-_BACKLOG_SECONDS: dict[EventClass, float] = {"live": 300.0, "flex": 3_600.0, "batch": 86_400.0}
+_BACKLOG_SECONDS: dict[WorkClass, float] = {"live": 300.0, "flex": 3_600.0, "batch": 86_400.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ class InboxRules:
     wrong."""
     late: Literal["process", "keep"] = "process"
     """Late events are sealed in either case: `process` runs them too."""
-    backlog_seconds: dict[EventClass, Annotated[float, Gt(0)]] = field(default_factory=lambda: dict(_BACKLOG_SECONDS))
+    backlog_seconds: dict[WorkClass, Annotated[float, Gt(0)]] = field(default_factory=lambda: dict(_BACKLOG_SECONDS))
     """Class → an event is refused while working off those before it would take longer. A class that is left out takes
     any number."""
 

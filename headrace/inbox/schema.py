@@ -10,14 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from headrace.errors import InvalidInput, StoreRefused
+from headrace.inbox.kept import keep_again
 
 FILE = "inbox.db"
 _LOCK = "inbox.lock"
-_FORMAT = 2
-# Logs of this format become ones of the present when they are opened.
-_FIRST_FORMAT = 1
+# Logs of formats 1 and 2 become ones of the present when they are opened.
+_FORMAT = 3
 # Of a 4 KiB page: a commit beyond it copies the write-ahead log into the file. More lets it grow, fewer copy often.
 _CHECKPOINT_PAGES = 4_000
+# Of the writer: the index of what was seen is asked in no order, and of SQLite's usual 2 MB most would be read again.
+_CACHE_KIB = 64 * 1_024
+# Of a batch that is made of a log of before.
+_NUM_AGAIN = 1_000
 
 _TABLES = """
 CREATE TABLE log (format INTEGER NOT NULL, nonce TEXT NOT NULL, salt BLOB NOT NULL,
@@ -35,10 +39,12 @@ CREATE TABLE parts (part INTEGER PRIMARY KEY, campaign TEXT NOT NULL, window INT
                     late_part INTEGER NOT NULL, begins INTEGER NOT NULL, ends INTEGER NOT NULL,
                     opened_at INTEGER NOT NULL, num_events INTEGER NOT NULL, closed_by TEXT,
                     number INTEGER NOT NULL, is_sealed INTEGER NOT NULL DEFAULT 0, lane TEXT NOT NULL DEFAULT '');
-CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INTEGER NOT NULL, key TEXT NOT NULL,
-                     sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
-                     class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
-CREATE INDEX events_of_part ON events (part);
+"""
+# Since format 3: events that are not sealed, as `headrace.inbox.kept` has them.
+_BATCHES = """
+CREATE TABLE record_batches (batch INTEGER PRIMARY KEY, part INTEGER NOT NULL, num_events INTEGER NOT NULL,
+                      events BLOB NOT NULL);
+CREATE INDEX record_batches_of_part ON record_batches (part);
 """
 # The erasures of the store that this log has carried out; a log from before has none.
 _ERASURES = "CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY)"
@@ -52,10 +58,20 @@ CREATE TABLE IF NOT EXISTS refused_messages (number INTEGER PRIMARY KEY AUTOINCR
                       reason TEXT NOT NULL, at INTEGER NOT NULL, data BLOB,
                       UNIQUE (campaign, stream, made_at, sequence));
 """
-# Since format 2: turn events of calls, until the store has the call as it is after them.
+# Since format 2: turn events of calls, until the store has the call as it is after them. Numbers follow the order in
+# which they came (`headrace.inbox.turn_rows`).
 _TURNS = """
-CREATE TABLE turns (call TEXT, epoch INTEGER, sequence INTEGER, event TEXT NOT NULL,
-                    PRIMARY KEY (call, epoch, sequence)) WITHOUT ROWID;
+CREATE TABLE turns (number INTEGER PRIMARY KEY, call TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+                    event TEXT NOT NULL);
+"""
+_LANES = f"ALTER TABLE parts ADD COLUMN lane TEXT NOT NULL DEFAULT ''; {_TURNS}"
+# In format 2 they were in the order of their calls.
+_TURNS_AGAIN = f"""
+ALTER TABLE turns RENAME TO turns_of_calls;
+{_TURNS}
+INSERT INTO turns (call, epoch, sequence, event)
+SELECT call, epoch, sequence, event FROM turns_of_calls ORDER BY call, epoch, sequence;
+DROP TABLE turns_of_calls;
 """
 
 
@@ -95,19 +111,21 @@ def open_to_write(directory: Path) -> sqlite3.Connection:
         is_new = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
         if is_new:
             salt, nonce = os.urandom(16), os.urandom(16).hex()
-            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{_TURNS}")
+            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}{_TURNS}{_BATCHES}")
             connection.execute("INSERT INTO log VALUES (?, ?, ?, 1, 1)", (_FORMAT, nonce, salt))
             connection.execute("COMMIT")
             _sync(directory)
         connection.execute(_ERASURES)
         connection.executescript(f"BEGIN IMMEDIATE; {_STREAMS} COMMIT")
         (found,) = connection.execute("SELECT format FROM log").fetchone()
-        if found == _FIRST_FORMAT:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; ALTER TABLE parts ADD COLUMN lane TEXT NOT NULL DEFAULT ''; {_TURNS}"
-                f"UPDATE log SET format = {_FORMAT}; COMMIT"
-            )
+        if found in (1, 2):
+            connection.executescript(f"BEGIN IMMEDIATE; {_LANES if found == 1 else _TURNS_AGAIN} {_BATCHES}")
+            keep_again(connection, _NUM_AGAIN)
+            # One by one: a script would begin with a commit.
+            for statement in ("DROP TABLE events", f"UPDATE log SET format = {_FORMAT}", "COMMIT"):
+                connection.execute(statement)
             found = _FORMAT
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     except sqlite3.OperationalError as error:
         raise StoreRefused(f"The inbox's log {file} cannot be opened: {error}.") from error
     except sqlite3.DatabaseError as error:
@@ -129,7 +147,21 @@ def connect_durably(file: Path) -> sqlite3.Connection:
     # NORMAL would lose the last commits with the machine's power.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    # Debian's SQLite overwrites what is deleted, which would write every page of every sealed window again. An erasure
+    # writes the whole file anew instead (decision 48).
+    connection.execute("PRAGMA secure_delete = OFF")
     return connection
+
+
+def write_anew(connection: sqlite3.Connection) -> bool:
+    """Writes the file without what was deleted or changed, which lies in free pages and in the write-ahead log until
+    both are written anew. False: somebody reads, so the write-ahead log has it still.
+
+    Raises: sqlite3.Error.
+    """
+    connection.execute("VACUUM")
+    (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 def open_to_read(directory: Path) -> sqlite3.Connection:

@@ -14,10 +14,10 @@ import pyarrow as pa
 from annotated_types import Ge
 
 from headrace.errors import HandoffCorrupt
+from headrace.fairness import WorkClass
 from headrace.handoff.columns import STRING, columns, nullable
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.rules import EventClass
 from headrace.keys import Window, partition_path, window_key
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore
@@ -88,7 +88,7 @@ class SealedWindow:
     offset_max: Annotated[int, Ge(0)]
     sealed_at: str
     turn: Annotated[float, Ge(0)] = 0.0
-    event_class: EventClass = "batch"
+    event_class: WorkClass = "batch"
     tenants: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
 
     @property
@@ -141,6 +141,21 @@ def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
 
     Events that were erased since are not among them.
 
+    Raises: as `window_rows`.
+    """
+    table = window_rows(store, window)
+    is_left = [not is_blank for is_blank in blanks(table)]
+    return table if all(is_left) else table.filter(pa.array(is_left))
+
+
+def blanks(table: pa.Table) -> list[bool]:
+    """Of each of a window's rows, whether its event was erased."""
+    return [data == BLANK_EVENT["data"] for data in table["data"].to_pylist()]
+
+
+def window_rows(store: ObjectStore, window: SealedWindow) -> pa.Table:
+    """As `window_events`, with the blank rows of erased events: an event's place is the same for good.
+
     Raises:
         HandoffMissing: somebody deleted them.
         HandoffCorrupt: they differ from what was sealed.
@@ -153,9 +168,7 @@ def window_events(store: ObjectStore, window: SealedWindow) -> pa.Table:
             "from a backup of the store.",
             handoff=handoff.label,
         )
-    table = handoff.table(plain=True)
-    is_left = [data != BLANK_EVENT["data"] for data in table["data"].to_pylist()]
-    return table if all(is_left) else table.filter(pa.array(is_left))
+    return handoff.table(plain=True)
 
 
 WINDOW = Kind("Sealed window", SealedWindow, _REMEDY)

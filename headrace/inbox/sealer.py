@@ -31,6 +31,7 @@ class SealingThread:
         self.stopped: dict[str, str] = {}
         self._sealer, self._reader, self._record = sealer, reader, record
         self._changed = threading.Condition()
+        self._attempt = threading.Lock()
         self._closed: deque[ClosedPart] = deque()
         self._sealed: list[int] = []
         self._is_closing = False
@@ -60,6 +61,11 @@ class SealingThread:
                 found[closed.campaign].append(closed.part)
         return found
 
+    def wait_for_attempt(self) -> None:
+        """Returns once an attempt that is under way has ended: later ones read the log as it is now."""
+        with self._attempt:
+            return
+
     def close(self, timeout_seconds: float | None) -> None:
         """Ends after the present part, or after so many seconds."""
         with self._changed:
@@ -74,7 +80,8 @@ class SealingThread:
         while (closed := self._next()) is not None:
             campaign = closed.campaign
             try:
-                window = self._sealer.seal(closed, self._reader.events(closed.part.part))
+                with self._attempt:
+                    window = self._sealer.seal(closed, self._reader.events(closed.part.part))
             except (Transient, StoreUnavailable, sqlite3.Error) as error:
                 self._record("window not sealed yet", campaign=campaign, error=reason_of(error))
                 self._wait(pause_seconds)

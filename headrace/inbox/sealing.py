@@ -7,23 +7,24 @@ second one finds the first one's objects, and stops.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
+from headrace.fairness import CLASSES, FairClock
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.fairness import FairClock
+from headrace.inbox.fairness import costs_of
+from headrace.inbox.kept import OFFSET, without_offsets
 from headrace.inbox.log import ClosedPart
-from headrace.inbox.rules import CLASSES, Tenant
+from headrace.inbox.rules import Tenant
 from headrace.inbox.sealed import (
-    EVENT_COLUMNS,
     EVENTS_ASSET,
     NUMBER,
     SealedWindow,
@@ -114,18 +115,18 @@ class Sealer:
                 campaign=campaign,
             )
 
-    def seal(self, closed: ClosedPart, rows: Iterable[tuple[Any, ...]]) -> SealedWindow:
+    def seal(self, closed: ClosedPart, events: pa.Table) -> SealedWindow:
         """Seals one part; the one before it in its campaign has been sealed.
 
         Args:
-            rows: as `LogReader.events` gives them.
+            events: as `LogReader.events` gives them.
 
         Raises:
             OtherLog: another log sealed under this number.
             StoreUnavailable, Transient: to be tried again.
         """
         campaign, part = closed.campaign, closed.part
-        offsets, table = _table(rows)
+        table = without_offsets(events)
         tenants = Counter[str](table["tenant"].to_pylist())
         turn = self._turn(campaign, part.number, tenants)
         name = window_name(campaign, part.window, part.late_part)
@@ -151,7 +152,7 @@ class Sealer:
             content=[*erased_contents(handoff.manifest), handoff.content_digest][0],
             closed_by=part.closed_by or "seconds",
             log=self._log,
-            offset_max=max(offsets),
+            offset_max=pc.max(events[OFFSET]).as_py(),
             sealed_at=_iso(int(self._clock.now() * _MICROSECONDS)),
             turn=turn,
             event_class=min(table["class"].unique().to_pylist(), key=CLASSES.index),
@@ -168,7 +169,8 @@ class Sealer:
 
     def _turn(self, campaign: str, number: int, tenants: Mapping[str, int]) -> float:
         if self._turns.get(campaign, (0, 0.0))[0] != number:
-            turn = self._fair_clock(campaign, number).turn(tenants, self._worked_off(campaign))
+            costs = costs_of(self._tenants.get(campaign, {}), tenants)
+            turn = self._fair_clock(campaign, number).turn(costs, self._worked_off(campaign))
             self._turns[campaign] = (number, turn)
         return self._turns[campaign][1]
 
@@ -176,11 +178,11 @@ class Sealer:
         """Goes on where the windows before this number left it; one that is damaged counts for nobody."""
         if campaign not in self._fair:
             chain = windows_chain(self._store, campaign)
-            clock = FairClock(self._tenants.get(campaign))
+            clock, said = FairClock(), self._tenants.get(campaign, {})
             for before in range(max(number - _NUM_RESUMED, 1), number):
                 with suppress(HandoffCorrupt, ObjectMissing):
                     window = chain.read(before)
-                    clock.resume([(window.turn, window.tenants)])
+                    clock.resume([(window.turn, costs_of(said, window.tenants))])
             self._fair[campaign] = clock
         return self._fair[campaign]
 
@@ -188,14 +190,6 @@ class Sealer:
 def day_of(part: Part, zone: tzinfo) -> str:
     """The day of a window's last moment: a window until midnight is of the day that ends with it."""
     return datetime.fromtimestamp((part.ends - 1) / _MICROSECONDS, UTC).astimezone(zone).strftime("%Y-%m-%d")
-
-
-def _table(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[int, ...], pa.Table]:
-    """The offsets, and the table."""
-    offsets, time, key, sequence, event, source, tenant, event_class, deadline, data = zip(*rows, strict=True)
-    columns = (event, source, time, key, sequence, tenant, event_class, deadline, data)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, EVENT_COLUMNS, strict=True)]
-    return offsets, pa.Table.from_arrays(arrays, schema=EVENT_COLUMNS)
 
 
 def _is_same(one: SealedWindow, other: SealedWindow) -> bool:

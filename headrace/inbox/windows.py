@@ -57,7 +57,7 @@ class Part:
         part: unique in its log.
         opened_at: when its first event arrived.
         number: its place in the campaign's chain, given when it is closed; 0: it is open.
-        lane: whose events alone are in it; empty: anybody's.
+        lane: what its events have in common, such as one tenant; empty: nothing.
     """
 
     part: int

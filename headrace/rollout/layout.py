@@ -6,7 +6,7 @@ from headrace.store.objects import ObjectStore
 
 ROOT = "rollout"
 
-What = Literal["aliases", "calls", "caps", "evidence", "journal", "prepared", "sessions", "turns"]
+What = Literal["aliases", "calls", "caps", "evidence", "journal", "prepared", "recordings", "sessions", "turns"]
 
 
 def rollout_prefix(name: str, what: What, entry: int | None = None) -> str:

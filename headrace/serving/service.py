@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from headrace.engines.asker import Asker
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.engines.host.address import HostAddress
@@ -209,7 +210,7 @@ class Service:
             api_key=api_key,
             replicas=self.replicas,
             host=host,
-            is_live=True,
+            asker=Asker(work_class="live"),
             turn_seconds_max=limits.unit_seconds_max,
             attempt_seconds_max=limits.unit_seconds_max,
             first_piece_seconds_max=limits.first_piece_seconds_max,

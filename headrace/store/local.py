@@ -64,6 +64,18 @@ class LocalStore:
             part.seal()
             return self._link(part.path, key)
 
+    def replace(self, key: str, body: bytes) -> bool:
+        with self._temporary(key) as part:
+            part.write(body)
+            part.seal()
+            target = self.local_path(key)
+            with self._os_errors(key):
+                if not target.is_file():
+                    return False
+                part.path.replace(target)
+                self._make_durable(target.parent)
+                return True
+
     def read(self, key: str) -> bytes:
         with self._os_errors(key):
             try:
@@ -195,6 +207,15 @@ class LocalStore:
         """For a file whose writer is known to be gone."""
         with suppress(FileNotFoundError):
             (self.directory / _TEMPORARY / name).unlink()
+
+    def drop_empty_directories(self, prefix: str) -> None:
+        """Removes what deleted objects leave below a prefix, and its own directory; another process's objects stay."""
+        if self.local_path(prefix).is_symlink():  # it leads out of the store
+            return
+        for directory, _, _ in os.walk(self.local_path(prefix), topdown=False):
+            with suppress(OSError):  # it is not empty, or gone
+                os.rmdir(directory)  # noqa: PTH106 (a name)
+        self._forget(self.local_path(prefix))
 
     def _create_volatile(self, key: str, body: bytes) -> bool:
         """Creates without fsync and with few system calls, since each reader of a handoff makes a lease."""

@@ -4,8 +4,9 @@ Every decision (manifest, claim, commit, journal entry) is one small object made
 one writer, whole or not at all. Large data are parts, under keys that carry their writer's nonce, so two writers never
 meet there. A part means nothing until an object that names it exists.
 
-Keys are `/`-separated; a prefix is whole segments (`a/b` holds `a/b/c`, not `a/bc`). There is no overwrite and no
-rename. The price: every change needs a new key, and killed writers leave parts that only a sweep removes.
+Keys are `/`-separated; a prefix is whole segments (`a/b` holds `a/b/c`, not `a/bc`). There is no rename, and no
+overwrite but an erasure's (`replace`). The price: every change needs a new key, and killed writers leave parts that
+only a sweep removes.
 """
 
 import json
@@ -71,6 +72,13 @@ class ObjectStore(Protocol):
         """True: this call made the object, durably. False: the key existed before, and is unchanged.
 
         Without `durable` the object may vanish when its machine loses power, but is never partial: for leases.
+        """
+        ...
+
+    def replace(self, key: str, body: bytes) -> bool:
+        """Gives an object another content, durably: a reader finds the one or the other. False: there is none.
+
+        For erasures alone, and objects that are read whole: everybody takes it for granted that no object changes.
         """
         ...
 

@@ -98,6 +98,13 @@ class S3Store:
 
         return self._send(key, put)
 
+    def replace(self, key: str, body: bytes) -> bool:
+        path = self._path(key)
+        if not self.exists(key):
+            return False
+        self._send(key, lambda: obstore.put(self._client, path, body, mode="overwrite"))
+        return True
+
     def read(self, key: str) -> bytes:
         path = self._path(key)
         return self._send(key, lambda: obstore.get(self._client, path).bytes().to_bytes())

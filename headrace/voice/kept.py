@@ -18,19 +18,29 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Protocol
 
 from annotated_types import Ge
 
 from headrace.clock import Clock
 from headrace.errors import HeadraceError
-from headrace.inbox.log import TurnRow
+from headrace.handoff.erasures import Erasures
+from headrace.inbox.turn_rows import TurnRow
 from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.listings import by_prefix
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind
-from headrace.voice.segments import CallTaken, SegmentWriter, event_of, event_text, leave_note, rows_after
+from headrace.voice.segments import (
+    CallTaken,
+    SegmentWriter,
+    erased_call,
+    event_of,
+    event_text,
+    leave_note,
+    rows_after,
+)
 from headrace.voice.turns import CallState, TurnEvent, applied
 
 KEPT_SECONDS = 24 * 3600.0
@@ -62,11 +72,13 @@ class KeptCall:
     Attributes:
         sources: what has been said since, in order; the last one is of whoever has it.
         at: when it was written, seconds since the epoch.
+        key: the name of its client's API key; empty: an earlier release began it.
     """
 
     at: float
     state: CallState
     sources: tuple[Source, ...]
+    key: str = ""
 
     @property
     def epoch(self) -> int:
@@ -105,19 +117,28 @@ class CallStore:
     clock: Clock
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
-    async def take(self, call: str) -> "TakenCall":
-        """Takes a call from whoever has it, as it was left; a new one is empty. Args: call: its name among all calls.
+    @cached_property
+    def _erasures(self) -> Erasures:
+        return Erasures(self.store)
+
+    async def take(self, call: str, key: str = "") -> "TakenCall":
+        """Takes a call from whoever has it, as it was left; a new one is empty.
+
+        Args:
+            call: its name among all calls.
+            key: the name of its client's API key.
 
         Raises:
+            CallErased: it was erased.
             StoreUnavailable: nobody can tell.
             HandoffCorrupt: what is kept of it is damaged.
             CallTaken: others take it at the same time.
         """
         loop = asyncio.get_running_loop()
-        number, kept = await loop.run_in_executor(self.threads, self._take, call)
+        number, kept = await loop.run_in_executor(self.threads, self._take, call, key)
         return TakenCall(self, call, number, kept)
 
-    def _take(self, call: str) -> tuple[int, KeptCall]:
+    def _take(self, call: str, key: str) -> tuple[int, KeptCall]:
         chain = self.chain(call)
         for _ in range(_NUM_TRIES):
             head = chain.head()
@@ -127,9 +148,13 @@ class CallStore:
             epoch = before.epoch + 1 if before.sources else 1
             mine = Source(writer=self.segments.writer, segment=self.segments.number, log=self.log.nonce, epoch=epoch)
             # What was said meanwhile is not in it yet: whoever takes the call from here reads all sources again.
-            taken = replace(before, at=self.clock.now(), sources=(*before.sources, mine))
+            taken = replace(before, at=self.clock.now(), sources=(*before.sources, mine), key=key or before.key)
             if not chain.create(head.number + 1, taken, is_listed=True).won:
                 continue
+            # Now that it is there: an erasure is seen here, or comes later and finds it.
+            if self._erasures.all().has("call", call):
+                chain.sweep(chain.made())
+                raise erased_call()
             state = before.state
             for source in before.sources:
                 leave_note(self.store, self.service, source.writer, call, source.epoch)
@@ -153,7 +178,7 @@ class CallStore:
         return state
 
     def chain(self, call: str) -> Chain[KeptCall]:
-        return _chain_below(self.store, f"{rollout_prefix(self.service, 'calls')}/{call[:2]}/{call}")
+        return call_chain(self.store, self.service, call)
 
     def sweep(self, *, session_seconds: float) -> int:
         """Deletes calls whose sessions ended a day ago, and what ended gateways left. Returns how many calls."""
@@ -178,8 +203,11 @@ class TakenCall:
         self._calls, self._call, self._number, self._kept = calls, call, number, kept
         self.state = kept.state
         self._durable_at, self._durable_number = kept.at, number
+        self._durable_sequence = kept.state.sequence
         self._newest = kept.state
         self._failed: CallTaken | None = None
+        self._is_erased = False
+        self._writing = threading.Lock()
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
 
     @property
@@ -202,20 +230,32 @@ class TakenCall:
         loop = asyncio.get_running_loop()
         if not rows:
             return _done(loop)
-        logged = self._calls.log.keep(rows)
-        # Nobody waits for the store to know that somebody began to speak.
+        # Nobody waits for the store to know that somebody began to speak. Before the log: who took the call reads this
+        # gateway's, too, and must not find there what was refused.
         written = self._calls.segments.put(rows, waits=is_said)
+        logged = self._calls.log.keep(rows)
         waiting = loop.create_task(_kept(logged, written))
         # Who was cut while it waited asks for it no more.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         return waiting
+
+    async def erase(self) -> None:
+        """Keeps nothing more of the call: it returns once nothing of it is being written down."""
+        self._failed, self._is_erased = erased_call(), True
+        self._checkpoints.cancel()
+        # A thread may be writing it down.
+        await asyncio.get_running_loop().run_in_executor(self._calls.threads, self._wait_for_writing)
+
+    def _wait_for_writing(self) -> None:
+        with self._writing:
+            return
 
     async def close(self) -> None:
         """Keeps the call as it is now, if the store answers in time."""
         self._checkpoints.cancel()
         await asyncio.gather(self._checkpoints, return_exceptions=True)
         with suppress(TimeoutError, HeadraceError, OSError):
-            if self._newest.sequence != self._kept.state.sequence:
+            if self._newest.sequence != self._durable_sequence and not self._is_erased:
                 await asyncio.wait_for(self._checkpoint(is_last=True), _STORE_SECONDS)
 
     async def _keep_checkpoints(self) -> None:
@@ -223,7 +263,9 @@ class TakenCall:
         await asyncio.sleep(_CHECKPOINT_SECONDS * random.random())
         while True:
             await asyncio.sleep(_CHECKPOINT_SECONDS)
-            if self._newest.sequence == self._kept.state.sequence:
+            # One in which nothing is said any more, too: the log forgets its last events, and those near them.
+            is_due = self._calls.clock.now() - self._durable_at > _DURABLE_SECONDS
+            if self._newest.sequence == (self._durable_sequence if is_due else self._kept.state.sequence):
                 continue
             try:
                 await self._checkpoint()
@@ -237,16 +279,22 @@ class TakenCall:
         calls = self._calls
         (mine,) = self._kept.sources
         source = replace(mine, segment=calls.segments.number)
-        kept = KeptCall(at=calls.clock.now(), state=self._newest, sources=(source,))
+        kept = replace(self._kept, at=calls.clock.now(), state=self._newest, sources=(source,))
         is_durable = is_last or kept.at - self._durable_at > _DURABLE_SECONDS
         await asyncio.get_running_loop().run_in_executor(calls.threads, self._write, kept, is_durable)
         self._kept = kept
         if is_durable:
-            self._durable_at = kept.at
+            self._durable_at, self._durable_sequence = kept.at, kept.state.sequence
             calls.log.forget(self._call, mine.epoch, kept.state.sequence - 1)
 
     def _write(self, kept: KeptCall, is_durable: bool) -> None:
         """In a thread. Raises: CallTaken; as `Chain.create`."""
+        with self._writing:
+            if self._is_erased:
+                raise erased_call()
+            self._write_next(kept, is_durable)
+
+    def _write_next(self, kept: KeptCall, is_durable: bool) -> None:
         chain = self._calls.chain(self._call)
         if not chain.create(self._number + 1, kept, is_listed=True, durable=is_durable).won:
             raise CallTaken("The call goes on elsewhere: somebody came back with its session.")
@@ -279,6 +327,10 @@ def call_name(key: str, session: str) -> str:
     digest = hashlib.sha256(key.encode())
     digest.update(b"\0" + session.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def call_chain(store: ObjectStore, service: str, call: str) -> Chain[KeptCall]:
+    return _chain_below(store, f"{rollout_prefix(service, 'calls')}/{call[:2]}/{call}")
 
 
 def _chain_below(store: ObjectStore, prefix: str) -> Chain[KeptCall]:

@@ -11,13 +11,13 @@ kept: so an event that somebody was told of is in a segment that the taker reads
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from headrace.errors import HeadraceError, IllegalTransition, ObjectMissing, reason_of
-from headrace.inbox.log import TurnRow
+from headrace.inbox.turn_rows import TurnRow
 from headrace.rollout.layout import rollout_prefix
 from headrace.store.chain import Chain
 from headrace.store.objects import ObjectStore, new_nonce
@@ -37,6 +37,10 @@ _EVENT = Record("Turn event", TurnEvent)
 
 class CallTaken(IllegalTransition):
     """Another gateway, or another connection, has the call now."""
+
+
+class CallErased(CallTaken):
+    """The call was erased; its session has no further one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +72,14 @@ def segment_chain(store: ObjectStore, service: str, writer: str) -> Chain[Segmen
     return Chain(store=store, prefix=prefix, kind=SEGMENT, may_lack="any", remedy=_REMEDY)
 
 
+def writers(store: ObjectStore, service: str) -> list[str]:
+    """Processes that have written segments."""
+    return store.children(rollout_prefix(service, "turns"))
+
+
 def leave_note(store: ObjectStore, service: str, writer: str, call: str, epoch: int) -> None:
     """Tells a writer that a call is no longer its own, as it had it in that epoch."""
-    store.create(f"{_notes(service, writer)}/{call}.{epoch}", b"", durable=False)
+    store.create(f"{notes_prefix(service, writer)}/{call}.{epoch}", b"", durable=False)
 
 
 def rows_after(
@@ -87,7 +96,7 @@ def rows_after(
                     yield sequence, text
 
 
-def _notes(service: str, writer: str) -> str:
+def notes_prefix(service: str, writer: str) -> str:
     return f"{rollout_prefix(service, 'turns')}/{writer}/taken"
 
 
@@ -107,6 +116,10 @@ class SegmentWriter:
         self._some = asyncio.Event()
         # Call → the last epoch in which it was this process's own.
         self._taken: dict[str, int] = {}
+        self._erased: set[str] = set()
+        self._under_way: list[TurnRow] = []
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._written: list[tuple[int, float]] = []
         self._task = asyncio.get_running_loop().create_task(self._always(), name="segments")
 
@@ -125,6 +138,15 @@ class SegmentWriter:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((last, future))
         return future
+
+    async def erase(self, is_erased: Callable[[str], bool]) -> None:
+        """Forgets what waits of erased calls, which say nothing more: it returns once nothing of them is written."""
+        self._erased.update(row.call for row in (*self._rows, *self._under_way) if is_erased(row.call))
+        self._rows = [row for row in self._rows if row.call not in self._erased]
+        for row, future in self._waiting:
+            if row.call in self._erased and not future.done():
+                future.set_exception(erased_call())
+        await self._is_idle.wait()
 
     async def drop_before(self, segment: int) -> None:
         """Deletes what no call of this process needs, once nobody can be reading it any more."""
@@ -146,18 +168,24 @@ class SegmentWriter:
             rows, self._rows = self._rows, []
             waiting, self._waiting = self._waiting, []
             begun = time.monotonic()
+            if not rows:
+                continue  # they were erased
+            self._under_way = rows
+            self._is_idle.clear()
             try:
                 self.number, notes = await loop.run_in_executor(self._threads, self._write, self.number + 1, rows)
             except (HeadraceError, OSError) as error:
                 # The log has them. Nobody waits for the store meanwhile; it gets them when it answers again.
                 self.told = reason_of(error)
-                self._rows = (rows + self._rows)[-_ROWS_MAX:]
+                self._rows = [row for row in rows + self._rows if row.call not in self._erased][-_ROWS_MAX:]
                 for _, future in waiting:
                     if not future.done():
                         future.set_result(None)
+                self._is_idle.set()
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._some.set()
                 continue
+            self._is_idle.set()
             self.told = ""
             self._written.append((self.number, begun))
             self._taken |= notes
@@ -176,7 +204,7 @@ class SegmentWriter:
         while not self._chain.create(number, fields, is_listed=True, durable=False).won:
             # An attempt whose reply was lost made it, of fewer rows.
             number += 1
-        prefix = _notes(self._service, self.writer)
+        prefix = notes_prefix(self._service, self.writer)
         notes: dict[str, int] = {}
         for name in self._store.children(prefix):
             call, _, epoch = name.rpartition(".")
@@ -184,6 +212,10 @@ class SegmentWriter:
                 notes[call] = max(int(epoch), notes.get(call, 0))
                 self._store.delete(f"{prefix}/{name}", durable=False)
         return number, notes
+
+
+def erased_call() -> CallErased:
+    return CallErased("This call was erased from the store, and its session has no further one: begin another session.")
 
 
 def _taken() -> CallTaken:

@@ -35,7 +35,8 @@ class TurnEvent:
     | answering | the answer's item | what the client instructs | 1: as audio, 0: as text | the new one |
     | sentence | the answer's item | a sentence | how long it lasts; 0: as text alone | the answer's |
     | played | whose | | of its audio, so much was played | |
-    | cut, answered | | | | the answer's |
+    | cut | | why: `turn_detected`, `client_cancelled`, `failed` | | the answer's |
+    | answered | | why it ends too early: `max_output_tokens`; empty: it does not | | the answer's |
 
     Attributes:
         by: who said it, of `said`.
@@ -64,6 +65,7 @@ class Item:
     Attributes:
         generation: of the answer that it is; 0: a client's.
         played_ms: None: all of it, as far as anybody knows.
+        is_cut, reason: of an answer, how it ended: as its last event says.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Item:
     generation: int = 0
     sentences: tuple[Sentence, ...] = ()
     played_ms: int | None = None
+    is_cut: bool = False
+    reason: str = ""
 
     @property
     def ms(self) -> int:
@@ -106,6 +110,12 @@ class CallState:
 
     def item(self, name: str) -> Item | None:
         return next((item for item in self.items if item.id == name), None)
+
+    def before(self, name: str) -> str | None:
+        """The item in front of that one, which must be there; None: it is the first."""
+        names = [item.id for item in self.items]
+        place = names.index(name)
+        return names[place - 1] if place else None
 
     @property
     def answer(self) -> Item | None:
@@ -162,9 +172,18 @@ def _after(state: CallState, event: TurnEvent) -> CallState:
                 return state
             return _with(state, replace(item, played_ms=min(event.ms, item.ms)))
         case "cut" | "answered":
-            return replace(state, is_open=False) if state.is_current(event.generation) else state
+            return _ended(state, event)
         case "speech_started" | "speech_stopped":
             return state
+
+
+def _ended(state: CallState, event: TurnEvent) -> CallState:
+    """An answer that was made whole can still be cut before its client is told that it was."""
+    answer, is_cut = state.answer, event.kind == "cut"
+    if event.generation != state.generation or not (state.is_open or (is_cut and answer and not answer.is_cut)):
+        return state
+    ended = replace(state, is_open=False)
+    return _with(ended, replace(answer, is_cut=is_cut, reason=event.text)) if answer else ended
 
 
 def _with(state: CallState, changed: Item) -> CallState:

@@ -19,9 +19,9 @@ from headrace.generation.partition_summary import review_summary
 from headrace.generation.report import BYTES_MAX, render_report, report_markdown, write_report
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows
-from headrace.generation.sealed_tables import CONTENT, REVIEWED
 from headrace.generation.under_way import claims_under_way, makers_of
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.versions import Handoff
 from headrace.keys import ContentPartition
 from headrace.rollout.journal import Journal

@@ -15,6 +15,7 @@ import dagster as dg
 
 from headrace.clock import SystemClock
 from headrace.errors import InvalidInput
+from headrace.generation.askers import asker_of
 from headrace.generation.bulk import Outcome, Worker, generate_partition, progress_text
 from headrace.generation.campaign import Campaign
 from headrace.generation.claim_objects import Claim
@@ -128,7 +129,9 @@ class Making:
         """Makes one kind of part, and seals the partition if that was the last one. Raises: as `generate_partition`."""
         context, campaign = self.context, self.campaign
         claim = self.open_claim(regenerate) if regenerate else self.claim
-        opening = {"objects": self.store.objects(), "replicas": campaign.replicas}
+        objects = self.store.objects()
+        asker = asker_of(campaign, self.partition, objects)
+        opening = {"objects": objects, "replicas": campaign.replicas, "asker": asker}
         with engines_tell(context.log):
             return generate_partition(
                 claim,

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from headrace.clock import SystemClock
+from headrace.engines.asker import Asker
 from headrace.engines.base import Engine
 from headrace.engines.deployment import Deployment
 from headrace.engines.embedding import Embedder, EmbeddingModel, open_embedder
@@ -60,12 +61,18 @@ class EnginesResource(dg.ConfigurableResource):
             return None
         return markdown_table(table, SystemClock().now()) if table else None
 
-    def _deployment(self, objects: ObjectStore, replicas: Mapping[str, tuple[str, ...]] | None = None) -> Deployment:
+    def _deployment(
+        self,
+        objects: ObjectStore,
+        replicas: Mapping[str, tuple[str, ...]] | None = None,
+        asker: Asker | None = None,
+    ) -> Deployment:
         return Deployment.of_bulk(
             api_key=self.api_key,
             request_seconds=self.request_seconds,
             replicas=replicas,
             host=host_address(self.host, objects, os.environ),
+            asker=asker,
         )
 
     def open_rows(
@@ -74,13 +81,16 @@ class EnginesResource(dg.ConfigurableResource):
         objects: ObjectStore,
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
+        asker: Asker | None = None,
     ) -> ChainRows:
-        """Args: replicas: base URL in the set → the servers of the same model, if there are several.
+        """Args:
+            replicas: base URL in the set → the servers of the same model, if there are several.
+            asker: for whom the rows are made, where a model is shared.
 
         Raises:
             InvalidInput, HandoffMissing, HandoffCorrupt, EngineUnavailable: see `headrace.engines.rows.open_rows`.
         """
-        return open_rows(version_set, objects, self._deployment(objects, replicas))
+        return open_rows(version_set, objects, self._deployment(objects, replicas, asker))
 
     def open_media(
         self,
@@ -89,9 +99,10 @@ class EnginesResource(dg.ConfigurableResource):
         objects: ObjectStore,
         *,
         replicas: Mapping[str, tuple[str, ...]] | None = None,
+        asker: Asker | None = None,
     ) -> MediaRows:
         """As `open_rows`, for a role that paints or speaks."""
-        return open_media_rows(version_set, role, objects, self._deployment(objects, replicas))
+        return open_media_rows(version_set, role, objects, self._deployment(objects, replicas, asker))
 
     def try_member(
         self,

@@ -77,6 +77,7 @@ def stored() -> list[Stored]:
         (erasures.ERASURE, erasures.erasure_chain(_NOWHERE).key(1)),
         (carrying_out.WRITERS, carrying_out.writers_key(1)),
         (erasing.LOG_ERASED, erasing.log_erased_key("LOG", 1)),
+        (erasing.CALLS_LOG, erasing.calls_log_key("LOG")),
         (outcome.OUTCOME, outcome.outcome_key(1)),
         (leases.HOLDER, f"{leases.ROOT}/NONCE/HOLDER-EXPIRES"),
         (tombstones.CONDEMNED, tombstone.key),

@@ -10,7 +10,7 @@ from headrace.errors import RepinRequired
 from headrace.generation.claim_objects import Claim
 from headrace.generation.micro_batches import committed, read_commit
 from headrace.generation.requests import plan_micro_batches, rows_for
-from headrace.generation.sealed_tables import CONTENT
+from headrace.handoff.row_tables import CONTENT
 from headrace.rollout.states import ABORTED, INITIALIZED, PROPOSED, STARTED
 from headrace.store.local import LocalStore
 from simulation.campaign_site import CampaignSite, EchoRows, make_campaign

@@ -128,10 +128,10 @@ def test_a_killed_command_goes_on(home: Path) -> None:
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing said": ((), "Error: Say one of --event, --prompt and --tenant, or --list, or --verify."),
+    "nothing said": ((), "Error: Say one of --event, --prompt, --tenant and --call, or --list, or --verify."),
     "two things": (
         ("--tenant", "a", "--list"),
-        "Error: Say one of --event, --prompt and --tenant, or --list, or --verify.",
+        "Error: Say one of --event, --prompt, --tenant and --call, or --list, or --verify.",
     ),
     "no reason": ((*B, "--yes"), "Error: An erasure's record says why: pass --reason."),
     "nobody to ask": (

@@ -14,6 +14,7 @@ from headrace.store.s3 import S3Store
 from pipelines.object_store import ObjectStoreServer, running_object_store
 from tests.command_line.builders import make_documents, publish, run
 from tests.erasure.builders import Inbox, personal, secret_of
+from tests.erasure.clients import make_clients, secret
 
 pytestmark = pytest.mark.process
 
@@ -86,3 +87,21 @@ def test_an_erasure_leaves_nothing_in_the_bucket_and_tells_of_the_caches(
     assert holding["a"]
     assert holding["b"] == []
     assert run("erase", "--verify", "1", **around).exit_code == 0
+
+
+def test_a_clients_calls_files_and_batches_leave_the_bucket(
+    s3: S3Store, server: ObjectStoreServer, tmp_path: Path
+) -> None:
+    ended, _ = make_clients(s3)
+    around = {"store": s3.url, "env": {**server.environment, "HEADRACE_CACHE": str(tmp_path / "cache")}}
+    words = ("-m", "ticket", "--yes", "--wait", "0")
+    for asked in (("--tenant", "ada-ltd"), ("--event", "id-bob-1", "--batch", ended.batch.id), ("--call", "sess-1")):
+        erased = run("erase", *asked, *words, **around)
+        assert erased.exit_code == 0, erased.output
+
+    bodies = {key: s3.read(key) for root in s3.children("") for key in s3.list(root)}
+    for gone in ("ada-ltd", secret("bob-1"), secret("bob-sess-1")):
+        assert [key for key, body in bodies.items() if gone.encode() in body or gone in key] == [], gone
+    assert [key for key, body in bodies.items() if secret("bob-2").encode() in body]
+    for number in (1, 2, 3):
+        assert run("erase", "--verify", str(number), **around).exit_code == 0

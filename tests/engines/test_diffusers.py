@@ -16,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
+from headrace.engines.asker import Asker, asking_for
 from headrace.engines.base import EngineFailed, NoAnswer, TurnRefused
 from headrace.engines.deployment import Deployment
 from headrace.engines.local.pipeline_files import PIPELINE_INDEX, check_painter, size_multiple
 from headrace.engines.media import UNREAD, MediaAnswer, MediaTurn
 from headrace.engines.media_conformance import opened, painter
 from headrace.errors import InvalidInput
+from headrace.fairness import WorkClass
 from headrace.version_sets.sets import Member
 
 ASKED = {"width": 16, "height": 16, "num_inference_steps": 3, "guidance_scale": 2.5}
@@ -103,6 +105,40 @@ def test_a_live_picture_is_painted_between_two_steps_of_a_batch_and_changes_no_b
     answers, ended = asyncio.run(beside())
     assert [one.content for one in answers] == [one.content for one in alone if isinstance(one, MediaAnswer)]
     assert ended == ["live", "batch"]
+
+
+def test_of_pictures_that_wait_live_ones_come_first_and_batch_ones_never_wait_for_good(pixel_pipeline: Path) -> None:
+    """One picture a batch, of two steps. Flex ones wait all the time; a batch one begins after sixteen of them."""
+    asked, order = ASKED | {"num_inference_steps": 2}, list[str]()
+
+    async def run() -> None:
+        engine, begins = open_at(pixel_pipeline, painter(**asked), batch_rows=1), threading.Event()
+        goes_on = engine._goes_on
+        # The first one takes no step before all others are there.
+        engine._goes_on = lambda *given: begins.wait(60) and goes_on(*given)
+
+        async def one(work_class: WorkClass) -> None:
+            with asking_for(Asker(work_class=work_class)):
+                await engine.make(turns_of("a wheel")[0])
+            order.append(work_class)
+
+        first = asyncio.ensure_future(one("batch"))
+        await asyncio.sleep(0)
+        while engine._num_waiting:
+            await asyncio.sleep(0.001)
+        classes: list[WorkClass] = ["batch", *["flex"] * 20, "live"]
+        others = [asyncio.ensure_future(one(work_class)) for work_class in classes]
+        await asyncio.sleep(0)
+        begins.set()
+        await asyncio.gather(first, *others)
+        await engine.close()
+
+    asyncio.run(run())
+    assert order[0] == "live"
+    assert order.index("batch") <= 3, "the first one takes a step for each that goes before"
+    second = [place for place, one in enumerate(order) if one == "batch"][1]
+    assert second - order.index("batch") <= 16 + 2 + 1, "sixteen before it, and one for each of its steps"
+    assert "flex" in order[second:]
 
 
 def test_text_seed_guidance_and_scheduler_make_other_pictures(pixel_pipeline: Path) -> None:

@@ -1,8 +1,12 @@
 """A store in which everything of events' prompts is sealed, and what an erasure must leave of it."""
 
+import gzip
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from headrace.erasure.carrying_out import Carried, carry_out
 from headrace.erasure.deciding import decide, plan
@@ -93,13 +97,29 @@ def an_event(identity: str, **named: str) -> Asked:
 
 
 def files_with(directory: Path, text: str) -> list[str]:
-    """Every file below the directory whose bytes hold the text, by its path: hidden and temporary ones, too."""
-    wanted = text.encode()
+    """Every file below the directory whose bytes hold the text, by its path: hidden and temporary ones, too.
+
+    Also as JSON writes it, and in what is compressed: by gzip, zstd, or within Arrow.
+    """
+    wanted = {text.encode(), json.dumps(text)[1:-1].encode()}
     return sorted(
         str(file.relative_to(directory))
         for file in directory.rglob("*")
-        if file.is_file() and (wanted in file.read_bytes() or wanted in str(file).encode())
+        if file.is_file() and any(one in body for body in _bodies(file) for one in wanted)
     )
+
+
+def _bodies(file: Path) -> Iterator[bytes]:
+    yield str(file).encode()
+    body = file.read_bytes()
+    yield body
+    if body.startswith(b"\x1f\x8b"):
+        yield gzip.decompress(body)
+    elif body.startswith(b"\x28\xb5\x2f\xfd"):
+        yield pa.input_stream(pa.py_buffer(body), compression="zstd").read()
+    elif body.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        opened = pa.ipc.open_file if body.startswith(b"ARROW1") else pa.ipc.open_stream
+        yield str(opened(pa.py_buffer(body)).read_all().to_pylist()).encode()
 
 
 def newest_tables(store: LocalStore) -> Iterator[tuple[str, str, Handoff]]:

@@ -1,5 +1,7 @@
 """What is made of a prompt beside its rows goes with it: media, mirrors, pairs; and what learned from them is told."""
 
+import gzip
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,17 @@ def test_a_prompt_is_named_by_enough_of_its_id(tmp_path: Path) -> None:
         plan(site.objects, site.clock, Asked(kind="prompt", name="abc"))
     with pytest.raises(HandoffMissing, match="No prompt with id 'abcdef0000' is in this store"):
         plan(site.objects, site.clock, Asked(kind="prompt", name="abcdef0000"))
+
+
+def test_the_search_of_these_tests_finds_what_is_compressed(tmp_path: Path) -> None:
+    text = "a text of Ünï"
+    (tmp_path / "gzip").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "zstd").write_bytes(pa.Codec("zstd").compress(text.encode(), asbytes=True))
+    (tmp_path / "json").write_text(json.dumps({"of": text}))
+    table = pa.table({"text": [text] * 99})
+    for name, opened in (("file", pa.ipc.new_file), ("stream", pa.ipc.new_stream)):
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with opened(tmp_path / name, table.schema, options=options) as writer:
+            writer.write_table(table)
+    assert files_with(tmp_path, text) == ["file", "gzip", "json", "stream", "zstd"]
+    assert files_with(tmp_path, "another text") == []

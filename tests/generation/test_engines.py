@@ -4,7 +4,7 @@ import asyncio
 import gc
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers import (
 
 from headrace.chat.tokenizer import ChatTokenizer
 from headrace.engines import conformance
+from headrace.engines.asker import Asker, asking_for
 from headrace.engines.chain import Conversation
 from headrace.engines.deployment import Deployment
 from headrace.engines.local import decoding_batch
@@ -38,6 +39,7 @@ from headrace.engines.messages import messages_for
 from headrace.engines.registry import open_engine
 from headrace.engines.rows import ChainRows, GenerationRequest, GenerationResult
 from headrace.errors import HandoffMissing, InvalidInput
+from headrace.fairness import WorkClass
 from headrace.store.local import LocalStore
 from headrace.store.sealed_directory import seal_directory
 from headrace.version_sets.sets import Decoding, EngineSpec, Member
@@ -156,6 +158,38 @@ def test_live_turns_are_answered_in_the_middle_of_a_batch_and_change_no_bit_of_i
     assert beside == alone
     assert all(len(one.text) > 0 for one in alone)
     assert num_before >= 1, "they do not wait for its end"
+
+
+def test_flex_work_goes_on_in_the_middle_of_a_batch_and_a_batchs_lines_beside_it(tiny_model: Path) -> None:
+    """Bytes of rows do not depend on what came between their steps; the batch ends last, and it ends."""
+    spec = replace(SPEC, batch_rows=4)
+    member = make_member(decoding=Decoding(temperature=0.9, top_p=0.8, max_new_tokens=120))
+    rows = [conformance.turn("Define the noun wheel.", seed=seed, max_tokens=120) for seed in range(4)]
+    flex = [conformance.turn("Define the verb to turn.", seed=9 + seed, max_tokens=20) for seed in range(4)]
+    line = conformance.turn("Define the noun mill.", seed=20, max_tokens=10)
+
+    async def asked(work_class: WorkClass, work: Awaitable[Any], ended: list[str]) -> Any:
+        with asking_for(Asker(work_class=work_class)):
+            made = await work
+        ended.append(work_class)
+        return made
+
+    async def made() -> tuple[list[Any], list[Any], list[str]]:
+        engine, ended = LocalEngine(tiny_model, member, spec), list[str]()
+        alone = [await engine.answer_together(rows), await engine.answer_together(flex), await engine.answer(line)]
+        batch = asyncio.ensure_future(asked("batch", engine.answer_together(rows), ended))
+        while engine._num_waiting or not engine._thread.is_alive():
+            await asyncio.sleep(0)
+        beside = await asyncio.gather(
+            asked("flex", engine.answer_together(flex), ended), asked("batch", engine.answer(line), [])
+        )
+        beside = [await batch, *beside]
+        await engine.close()
+        return alone, beside, ended
+
+    alone, beside, ended = asyncio.run(made())
+    assert beside == alone
+    assert ended == ["flex", "batch"]
 
 
 def test_the_rows_of_a_batch_are_what_transformers_generates(tiny_model: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.claims import unsettled
 from headrace.generation.micro_batches import committed
-from headrace.generation.sealed_tables import CONTENT, EXECUTION, IMAGES, MEDIA_EXECUTION, SPEECH
+from headrace.generation.sealed_tables import EXECUTION, IMAGES, MEDIA_EXECUTION, SPEECH
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT
 from tests.generation.builders import TEXTS
 from tests.generation.killed_worker import media_site
 from tests.generation.media_builders import MediaSite

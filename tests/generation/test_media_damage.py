@@ -10,7 +10,6 @@ from headrace.errors import HandoffCorrupt, HandoffMissing, RepinRequired
 from headrace.generation.review_content import review_content
 from headrace.generation.rolled_back import seal_rolled_back_rows, void_unsealed
 from headrace.generation.sealed_tables import (
-    CONTENT,
     IMAGES,
     MEDIA_EXECUTION,
     SPEECH,
@@ -22,6 +21,7 @@ from headrace.generation.tracing import trace
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.layout import manifest_key
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT
 from headrace.rollout.states import ABORTED
 from tests.generation.builders import TEXTS, ScriptedEngine, make_prompts
 from tests.generation.media_builders import MediaSite, make_media_campaign, make_media_site, start

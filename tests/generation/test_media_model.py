@@ -21,11 +21,12 @@ from headrace.errors import HandoffCollected, PartMissing, RepinRequired
 from headrace.generation.claim_pins import read_claim_pins
 from headrace.generation.claims import Regenerate
 from headrace.generation.mirroring import MirrorStopped
-from headrace.generation.sealed_tables import CONTENT, MEDIA_OF, MIRRORED, TABLES_OF
+from headrace.generation.sealed_tables import MEDIA_OF, MIRRORED, TABLES_OF
 from headrace.generation.sealing import Superseded
 from headrace.generation.steps import steps_of
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import Handoff
 from headrace.keys import row_id, row_seed
 from headrace.rollout.states import ABORTED, INITIALIZED, PROMOTED

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from headrace.engines.media_rows import MediaResult
-from headrace.generation.sealed_tables import CONTENT, EXECUTION, IMAGES, MEDIA_EXECUTION, SPEECH
+from headrace.generation.sealed_tables import EXECUTION, IMAGES, MEDIA_EXECUTION, SPEECH
 from headrace.handoff.collecting import collect, plan_collection
 from headrace.handoff.media.reading import MediaSet
+from headrace.handoff.row_tables import CONTENT
 from headrace.handoff.versions import Handoff
 from headrace.rollout.states import PROMOTED
 from tests.generation.builders import TEXTS, ScriptedEngine, make_site

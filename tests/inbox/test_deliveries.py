@@ -11,16 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.clock import FixedClock
+from headrace.erasure.carrying_out import carry_out
+from headrace.erasure.deciding import decide, plan
+from headrace.erasure.scope import Asked
 from headrace.errors import InvalidInput
+from headrace.handoff.erasures import data_of
 from headrace.inbox.deliveries import Answer, Deliveries, Delivery, answer_of
-from headrace.inbox.delivery_tables import DeliveryTables
+from headrace.inbox.delivery_tables import DeliveryTables, erase_deliveries
+from headrace.inbox.feed import Position, ResultFeed
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.rules import Webhook
 from headrace.inbox.sealed import SealedWindow
 from headrace.inbox.webhook import secrets_of, signed_headers
 from headrace.store.local import LocalStore
+from tests.erasure.builders import files_with
 from tests.inbox_builders import event, finish_window, seal_window
 
+CLOCK = FixedClock()
 CAMPAIGN, DAY = "orders", 86_400.0
 Receiver = Callable[[Delivery], Answer]
 
@@ -306,3 +313,69 @@ def test_a_webhook_that_cannot_be_is_refused_in_a_sentence(changes: dict[str, An
         make_webhook(**changes)
     assert sentence in str(refused.value)
     assert "ana:secret" not in str(refused.value)
+
+
+def erase_event(place: Place, name: str) -> None:
+    """As the command and the gateway with this log do."""
+    asked = Asked(kind="event", name=name, campaign=CAMPAIGN)
+    erasure = decide(place.store, CLOCK, plan(place.store, CLOCK, asked), by="ana", reason="ticket")
+    carry_out(place.store, CLOCK, erasure)
+    assert files_with(place.store.directory / "handoff", f'"{name}"') == []
+    erase_deliveries(place.directory, data_of(place.store, erasure.number))
+
+
+def test_a_result_of_an_erased_event_is_sent_no_more_and_all_others_once(tmp_path: Path) -> None:
+    place = Place(tmp_path, num_windows=2, concurrency=1)
+
+    def takes_some(delivery: Delivery) -> Answer:
+        return is_away(delivery) if delivery.event in ("1-0", "1-2") else takes(delivery)
+
+    place.run(takes_some, seconds=1)
+    assert files_with(place.directory, "1-0") != []
+    erase_event(place, "1-0")
+    erase_event(place, "2-1")
+
+    assert files_with(place.directory, "1-0") == []
+    place.sent.clear()
+    place.kill()
+    place.run(takes, seconds=7_200)
+    assert "1-2" in place.taken, "what it was put aside for goes on"
+    assert not {"1-0", "2-1"} & {*place.taken}
+    place.finish(1)
+    place.run(takes, seconds=60)
+    assert place.taken[-3:] == ["3-0", "3-1", "3-2"]
+
+
+@pytest.mark.parametrize("is_erased_first", [True, False])
+def test_a_result_that_is_under_way_when_its_event_is_erased_is_not_put_aside(
+    tmp_path: Path, is_erased_first: bool
+) -> None:
+    place = Place(tmp_path, num_windows=1, concurrency=1)
+    [sent] = place.deliveries.take(place.now)
+    assert sent.event == "1-0"
+    if is_erased_first:
+        erase_event(place, "1-0")
+    place.deliveries.settle([(sent, is_away(sent))], place.now)
+    if not is_erased_first:
+        erase_event(place, "1-0")
+
+    assert files_with(place.directory, "1-0") == []
+    place.run(takes, seconds=7_200)
+    assert place.taken == ["1-1", "1-2"]
+
+
+def test_a_position_means_the_same_after_an_erasure(tmp_path: Path) -> None:
+    place = Place(tmp_path, num_windows=2)
+
+    def behind(position: Position) -> dict[str, Position]:
+        feed = ResultFeed(place.store, CAMPAIGN, position)
+        return {one.result.event: one.position for _ in range(4) for one in feed.read(9)}
+
+    before = behind(Position())
+    erase_event(place, "1-1")
+    erase_event(place, "2-2")
+
+    left = {name: position for name, position in before.items() if name not in ("1-1", "2-2")}
+    assert behind(Position()) == left
+    for position in before.values():
+        assert behind(position) == {name: other for name, other in left.items() if other > position}

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import from_json
 
-from headrace.inbox.events import Event, Refused, lines_of, read_event
+from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event, usual_event
 
 WHOLE = {
     "specversion": "1.0",
@@ -118,6 +121,35 @@ def test_a_number_that_json_cannot_say_is_refused_and_a_word_that_looks_like_it_
     event = read(data={"band": "Infinity"})
     assert isinstance(event, Event)
     assert json.loads(event.data) == {"band": "Infinity"}
+
+
+_WORDS: list[Any] = [None, "", "a", "½" * 512, "x" * 513, "3", "-7", "1.0", "flex", 7, 2**63, 1.5, True]
+_WORDS += ["2026-11-22T12:53:44Z"]
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    attributes=st.dictionaries(st.sampled_from([*WHOLE, "extension"]), st.sampled_from([*_WORDS, [], {}]), max_size=5),
+    data=st.one_of(st.dictionaries(st.text(max_size=3), _JSON, max_size=4), _JSON),
+    twice=st.sampled_from(["", '"id":"first",', '"data":{"a":1},', '"class":"urgent",']),
+)
+def test_compiled_code_reads_an_event_as_python_does(attributes: dict[str, Any], data: Any, twice: str) -> None:
+    text = json.dumps({**WHOLE, "data": data, **attributes})
+    raw = f"{{{twice}{text[1:]}".encode()
+    try:
+        wanted = event_of(from_json(raw, allow_inf_nan=False), tenant="key")
+    except ValueError:
+        wanted = None
+    found = usual_event(raw, tenant="key")
+    assert found is None or found == wanted
+    if wanted is None:
+        assert isinstance(read_event(raw, tenant="key"), Refused)
+    else:
+        assert read_event(raw, tenant="key") == wanted
 
 
 def test_lines_without_text_are_no_events() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.inbox.fairness import FairClock, is_heavy, weight_of
+from headrace.fairness import FairClock
+from headrace.inbox.fairness import costs_of, is_heavy, weight_of
 from headrace.inbox.rules import Tenant
 from simulation.fluid_share import fluid_service
 
@@ -26,7 +27,8 @@ class Worker:
     done: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._clock = FairClock({name: Tenant(weight=weight) for name, weight in self.weights.items()})
+        self._clock = FairClock()
+        self._tenants = {name: Tenant(weight=weight) for name, weight in self.weights.items()}
         self._open: dict[str, Counter[str]] = {}
         self._sealed: list[tuple[float, int, Counter[str]]] = []
         self._waiting: Counter[str] = Counter()
@@ -52,7 +54,9 @@ class Worker:
     def _seal(self, lane: str) -> None:
         window = self._open.pop(lane)
         self._num_sealed += 1
-        self._sealed.append((self._clock.turn(window, self._highest), self._num_sealed, window))
+        self._sealed.append(
+            (self._clock.turn(costs_of(self._tenants, window), self._highest), self._num_sealed, window)
+        )
 
     def work(self) -> bool:
         """One window, if there is one."""

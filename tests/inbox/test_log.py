@@ -1,17 +1,21 @@
 """The log: what was taken stays taken, once; what is sealed is forgotten."""
 
 import sqlite3
-from collections import Counter
+import tempfile
+from collections import Counter, defaultdict
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.errors import InvalidInput
-from headrace.inbox.log import EventLog, LogUnavailable, TurnRow, event_digest
+from headrace.inbox.log import EventDigests, EventLog, LogUnavailable
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealed import sealed_windows, window_events
 from headrace.inbox.sealing import OtherLog
+from headrace.inbox.turn_rows import TurnRow
 from headrace.store.local import LocalStore
 from simulation.event_oracle import expected_windows
 from simulation.event_streams import SECOND, START, StreamShape, stream
@@ -36,7 +40,7 @@ def test_the_same_event_is_taken_once_even_after_its_window_was_sealed_and_forgo
         seal_all(log, make_sealer(tmp_path, log))
         assert log.append([make_event("a", time=LATER)], LATER) == [False]
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        assert file.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM record_batches").fetchone() == (0,)
         assert file.execute("SELECT count(*) FROM parts").fetchone() == (0,)
 
 
@@ -47,8 +51,9 @@ def test_another_source_or_campaign_makes_another_event(tmp_path: Path) -> None:
 
 
 def test_names_that_run_together_are_different_events() -> None:
-    assert event_digest(b"salt", "c", "ab", "c") != event_digest(b"salt", "c", "a", "bc")
-    assert event_digest(b"salt", "c", "a", "b") != event_digest(b"pepper", "c", "a", "b")
+    digests = EventDigests(b"salt")
+    assert digests.of("c", "ab", "c") != digests.of("c", "a", "bc")
+    assert digests.of("c", "a", "b") != EventDigests(b"pepper").of("c", "a", "b")
 
 
 def test_the_index_of_what_was_seen_holds_no_name(tmp_path: Path) -> None:
@@ -77,9 +82,9 @@ def test_another_file_is_no_log(tmp_path: Path) -> None:
 def test_a_log_of_a_newer_headrace_is_left_alone(tmp_path: Path) -> None:
     make_log(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.execute("UPDATE log SET format = 3")
+        file.execute("UPDATE log SET format = 4")
         file.commit()
-    with pytest.raises(InvalidInput, match=r"has format 3, this Headrace reads 2"):
+    with pytest.raises(InvalidInput, match=r"has format 4, this Headrace reads 3"):
         make_log(tmp_path)
 
 
@@ -91,7 +96,9 @@ def test_a_tenant_of_which_a_window_waits_has_windows_of_its_own(tmp_path: Path)
         return EventLog(tmp_path / "log", {CAMPAIGN: make_rules(rows_max=4)}, lambda _: sealed)
 
     def lanes(log: EventLog) -> dict[str, int]:
-        return {part.lane: part.num_events for part in log.windows[CAMPAIGN].open_parts}
+        # A lane is its tenant's, and does not say whose.
+        assert not any("many" in part.lane for part in log.windows[CAMPAIGN].open_parts)
+        return {"many" if part.lane else "": part.num_events for part in log.windows[CAMPAIGN].open_parts}
 
     with closing(opened()) as log:
         log.append([make_event(f"many-{number}", tenant="many") for number in range(5)], START)
@@ -228,23 +235,108 @@ def test_turn_events_of_calls_are_kept_with_events_until_the_store_has_their_cal
         assert log.append([make_event("a")], START, turns=turns) == [True]
         log.append([], START, turns=[TurnRow("another", 1, 0, "other")])
         log.forget_turns({"call": (2, 1)})
-        reader = log.reader()
-        assert reader.turns("call", 1) == []
-        assert reader.turns("call", 2) == [(2, "e2n2")]
-        assert reader.turns("another", 1) == [(0, "other")]
-        reader.close()
+        with closing(log.reader()) as reader:
+            # Rows go with those near them.
+            assert reader.turns("call", 2)[-1] == (2, "e2n2")
+            assert reader.turns("another", 1) == [(0, "other")]
     with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
-        assert reader.turns("call", 2) == [(2, "e2n2")]
+        assert reader.turns("call", 2)[-1] == (2, "e2n2")
+        log.forget_turns({"call": (2, 2), "another": (1, 0)})
+        assert reader.turns("call", 2) == reader.turns("another", 1) == []
 
 
-def test_a_log_of_the_first_format_is_read_on(tmp_path: Path) -> None:
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 90), st.booleans(), st.booleans()), max_size=12))
+def test_rows_of_turn_events_go_only_once_their_call_needs_none_of_them(
+    steps: list[tuple[int, int, bool, bool]],
+) -> None:
+    kept: dict[str, int] = defaultdict(int)
+    forgotten: dict[str, int] = defaultdict(int)
+    with tempfile.TemporaryDirectory() as directory:
+        log = make_log(Path(directory))
+        reader = log.reader()
+        for place, num, forgets, starts_anew in steps:
+            call = f"call {place}"
+            log.append([], START, turns=[TurnRow(call, 1, kept[call] + more, "e") for more in range(num)])
+            kept[call] += num
+            if forgets:
+                forgotten[call] = kept[call] - num // 2
+                log.forget_turns({call: (1, forgotten[call] - 1)})
+            if starts_anew:
+                reader.close()
+                log.close()
+                log = make_log(Path(directory))
+                reader = log.reader()
+            for name, whole in kept.items():
+                numbers = [number for number, _ in reader.turns(name, 1)]
+                assert numbers == sorted(set(numbers))
+                assert {*range(forgotten[name], whole)} <= {*numbers} <= {*range(whole)}
+        log.forget_turns({name: (1, whole) for name, whole in kept.items()})
+        assert all(not reader.turns(name, 1) for name in kept)
+        reader.close()
+        log.close()
+
+
+# Until format 3 an event was a row; formats 1 and 2 differ in what else there was.
+_ROWS = """
+CREATE TABLE events (offset INTEGER PRIMARY KEY, part INTEGER NOT NULL, time INTEGER NOT NULL, key TEXT NOT NULL,
+                     sequence INTEGER NOT NULL, id TEXT NOT NULL, source TEXT NOT NULL, tenant TEXT NOT NULL,
+                     class TEXT NOT NULL, deadline INTEGER, data TEXT NOT NULL);
+CREATE INDEX events_of_part ON events (part);
+DROP TABLE record_batches;
+"""
+_TURNS = """
+DROP TABLE turns;
+CREATE TABLE turns (call TEXT, epoch INTEGER, sequence INTEGER, event TEXT NOT NULL,
+                    PRIMARY KEY (call, epoch, sequence)) WITHOUT ROWID;
+INSERT INTO turns VALUES ('before', 1, 1, 'second'), ('before', 1, 0, 'first');
+"""
+_BEFORE = {1: "ALTER TABLE parts DROP COLUMN lane; DROP TABLE turns;", 2: _TURNS}
+
+
+@pytest.mark.parametrize("log_format", [1, 2])
+def test_a_log_of_a_former_format_is_read_on(tmp_path: Path, log_format: int) -> None:
+    events = [make_event(name, key=name, deadline=LATER if name == "c" else None) for name in "cab"]
     with closing(make_log(tmp_path)) as log:
-        log.append([make_event("a")], START)
+        log.append(events, START)
     with closing(sqlite3.connect(tmp_path / "log" / FILE)) as file:
-        file.executescript("ALTER TABLE parts DROP COLUMN lane; DROP TABLE turns; UPDATE log SET format = 1;")
+        file.executescript(f"{_ROWS}{_BEFORE[log_format]}UPDATE log SET format = {log_format};")
+        rows = [
+            (offset, 1, one.time, one.key, 0, one.id, one.source, one.tenant, "batch", one.deadline, one.data)
+            for offset, one in enumerate(events, 1)
+        ]
+        file.executemany(f"INSERT INTO events VALUES ({','.join('?' * 11)})", rows)
+        file.commit()
     with closing(make_log(tmp_path)) as log, closing(log.reader()) as reader:
         turns = [TurnRow("call", 1, 0, "e")]
-        assert log.append([make_event("a"), make_event("b")], START, turns=turns) == [False, True]
+        assert log.append([make_event("a"), make_event("d", key="d")], START, turns=turns) == [False, True]
         [part] = log.windows[CAMPAIGN].open_parts
-        assert (part.num_events, part.lane) == (2, "")
+        assert (part.num_events, part.lane) == (4, "")
+        assert log.tenants.of(CAMPAIGN) == {"tests": 4}
         assert reader.turns("call", 1) == [(0, "e")]
+        assert reader.turns("before", 1) == ([(0, "first"), (1, "second")] if log_format == 2 else [])
+        found = reader.events(part.part)
+    assert found["id"].to_pylist() == ["a", "b", "c", "d"]
+    assert found["offset"].to_pylist() == [2, 3, 1, 4]
+    assert [one.timestamp() * SECOND for one in found["deadline"].to_pylist() if one] == [LATER]
+    assert set(found["data"].to_pylist()) == {one.data for one in [*events, make_event("d")]}
+
+
+def test_kept_events_that_are_damaged_are_not_sealed(tmp_path: Path) -> None:
+    with closing(make_log(tmp_path)) as log:
+        log.append([make_event("a"), make_event("b")], START)
+        log._connection.execute("UPDATE record_batches SET events = substr(events, 1, 300)")
+        with closing(log.reader()) as reader, pytest.raises(sqlite3.DatabaseError, match=r"events .* are damaged"):
+            reader.events(1)
+
+
+def test_rows_of_a_window_are_in_one_order_however_its_events_came(tmp_path: Path) -> None:
+    names = [f"{letter}{number}" for letter in "bac\u00e9" for number in range(9)]
+    found: list[list[str]] = []
+    for number, size in enumerate((1, 5, len(names))):
+        with closing(make_log(tmp_path / str(number))) as log:
+            for start in range(0, len(names), size):
+                log.append([make_event(name, key=name[0]) for name in names[start : start + size]], START)
+            with closing(log.reader()) as reader:
+                found.append(reader.events(1)["id"].to_pylist())
+    assert found == [sorted(names, key=str.encode)] * 3

@@ -1,6 +1,7 @@
 """A campaign's inbox in Dagster, end to end: sealed windows become keys, runs, prompts, rows, reviews and results."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,17 +10,20 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickData, TickStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_run_id
 
 from assets.generation import campaign_report, generated_content, prompts, reviewed_content
 from assets.generation_checks import content_rows_checks, schema_checks, shards_are_of_one_list
 from headrace.clock import SystemClock
+from headrace.fairness import WorkClass
 from headrace.generation.campaign import Campaign
 from headrace.generation.inbox_status import inbox_statuses
 from headrace.generation.window_prompts import EVENTS_CONTENT
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.results import event_results
-from headrace.inbox.rules import EventClass
 from headrace.inbox.sealed import SealedWindow, windows_chain
 from headrace.keys import CAMPAIGN_SHARDS
 from headrace.rollout.journal import Journal
@@ -61,6 +65,10 @@ class Deployment:
         self.objects = LocalStore(home / "store")
         self.handoffs = HandoffStore(self.objects)
         self.cursor: str | None = None
+        code = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="pipelines.definitions"))
+        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), sealed_windows.name)
+        self.sensor = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+        instance.add_instigator_state(self.sensor)
         self.write(FILE)
 
     def write(self, file: str) -> None:
@@ -88,9 +96,31 @@ class Deployment:
         return seal_window(self.objects, rows, day=day, **window)
 
     def evaluate(self, sensor: dg.SensorDefinition, cursor: str | None = None) -> Any:
-        context = dg.build_sensor_context(instance=self.instance, definitions=defs, cursor=cursor)
+        context = dg.build_sensor_context(
+            instance=self.instance, definitions=defs, cursor=cursor, sensor_name=sensor.name
+        )
         with partition_loading_context(dynamic_partitions_store=self.instance):
             return sensor.evaluate_tick(context)
+
+    def took(self, seconds: float, *, num_runs: int, ended_ago: float = 0.0) -> None:
+        """Dagster has a tick of the inbox's sensor that made so many runs in so many seconds, and no other one."""
+        ended = time.time() - ended_ago
+        self.forget_ticks()
+        self.instance.create_tick(
+            TickData(
+                instigator_origin_id=self.sensor.instigator_origin_id,
+                instigator_name=self.sensor.name,
+                instigator_type=self.sensor.instigator_type,
+                status=TickStatus.SUCCESS,
+                timestamp=ended - seconds,
+                end_timestamp=ended,
+                run_ids=[make_new_run_id() for _ in range(num_runs)],
+                selector_id=self.sensor.selector_id,
+            )
+        )
+
+    def forget_ticks(self) -> None:
+        self.instance.purge_ticks(self.sensor.instigator_origin_id, self.sensor.selector_id, before=time.time() + 60)
 
     def tick(self) -> list[dg.RunRequest]:
         """One tick whose requests and cursor Dagster has taken."""
@@ -141,8 +171,11 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
     monkeypatch.setenv("HEADRACE_CAMPAIGNS", str(tmp_path / "campaigns"))
     for name in ("HEADRACE_SERVICES", "HEADRACE_STORE"):
         monkeypatch.delenv(name, raising=False)
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Deployment(tmp_path, instance)
+    # An ephemeral one keeps no ticks.
+    with dg.instance_for_test() as instance:
+        deployment = Deployment(tmp_path, instance)
+        deployment.took(1.0, num_runs=REQUESTS_MAX)
+        yield deployment
 
 
 def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
@@ -233,6 +266,39 @@ def test_a_tick_asks_for_what_was_sealed_since_and_for_no_more_than_its_share(de
     assert len(deployment.keys) == REQUESTS_MAX + 5
     deployment.seal("last", window=REQUESTS_MAX + 6)
     assert [one.partition_key for one in deployment.tick()] == [f"{TODAY}|orders-w000106"]
+
+
+def test_a_tick_asks_for_what_the_last_one_would_have_made_in_time(deployment: Deployment) -> None:
+    for window in range(1, 41):
+        deployment.seal(str(window), window=window)
+    # Seconds and runs of the last tick that made any → what the next one asks for. A tick's own seconds count, too.
+    for seconds, num_runs, wanted in ((35.0, 25, {2, 3}), (10.0, 10, {4, 5}), (4.0, 1, {2}), (1.0, 2, {9, 10})):
+        deployment.took(seconds, num_runs=num_runs)
+        assert len(deployment.tick()) in wanted, (seconds, num_runs)
+    deployment.took(100.0, num_runs=1)
+    assert len(deployment.tick()) == 1, "it goes on, however slow the machine is"
+
+
+def test_without_a_tick_of_late_one_window_is_asked_for_and_measured(deployment: Deployment) -> None:
+    for window in range(1, 4):
+        deployment.seal(str(window), window=window)
+    deployment.forget_ticks()
+    assert len(deployment.tick()) == 1
+    deployment.took(0.1, num_runs=REQUESTS_MAX, ended_ago=3_600)
+    assert len(deployment.tick()) == 1
+
+
+def test_campaigns_take_turns_when_a_tick_has_time_for_few(deployment: Deployment) -> None:
+    for name in ("glossary", "slogans"):
+        (deployment.home / f"campaigns/{name}.yaml").write_text(FILE.replace("name: orders", f"name: {name}"))
+    for window in range(1, 4):
+        for campaign in ("orders", "glossary", "slogans"):
+            deployment.seal("a", window=window, campaign=campaign)
+    deployment.took(5.0, num_runs=1)
+    asked = [str(one.partition_key)[11:] for _ in range(6) for one in deployment.tick()]
+    assert sorted(asked) == [f"{name}-w00000{n}" for name in ("glossary", "orders", "slogans") for n in (1, 2)]
+    deployment.took(1.0, num_runs=REQUESTS_MAX)
+    assert len(deployment.tick()) == 3
 
 
 def test_a_store_that_was_replaced_begins_anew(deployment: Deployment) -> None:
@@ -361,7 +427,7 @@ def test_no_window_waits_for_a_verdict_and_its_rank_decides_its_set(deployment: 
 
 def test_windows_are_generated_by_class_and_turn_and_batch_makes_room(deployment: Deployment) -> None:
     deployment.roll_out()
-    classes: list[EventClass] = ["batch", "batch", "live", "flex"]
+    classes: list[WorkClass] = ["batch", "batch", "live", "flex"]
     for window, (event_class, turn) in enumerate(zip(classes, [20.0, 10.0, 30.0, 30.0], strict=True), 1):
         deployment.seal(str(window), window=window, event_class=event_class, turn=turn)
     listed = {one.partition_key: one.tags for one in deployment.tick()}

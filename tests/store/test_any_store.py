@@ -46,6 +46,16 @@ def test_an_object_is_created_once_and_reads_back(any_store: ObjectStore) -> Non
         assert any_store.exists(key)
 
 
+def test_an_object_gets_another_content_and_what_is_not_there_none(any_store: ObjectStore) -> None:
+    assert not any_store.replace("windows/1.json", b"nothing")
+    assert not any_store.exists("windows/1.json")
+    assert any_store.create("windows/1.json", b"first")
+    for body in (b"second", b""):
+        assert any_store.replace("windows/1.json", body)
+        assert any_store.read("windows/1.json") == body
+    assert any_store.list("windows") == ["windows/1.json"]
+
+
 def test_of_many_threads_that_create_one_key_exactly_one_wins(any_store: ObjectStore) -> None:
     with ThreadPoolExecutor(6) as threads:
         for number in range(2):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import TickStatus
 
 from tests.upstream.sensor_ticks import NUM_REQUESTS
 
@@ -46,6 +47,11 @@ def test_a_tick_that_is_killed_and_comes_again_starts_each_run_once(home: Path, 
         assert {run.status for run in runs} == {dg.DagsterRunStatus.QUEUED}
         [state] = instance.all_instigator_state()
         assert getattr(state.instigator_data, "cursor", None) == str(NUM_REQUESTS)
+        # From which `pipelines.ticks` knows what a run costs.
+        [asked] = instance.get_ticks(state.instigator_origin_id, state.selector_id, statuses=[TickStatus.SUCCESS])
+        assert len(asked.run_ids) == NUM_REQUESTS
+        assert asked.end_timestamp
+        assert asked.end_timestamp > asked.timestamp
 
 
 def test_several_run_keys_are_asked_for_in_one_question() -> None:

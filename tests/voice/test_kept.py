@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from headrace.clock import FixedClock
+from headrace.erasure.deciding import decide, plan
+from headrace.erasure.scope import Asked
+from headrace.handoff.erasures import ErasedData, data_of
 from headrace.inbox.intake import Intake
 from headrace.inbox.sealing import Sealer
 from headrace.serving.daemon_threads import DaemonThreads
+from headrace.voice.erasing import calls_in, ended_calls, erase_calls, remaining_calls
 from headrace.voice.kept import CallStore, Source, TakenCall, call_name
-from headrace.voice.segments import CallTaken, SegmentWriter
+from headrace.voice.segments import CallErased, CallTaken, SegmentWriter, segment_chain
 from headrace.voice.turns import CallState, TurnEvent, applied
 from tests.handoff.simulated_store import MemoryStore
 from tests.serving.builders import TroubledStore
@@ -180,5 +184,63 @@ def test_a_call_leaves_few_objects_and_goes_a_day_after_its_session(tmp_path: Pa
             clock.advance(24 * 3600.0 + 601)
             assert calls.sweep(session_seconds=600.0) == 1
             assert calls.chain(CALL).made() == []
+
+    asyncio.run(work())
+
+
+def decided(store: MemoryStore) -> ErasedData:
+    asked = Asked(kind="call", name="sess_1", key="key")
+    return data_of(store, decide(store, store.clock, plan(store, store.clock, asked), by="ana", reason="ticket").number)
+
+
+def test_a_call_that_is_erased_while_a_gateway_has_it_is_written_nowhere_any_more(tmp_path: Path) -> None:
+    store = TroubledStore()
+    other = call_name("key", "sess_2")
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, intake):
+            taken, left = await calls.take(CALL, "key"), await calls.take(other, "key")
+            state = await say(taken, CallState(), HELLO)
+            data = decided(store)
+            # What is said now waits for a store that fails; others' words do, too.
+            store.fates.extend(["refused"])
+            state = await say(taken, state, BEGIN)
+            await say(left, CallState(), HELLO)
+            await taken.erase()
+            await calls.segments.erase(lambda call: data.has("call", call))
+            await asyncio.wrap_future(intake.erase(1, data))
+            erase_calls(store, data)
+            await taken.close()
+            with pytest.raises(CallErased):
+                taken.keep((ONE,), applied(state, [ONE]))
+            with pytest.raises(CallErased, match="its session has no further one: begin another session"):
+                await calls.take(CALL, "key")
+            chain = segment_chain(store, "mill", calls.segments.writer)
+            await until(lambda: any(row[0] == other for number in chain.made() for row in chain.read(number).rows))
+            assert remaining_calls(store, data) == []
+            assert intake.reader().turns(CALL, 1) == []
+            assert [(one.call, one.key) for one in calls_in(store)] == [(other, "key")]
+
+    asyncio.run(work())
+
+
+def test_a_killed_gateways_log_forgets_calls_that_have_gone_on_elsewhere_or_are_over(tmp_path: Path) -> None:
+    clock = FixedClock()
+    store = MemoryStore(clock)
+
+    async def work() -> None:
+        with gateway(store, tmp_path / "a") as (calls, intake):
+            await say(await calls.take(CALL, "key"), CallState(), HELLO, BEGIN)
+            turns = intake.reader().calls()
+            assert turns == [(CALL, 1, 1)]
+            assert ended_calls(store, intake.nonce, turns) == {}
+            log = intake.nonce
+        with gateway(store, tmp_path / "b") as (others, intake):
+            await say((taken := await others.take(CALL, "key")), taken.state, ONE)
+            assert ended_calls(store, log, turns) == {CALL: (1, 1)}
+            assert ended_calls(store, intake.nonce, intake.reader().calls()) == {}
+            clock.advance(25 * 3_600.0)
+            assert others.sweep(session_seconds=600.0) == 1
+            assert ended_calls(store, intake.nonce, intake.reader().calls()) == {CALL: (2, 2)}
 
     asyncio.run(work())

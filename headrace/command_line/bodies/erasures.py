@@ -36,11 +36,16 @@ class AttemptBody:
 
 @dataclass(frozen=True, kw_only=True)
 class ErasurePlanBody:
-    """What would go. `num_rows`: by asset, of all versions; `attempts`: that would end without rows."""
+    """What would go. `num_rows`: by asset, of all versions; `num_files`, `num_batches`, `num_lines`: of OpenAI's Batch
+    API; `attempts`: that would end without rows."""
 
     num_events: int
     num_prompts: int
     num_rows: Mapping[str, int]
+    num_calls: int
+    num_files: int
+    num_batches: int
+    num_lines: int
     affected: tuple[AffectedBody, ...]
     attempts: tuple[AttemptBody, ...]
     num_claims_with_batches: int

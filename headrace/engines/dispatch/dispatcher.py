@@ -4,8 +4,9 @@ Pure: it knows a clock and what it is told of turns, pieces and failures; its dr
 promises, for any order of events:
 - A turn has at most one live attempt. It is sent elsewhere only after `closed` reported that its attempt is gone.
 - A turn is never sent again after a part of its answer was given out.
-- Each turn is answered, given up with a reason, or left by its client; the oldest waiting turn goes first, but the
-  youngest goes where a model must come, once that takes less than it would wait.
+- Each turn is answered, given up with a reason, or left by its client. Of waiting turns live ones go first, then flex,
+  then batch, but each class gets its share; tenants of a class take fair turns, and of one tenant's the oldest is next.
+  But the youngest goes where a model must come, once that takes less than it would wait.
 
 A replica whose model is not in memory may say how long it takes to come: then a turn there is expected to take so much
 longer, and its silence until then means nothing.
@@ -19,10 +20,11 @@ gets no new turns, and then loses its turns to the others. A turn is moved if an
 it much sooner, even though its work so far is lost.
 """
 
-from bisect import insort
 from collections.abc import Callable, Sequence
 
+from headrace.engines.asker import Asker
 from headrace.engines.dispatch.health import Health, Standing
+from headrace.engines.dispatch.held import Held
 from headrace.engines.dispatch.lengths import AnswerLengths
 from headrace.engines.dispatch.prompts import PromptSeconds
 from headrace.engines.dispatch.replica import Replica, Ticket, TurnState
@@ -34,6 +36,7 @@ from headrace.errors import InvalidInput
 _CROWDING = 0.05
 # If more time passed since the last look, this process itself was delayed.
 _LATE_SECONDS = 0.15
+_LIVE = Asker(work_class="live")
 # How long a replica with an owner's mistake (wrong key, address or model) is left alone.
 _UNUSABLE_SECONDS = 5.0
 
@@ -61,7 +64,7 @@ class Dispatcher:
         ]
         self._lengths = AnswerLengths(self._settings.prior_num_tokens)
         self._prompts = PromptSeconds(self._settings.prior_first_seconds)
-        self._held: list[Ticket] = []
+        self._held = Held()
         self._num_entered = 0
         self._looked_at = clock()
         # When the last usable replica was lost; None: one is usable.
@@ -77,14 +80,27 @@ class Dispatcher:
 
     # --- turns ---
 
-    def enter(self, num_tokens_max: int, *, num_prompt_characters: int = 0, is_in_pieces: bool = True) -> Ticket:
-        """Adds a turn; it is live at once if a replica has room and no turn waits."""
+    def enter(
+        self,
+        num_tokens_max: int,
+        *,
+        num_prompt_characters: int = 0,
+        is_in_pieces: bool = True,
+        asker: Asker | None = None,
+    ) -> Ticket:
+        """Adds a turn; it is live at once if a replica has room and no turn waits.
+
+        Args: asker: for whom; None: somebody who waits.
+        """
+        asker = asker or _LIVE
         ticket = Ticket(
             number=self._num_entered,
             num_tokens_max=num_tokens_max,
             entered_at=self._clock(),
             is_in_pieces=is_in_pieces,
             num_prompt_characters=num_prompt_characters,
+            work_class=asker.work_class,
+            costs=asker.tenants,
         )
         self._num_entered += 1
         self._hold(ticket)
@@ -93,20 +109,20 @@ class Dispatcher:
         return ticket
 
     def assign(self) -> list[Ticket]:
-        """Sends waiting turns, oldest first, as far as replicas have room. Returns the sent ones."""
+        """Sends waiting turns, each when it is its turn, as far as replicas have room. Returns the sent ones."""
         now, sent = self._clock(), []
         self._note_stranding(now)
-        while self._held:
-            ticket = self._held[0]
+        while (ticket := self._held.first(now)) is not None:
             replica = self._best(ticket, now)
             if replica is None:
                 break
-            del self._held[0]
+            self._held.sent(ticket, now)
             replica.send(ticket, now)
             sent.append(ticket)
         if self._held and (replica := self._worth_bringing(now)) is not None:
             # The last one would wait for longest here.
-            ticket = self._held.pop()
+            ticket = self._held.last()
+            self._held.sent(ticket, now)
             replica.send(ticket, now)
             sent.append(ticket)
         return sent
@@ -331,7 +347,7 @@ class Dispatcher:
     def _worth_bringing(self, now: float) -> Replica | None:
         """An idle replica whose model could come sooner than the last waiting turn would begin elsewhere."""
         able = [replica for replica in self._replicas if self._is_able(replica, now)]
-        avoided = self._held[-1].avoided
+        avoided = self._held.last().avoided
         cold = [one for one in able if one.come_seconds and not one.live and one.index not in avoided]
         if not cold:
             return None
@@ -423,7 +439,11 @@ class Dispatcher:
 
     def _hold(self, ticket: Ticket) -> None:
         ticket.state, ticket.replica = TurnState.HELD, -1
-        insort(self._held, ticket)
+        known = [own for one in self._replicas if (own := one.rates.own_token_seconds()) is not None]
+        token_seconds = min(known, default=self._settings.prior_token_seconds)
+        num_tokens = self._lengths.expected(ticket.num_tokens_max)
+        ticket.expected_seconds = self._usual_seconds(ticket) + num_tokens * token_seconds
+        self._held.add(ticket)
 
     def _note_stranding(self, now: float) -> None:
         if any(self._is_alive_and_willing(replica, now) for replica in self._replicas):

@@ -4,13 +4,14 @@ A replica's slots are learned from turns that do not begin while others make pro
 known.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from headrace.engines.dispatch.health import Health
 from headrace.engines.dispatch.rates import Rates
 from headrace.engines.dispatch.settings import DispatchSettings
+from headrace.fairness import NOBODY, WorkClass
 
 # How long a replica counts as full after a turn was last seen to wait.
 _SLOTS_BELIEVED_SECONDS = 1.0
@@ -35,6 +36,10 @@ class Ticket:
     # Whether its answer comes in pieces. A whole answer shows nothing before its end, so it never seems to wait.
     is_in_pieces: bool = True
     num_prompt_characters: int = 0
+    # For whom it is asked; and how long it takes at a replica of usual speed, as of when it was held last.
+    work_class: WorkClass = "live"
+    costs: Mapping[str, float] = field(default_factory=lambda: NOBODY)
+    expected_seconds: float = 0.0
     state: TurnState = TurnState.HELD
     replica: int = -1
     is_given_out: bool = False

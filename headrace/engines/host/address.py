@@ -24,7 +24,7 @@ OFF, ON, CPU_ONLY = "off", "on", "cpu"
 _WORDS = {"cpu": CPU_ONLY, "on": ON, "true": ON, "yes": ON, "1": ON, "off": OFF, "false": OFF, "no": OFF, "0": OFF}
 _MODULE = "headrace.engines.host"
 # Hosts of another one do not understand what is asked of them: raise it with every change of the wire.
-_PROTOCOL = 2
+_PROTOCOL = 3
 # The path of a Unix socket has 107 bytes, and those of the models' processes are longer.
 PATH_BYTES_MAX = 100
 # Whoever says nothing for so long is not waited for. A busy machine pauses any process for seconds.

@@ -23,10 +23,12 @@ from typing import TypeVar
 from aiohttp import web
 
 from headrace.cycles import look_for_cycles_rarely
+from headrace.engines.asker import asking_for
 from headrace.engines.asking import answer_of, answers_of, close, made_of, pieces_of
 from headrace.engines.base import Engine, EngineFailed, LoadedModel
 from headrace.engines.deployment import Deployment
-from headrace.engines.host.edge import LEAVE_SECONDS, REQUEST_BYTES_MAX, is_live, telling
+from headrace.engines.host.asker_headers import asker_in
+from headrace.engines.host.edge import LEAVE_SECONDS, REQUEST_BYTES_MAX, Handler, telling
 from headrace.engines.host.lines import (
     BATCHES,
     CHAT,
@@ -101,8 +103,8 @@ class Answering:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
-        app.router.add_post(CHAT, telling(self._chat))
-        app.router.add_post(BATCHES, telling(self._batch))
+        app.router.add_post(CHAT, telling(_asked_for(self._chat)))
+        app.router.add_post(BATCHES, telling(_asked_for(self._batch)))
         app.router.add_post(SLEEP, telling(self._sleep))
         app.router.add_post(WAKE, telling(self._wake))
         return app
@@ -167,7 +169,7 @@ class Answering:
         if isinstance(engine, MediaEngine):
             media = _checked(media_turns_in, raw)
             units = [one.unit for one in media]
-            outcomes = await made_of(engine, media, is_live=is_live(request))
+            outcomes = await made_of(engine, media, is_live=asker_in(request.headers).is_live)
         else:
             turns = _checked(turns_in, raw)
             units, outcomes = [one.unit for one in turns], await answers_of(self._writer(), turns)
@@ -233,6 +235,16 @@ def main() -> None:
     sys.stderr.flush()
     # Libraries take seconds to tear down what the kernel frees at once.
     os._exit(0 if answering is not None else 1)
+
+
+def _asked_for(handler: Handler) -> Handler:
+    """The handler, whose engine knows for whom it is asked."""
+
+    async def handled(request: web.Request) -> web.StreamResponse:
+        with asking_for(asker_in(request.headers)):
+            return await handler(request)
+
+    return handled
 
 
 async def _events(request: web.Request) -> web.StreamResponse:

@@ -44,7 +44,7 @@ def hosted(kind: "EngineKind", opening: "Opening") -> LoadedModel | None:
     if opening.member.kind == "transcript":
         # A call's audio would cross a socket twice for each turn, and a host has no form for it.
         return None
-    connection = Connection(host, _wanted(kind, opening, host), is_live=opening.deployment.is_live)
+    connection = Connection(host, _wanted(kind, opening, host), opening.deployment.asker)
     facts = connection.brought()
     if facts is None:
         return None

@@ -18,11 +18,13 @@ from urllib.parse import quote
 import aiohttp
 
 from headrace.clock import SystemClock, iso
+from headrace.engines.asker import Asker, asker_now
 from headrace.engines.base import EngineFailed
 from headrace.engines.event_loop import LoopThread
 from headrace.engines.host.address import HostAddress
+from headrace.engines.host.asker_headers import headers_of
 from headrace.engines.host.copies import State
-from headrace.engines.host.lines import BULK, CLASS, LIVE, METRICS, MODELS
+from headrace.engines.host.lines import METRICS, MODELS
 from headrace.engines.host.outcomes import ModelLost, error_in
 from headrace.engines.host.silence import Watch, silent
 from headrace.engines.host.starting import found_or_started
@@ -48,9 +50,9 @@ _PAGE_SECONDS_MAX = 2.0
 class Connection:
     """To one model of one host. The methods that ask belong to the event loop of their first call."""
 
-    def __init__(self, host: HostAddress, wanted: Wanted, *, is_live: bool = False) -> None:
-        """Does not connect yet. Args: is_live: somebody waits for each answer."""
-        self._host, self._wanted, self._is_live = host, wanted, is_live
+    def __init__(self, host: HostAddress, wanted: Wanted, asker: Asker) -> None:
+        """Does not connect yet. Args: asker: where nobody says for whom is asked."""
+        self._host, self._wanted, self._asker = host, wanted, asker
         self._session: aiohttp.ClientSession | None = None
         self._watch: Watch | None = None
         self._is_closed = False
@@ -113,9 +115,10 @@ class Connection:
             raise EngineFailed(f"The engine of {self._wanted.label} is closed.", may_be_the_turn=False)
         if self._session is None or self._watch is None or self._watch.why:
             # One that was silent may go on again.
-            self._session = _session(self._host.socket_file, is_live=self._is_live)
+            self._session = _session(self._host.socket_file)
             self._watch = Watch(self._session, self._host, self._tell_if_away)
         watch, address = self._watch, _url(f"/models/{self.model}{path}")
+        headers = {**headers_of(asker_now(self._asker)), **(headers or {})}
         try:
             with watch:
                 async with self._session.post(address, data=body, headers=headers) as response:
@@ -153,11 +156,12 @@ class Connection:
 
     async def _put(self) -> Facts:
         body = json.dumps(asdict(self._wanted)).encode()
-        async with _session(self._host.socket_file, is_live=self._is_live) as session:
+        async with _session(self._host.socket_file) as session:
             watch = Watch(session, self._host, self._tell_if_away)
             try:
                 with watch:
-                    async with session.put(_url(f"/models/{self.model}"), data=body) as response:
+                    told = headers_of(asker_now(self._asker))
+                    async with session.put(_url(f"/models/{self.model}"), data=body, headers=told) as response:
                         raw = await response.read()
             except _LOST:
                 if not watch.why:
@@ -275,9 +279,8 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
     return bytes(raw)
 
 
-def _session(socket_file: Path, *, is_live: bool = False) -> aiohttp.ClientSession:
+def _session(socket_file: Path) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        headers={CLASS: LIVE if is_live else BULK},
         connector=aiohttp.UnixConnector(path=str(socket_file), limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
         # A model may wait for another's memory, and a batch for a slow model: as long as in this process.
         timeout=aiohttp.ClientTimeout(total=None),

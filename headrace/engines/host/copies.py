@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 
 from headrace.engines.host.work import Ticket, Waiting, WorkSeconds
 from headrace.errors import HeadraceError
+from headrace.fairness import CLASSES, ClassTurns, WorkClass
 
 # On top of the most that was measured: a process that comes again is seldom as large to the MiB.
 _SLACK_SHARE, _SLACK_MIB = 0.05, 16
@@ -91,8 +92,8 @@ class Copy:
     # It takes no later work, since another model needs the room.
     is_closed: bool = False
     has_outgrown: bool = False
-    # Until when its last bulk work was expected to take.
-    bulk_until: float = 0.0
+    # Which class of work is next.
+    turns: ClassTurns = field(default_factory=ClassTurns)
 
     @property
     def mib(self) -> int:
@@ -118,21 +119,27 @@ class Copy:
         if not self.is_open:
             return False
         limit = self.model.num_at_once
-        num_turns = 0 if limit is None else self._num_turns(is_live=ticket.is_live)
+        num_turns = 0 if limit is None else self._num_turns(ticket.work_class)
         return limit is None or not num_turns or num_turns + ticket.size <= limit
 
     @property
     def has_room(self) -> bool:
-        """For some more work, live or bulk."""
+        """For some more work, of whatever class."""
         limit = self.model.num_at_once
-        return self.is_open and (
-            limit is None or min(self._num_turns(is_live=True), self._num_turns(is_live=False)) < limit
-        )
+        return self.is_open and (limit is None or min(map(self._num_turns, CLASSES)) < limit)
 
-    def _num_turns(self, *, is_live: bool) -> int:
-        """At work, as far as they count for work of this class."""
-        beside = self.model.live_is_beside
-        return sum(one.size for one in self.at_work if not beside or one.is_live is is_live)
+    def _num_turns(self, work_class: WorkClass) -> int:
+        """At work, as far as they count for work of this class: bulk work of a more urgent one is not in its way where
+        it begins in the middle of the other."""
+        if not self.model.live_is_beside:
+            return sum(one.size for one in self.at_work)
+        if work_class == "live":
+            return sum(one.size for one in self.at_work if one.is_live)
+        return sum(one.size for one in self.bulk_before(work_class))
+
+    def bulk_before(self, work_class: WorkClass) -> list[Ticket]:
+        """What it does that nobody waits for, and that is not less urgent than this class."""
+        return [one for one in self.at_work if not one.is_live and (work_class == "batch" or one.work_class == "flex")]
 
     @property
     def could_serve(self) -> bool:
@@ -164,7 +171,7 @@ class Model:
     guess_mib: int
     # Turns that a copy does at once; None: as many as come.
     num_at_once: int | None = None
-    # Live work begins in the middle of bulk work, so that each has a limit of its own.
+    # More urgent work begins in the middle of other work, so that each class has a limit of its own.
     live_is_beside: bool = False
     can_sleep: bool = False
     copies: dict[str, Copy] = field(default_factory=dict)

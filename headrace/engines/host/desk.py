@@ -1,8 +1,10 @@
-"""Which work begins at which copy: the one gate between bulk and live work, and work that needs parts beside its model.
+"""Which work begins at which copy: the one gate between live, flex and batch work and between tenants, and work that
+needs parts beside its model.
 
-A copy with a limit does live work first, and bulk work where it has room left, which gets a share. One without a limit
-does what comes; but where live work of its model is at work, or a live set needs it, one piece of bulk work at a time,
-so that live work waits for one at most.
+A copy with a limit does live work first, then flex, then batch, where it has room left; who stands back gets a share
+(`headrace.fairness`). One without a limit does what comes; but where live work of its model is at work, or a live set
+needs it, one piece of bulk work of each class at a time, so that live work waits for few. Turns that are asked alone
+are such a piece together, as many as a copy makes together.
 
 Work that needs parts takes its model's copy first and then gathers them at its place, one piece of work a place at a
 time, or two could each wait for what the other has.
@@ -12,7 +14,7 @@ from headrace.engines.host.copies import Copy, Model
 from headrace.engines.host.holdings import Holdings
 from headrace.engines.host.parts import Parts
 from headrace.engines.host.steps import Start, Step
-from headrace.engines.host.work import Kind, Ticket, WorkSeconds
+from headrace.engines.host.work import CLASS_KINDS, Kind, Ticket, WorkSeconds
 
 
 class Desk:
@@ -32,7 +34,7 @@ class Desk:
         """It is done or given up, wherever it stood."""
         model = self._model(ticket)
         if ticket in model.waiting:
-            model.waiting.remove(ticket)
+            model.waiting.remove(ticket, has_begun=False)
         if ticket.is_at_work and is_answered:
             model.num_crashes, model.pause_seconds = 0, 0.0
             model.num_hits += 1
@@ -86,7 +88,7 @@ class Desk:
             ]
             if not choices:
                 break
-            first = min((ticket for _, ticket in choices), key=lambda one: (not one.is_live, one.number))
+            first = min((ticket for _, ticket in choices), key=lambda one: (one.kind, one.number))
             copy = min(
                 (copy for copy, ticket in choices if ticket is first),
                 key=lambda one: (self._missing_seconds(first, one.place), len(one.at_work), -one.used_at),
@@ -95,28 +97,29 @@ class Desk:
         self._holdings.note(model)
 
     def _next_at(self, copy: Copy) -> Ticket | None:
-        model, rules, now = copy.model, self._holdings.rules, self._holdings.clock()
-        part, live, bulk = (model.waiting.first_for(copy.place, kind) for kind in Kind)
+        model, rules = copy.model, self._holdings.rules
+        part = model.waiting.first_for(copy.place, Kind.PART)
         if part is not None:
             return part if copy.has_room_for(part) else None
-        if bulk is not None and self._is_held_back(copy):
-            bulk = None
-        if live is not None and bulk is not None and model.live_is_beside and not copy.has_room_for(live):
-            live = None
-        found = live or bulk
-        if live is not None and bulk is not None:
-            stood_back_seconds = now - max(bulk.entered_at, copy.bulk_until)
-            found = bulk if stood_back_seconds >= rules.live_factor * bulk.expected_seconds else live
+        heads = [head for kind in CLASS_KINDS if (head := model.waiting.first_for(copy.place, kind)) is not None]
+        heads = [head for head in heads if not self._is_held_back(copy, head)]
+        if model.live_is_beside:
+            heads = [head for head in heads if copy.has_room_for(head)]
+        found = copy.turns.next(heads, self._holdings.clock(), factor=rules.live_factor)
         if found is None or not copy.has_room_for(found):
             return None
         return None if found.parts and copy.place in self._gathering else found
 
-    def _is_held_back(self, copy: Copy) -> bool:
-        """Bulk work, while other bulk work is under way."""
+    def _is_held_back(self, copy: Copy, ticket: Ticket) -> bool:
+        """Bulk work, while other bulk work that is not less urgent is under way."""
         model = copy.model
-        if (model.num_at_once is not None and not model.live_is_beside) or all(one.is_live for one in copy.at_work):
+        if ticket.is_live or (model.num_at_once is not None and not model.live_is_beside):
             return False
-        return model.key in self._holdings.kept or any(one.is_live for one in copy.at_work)
+        before = copy.bulk_before(ticket.work_class)
+        if not before or not (model.key in self._holdings.kept or any(one.is_live for one in copy.at_work)):
+            return False
+        are_alone = all(one.size == 1 for one in (*before, ticket))
+        return not are_alone or 2 * len(before) >= (model.num_at_once or 0)
 
     def _missing_seconds(self, ticket: Ticket, place: str) -> float:
         """Until its parts would be there too."""
@@ -129,14 +132,13 @@ class Desk:
 
     def _begin(self, ticket: Ticket, copy: Copy, steps: list[Step]) -> None:
         now = self._holdings.clock()
-        copy.model.waiting.remove(ticket)
+        copy.model.waiting.remove(ticket, has_begun=True)
         ticket.place = copy.place
         copy.at_work.add(ticket)
         copy.used_at = now
         self._holdings.rests(copy)
         self._holdings.used(copy.model, 1)
-        if not ticket.is_live:
-            copy.bulk_until = now + ticket.expected_seconds
+        copy.turns.begun(ticket, now)
         if not ticket.parts:
             self._start(ticket, steps)
             return
@@ -146,7 +148,7 @@ class Desk:
                 key=key,
                 number=ticket.number,
                 entered_at=ticket.entered_at,
-                is_live=ticket.is_live,
+                work_class=ticket.work_class,
                 only_at=copy.place,
                 belongs_to=ticket,
             )

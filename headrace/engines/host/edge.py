@@ -4,22 +4,13 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from headrace.engines.host.lines import BULK, CLASS, LIVE
 from headrace.engines.host.outcomes import error_body, status_of
-from headrace.errors import HeadraceError, InvalidInput
+from headrace.errors import HeadraceError
 
 REQUEST_BYTES_MAX = 256 * 2**20
 # How long a process that ends waits for answers under way: who waits asks again elsewhere.
 LEAVE_SECONDS = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def is_live(request: web.Request) -> bool:
-    """Whether somebody waits for the answer. Raises: InvalidInput: the request says what is no class of work."""
-    word = request.headers.get(CLASS, BULK)
-    if word not in (LIVE, BULK):
-        raise InvalidInput(f"{CLASS} must be {LIVE} or {BULK}, got {word[:40]!r}: leave it out for bulk work.")
-    return word == LIVE
 
 
 def telling(handler: Handler) -> Handler:

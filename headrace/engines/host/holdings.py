@@ -63,9 +63,8 @@ class Holdings:
 
     def _demands_for(self, model: Model) -> list[Demand]:
         found: list[Demand] = []
-        for line in model.waiting.lines():
-            ticket = line.oldest
-            if ticket is None or self.is_served(model, ticket.only_at):
+        for ticket in model.waiting.oldest():
+            if self.is_served(model, ticket.only_at):
                 continue
             kind = ticket.kind
             ahead_seconds = (model.bring_seconds or 0.0) + ticket.expected_seconds if kind is Kind.LIVE else 0.0

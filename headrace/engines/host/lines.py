@@ -23,8 +23,6 @@ CHAT, BATCHES, MODELS = "/v1/chat/completions", "/v1/batches", "/v1/models"
 METRICS = "/metrics"
 # Of a model's process alone.
 SLEEP, WAKE = "/sleep", "/wake"
-# The header that says whether somebody waits for the answer; without it nobody does.
-CLASS, LIVE, BULK = "X-Headrace-Class", "live", "bulk"
 _PICTURES, _SPEECH = "/v1/images/generations", "/v1/audio/speech"
 _MADE = 200
 

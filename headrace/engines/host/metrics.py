@@ -17,13 +17,15 @@ _GAUGES = (
     ("memory_mib", "What its process held when it was measured last.", "mib"),
     ("reserved_mib", "What it has of the place's memory.", "reserved_mib"),
     ("shared_mib", "Of that, files that others have mapped, too: they are in memory once.", "shared_mib"),
-    ("at_work", "Requests that it answers now.", "at_work"),
-    ("live_at_work", "Of them, those that somebody waits for.", "live_at_work"),
-    ("waiting", "Requests that it is not here for yet, or that give way to others.", "waiting"),
     ("kept", "1: a live service keeps it.", "is_kept"),
     ("bring_seconds", "How long it took to come the last time.", "bring_seconds"),
     ("wake_seconds", "How long it took to wake the last time.", "wake_seconds"),
     ("next_out", "1: the first to leave if another needs room.", "next_out"),
+)
+# The same, by class: live, flex or batch.
+_BY_CLASS = (
+    ("at_work", "Requests that it answers now.", "at_work_by_class"),
+    ("waiting", "Requests that it is not here for yet, or that give way to others.", "waiting_by_class"),
 )
 _COUNTERS = (
     ("hits", "Requests that it was here for.", "hits"),
@@ -71,6 +73,12 @@ def families(table: Table) -> Iterator[Metric]:
         for row in table.data:
             if (value := getattr(row, field)) is not None:
                 gauge.add_metric(_labels(row), float(value))
+        yield gauge
+    for name, meaning, field in _BY_CLASS:
+        gauge = GaugeMetricFamily(f"headrace_host_model_{name}", meaning, labels=(*_LABELS, "class"))
+        for row in table.data:
+            for work_class, num in getattr(row, field).items():
+                gauge.add_metric((*_labels(row), work_class), num)
         yield gauge
     for name, meaning, field in _COUNTERS:
         counter = CounterMetricFamily(f"headrace_host_model_{name}", meaning, labels=_LABELS)

@@ -31,6 +31,7 @@ from headrace.engines.host.rules import Rules
 from headrace.engines.host.steps import Load, Refuse, Sleep, Step, Stop, Wake
 from headrace.engines.host.work import Ticket
 from headrace.errors import EngineUnavailable, HeadraceError
+from headrace.fairness import NOBODY, WorkClass
 
 _UNUSED = "nobody has asked for it"
 
@@ -138,10 +139,7 @@ class Residents:
     # --- what happens ---
 
     def know(self, key: str, *, places: Sequence[str], label: str, guess_mib: int) -> None:
-        """Makes a model known; one that is known already stays as it is.
-
-        Raises: EngineUnavailable: the host has no account for one of its places.
-        """
+        """Makes a model known, unless it is. Raises: EngineUnavailable: the host has no account for a place of its."""
         for place in places:
             if place not in self._accounts.mib:
                 known = ", ".join(self._accounts.mib)
@@ -167,28 +165,29 @@ class Residents:
         self,
         key: str,
         *,
-        is_live: bool = False,
+        work_class: WorkClass = "batch",
         seconds: float | None = None,
         only_at: str | None = None,
         parts: Sequence[str] = (),
         size: int = 1,
+        tenants: Mapping[str, float] = NOBODY,
     ) -> Ticket:
         """Work for a known model, which waits for `Start` or `Refuse`.
 
         Args:
-            is_live: somebody waits for each answer; it goes before bulk work.
+            work_class: the more urgent goes first.
             seconds: that it is expected to take; None: as other work of this model did.
             only_at: the place where it is to be done; None: any of the model's.
             parts: keys of other known models, an adapter's say, that must be at the same place meanwhile.
             size: turns that it is made of.
+            tenants: tenant → their part of each turn, divided by their weight.
 
         Raises: EngineUnavailable: the model is not for this place.
         """
         model = self.of(key)
         if only_at is not None and only_at not in model.places:
-            raise EngineUnavailable(
-                f"{model.label} may be on {', '.join(model.places)}, and is asked for on {only_at}."
-            )
+            may_be = ", ".join(model.places)
+            raise EngineUnavailable(f"{model.label} may be on {may_be}, and is asked for on {only_at}.")
         now = self._clock()
         ticket = Ticket(
             key=key,
@@ -197,8 +196,9 @@ class Residents:
             told_seconds=seconds,
             turn_at=now + self._holdings.rules.length_factor * (seconds or 0.0),
             expected_seconds=model.work.beside(self._desk.everybody) if seconds is None else max(0.0, seconds),
-            is_live=is_live,
+            work_class=work_class,
             size=min(size, model.num_at_once or size),
+            costs={tenant: size * part for tenant, part in tenants.items()},
             only_at=only_at,
             parts=tuple(dict.fromkeys(part for part in parts if part != key)),
         )
@@ -223,7 +223,7 @@ class Residents:
 
         Args:
             num_at_once: turns that a copy does at once; None: as many as come.
-            live_is_beside: as many live ones beside as many of bulk work.
+            live_is_beside: as many live ones beside as many flex ones beside as many batch ones.
             can_sleep: it takes `Sleep` and `Wake`.
         """
         model = self.of(key)

@@ -15,8 +15,8 @@ socket:
 | GET /metrics | the same in Prometheus's text form |
 | GET /alive | nothing, at once |
 
-A request says in `X-Headrace-Class` whether it is `live`, somebody waits for it, or `bulk`. A client that leaves,
-however it does, takes its turns and its floor along.
+A request says in `X-Headrace-Class` whether it is `live`, `flex` or `batch`, and in `X-Headrace-Tenants` whose it is. A
+client that leaves, however it does, takes its turns and its floor along.
 """
 
 import asyncio
@@ -31,13 +31,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from headrace.engines.asker import Asker
 from headrace.engines.host.address import SILENT_SECONDS
+from headrace.engines.host.asker_headers import CLASS, asker_in
 from headrace.engines.host.child_process import ChildProcess, told_of
 from headrace.engines.host.copies import State
-from headrace.engines.host.edge import REQUEST_BYTES_MAX, is_live, telling
+from headrace.engines.host.edge import REQUEST_BYTES_MAX, telling
 from headrace.engines.host.floor import FLOOR, FLOOR_LINE, FLOOR_SECONDS
 from headrace.engines.host.gpu_memory import GpuMemory
-from headrace.engines.host.lines import BATCHES, CHAT, CLASS, METRICS, MODELS, num_lines
+from headrace.engines.host.lines import BATCHES, CHAT, METRICS, MODELS, num_lines
 from headrace.engines.host.metrics import CONTENT_TYPE, page
 from headrace.engines.host.outcomes import ModelLost
 from headrace.engines.host.residents import Residents
@@ -124,7 +126,7 @@ class Supervisor:
         self._wanted[key] = wanted
         # Who opens a model that is here waits for nobody's work.
         if not self.table.is_open(key):
-            async with self._turn(key, is_live=is_live(request)):
+            async with self._turn(key, asker_in(request.headers)):
                 pass
         return web.json_response(asdict(self._facts[key]))
 
@@ -176,7 +178,7 @@ class Supervisor:
         if key not in self.table:
             raise ModelLost(f"The engine host does not know the model {key[:12]}.")
         told = {name: request.headers[name] for name in _ASKED if name in request.headers}
-        async with self._turn(key, is_live=is_live(request), size=size) as turn:
+        async with self._turn(key, asker_in(request.headers), size=size) as turn:
             if (child := self._children.get((key, turn.place))) is None:
                 # It ended between the turn's beginning and this line.
                 raise ModelLost(f"The process of {self._wanted[key].label} ended before it answered.")
@@ -245,12 +247,12 @@ class Supervisor:
     # --- turns ---
 
     @asynccontextmanager
-    async def _turn(self, key: str, *, is_live: bool, size: int = 1) -> "AsyncIterator[_Turn]":
+    async def _turn(self, key: str, asker: Asker, *, size: int = 1) -> "AsyncIterator[_Turn]":
         """A turn of the model, once it is here.
 
         Raises: HeadraceError: it cannot come.
         """
-        ticket = self.table.enter(key, is_live=is_live, size=size)
+        ticket = self.table.enter(key, work_class=asker.work_class, size=size, tenants=asker.tenants)
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self.num_requests += 1
         turn = _Turn()

@@ -1,7 +1,10 @@
 """A host's table as Markdown, for a page of Dagster's UI."""
 
+from collections.abc import Mapping
+
 from headrace.clock import iso
 from headrace.engines.host.table_view import ModelRow, Table
+from headrace.fairness import WorkClass
 from headrace.text.markdown import fitting_table
 
 # Longer metadata is shown behind a link.
@@ -31,6 +34,11 @@ def comes_in(row: ModelRow) -> str:
     """How long a model took to come, or to wake if it sleeps, the last time; empty: it never did."""
     seconds = row.wake_seconds if row.state == "asleep" and row.wake_seconds is not None else row.bring_seconds
     return f"{seconds:.1f} s" if seconds is not None else ""
+
+
+def by_class(counts: Mapping[WorkClass, int]) -> str:
+    """`1 live, 8 batch`; empty: there is none."""
+    return ", ".join(f"{num} {work_class}" for work_class, num in counts.items() if num)
 
 
 def _cells(row: ModelRow, now: float) -> tuple[str, ...]:

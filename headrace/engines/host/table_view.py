@@ -1,11 +1,12 @@
 """The table of residents as clients and people see it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from headrace.engines.host.copies import COMING, Copy, Model, State
 from headrace.engines.host.residents import Residents
+from headrace.fairness import CLASSES, WorkClass
 from headrace.store.small_objects import Record
 
 
@@ -52,10 +53,12 @@ class ModelRow:
     wakes: int = 0
     at_work: int = 0
     """Requests that it answers now."""
-    live_at_work: int = 0
-    """Of them, those that somebody waits for."""
     waiting: int = 0
     """Requests that it is not here for yet, or that give way to others."""
+    at_work_by_class: dict[WorkClass, int] = field(default_factory=dict)
+    """Of those at work: class → how many."""
+    waiting_by_class: dict[WorkClass, int] = field(default_factory=dict)
+    """Of those that wait: class → how many."""
     is_kept: bool = False
     """Whether a live service keeps it: it does not make room for bulk work."""
     next_out: int | None = None
@@ -140,8 +143,9 @@ def _row(table: Residents, copy: Copy, next_out: int | None, pid: int | None, mo
         loads=model.num_loads,
         wakes=model.num_wakes,
         at_work=len(copy.at_work),
-        live_at_work=sum(ticket.is_live for ticket in copy.at_work),
         waiting=table.num_waiting(model.key),
+        at_work_by_class={one: sum(ticket.work_class == one for ticket in copy.at_work) for one in CLASSES},
+        waiting_by_class={one: model.waiting.num_of(one) for one in CLASSES},
         is_kept=table.is_kept(model.key),
         next_out=next_out,
         pid=pid,

@@ -1,14 +1,17 @@
 """Work that waits for a model: which piece is next at a copy, and how long it is expected to take. Pure.
 
-Among equals the oldest goes first. Where callers tell how long their work takes, shorter work passes longer, which
-lowers everybody's mean wait; but only what came within a few times the difference: who asks for much waits in
-proportion, and nobody forever.
+Tenants of a class take fair turns (`headrace.fairness`). Of one tenant's work the oldest goes first. Where callers tell
+how long their work takes, shorter work passes longer, which lowers everybody's mean wait; but only what came within a
+few times the difference: who asks for much waits in proportion, and nobody forever.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+
+from headrace import fairness
+from headrace.fairness import CLASSES, NOBODY, FairClock, FairLine, WorkClass, first_of
 
 
 class Kind(IntEnum):
@@ -16,7 +19,12 @@ class Kind(IntEnum):
 
     PART = 0
     LIVE = 1
-    BULK = 2
+    FLEX = 2
+    BATCH = 3
+
+
+CLASS_KINDS = (Kind.LIVE, Kind.FLEX, Kind.BATCH)
+_KINDS: Mapping[WorkClass, Kind] = dict(zip(CLASSES, CLASS_KINDS, strict=True))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -32,9 +40,11 @@ class Ticket:
     turn_at: float = 0.0
     # Told, or what work of this model took so far.
     expected_seconds: float = 1.0
-    is_live: bool = False
+    work_class: WorkClass = "batch"
     # Turns that it is made of; of a batch that its copy takes in several goes, as many as it takes at once.
     size: int = 1
+    # Tenant → all of its turns that are theirs, divided by their weight.
+    costs: Mapping[str, float] = field(default_factory=lambda: NOBODY)
     # The one place where it is to be done; None: wherever its model may be.
     only_at: str | None = None
     # Keys of what must be at the same place while it is at work.
@@ -52,57 +62,42 @@ class Ticket:
     def kind(self) -> Kind:
         if self.belongs_to is not None:
             return Kind.PART
-        return Kind.LIVE if self.is_live else Kind.BULK
+        return _KINDS[self.work_class]
+
+    @property
+    def is_live(self) -> bool:
+        return self.work_class == "live"
 
 
-class Line:
-    """Tickets that wait for the same, in order of their coming."""
+class Line(fairness.Line[Ticket]):
+    """One tenant's tickets that wait for the same, in order of their coming, or as long as they are told to take."""
 
     def __init__(self) -> None:
-        self._by_age: dict[Ticket, None] = {}
+        super().__init__()
         # Those whose seconds were told, among them some that wait no more.
         self._by_turn: list[tuple[float, int, Ticket]] = []
 
-    def __len__(self) -> int:
-        return len(self._by_age)
-
-    def __contains__(self, ticket: Ticket) -> bool:
-        return ticket in self._by_age
-
-    def __iter__(self) -> Iterator[Ticket]:
-        return iter(self._by_age)
-
-    @property
-    def oldest(self) -> Ticket | None:
-        return next(iter(self._by_age), None)
-
-    def add(self, ticket: Ticket) -> None:
-        """One that had left keeps its age: its place is by its number."""
-        newest = next(reversed(self._by_age), None)
-        self._by_age[ticket] = None
-        if newest is not None and newest.number > ticket.number:
-            self._by_age = dict.fromkeys(sorted(self._by_age, key=lambda one: one.number))
-        if ticket.told_seconds is not None:
-            heapq.heappush(self._by_turn, (ticket.turn_at, ticket.number, ticket))
-
-    def remove(self, ticket: Ticket) -> None:
-        del self._by_age[ticket]
+    def add(self, one: Ticket) -> None:
+        super().add(one)
+        if one.told_seconds is not None:
+            heapq.heappush(self._by_turn, (one.turn_at, one.number, one))
 
     def first(self) -> Ticket | None:
         """Whose turn it is; the oldest's if nobody told how long it takes."""
         oldest = self.oldest
         if oldest is None or oldest.told_seconds is None:
             return oldest
-        while self._by_turn[0][2] not in self._by_age:
+        while self._by_turn[0][2] not in self:
             heapq.heappop(self._by_turn)
         return self._by_turn[0][2]
 
 
 class Waiting:
-    """All that waits for one model: for any of its places, or for one."""
+    """All that waits for one model: for any of its places, or for one. Tenants take turns within a class."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str | None, Kind], Line] = {}
+        self._lines: dict[tuple[str | None, Kind], FairLine[Ticket]] = {}
+        self._clocks = {kind: FairClock() for kind in Kind}
         self._num = 0
         # Expected seconds times turns, of all work that may be done anywhere.
         self.open_turn_seconds = 0.0
@@ -115,26 +110,38 @@ class Waiting:
         return line is not None and ticket in line
 
     def add(self, ticket: Ticket) -> None:
-        self._lines.setdefault((ticket.only_at, ticket.kind), Line()).add(ticket)
+        at = (ticket.only_at, ticket.kind)
+        if at not in self._lines:
+            self._lines[at] = FairLine(self._clocks[ticket.kind], Line)
+        self._lines[at].add(ticket)
         self._num += 1
         if ticket.only_at is None:
             self.open_turn_seconds += ticket.expected_seconds * ticket.size
 
-    def remove(self, ticket: Ticket) -> None:
-        self._lines[ticket.only_at, ticket.kind].remove(ticket)
+    def remove(self, ticket: Ticket, *, has_begun: bool) -> None:
+        """Args: has_begun: its tenants are charged; one that is given up costs them nothing."""
+        line = self._lines[ticket.only_at, ticket.kind]
+        if has_begun:
+            line.begin(ticket)
+        else:
+            line.remove(ticket)
         self._num -= 1
         if ticket.only_at is None:
             # Sums of many floats drift; where nobody waits, there is none.
             left = self.open_turn_seconds - ticket.expected_seconds * ticket.size
             self.open_turn_seconds = max(0.0, left) if self._num else 0.0
 
-    def lines(self) -> list[Line]:
-        """Those that somebody is in."""
-        return [line for line in self._lines.values() if line]
+    def oldest(self) -> list[Ticket]:
+        """Of each line that somebody is in, who has waited longest."""
+        return [oldest for line in self._lines.values() if (oldest := line.oldest) is not None]
 
     def beside(self, ticket: Ticket) -> list[Ticket]:
         """All that wait for the same, itself among them."""
         return list(self._lines[ticket.only_at, ticket.kind])
+
+    def num_of(self, work_class: WorkClass) -> int:
+        """How much of one class waits, for any place or one."""
+        return sum(len(line) for (_, kind), line in self._lines.items() if kind is _KINDS[work_class])
 
     def targets(self) -> list[str | None]:
         """Places that somebody waits for; None among them: any."""
@@ -142,10 +149,7 @@ class Waiting:
 
     def first_for(self, place: str, kind: Kind) -> Ticket | None:
         """What a copy at this place would do next of one kind."""
-        heads = [
-            head for only_at in (None, place) if (line := self._lines.get((only_at, kind))) and (head := line.first())
-        ]
-        return min(heads, key=lambda one: one.number, default=None)
+        return first_of([line for only_at in (None, place) if (line := self._lines.get((only_at, kind)))])
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any, Generic, Protocol, TypeVar
 
 from headrace.engines.base import EngineFailed, LoadedModel
+from headrace.fairness import CLASSES, WorkClass
 from headrace.version_sets.sets import EngineSpec, Member
 
 # A gateway admits fewer. More than this is an error, which must not use up memory.
@@ -29,8 +30,9 @@ B = TypeVar("B")
 
 
 class ModelThread(LoadedModel, Generic[L, V, B]):
-    """What waits for the thread: `V` in `_live`, each with somebody who waits for it, and `B` in `_bulk`. `_changed`
-    guards both, and tells the thread of news. Live ones go first, also at each step of what the thread does for others.
+    """What waits for the thread, by class: turns that are asked alone, `V`, and those that are asked together, `B`.
+    `_changed` guards both, and tells the thread of news. More urgent ones go first, also at each step of what the
+    thread does for others.
     """
 
     def __init__(self, local: L, member: Member, spec: EngineSpec, *, doing: str) -> None:
@@ -42,8 +44,8 @@ class ModelThread(LoadedModel, Generic[L, V, B]):
         self.num_at_once = 2 * spec.batch_rows
         self.mixes_rows = local.mixes_rows
         self.computes_on_cpu = local.device.type == "cpu"
-        self._live: deque[V] = deque()
-        self._bulk: deque[B] = deque()
+        self._turns: dict[WorkClass, deque[V]] = {one: deque() for one in CLASSES}
+        self._batches: dict[WorkClass, deque[B]] = {one: deque() for one in CLASSES}
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(
@@ -53,7 +55,15 @@ class ModelThread(LoadedModel, Generic[L, V, B]):
 
     @property
     def _num_waiting(self) -> int:
-        return len(self._live) + len(self._bulk)
+        return sum(map(len, (*self._turns.values(), *self._batches.values())))
+
+    def _taken_out(self) -> list[V | B]:
+        """All that waits, which nobody will make any more."""
+        with self._changed:
+            left = [one for queues in (self._turns, self._batches) for queue in queues.values() for one in queue]
+            for queue in (*self._turns.values(), *self._batches.values()):
+                queue.clear()
+        return left
 
     @abstractmethod
     def _run(self, local: L) -> None:

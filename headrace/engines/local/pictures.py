@@ -1,13 +1,13 @@
 """The `diffusers` engine: any pipeline of the library that paints a text, in this process, on a GPU or CPU threads.
 
-The model has its own thread. Turns that wait are painted together, live ones first, and every batch has the version
-set's `batch_rows`: fewer are filled up with copies that nobody looks at. The shape of a matrix moves the last bits of
-its sums, and after some steps of denoising a pixel; at one shape a picture's bytes depend neither on its place nor on
-its neighbours, so one that is tried again alone is the same file. A live turn does not wait for others' batch to end:
-it is painted between two of its steps, by a twin of the pipeline that has a state of its own.
+The model has its own thread. Turns that wait are painted together, the most urgent first, and every batch has the
+version set's `batch_rows`: fewer are filled up with copies that nobody looks at. The shape of a matrix moves the last
+bits of its sums, and after some steps of denoising a pixel; at one shape a picture's bytes depend neither on its place
+nor on its neighbours, so one that is tried again alone is the same file. A more urgent turn does not wait for others'
+batch to end: it is painted between two of its steps, by a twin of the pipeline that has a state of its own.
 
 The cost: a batch that is not full costs as much as a full one, so a lone picture costs `batch_rows` of them; and while
-live turns come without end, a batch takes one step for each of theirs.
+more urgent turns come without end, a batch takes one step for each of theirs.
 """
 
 import asyncio
@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headrace.engines.asker import Asker, asker_now
 from headrace.engines.base import EngineBusy, EngineFailed, NoAnswer, TurnRefused
 from headrace.engines.local.model_thread import NUM_WAITING_MAX, ModelThread
 from headrace.engines.local.pipelines import GivenUp, LocalPipeline, load_pipeline
 from headrace.engines.media import UNREAD, MediaAnswer, MediaEngine, MediaTurn
 from headrace.errors import reason_of
+from headrace.fairness import CLASSES, WorkClass
 from headrace.version_sets.sets import EngineSpec, Member
 
 _REPLICA = "in process"
 # zlib's own default: spelt, so that Pillow's may change.
 _COMPRESS_LEVEL = 6
+# Batches in a row that may leave less urgent turns waiting.
+_NUM_PASSED_MAX = 16
+_LIVE, _BATCH = Asker(work_class="live"), Asker()
 
 
 @dataclass(eq=False)
@@ -37,7 +42,7 @@ class _Waiting:
     turn: MediaTurn
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[MediaAnswer | NoAnswer]"
-    is_live: bool = False
+    work_class: WorkClass
     # Set by the waiting caller when it leaves.
     is_dropped: bool = False
 
@@ -55,6 +60,8 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngin
     name = "diffusers"
     # On one kind of machine. GPU kernels without a deterministic form only warn.
     deterministic = True
+    # Batches in a row that left less urgent turns waiting.
+    _num_passed = 0
 
     def __init__(self, directory: Path, member: Member, spec: EngineSpec) -> None:
         """Loads a pipeline from `directory`; seconds to minutes.
@@ -66,17 +73,17 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngin
         super().__init__(load_pipeline(directory, member, spec), member, spec, doing="painting")
 
     async def make(self, turn: MediaTurn) -> MediaAnswer:
-        [answer] = await self._made([turn], is_live=True)
+        [answer] = await self._made([turn], asker_now(_LIVE).work_class)
         if isinstance(answer, NoAnswer):
             raise answer
         return answer
 
     async def make_together(self, turns: Sequence[MediaTurn]) -> list[MediaAnswer | NoAnswer]:
-        return await self._made(turns, is_live=False)
+        return await self._made(turns, asker_now(_BATCH).work_class)
 
-    async def _made(self, turns: Sequence[MediaTurn], *, is_live: bool) -> list[MediaAnswer | NoAnswer]:
+    async def _made(self, turns: Sequence[MediaTurn], work_class: WorkClass) -> list[MediaAnswer | NoAnswer]:
         loop = asyncio.get_running_loop()
-        waiting = [_Waiting(turn, loop, loop.create_future(), is_live) for turn in turns]
+        waiting = [_Waiting(turn, loop, loop.create_future(), work_class) for turn in turns]
         for one in waiting:
             if not one.turn.text.strip():
                 one.answer.set_result(TurnRefused("There is nothing to make a picture of."))
@@ -99,7 +106,7 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngin
                     one.answer.set_result(why)
                 return
             for one in asked:
-                (self._live if one.is_live else self._bulk).append(one)
+                self._turns[one.work_class].append(one)
             self._changed.notify()
 
     # --- the thread ---
@@ -107,25 +114,25 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngin
     def _run(self, local: LocalPipeline) -> None:
         while together := self._next():
             self._paint(local, together)
-        with self._changed:
-            left = [*self._live, *self._bulk]
-            self._live.clear()
-            self._bulk.clear()
-        for one in left:
+        for one in self._taken_out():
             one.say(EngineFailed(f"The engine of {self._named} was closed.", may_be_the_turn=False))
 
     def _next(self) -> list[_Waiting]:
         """The turns of the next batch, waited for; none: the engine is closed."""
         with self._changed:
             while not self._is_closed:
-                if found := self._taken():
+                # Who was passed by so often goes first once, and others go on between its steps.
+                is_first = self._num_passed < _NUM_PASSED_MAX
+                if found := self._taken(CLASSES if is_first else CLASSES[::-1]):
+                    self._num_passed = self._num_passed + 1 if is_first and self._num_waiting else 0
                     return found
                 self._changed.wait()
         return []
 
-    def _taken(self) -> list[_Waiting]:
+    def _taken(self, classes: Sequence[WorkClass] = CLASSES) -> list[_Waiting]:
         found: list[_Waiting] = []
-        for queue in (self._live, self._bulk):
+        for one in classes:
+            queue = self._turns[one]
             while queue and len(found) < self._batch_rows:
                 if not (first := queue.popleft()).is_dropped:
                     found.append(first)
@@ -142,12 +149,12 @@ class DiffusersEngine(ModelThread[LocalPipeline, _Waiting, _Waiting], MediaEngin
             one.say(answer)
 
     def _goes_on(self, local: LocalPipeline, together: Sequence[_Waiting]) -> bool:
-        """Whether a batch takes its next step, once live turns that came meanwhile are painted."""
-        if not any(one.is_live for one in together):
-            with self._changed:
-                first = self._taken() if self._live and not self._is_closed else []
-            if first:
-                self._paint(local.twin(), first)
+        """Whether a batch takes its next step, once more urgent turns that came meanwhile are painted."""
+        more_urgent = CLASSES[: min(CLASSES.index(one.work_class) for one in together)]
+        with self._changed:
+            first = self._taken() if any(self._turns[one] for one in more_urgent) and not self._is_closed else []
+        if first:
+            self._paint(local.twin(), first)
         return not (self._is_closed or all(one.is_dropped for one in together))
 
     def _painted(self, local: LocalPipeline, together: Sequence[_Waiting]) -> list[MediaAnswer | NoAnswer]:

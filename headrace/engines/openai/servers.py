@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from headrace.engines.asker import asker_now
 from headrace.engines.base import EngineBusy, EngineFailed, TurnRefused
 from headrace.engines.deployment import Deployment
 from headrace.engines.dispatch.dispatcher import Dispatcher
@@ -120,7 +121,10 @@ class ServerClient:
         """
         ends_at = time.monotonic() + self._deployment.turn_seconds_max
         ticket = self._dispatcher.enter(
-            num_tokens_max, num_prompt_characters=num_prompt_characters, is_in_pieces=stream
+            num_tokens_max,
+            num_prompt_characters=num_prompt_characters,
+            is_in_pieces=stream,
+            asker=asker_now(self._deployment.asker),
         )
         self._keep_ticking()
         try:

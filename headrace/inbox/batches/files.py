@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from headrace.clock import Clock
+from headrace.clock import Clock, SystemClock
 from headrace.errors import ObjectMissing
 from headrace.inbox.batches.places import FILE, is_name, tenant_prefix, tenants_prefix
 from headrace.keys import partition_from_path
+from headrace.store.leases import Lease, Leases
 from headrace.store.objects import ObjectStore, PartWriter, new_nonce
 from headrace.store.small_objects import Kind, create_object, read_object
 
@@ -58,8 +59,10 @@ class NewFile:
     Used by one thread at a time.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, identity: str) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, identity: str, lease: Lease) -> None:
+        """Args: lease: an erasure waits for it, so that it finds the file."""
         self.id = identity
+        self._lease = lease
         self.num_bytes = self._num_ends = 0
         self._last = b"\n"
         self._store, self._prefix = store, prefix
@@ -100,6 +103,7 @@ class NewFile:
         made = create_object(self._store, file_key(self._prefix, self.id), KEPT_FILE, file)
         if not made.won:
             self._store.delete(part_key(self._prefix, self._part))
+        self._lease.release()
         return made.value
 
     def discard(self) -> None:
@@ -109,6 +113,7 @@ class NewFile:
             given_up = _GivenUp()
             with suppress(_GivenUp):
                 self._opened.__exit__(_GivenUp, given_up, None)
+        self._lease.release()
 
 
 class _GivenUp(Exception):
@@ -128,9 +133,10 @@ class Files:
 
     def __init__(self, store: ObjectStore, service: str, clock: Clock) -> None:
         self._store, self._service, self._clock = store, service, clock
+        self._leases = Leases(store, SystemClock())
 
     def new(self, tenant: str, identity: str) -> NewFile:
-        return NewFile(self._store, self._prefix(tenant), identity)
+        return NewFile(self._store, self._prefix(tenant), identity, self._leases.hold(new_nonce()))
 
     def find(self, tenant: str, identity: str) -> File | None:
         """None: the tenant has no such file, or no longer. Raises: HandoffCorrupt: its object is damaged."""
@@ -194,12 +200,22 @@ class Files:
             for part in self._store.children(prefix):
                 if part in named or part in used:
                     continue
+                owner = expiries.get((tenant, part.rpartition("-")[0]))
+                if owner is not None and self._is_in_place_of(tenant, owner, part):
+                    del expiries[tenant, owner.id]  # read anew by the next sweep
+                    continue
                 if part in known.orphans:
                     self._store.delete(f"{prefix}/{part}")
                 else:
                     orphans.add(part)
         known.files, known.orphans = expiries, orphans
         return num_deleted
+
+    def _is_in_place_of(self, tenant: str, file: File, part: str) -> bool:
+        """Whether an erasure has put it in place of the part that the file had."""
+        with suppress(ObjectMissing):
+            return read_object(self._store, self._key(tenant, file.id), KEPT_FILE).part == part
+        return False
 
     def _prefix(self, tenant: str) -> str:
         return tenant_prefix(self._service, tenant)

@@ -1,18 +1,25 @@
 """A service's batches in the store: their states, and what became of their lines."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from headrace.errors import ObjectMissing
+from headrace.clock import SystemClock
+from headrace.errors import ObjectMissing, Transient
+from headrace.handoff.erasures import Erasures
 from headrace.inbox.batches.outcomes import SETTLED, Settled
 from headrace.inbox.batches.places import BATCH, is_name, open_prefix, tenant_prefix
 from headrace.inbox.batches.states import Batch, Counts
 from headrace.keys import partition_from_path, partition_path
 from headrace.store.chain import Chain
-from headrace.store.objects import ObjectStore
+from headrace.store.leases import Lease, Leases
+from headrace.store.objects import ObjectStore, new_nonce
 from headrace.store.small_objects import Kind, create_object, read_object
 
 BATCH_STATE = Kind("Batch", Batch, "Restore it from a backup of the store; until then the batch stands still.")
 _DIGITS = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,16 @@ def states_chain(store: ObjectStore, prefix: str, identity: str) -> Chain[Batch]
     return Chain(store=store, prefix=f"{prefix}/states/{identity}", kind=BATCH_STATE, remedy=BATCH_STATE.remedy)
 
 
+def lines_prefix(prefix: str, identity: str) -> str:
+    return f"{prefix}/lines/{identity}"
+
+
 def settled_key(prefix: str, identity: str, part: int) -> str:
-    return f"{prefix}/lines/{identity}/{part + 1:0{_DIGITS}d}.json"
+    return f"{lines_prefix(prefix, identity)}/{part + 1:0{_DIGITS}d}.json"
+
+
+def mark_key(service: str, tenant: str, identity: str) -> str:
+    return f"{open_prefix(service)}/{partition_path(tenant)}/{identity}"
 
 
 class Batches:
@@ -38,6 +53,11 @@ class Batches:
 
     def __init__(self, store: ObjectStore, service: str) -> None:
         self._store, self._service = store, service
+        self._leases = Leases(store, SystemClock())
+
+    def begin(self) -> "Working":
+        """For who works at a batch: an erasure waits for it."""
+        return Working(self._leases.hold(new_nonce()), Erasures(self._store))
 
     def create(self, tenant: str, batch: Batch) -> Kept:
         # The mark first: a batch without it would never be worked off, a mark without a batch is passed over.
@@ -115,16 +135,48 @@ class Batches:
         return tenant_prefix(self._service, tenant)
 
     def _mark(self, tenant: str, identity: str) -> str:
-        return f"{open_prefix(self._service)}/{partition_path(tenant)}/{identity}"
+        return mark_key(self._service, tenant, identity)
 
     def _lines(self, tenant: str, identity: str) -> str:
-        return f"{self._prefix(tenant)}/lines/{identity}"
+        return lines_prefix(self._prefix(tenant), identity)
 
     def _part(self, tenant: str, identity: str, part: int) -> str:
         return settled_key(self._prefix(tenant), identity, part)
 
     def _chain(self, tenant: str, identity: str) -> Chain[Batch]:
         return states_chain(self._store, self._prefix(tenant), identity)
+
+
+class Working:
+    """Who works at a batch, in several threads: its lease ends with the last call, however the work itself ended.
+
+    Attributes: erasures: to be asked for once there is the lease.
+    """
+
+    def __init__(self, lease: Lease, erasures: Erasures) -> None:
+        self.erasures = erasures
+        self._lease = lease
+        self._lock = threading.Lock()
+        # The work as a whole, and each call that is under way.
+        self._num_shares = 1
+
+    def call(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Raises: Transient: the work has ended, and nobody waits for this any more."""
+        with self._lock:
+            if not self._num_shares:
+                raise Transient("The work at this batch has ended.")
+            self._num_shares += 1
+        try:
+            return call(*arguments)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        with self._lock:
+            self._num_shares -= 1
+            is_last = not self._num_shares
+        if is_last:
+            self._lease.release()
 
 
 class CountsSoFar:

@@ -24,10 +24,12 @@ LINE_BYTES_MAX = 4 * 2**20
 # What is listed of a broken file: enough to repair it.
 NUM_PROBLEMS_MAX = 50
 _BOM = b"\xef\xbb\xbf"
+# What stays of a line that was erased, with spaces up to the line's length: the file is divided as it was.
+STUB = b'{"erased":true}'
 
 
 class Line(NamedTuple):
-    """`number`: in its file, from 1 on, blank lines counted. `body`: JSON."""
+    """`number`: in its file, from 1 on, blank lines counted. `custom_id` empty: it was erased. `body`: JSON."""
 
     number: int
     custom_id: str
@@ -126,7 +128,7 @@ def validated(pieces: Iterable[bytes], wanted: Wanted) -> tuple[int, tuple[LineP
             problems.append(LineProblem(code="too_many_lines", message=message, line=raw.number))
             break
         line = read_line(raw, wanted)
-        if isinstance(line, Line):
+        if isinstance(line, Line) and line.custom_id:
             # A digest, so that the longest ids of the largest batch take 5 MB.
             digest = blake2b(line.custom_id.encode(), digest_size=16).digest()
             if (first := seen.setdefault(digest, line.number)) != line.number:
@@ -154,6 +156,16 @@ def lines_of_part(pieces_from: Callable[[int], Iterable[bytes]], plan: Plan, par
     return found
 
 
+def custom_id_of(line: bytes) -> str | None:
+    """Of a line of an input, output or error file; None: it has none."""
+    try:
+        content: Any = from_json(line.removeprefix(_BOM))
+    except ValueError:
+        return None
+    custom_id = content.get("custom_id") if isinstance(content, dict) else None
+    return custom_id if isinstance(custom_id, str) else None
+
+
 def read_line(raw: RawLine, wanted: Wanted) -> Line | LineProblem:
     def problem(code: str, message: str, param: str | None = None) -> LineProblem:
         return LineProblem(code=code, message=message, line=raw.number, param=param)
@@ -168,6 +180,8 @@ def read_line(raw: RawLine, wanted: Wanted) -> Line | LineProblem:
         return problem("invalid_json_line", f"The line is no JSON: {error}.")
     if not isinstance(content, dict):
         return problem("invalid_json_line", "The line must be a JSON object with custom_id, method, url and body.")
+    if content == {"erased": True}:
+        return Line(raw.number, "", b"")
     custom_id = content.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
         return problem("missing_required_parameter", "custom_id must be a text that is not empty.", "custom_id")

@@ -9,14 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.inbox.batches.states import CANCELLED, EXPIRED, Counts
+from headrace.inbox.batches.states import CANCELLED, ERASED, EXPIRED, Counts
 from headrace.keys import digest_text
 from headrace.store.small_objects import Kind
 
 _SAYS = {
     EXPIRED: "This line was not answered before the batch's window ended.",
     CANCELLED: "This line was not answered before the batch was cancelled.",
+    ERASED: "This line was erased.",
 }
+REQUEST = "batch_req_"
+# The files of a batch, by the endings of their names.
+OUTPUTS = ("output", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Unmade:
-    """A line that was not asked, or not to its end. `code`: EXPIRED or CANCELLED."""
+    """A line that was not asked, or not to its end. `code`: EXPIRED, CANCELLED or ERASED, without a custom_id."""
 
     custom_id: str
     code: str
@@ -56,7 +60,7 @@ SETTLED = Kind("Lines of a batch", Settled, "Delete it: its lines are made again
 
 def request_id(batch: str, custom_id: str) -> str:
     """Names the line as a request: in records, in its seed, and as the `id` of its outcome."""
-    return f"batch_req_{digest_text('line', batch, custom_id)[:32]}"
+    return f"{REQUEST}{digest_text('line', batch, custom_id)[:32]}"
 
 
 def settled(batch: str, outcomes: Iterable[Answered | Unmade]) -> Settled:

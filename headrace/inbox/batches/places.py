@@ -52,6 +52,11 @@ def name_of(kind: str, now: float, *parts: str) -> str:
     return _name(kind, now, digest_text(kind, *parts))
 
 
+def follows_from(name: str, kind: str, *parts: str) -> bool:
+    """Whether `name_of` has made the name of these parts, at whatever moment."""
+    return is_name(kind, name) and name.endswith(digest_text(kind, *parts)[:_NONCE_DIGITS])
+
+
 def is_name(kind: str, text: str) -> bool:
     """Whether it may be one of ours: others must never reach a key of the store."""
     rest = text.removeprefix(kind)

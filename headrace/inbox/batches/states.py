@@ -24,7 +24,7 @@ from headrace.inbox.batches.files import File
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 FINAL: tuple[Status, ...] = ("failed", "completed", "expired", "cancelled")
 # Error codes of lines that were not made, as OpenAI's error files have them.
-EXPIRED, CANCELLED = "batch_expired", "batch_cancelled"
+EXPIRED, CANCELLED, ERASED = "batch_expired", "batch_cancelled", "line_erased"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,17 @@
 | GET /openapi.json | no | the description of all paths |
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 from headrace.clock import Clock
 from headrace.engines.openai.coming import COME_SECONDS
 from headrace.serving.gateway.http_messages import ClientGone, Receive, Request, Scope, Send, json_body
+from headrace.serving.gateway.http_protocol import Answer
 from headrace.serving.gateway.metrics import CONTENT_TYPE, Metrics
 from headrace.serving.gateway.openapi import openapi
 from headrace.serving.gateway.outcomes import Outcomes
@@ -63,6 +67,8 @@ class Gateway:
         stable set's models could work there; None: nobody knows."""
         self._units, self._outcomes, self._readiness = units, outcomes, readiness
         self._inbox, self._batches = inbox, batches
+        self.path = _EVENTS
+        self._refusing: set[asyncio.Task[None]] = set()
         self._metrics, self._host_metrics, self._come_seconds = metrics, host_metrics, come_seconds
         self._model = {"id": service.name, "object": "model", "created": int(clock.now()), "owned_by": "headrace"}
         self._openapi = json_body(
@@ -101,6 +107,23 @@ class Gateway:
             return
         except Exception as error:  # noqa: BLE001 (the edge: whatever failed, a client hears of it in its own terms)
             await self._refuse(request, error)
+
+    def take(self, cycle: RequestResponseCycle, answer: Answer) -> bool:
+        """An event in a request that came whole; see `WholeRequests`."""
+        request = Request(cycle.scope, cycle.receive, cycle.send)
+        try:
+            request.check()
+            self._authenticate(request)
+        except Refusal:
+            return False  # the usual way leads to it, too
+        if self._inbox is None or request.method != "POST":
+            return False
+        return self._inbox.take_one(request, bytes(cycle.body), answer, partial(self._refuse_later, request))
+
+    def _refuse_later(self, request: Request, error: Exception) -> None:
+        task = asyncio.get_running_loop().create_task(self._refuse(request, error))
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
 
     async def _refuse(self, request: Request, error: Exception) -> None:
         # Not in `__call__`: the error's traceback refers to that frame, and a frame that keeps the error in a variable

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from headrace.inbox.intake import Intake
     from headrace.inbox.rules import InboxRules
     from headrace.serving.gateway.batches.work import BatchWork
+    from headrace.serving.gateway.erasing import GatewayErasures
     from headrace.serving.gateway.inbox import Inbox
     from headrace.serving.gateway.realtime.calls import Calls
 
@@ -104,6 +105,7 @@ class Parts:
     intake: "Intake | None"
     inbox: "Inbox | None"
     batches: "BatchWork | None"
+    erasures: "GatewayErasures | None"
     calls: "Calls | None"
 
 
@@ -192,6 +194,12 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             records=records,
             clock=clock,
         )
+    erasures = None
+    if intake:
+        from headrace.serving.gateway.erasing import GatewayErasures
+
+        erasures_of = partial(GatewayErasures, store, intake, clock=clock, records=records)
+        erasures = erasures_of(end_calls=calls.erase) if calls else erasures_of()
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 
     async def come_seconds() -> float | None:
@@ -247,6 +255,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
         intake=intake,
         inbox=inbox,
         batches=batches,
+        erasures=erasures,
         calls=calls,
     )
 
@@ -292,4 +301,8 @@ def _intake(
     intake = Intake(
         settings.inbox_log, rules, sealer_of, clock=clock, record=records.event, sealed_waiting=sealed_waiting
     )
+    if service.hears:
+        from headrace.inbox.erasing import note_calls_log
+
+        note_calls_log(store, intake.nonce, settings.inbox_log)
     return rules, backlogs, intake

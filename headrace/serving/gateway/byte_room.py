@@ -29,11 +29,17 @@ class ByteRoom:
         try:
             yield
         finally:
-            self._give_back(num_bytes)
+            self.give_back(num_bytes)
+
+    def take_now(self, num_bytes: int) -> bool:
+        """Whether there was room without waiting; `give_back` gives it back."""
+        if self._line or num_bytes > self._free:
+            return False
+        self._free -= num_bytes
+        return True
 
     async def _take(self, num_bytes: int) -> None:
-        if not self._line and num_bytes <= self._free:
-            self._free -= num_bytes
+        if self.take_now(num_bytes):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append((num_bytes, turn))
@@ -43,17 +49,18 @@ class ByteRoom:
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 # It got its room in the same moment.
-                self._give_back(num_bytes)
+                self.give_back(num_bytes)
             else:
-                with suppress(ValueError):  # `_give_back` has passed it over
+                with suppress(ValueError):  # `give_back` has passed it over
                     self._line.remove((num_bytes, turn))
-                self._give_back(0)
+                self.give_back(0)
             if isinstance(error, TimeoutError):
                 message = f"Others' requests took all the room for {self._seconds_max:g} s; come back later."
                 raise overloaded(message, retry_after_seconds=self._seconds_max) from None
             raise
 
-    def _give_back(self, num_bytes: int) -> None:
+    def give_back(self, num_bytes: int) -> None:
+        """What `take_now` took."""
         self._free += num_bytes
         while self._line and self._line[0][0] <= self._free:
             taken, turn = self._line.popleft()

@@ -16,12 +16,14 @@ socket's, and the connection still counts among all others.
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headrace.serving.gateway.connections import Connections, Wait
+from headrace.serving.gateway.head_with_body import HeadWithBody
 from headrace.serving.gateway.refusals import Refusal, invalid, overloaded
 
 # The scope's `extensions` key under which an ASGI application finds its connection.
@@ -58,13 +60,36 @@ class Takers(Protocol):
         ...
 
 
+# Sends a whole answer with status 200: its body and headers of its own.
+Answer = Callable[[bytes, list[tuple[bytes, bytes]]], None]
+
+
+class WholeRequests(Protocol):
+    """Who answers requests of one path that came whole, without a task for each: half of a short request's cost."""
+
+    path: str
+
+    def take(self, cycle: RequestResponseCycle, answer: Answer) -> bool:
+        """Whether it is going to be answered, later and once; else it becomes a task. Raises nothing."""
+        ...
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One connection; uvicorn creates it when it accepts."""
 
-    def __init__(self, *, connections: Connections, takers: Takers | None = None, **uvicorns: Any) -> None:
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        takers: Takers | None = None,
+        whole: WholeRequests | None = None,
+        **uvicorns: Any,
+    ) -> None:
         super().__init__(**uvicorns)
         self._guard = connections
-        self._takers = takers
+        self._takers, self._whole = takers, whole
+        # What is to be started once it is known whether its request came whole.
+        self._held: Any = None
         self._taken_over: TakenOver | None = None
         limits = connections.limits
         self._head_bytes_max = limits.head_bytes_max
@@ -93,7 +118,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=_UNSENT_BYTES_MAX)
-        self.transport = cast("Any", _HeadWithBody(transport))
+        self.transport = cast("Any", HeadWithBody(transport))
         is_for_all = self._guard.opened(self)
         if is_for_all is None:
             self._cut("no room", abort=True)
@@ -142,6 +167,7 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse(self._refusal or invalid("This is no HTTP/1.1 request.", code="malformed_request"))
                 return
             break
+        self._offer()
         self._wait_for_the_rest()
 
     def pause_writing(self) -> None:
@@ -182,25 +208,56 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_whole = True
         self._num_bytes = 0
         super().on_message_complete()
+        self._offer()
 
     # --- the requests' progress ---
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        if self._whole is None or cycle.scope["path"] != self._whole.path or not self._is_for_all:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._held = app
+
+    def _offer(self) -> None:
+        """Starts what is held, unless its request came whole and is taken as such."""
+        app, self._held = self._held, None
+        if app is None or self._whole is None:
+            return
+        cycle = self.cycle
+        is_whole = not (cycle.more_body or cycle.waiting_for_100_continue or self.flow.write_paused)
+        if not (is_whole and self._whole.take(cycle, partial(self._answer, cycle))):
+            super()._start_asgi_task(cycle, app)
+
+    def _answer(self, cycle: RequestResponseCycle, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        if cycle.disconnected or cycle.response_complete:
+            return
+        cycle.response_started = cycle.response_complete = True
+        ends = [] if cycle.keep_alive else [(b"connection", b"close")]
+        self._write(200, [*self.server_state.default_headers, *headers, *ends], body)
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        head = [STATUS_LINE[status]]
+        for name, value in headers:
+            head += [name, b": ", value, b"\r\n"]
+        self.transport.write(b"".join([*head, b"content-length: %d\r\n\r\n" % len(body), body]))
 
     def on_response_complete(self) -> None:
         """Replaces uvicorn's, which starts a timer for every response; `Connections` does not need one."""
         self.server_state.total_requests += 1
         # An answer to HEAD has no body with which its head could be sent.
-        cast("_HeadWithBody", self.transport).flush()
+        cast("HeadWithBody", self.transport).flush()
         if self.transport.is_closing():
             # The transport closes after its bytes are sent, and the client decides when.
             self._guard.wait(self, Wait.CLOSE)
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._answering, app = self.pipeline.pop()
+            super()._start_asgi_task(self._answering, app)
             self._wait_for_the_rest()
         elif self._is_whole:
             self._guard.wait(self, Wait.NEXT)
@@ -252,7 +309,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def hold_head(self) -> None:
         """Delays the next bytes, a response's head, and sends them with those that follow."""
-        cast("_HeadWithBody", self.transport).hold()
+        cast("HeadWithBody", self.transport).hold()
 
     def expect_body(self, bytes_max: int) -> None:
         """Lets the present request have a larger body than the service's requests: its client is known."""
@@ -381,12 +438,8 @@ class GatewayProtocol(HttpToolsProtocol):
             answering.disconnected = True
             answering.message_event.set()
         request = os.urandom(16).hex()
-        head = [STATUS_LINE[refusal.status]]
-        own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(refusal.body))]
-        own += [(b"x-request-id", request.encode()), (b"connection", b"close"), *refusal.headers]
-        for name, value in self.server_state.default_headers + own:
-            head += [name, b": ", value, b"\r\n"]
-        self.transport.write(b"".join([*head, b"\r\n", refusal.body]))
+        own = [(b"content-type", b"application/json"), (b"x-request-id", request.encode()), (b"connection", b"close")]
+        self._write(refusal.status, [*self.server_state.default_headers, *own, *refusal.headers], refusal.body)
         self._cut(why, status=refusal.status, request=request, **fields)
 
     def _cut(self, why: str, *, abort: bool = False, **fields: Any) -> None:
@@ -405,45 +458,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-
-class _HeadWithBody:
-    """A transport with the methods that uvicorn and this module use. uvicorn writes a response's head before its body,
-    and each write is a system call: a tenth of a short answer's cost.
-    """
-
-    __slots__ = ("_head", "_holds", "_transport", "abort", "can_write_eof", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self._holds = False
-        self.abort = transport.abort
-        self.can_write_eof = transport.can_write_eof
-        self.is_closing = transport.is_closing
-
-    def hold(self) -> None:
-        self._holds = True
-
-    def write(self, data: bytes) -> None:
-        if self._holds:
-            self._head, self._holds = data, False
-            return
-        if self._head:
-            data, self._head = self._head + data, b""
-        self._transport.write(data)
-
-    def write_eof(self) -> None:
-        self.flush()
-        self._transport.write_eof()
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def flush(self) -> None:
-        if self._head:
-            self.write(b"")
 
 
 class _HealthOnly:

@@ -10,8 +10,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,8 @@ from pydantic_core import from_json
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
-from headrace.handoff.erasures import data_of
 from headrace.inbox.backlog import Backlog
-from headrace.inbox.erasing import note_erased, unfinished
-from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
+from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event, usual_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
 from headrace.inbox.log import LogUnavailable
@@ -30,7 +27,8 @@ from headrace.inbox.quotas import Quotas
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
 from headrace.serving.daemon_threads import DaemonThreads
 from headrace.serving.gateway.byte_room import ByteRoom
-from headrace.serving.gateway.http_messages import Request, json_body
+from headrace.serving.gateway.http_messages import JSON, Request, json_body
+from headrace.serving.gateway.http_protocol import Answer
 from headrace.serving.gateway.inbox_results import ResultStreams
 from headrace.serving.gateway.inbox_webhook import WebhookSender
 from headrace.serving.gateway.limits import CountedStreams
@@ -47,8 +45,10 @@ if TYPE_CHECKING:
 REQUEST_BYTES_MAX = 8 * 2**20
 # Of all requests that are being read or written. Their events take about three times as much.
 _BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX = 16 * 2**20, 10.0
-# Parsing so many takes about a millisecond; then others have their turn.
-_NUM_A_TURN = 50
+# Reading so many takes about a millisecond; then others have their turn.
+_NUM_A_TURN = 200
+# Of an event that is read where its connection is: a few microseconds.
+_ONE_BYTES_MAX = 16 * 1_024
 _LOOK_SECONDS = 5.0
 _RETRY_SECONDS_MAX = 3_600.0
 _LINES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines")
@@ -120,7 +120,9 @@ class Inbox:
                 name,
                 stream,
                 self._intake,
-                refusal_of=self._refusal_of,
+                refusal_of=lambda event: (
+                    self._refusal_of(event.campaign, event.event_class) or self._quota_refusal(event)
+                ),
                 environment=os.environ,
                 clock=self._clock,
                 records=records,
@@ -130,13 +132,12 @@ class Inbox:
         }
 
     async def _keep_looking(self) -> None:
-        """Follows what is worked off, finished and erased, until it is cancelled; one that hangs stops only this."""
+        """Follows what is worked off and finished, until it is cancelled; one that hangs stops only this."""
         thread, told = DaemonThreads(1, "backlog"), dict[str, str]()
-        looks = {"": self._erase} | {campaign: partial(self._look, campaign) for campaign in self._rules}
         while True:
-            for campaign, look in looks.items():
+            for campaign in self._rules:
                 try:
-                    is_news = await asyncio.get_running_loop().run_in_executor(thread, look)
+                    is_news = await asyncio.get_running_loop().run_in_executor(thread, self._look, campaign)
                     told[campaign] = ""
                     if is_news:
                         self.results.tell(campaign)
@@ -152,14 +153,6 @@ class Inbox:
         """Whether further windows of it are finished."""
         self._backlogs[campaign].look()
         return self._finished[campaign].look() > 0
-
-    def _erase(self) -> bool:
-        """Has the log carry out the store's erasures; no campaign has news by that."""
-        for number in unfinished(self._store, self._intake.nonce, self._intake.erased):
-            num_events = self._intake.erase(number, data_of(self._store, number)).result()
-            note_erased(self._store, self._clock, self._intake.nonce, number, num_events)
-            self._records.event("inbox erased", erasure=number, num_events=num_events)
-        return False
 
     async def serve(self, request: Request) -> None:
         """Answers one request, whose key is known.
@@ -184,24 +177,60 @@ class Inbox:
             said = "All of these have to wait" if len(reasons) > 1 else reasons.pop()
             raise _refusal(Refused(f"{said}; come back later.", max(waits)))
         taken = Counter(outcome for outcome in outcomes if isinstance(outcome, bool))
-        body = {"object": "events", "taken": taken[True], "repeated": taken[False], "refused": refused}
-        await request.respond(200, json_body(body), request.answer_headers)
+        await request.respond(200, _said(taken, refused), request.answer_headers)
+
+    def take_one(self, request: Request, body: bytes, answer: Answer, refuse: Callable[[Exception], None]) -> bool:
+        """Takes a request whose body is one usual event, and answers it once that is on the disk.
+
+        Returns: False: nothing was done, and `serve` has to look at it.
+        """
+        if len(body) > _ONE_BYTES_MAX or _kind_of(request) in _LINES:
+            return False
+        event = usual_event(body, tenant=request.key or "")
+        if event is None or self._refusal_of(event.campaign, event.event_class) or not self._room.take_now(len(body)):
+            return False
+        try:
+            taking = None if self._quota_refusal(event) else self._intake.begin([event])
+        except LogUnavailable:
+            taking = None
+        if taking is None:
+            self._room.give_back(len(body))
+            return False
+
+        def answer_it(taken: "asyncio.Future[list[bool]]") -> None:
+            self._room.give_back(len(body))
+            if taken.cancelled():
+                return
+            if isinstance(error := taken.exception(), LogUnavailable):
+                refuse(_not_kept(error))
+                return
+            self._count([event], taken.result())
+            answer(_said(Counter(taken.result()), []), [*request.answer_headers, JSON])
+
+        taking.add_done_callback(answer_it)
+        return True
 
     async def _outcomes(self, request: Request) -> tuple[bool, list[Refused | bool]]:
         """Whether it is one event alone; of each event True: taken, False: it was before, or why it is refused."""
         body = await request.body(REQUEST_BYTES_MAX)
-        kind = request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        is_alone, read = _reader_of(body, kind, tenant=request.key or "")
+        is_alone, read = _events_of(body, _kind_of(request), tenant=request.key or "")
         outcomes: list[Refused | bool] = []
         events: list[Event] = []
         places: list[int] = []
-        for number in range(len(read)):
+        # Campaign and class → why they have to wait: the same for a whole request.
+        waits: dict[tuple[str, str], Refused | None] = {}
+        for number, event in enumerate(read):
             if number and number % _NUM_A_TURN == 0:
                 await asyncio.sleep(0)
-            event = read[number]()
-            refused = event if isinstance(event, Refused) else self._refusal_of(event)
+            if isinstance(event, Refused):
+                outcomes.append(event)
+                continue
+            named = (event.campaign, event.event_class)
+            if named not in waits:
+                waits[named] = self._refusal_of(*named)
+            refused = waits[named] or self._quota_refusal(event)
             outcomes.append(refused or True)
-            if refused is None and isinstance(event, Event):
+            if refused is None:
                 events.append(event)
                 places.append(number)
         if events:
@@ -213,24 +242,20 @@ class Inbox:
     async def _take(self, events: list[Event]) -> list[bool]:
         try:
             return await self._intake.take(events)
-        except IntakeFull as error:
-            message = "More events wait for the disk than it takes in some seconds; come back later."
-            raise overloaded(message, retry_after_seconds=1.0, detail=str(error)) from error
         except LogUnavailable as error:
-            message = "The events could not be kept, none of them; send them again later."
-            raise not_ready(message, code="inbox_unavailable", detail=str(error)) from error
+            raise _not_kept(error) from error
 
-    def _refusal_of(self, event: Event) -> Refused | None:
-        """Why the event cannot be taken now; None: it can."""
-        rules = self._rules.get(event.campaign)
+    def _refusal_of(self, campaign: str, event_class: str) -> Refused | None:
+        """Why such events cannot be taken now; None: they can."""
+        rules = self._rules.get(campaign)
         if rules is None:
-            return Refused(f"campaign {event.campaign!r} takes no events here; {', '.join(self._rules)} does")
-        limit = rules.backlog_seconds.get(event.event_class)  # pyright: ignore[reportArgumentType]
-        seconds = self._backlog_seconds(event.campaign)
+            return Refused(f"campaign {campaign!r} takes no events here; {', '.join(self._rules)} does")
+        limit = rules.backlog_seconds.get(event_class)  # pyright: ignore[reportArgumentType]
+        seconds = self._backlog_seconds(campaign)
         if limit is None or seconds is None or seconds <= limit:
-            return self._quota_refusal(event)
+            return None
         return Refused(
-            f"{event.event_class} events of {event.campaign} have to wait: working off those before them takes "
+            f"{event_class} events of {campaign} have to wait: working off those before them takes "
             f"{seconds:.0f} s, the limit is {limit:.0f} s",
             min(max(seconds - limit, 1.0), _RETRY_SECONDS_MAX),
         )
@@ -289,8 +314,8 @@ def rules_of(directory: Path) -> dict[str, InboxRules]:
     return rules
 
 
-def _reader_of(body: bytes, kind: bytes, *, tenant: str) -> tuple[bool, list[Callable[[], Event | Refused]]]:
-    """Whether it is one event alone, and a reader of each event.
+def _events_of(body: bytes, kind: bytes, *, tenant: str) -> tuple[bool, Iterable[Event | Refused]]:
+    """Whether it is one event alone, and the events, each read when it is asked for.
 
     Raises:
         Refusal: it is no JSON, or has too many events or none.
@@ -298,7 +323,9 @@ def _reader_of(body: bytes, kind: bytes, *, tenant: str) -> tuple[bool, list[Cal
     if kind in _LINES:
         lines = lines_of(body)
         _check_number(len(lines))
-        return False, [lambda line=line: read_event(line, tenant=tenant) for line in lines]
+        return False, (read_event(line, tenant=tenant) for line in lines)
+    if body.startswith(b"{") and (event := usual_event(body, tenant=tenant)) is not None:
+        return True, [event]
     try:
         content: Any = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -309,8 +336,26 @@ def _reader_of(body: bytes, kind: bytes, *, tenant: str) -> tuple[bool, list[Cal
         ) from None
     if isinstance(content, list):
         _check_number(len(content))
-        return False, [lambda one=one: event_of(one, tenant=tenant) for one in content]
-    return True, [lambda: event_of(content, tenant=tenant)]
+        return False, (event_of(one, tenant=tenant) for one in content)
+    return True, [event_of(content, tenant=tenant)]
+
+
+def _kind_of(request: Request) -> bytes:
+    return request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _said(taken: Mapping[bool, int], refused: list[dict[str, Any]]) -> bytes:
+    """The answer. Args: taken: how many of the events were (True), and had been before (False)."""
+    new, repeated = taken.get(True, 0), taken.get(False, 0)
+    return json_body({"object": "events", "taken": new, "repeated": repeated, "refused": refused})
+
+
+def _not_kept(error: LogUnavailable) -> Refusal:
+    if isinstance(error, IntakeFull):
+        message = "More events wait for the disk than it takes in some seconds; come back later."
+        return overloaded(message, retry_after_seconds=1.0, detail=str(error))
+    message = "The events could not be kept, none of them; send them again later."
+    return not_ready(message, code="inbox_unavailable", detail=str(error))
 
 
 def _check_number(num_events: int) -> None:

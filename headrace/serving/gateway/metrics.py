@@ -64,6 +64,7 @@ class Metrics:
         self._pair = cache(
             lambda key: (self._unit_seconds.labels(key[:_SHORT]), self._first_piece.labels(key[:_SHORT]))
         )
+        self._events_child = cache(lambda campaign, new: self._events.labels(campaign, "taken" if new else "repeated"))
         self._step_pair = cache(
             lambda key, role: (self._step_seconds.labels(key[:_SHORT], role), self._tokens.labels(key[:_SHORT], role))
         )
@@ -101,7 +102,7 @@ class Metrics:
     def inbox_events(self, events: "Sequence[Event]", is_new: Sequence[bool]) -> None:
         tally = Tally((event.campaign, new) for event, new in zip(events, is_new, strict=True))
         for (campaign, new), number in tally.items():
-            self._events.labels(campaign, "taken" if new else "repeated").inc(number)
+            self._events_child(campaign, new).inc(number)
 
     def batch_lines(self, outcome: str, number: int) -> None:
         self._batch_lines.labels(outcome).inc(number)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from headrace.inbox.rules import CLASSES, NAME_CHARACTERS_MAX, NUM_EVENTS_MAX
+from headrace.fairness import CLASSES
+from headrace.inbox.rules import NAME_CHARACTERS_MAX, NUM_EVENTS_MAX
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}
 _TEXT = {"type": ["string", "null"], "maxLength": NAME_CHARACTERS_MAX}

@@ -27,6 +27,7 @@ from headrace.serving.gateway.assembly import Parts, Settings, assemble
 from headrace.serving.gateway.http_protocol import GatewayProtocol
 from headrace.serving.gateway.keys import ApiKeys
 from headrace.serving.gateway.listening import leave, listen, num_connections_for
+from headrace.serving.gateway.records import Records
 from headrace.serving.service import load_service
 from headrace.unix_sockets import BACKLOG, identity
 
@@ -72,7 +73,9 @@ async def run_gateway(settings: Settings) -> None:
     server = _Server(
         uvicorn.Config(
             parts.app,
-            http=cast("Any", partial(GatewayProtocol, connections=parts.connections, takers=parts.calls)),
+            http=cast(
+                "Any", partial(GatewayProtocol, connections=parts.connections, takers=parts.calls, whole=parts.app)
+            ),
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -100,10 +103,14 @@ async def run_gateway(settings: Settings) -> None:
         parts.intake.start()
     if parts.inbox:
         background += [asyncio.create_task(work, name="inbox") for work in parts.inbox.background()]
+    if parts.erasures:
+        background.append(asyncio.create_task(parts.erasures.run(), name="erasures"))
     if parts.batches:
         background.append(asyncio.create_task(parts.batches.run(), name="batches"))
     if num_connections < service.limits.num_connections_max:
         parts.records.event("fewer connections", num_max=num_connections, why="descriptors (ulimit -n)")
+    for task in background:
+        task.add_done_callback(partial(_tell_end, parts.records))
     parts.records.event("listening", address=_address(settings, listener), node=parts.node, pid=os.getpid())
     try:
         await _until_told(parts, settings, serving)
@@ -117,6 +124,12 @@ async def run_gateway(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await _close(parts)
+
+
+def _tell_end(records: Records, task: asyncio.Task[None]) -> None:
+    """What ends by an error of ours stops only itself until the next start, and nobody would know."""
+    if not task.cancelled() and isinstance(error := task.exception(), Exception):
+        records.unforeseen(error, stopped=task.get_name())
 
 
 async def _until_told(parts: Parts, settings: Settings, serving: asyncio.Task[None]) -> None:

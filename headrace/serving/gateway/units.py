@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from headrace.clock import Clock
+from headrace.engines.asker import Asker, asking_for
 from headrace.engines.base import EngineFailed, Piece
 from headrace.engines.chain import RoleChain
 from headrace.keys import digest_text
@@ -86,7 +87,8 @@ class Units:
         """As `serve`, of a request whose key is known.
 
         Args:
-            is_bulk: nobody waits for the answer: it takes a place that no live request wants.
+            is_bulk: nobody waits for the answer: it takes a place that no live request wants, and goes behind live ones
+                at a model, as work of the class `batch`.
         """
         key = request.key
         assert key is not None
@@ -109,16 +111,18 @@ class Units:
             await self._admission.enter(is_bulk=is_bulk)
             started, admitted = time.monotonic(), True
             is_counted = ask.stream and self._counted.take(key)
-            await self._run(
-                request,
-                watch,
-                key=key,
-                ask=ask,
-                named=named,
-                session=session,
-                override=override,
-                is_followed=is_counted or not ask.stream,
-            )
+            asker = Asker(work_class="batch" if is_bulk else "live", tenants={key: 1.0})
+            with asking_for(asker):
+                await self._run(
+                    request,
+                    watch,
+                    key=key,
+                    ask=ask,
+                    named=named,
+                    session=session,
+                    override=override,
+                    is_followed=is_counted or not ask.stream,
+                )
         except asyncio.CancelledError:
             if not (watch.is_gone or self._cut_off):
                 raise

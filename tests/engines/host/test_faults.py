@@ -152,7 +152,9 @@ def test_who_asks_for_a_model_whose_process_is_stopped_while_it_loads_is_told(lo
         eventually(lambda: host.table.accounts[0].reserved_mib == 0, "nothing stays taken")
 
 
-def test_a_killed_clients_turn_ends_with_it(own_host: RunningHost) -> None:
+def test_a_killed_clients_turn_ends_with_it_and_comes_back_to_who_waits(
+    own_host: RunningHost, loop: LoopThread, whole: list[Any]
+) -> None:
     script = f"""
 import sys
 from tests.engines.host.test_faults import TURNS, answers_of, opened, LoopThread
@@ -162,20 +164,28 @@ host = RunningHost(None, Path({str(own_host.socket_file)!r}))
 engine = opened("echo", deployment=host.deployment())
 print("opened", flush=True)
 sys.stdin.readline()
-LoopThread().run(answers_of(engine, TURNS))
+# More than a model takes at once, so that it begins alone.
+LoopThread().run(answers_of(engine, TURNS * 20))
 """
     root = Path(__file__).resolve().parents[3]
     client = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
     assert client.stdin
     assert client.stdout
     assert client.stdout.readline() == b"opened\n"
-    with stopped(pid_of(own_host)):
-        client.stdin.write(b"\n")
-        client.stdin.flush()
-        eventually(lambda: is_at_work(own_host), "the batch is with the model")
-        client.kill()
-        client.communicate()
-        eventually(lambda: not is_at_work(own_host), "the turn is over")
+    other = opened("echo", deployment=own_host.deployment())
+    with ThreadPoolExecutor(1) as thread:
+        with stopped(pid_of(own_host)):
+            client.stdin.write(b"\n")
+            client.stdin.flush()
+            eventually(lambda: is_at_work(own_host), "the batch is with the model")
+            waits = thread.submit(loop.run, answers_of(other, TURNS))
+            eventually(lambda: own_host.models[LABEL].waiting_by_class["batch"] == 1, "another one waits for it")
+            client.kill()
+            client.communicate()
+            eventually(lambda: own_host.models[LABEL].waiting == 0, "the turn is the other one's")
+            assert is_at_work(own_host)
+        assert waits.result() == whole
+    loop.run(close(other))
 
 
 def test_a_client_that_sleeps_keeps_the_model_from_nobody(own_host: RunningHost, loop: LoopThread) -> None:

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from headrace.engines.asker import Asker
 from headrace.engines.asking import answer_of, answers_of, close
 from headrace.engines.conformance import opened, turn
 from headrace.engines.event_loop import LoopThread
@@ -31,7 +32,7 @@ LABEL = "model 1 (echo)"
 def test_live_work_passes_bulk_work_that_waits_for_a_model_that_is_kept(loop: LoopThread) -> None:
     with running_host("--memory-mib", "1000") as host:
         bulk = opened("echo", deployment=host.deployment())
-        live = opened("echo", deployment=replace(host.deployment(), is_live=True))
+        live = opened("echo", deployment=replace(host.deployment(), asker=Asker(work_class="live")))
         floor = Floor(address_of(host))
         floor.hold({host.models[LABEL].id})
         keeping = asyncio.run_coroutine_threadsafe(floor.run(), loop_of(loop))
@@ -40,14 +41,14 @@ def test_live_work_passes_bulk_work_that_waits_for_a_model_that_is_kept(loop: Lo
         assert pid
         with ThreadPoolExecutor(4) as threads:
             with stopped(pid):
-                batches = [threads.submit(loop.run, answers_of(bulk, [turn(seed=seed)])) for seed in range(3)]
+                batches = [threads.submit(loop.run, answers_of(bulk, [turn(seed=seed)] * 2)) for seed in range(3)]
                 eventually(lambda: host.models[LABEL].waiting == 2, "one batch is with the model, two give way")
                 asked = threads.submit(loop.run, answer_of(live, turn(seed=9)))
-                eventually(lambda: host.models[LABEL].live_at_work == 1, "the live turn is with the model")
+                eventually(lambda: host.models[LABEL].at_work_by_class["live"] == 1, "the live turn is with the model")
                 row = host.models[LABEL]
                 assert (row.at_work, row.waiting) == (2, 2)
             assert asked.result().text
-            assert all(len(batch.result()) == 1 for batch in batches)
+            assert all(len(batch.result()) == 2 for batch in batches)
         keeping.cancel()
         eventually(lambda: not host.models[LABEL].is_kept, "the floor is gone")
         for one in (bulk, live):
@@ -67,7 +68,7 @@ def test_a_class_of_work_that_is_none_is_refused(host: RunningHost, loop: LoopTh
     status, body = loop.run(refused())
     assert (status, body["error"]["message"]) == (
         400,
-        "X-Headrace-Class must be live or bulk, got 'urgent': leave it out for bulk work.",
+        "X-Headrace-Class must be live, flex or batch, got 'urgent': leave it out for batch work.",
     )
     loop.run(close(engine))
 

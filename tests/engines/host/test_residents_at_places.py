@@ -52,7 +52,7 @@ def test_a_batch_counts_as_its_turns_and_one_that_is_too_large_begins_alone(tabl
 def test_live_work_that_begins_in_the_middle_of_bulk_work_has_a_limit_of_its_own(table: Table) -> None:
     table.know("a", 80, "gpu 0", num_at_once=2, live_is_beside=True)
     bulk = [table.enter("a") for _ in range(3)]
-    live = [table.enter("a", is_live=True) for _ in range(3)]
+    live = [table.enter("a", work_class="live") for _ in range(3)]
     assert [one.is_at_work for one in (*bulk, *live)] == [True, True, False, True, True, False]
     table.leave(live[0])
     assert live[2].is_at_work
@@ -161,7 +161,7 @@ def test_live_work_begins_before_bulk_work_that_came_earlier(table: Table) -> No
     table.know("a", 80, "gpu 0", num_at_once=1)
     busy = table.enter("a")
     bulk = table.enter("a")
-    live = table.enter("a", is_live=True)
+    live = table.enter("a", work_class="live")
     table.leave(busy)
     assert (live.is_at_work, bulk.is_at_work) == (True, False)
 
@@ -171,7 +171,7 @@ def test_bulk_work_gets_a_tenth_beside_live_work_without_end(table: Table) -> No
     table.used("a")
     bulk = [table.residents.enter("a", seconds=1) for _ in range(200)]
     done = {True: 0, False: 0}
-    live = [table.residents.enter("a", seconds=1, is_live=True) for _ in range(400)]
+    live = [table.residents.enter("a", seconds=1, work_class="live") for _ in range(400)]
     table.run()
     for _ in range(200):
         [at_work] = [one for one in (*bulk, *live) if one.is_at_work]
@@ -185,7 +185,7 @@ def test_without_a_limit_bulk_work_of_a_model_in_live_use_begins_a_piece_at_a_ti
     table = Table()
     table.know("a", 40)
     table.residents.keep(["a"])
-    first, second, live = table.enter("a"), table.enter("a"), table.enter("a", is_live=True)
+    first, second, live = table.enter("a"), table.enter("a"), table.enter("a", work_class="live")
     assert (first.is_at_work, second.is_at_work, live.is_at_work) == (True, False, True)
     table.leave(first)
     assert second.is_at_work
@@ -231,7 +231,7 @@ def test_a_kept_model_makes_no_room_for_bulk_work_and_stays_unused(table: Table)
         "bulk needs 60 MiB, and of the 100 MiB that gpu 0 of this engine host has for models, 80 are kept for live "
         "traffic (live). Give it more (HEADRACE_ENGINE_HOST_MIB, or --memory-mib where you start it)"
     )
-    table.used("bulk", is_live=True)
+    table.used("bulk", work_class="live")
     assert table.state("live", "gpu 0") is State.ABSENT, "for live work, live sets' models take turns"
     table.residents.keep([])
     table.now += 100

@@ -7,6 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from headrace.engines.host.copies import Component
 from headrace.engines.host.work import Ticket
+from headrace.fairness import CLASSES, WorkClass
 from simulation.residents import COMPONENTS, KEYS, PLACES, Shaken
 
 MAPPED = st.dictionaries(st.sampled_from(sorted(COMPONENTS)), st.integers(1, 30), max_size=3)
@@ -24,7 +25,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         target=tickets,
         key=st.sampled_from(sorted(KEYS)),
-        is_live=st.booleans(),
+        work_class=st.sampled_from(CLASSES),
+        tenants=st.dictionaries(st.sampled_from("xyz"), st.sampled_from([0.5, 1.0, 3.0]), min_size=1),
         seconds=st.none() | st.floats(0, 50),
         has_parts=st.booleans(),
         names_its_place=st.booleans(),
@@ -33,7 +35,8 @@ class AnyOrder(RuleBasedStateMachine):
     def asks(
         self,
         key: str,
-        is_live: bool,
+        work_class: WorkClass,
+        tenants: dict[str, float],
         seconds: float | None,
         has_parts: bool,
         names_its_place: bool,
@@ -42,7 +45,8 @@ class AnyOrder(RuleBasedStateMachine):
         places = KEYS[key].places
         return self.shaken.ask(
             key,
-            is_live=is_live,
+            work_class=work_class,
+            tenants=tenants,
             seconds=seconds,
             parts=["adapter"] if has_parts and key != "adapter" else [],
             only_at=places[number % len(places)] if names_its_place else None,

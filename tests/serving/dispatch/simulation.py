@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from headrace.engines.asker import Asker
 from headrace.engines.dispatch.dispatcher import Dispatcher
 from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
@@ -56,6 +57,7 @@ class SimulatedTurn:
     num_tokens: int
     streams: bool = False
     num_prompt_characters: int = 0
+    asker: Asker | None = None
     ticket: Ticket | None = None
     work: Work | None = None
     num_completed: int = 0
@@ -101,7 +103,7 @@ class Simulation:
         heapq.heappush(self._events, (moment, next(self._order), event))
 
     def _enter(self, turn: SimulatedTurn) -> None:
-        turn.ticket = self.dispatcher.enter(1024, num_prompt_characters=turn.num_prompt_characters)
+        turn.ticket = self.dispatcher.enter(1024, num_prompt_characters=turn.num_prompt_characters, asker=turn.asker)
         self._turn_of[turn.ticket] = turn
         self._sent.append(turn.ticket)
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.engines.asker import Asker
 from headrace.engines.dispatch.dispatcher import Dispatcher
 from headrace.engines.dispatch.health import Standing
 from headrace.engines.dispatch.prompts import PromptSeconds
 from headrace.engines.dispatch.replica import Ticket, TurnState
 from headrace.engines.dispatch.settings import DispatchSettings
 from headrace.errors import InvalidInput
+from headrace.fairness import CLASSES, WorkClass
 from tests.serving.dispatch.simulation import SimulatedReplica, SimulatedTurn, Simulation, poisson_turns
 
 
@@ -21,6 +23,10 @@ class Time:
 
     def __call__(self) -> float:
         return self.now
+
+
+def asking(work_class: WorkClass, tenant: str) -> Asker:
+    return Asker(work_class=work_class, tenants={tenant: 1.0})
 
 
 def make_dispatcher(num_replicas: int = 2, **changes: Any) -> tuple[Dispatcher, Time]:
@@ -67,8 +73,13 @@ replicas = st.builds(
     dead=spans,
     busy=spans,
 )
+askers = st.builds(
+    Asker, work_class=st.sampled_from(CLASSES), tenants=st.sampled_from([{"a": 1.0}, {"b": 0.5}, {"a": 0.5, "b": 0.5}])
+)
 turns = st.lists(
-    st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans(), st.integers(0, 20_000)), min_size=1, max_size=40
+    st.tuples(st.floats(0, 6), st.integers(1, 400), st.booleans(), st.integers(0, 20_000), st.none() | askers),
+    min_size=1,
+    max_size=40,
 ).map(lambda drawn: [SimulatedTurn(number, *one) for number, one in enumerate(drawn)])
 
 
@@ -277,6 +288,29 @@ def test_turns_wait_here_once_a_replica_is_known_to_be_full() -> None:
     simulation.run(8.0)
     assert len(simulation.replicas[0].waiting) <= 1
     assert simulation.dispatcher.num_held > 10
+
+
+def test_live_turns_go_before_lines_of_batches_and_clients_of_batches_take_turns() -> None:
+    """At one replica that is full: lines of two clients wait, one of whom has many, and live turns come."""
+    sent: list[str] = []
+    lines = [SimulatedTurn(number, 1.0, 100, asker=asking("batch", "many")) for number in range(60)]
+    lines += [SimulatedTurn(60 + number, 1.5, 100, asker=asking("batch", "few")) for number in range(3)]
+    lines += [SimulatedTurn(63 + number, 1.6, 100, asker=asking("live", "chat")) for number in range(3)]
+    before = poisson_turns(seed=6, rate=60, seconds=1)
+    simulation = Simulation([SimulatedReplica(num_slots=4)], [*before, *lines])
+    while len(sent) < len(lines):
+        simulation.run(simulation.now + 0.01)
+        for turn in lines:
+            if turn.work is not None and (name := f"{turn.number}") not in sent:
+                sent.append(name)
+    order = [lines[int(name)].asker for name in sent]
+    names = [next(iter(one.tenants)) for one in order if one]
+    last = {name: len(names) - names[::-1].index(name) for name in ("many", "few", "chat")}
+    assert last["chat"] < last["few"] < last["many"]
+    num_before = names.index("chat")
+    assert names[num_before : num_before + 3] == ["chat"] * 3, "at once, whatever waits"
+    few = [place for place, name in enumerate(names) if name == "few"]
+    assert few[-1] - few[0] <= 2 * 3 + 3, "every other line, but for live turns"
 
 
 def answer_prompts(dispatcher: Dispatcher, clock: Time) -> None:

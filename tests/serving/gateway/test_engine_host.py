@@ -17,6 +17,7 @@ from headrace.engines.host.table_view import ModelRow
 from headrace.engines.registry import open_engine
 from simulation.servers.gateway_site import GatewayProcess, Site, role
 from tests.engines.host.hosts import RunningHost, is_alive, running_host, started_host, stopped
+from tests.serving.gateway.test_batches import at_end, begin, jsonl, line
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -34,8 +35,8 @@ def host() -> Iterator[RunningHost]:
         yield running
 
 
-def start_on(host: RunningHost, site: Site, **options: Any) -> GatewayProcess:
-    return site.start(environment={"HEADRACE_ENGINE_HOST": str(host.socket_file)}, **options)
+def start_on(host: RunningHost, site: Site, *arguments: str, **options: Any) -> GatewayProcess:
+    return site.start(*arguments, environment={"HEADRACE_ENGINE_HOST": str(host.socket_file)}, **options)
 
 
 def row_of(host: RunningHost, label: str = "tiny 1 (echo)") -> ModelRow:
@@ -120,6 +121,28 @@ def test_two_campaigns_and_a_live_service_share_a_host_with_memory_for_two_of_th
     assert num_asked
 
 
+def test_lines_of_a_batch_give_way_to_live_units_at_the_model(
+    host: RunningHost, make_site: Callable[..., Site], client_of: Clients
+) -> None:
+    site = make_site()
+    site.initialize()
+    # More lines at once than are one piece of work at the model: half of the 32 turns that it does at once.
+    client = client_of(start_on(host, site, "--batches", "--batch-lines", "24"))
+    whole, model = text_of(client), row_of(host).pid
+    assert model
+    with ThreadPoolExecutor(1) as thread:
+        with stopped(model):
+            batch = begin(client, jsonl(*[line(f"l-{number}") for number in range(40)]))
+            eventually(lambda: row_of(host).waiting_by_class["batch"] == 8, "lines are with the model, and more wait")
+            live = thread.submit(text_of, client)
+            eventually(lambda: row_of(host).at_work_by_class["live"] == 1, "a live unit passes them")
+            row = row_of(host)
+            assert row.at_work_by_class == {"live": 1, "flex": 0, "batch": 16}
+            assert row.waiting_by_class == {"live": 0, "flex": 0, "batch": 8}
+        assert live.result() == whole
+    assert at_end(client, batch).request_counts.completed == 40
+
+
 def test_pictures_are_the_same_too(host: RunningHost, make_site: Callable[..., Site], client_of: Clients) -> None:
     site = make_site(**PAINTS)
     site.initialize()
@@ -170,7 +193,7 @@ def test_a_host_that_is_killed_under_live_work_costs_that_unit_and_no_later_one(
     with ThreadPoolExecutor(2) as threads:
         with stopped(model):
             asked = [threads.submit(text_of, client), threads.submit(pieces_of, client)]
-            eventually(lambda: row_of(host).live_at_work == 2, "both are with the model")
+            eventually(lambda: row_of(host).at_work_by_class["live"] == 2, "both are with the model")
             host.process.kill()
             host.process.wait()
         for one in asked:

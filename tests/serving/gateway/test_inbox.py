@@ -4,11 +4,14 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ import pytest
 
 from headrace.clock import FixedClock, SystemClock
 from headrace.handoff.versions import HandoffStore
+from headrace.inbox.schema import FILE
 from headrace.inbox.sealed import sealed_windows, window_events
 from simulation.servers.gateway_site import KEY, GatewayProcess, Site
+from tests.serving.gateway.raw_clients import RawClient
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
@@ -137,6 +142,83 @@ def test_a_thousand_events_are_one_request(site: Site, gateway: GatewayProcess) 
     eventually(lambda: Counter(sealed_ids(site)).get("many-999") == 1, "they are sealed")
     counts = Counter(sealed_ids(site))
     assert all(counts[one["id"]] == 1 for one in many)
+
+
+def request_of(body: bytes, *headers: str, kind: str = "application/json", key: str = KEY) -> bytes:
+    usual = [f"Authorization: Bearer {key}", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]
+    head = "\r\n".join(["POST /v1/events HTTP/1.1", "Host: g", *usual, *headers, "", ""])
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "kind", "key", "status"),
+    [
+        (lines(event("piece")), [], "application/json", KEY, 200),
+        (lines(event("piece", sequence="7", tenant="north")), ["X-Request-Id: mine"], "application/json", KEY, 200),
+        (lines(event("piece")), [], LINES, KEY, 200),
+        (b"[%s]" % lines(event("piece")), [], "application/json", KEY, 200),
+        (lines(event("piece", **{"class": "urgent"})), [], "application/json", KEY, 400),
+        (lines(event("piece", campaign="glossary")), [], "application/json", KEY, 400),
+        (lines(event("piece"))[:-1], [], "application/json", KEY, 400),
+        (lines(event("piece")), ["Content-Type: text/plain"], "application/json", KEY, 400),
+        (lines(event("piece")), [], "application/json", "sk-wrong", 401),
+    ],
+)
+def test_a_request_is_answered_the_same_in_one_piece_and_in_several(
+    gateway: GatewayProcess, body: bytes, headers: list[str], kind: str, key: str, status: int
+) -> None:
+    post(gateway, lines(event("piece")))
+    whole = request_of(body, *headers, kind=kind, key=key)
+    client = RawClient(gateway)
+    answers = [client.send(whole).answer()]
+    for part in (whole[:20], whole[20:-5], whole[-5:]):
+        client.send(part)
+        time.sleep(0.02)
+    answers.append(client.answer())
+    client.close()
+    assert [one.status for one in answers] == [status, status]
+    assert json.loads(answers[0].body) == json.loads(answers[1].body)
+    assert answers[0].headers.keys() == answers[1].headers.keys()
+    wanted = "mine" if "X-Request-Id: mine" in headers else answers[0].headers["x-request-id"]
+    assert answers[0].headers["x-request-id"] == wanted
+    assert (wanted == answers[1].headers["x-request-id"]) == (wanted == "mine")
+
+
+def test_requests_that_come_at_once_on_one_connection_are_answered_in_their_order(gateway: GatewayProcess) -> None:
+    bodies = [lines(event("row-1")), lines(event("row-1")), b"{", lines(event("row-2"))]
+    last = request_of(bodies[-1], "Connection: close", "Expect: 100-continue")
+    raw = RawClient(gateway).send(b"".join([*map(request_of, bodies[:-1]), last])).until_closed().raw
+    said = [(int(one[:3]), one.rpartition(b"\r\n\r\n")[2]) for one in raw.split(b"HTTP/1.1 ")[1:]]
+    assert [status for status, _ in said] == [200, 200, 400, 100, 200]
+    assert [json.loads(body or "{}").get("repeated") for _, body in said] == [0, 1, None, None, 0]
+
+
+def test_a_client_that_does_not_wait_for_its_answer_sent_its_event_all_the_same(
+    site: Site, gateway: GatewayProcess
+) -> None:
+    RawClient(gateway).send(request_of(lines(event("left")))).close()
+    eventually(lambda: "left" in sealed_ids(site), "it is sealed")
+    assert post(gateway, lines(event("left")))[2]["repeated"] == 1
+
+
+def test_events_that_the_disk_does_not_take_are_refused_in_either_way(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = make_site()
+    site.initialize()
+    gateway = site.start(*options(tmp_path))
+    post(gateway, lines(event("a")))
+    # Another program has the file: the log waits for five seconds, and takes nothing.
+    with closing(sqlite3.connect(tmp_path / "log" / FILE, isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        whole = request_of(lines(event("b")))
+        clients = [RawClient(gateway).send(whole), RawClient(gateway).send(whole[:40])]
+        time.sleep(0.05)
+        clients[1].send(whole[40:])
+        refused = [client.answer() for client in clients]
+        file.execute("ROLLBACK")
+    assert [(one.status, one.error["code"]) for one in refused] == [(503, "inbox_unavailable")] * 2
+    assert RawClient(gateway).send(whole).answer().body == b'{"object":"events","taken":1,"repeated":0,"refused":[]}'
 
 
 def figure(gateway: GatewayProcess, name: str) -> float | None:

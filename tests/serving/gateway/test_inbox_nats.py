@@ -24,6 +24,7 @@ from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
 from headrace.command_line.main import app
+from headrace.inbox.kept import in_order
 from headrace.inbox.sealed import sealed_windows, window_events
 from simulation.servers.gateway_site import GatewayProcess, Site
 from simulation.servers.nats import NatsServer
@@ -69,7 +70,9 @@ def ids(directory: Path) -> list[str]:
     if not file.exists():
         return []
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-        return [name for (name,) in connection.execute("SELECT id FROM events ORDER BY offset")]
+        parts = [part for (part,) in connection.execute("SELECT part FROM parts")]
+        rows = [row for part in parts for row in in_order(connection, part).to_pylist()]
+    return [row["id"] for row in sorted(rows, key=lambda row: row["offset"])]
 
 
 def figure(gateway: GatewayProcess, name: str) -> float:

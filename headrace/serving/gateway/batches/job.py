@@ -12,16 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from headrace.clock import Clock
 from headrace.errors import ObjectMissing, StoreUnavailable, Transient, reason_of
+from headrace.handoff.erasures import ErasedData, Erasures
 from headrace.inbox.batches import lines, outcomes, states
 from headrace.inbox.batches.files import Files, NewFile
-from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept
+from headrace.inbox.batches.kept import Batches, CountsSoFar, Kept, Working
 from headrace.inbox.batches.outcomes import Answered, Unmade
 from headrace.inbox.batches.places import FILE, name_of
-from headrace.inbox.batches.states import CANCELLED, EXPIRED, Batch, Counts, LineProblem
+from headrace.inbox.batches.states import CANCELLED, ERASED, EXPIRED, Batch, Counts, LineProblem
 from headrace.inbox.drain import WorkedOff
 from headrace.serving.gateway.batches.lines import LineAsking
 from headrace.serving.gateway.batches.places import LinePlaces, Stops
@@ -80,6 +82,9 @@ class Job:
         self._tenant = kept.tenant
         self._stops = Stops()
         self._num_settled = 0
+        # With `run`.
+        self._working: Working | None = None
+        self._erased = ErasedData(b"", frozenset())
 
     @property
     def batch(self) -> Batch:
@@ -98,7 +103,46 @@ class Job:
             self._stops.stop(CANCELLED)
 
     async def run(self) -> None:
-        """Raises: HandoffCorrupt: what the store has of the batch is damaged."""
+        """Until the batch has ended, or an erasure is of it or of one of its lines: who begins anew leaves that out.
+
+        Raises: HandoffCorrupt: what the store has of the batch is damaged.
+        """
+        self._working = await self._site.insist(self._site.kept.begin)
+        try:
+            self._erased = await self._insist(self._working.erasures.all)
+            if not self._erased.has("batch", self.batch.id):
+                await self._work_until_erased(self._working.erasures)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self._site.threads, self._working.end)
+
+    async def _work_until_erased(self, erasures: Erasures) -> None:
+        work, watch = (asyncio.create_task(one) for one in (self._work(), self._until_erased(erasures)))
+        try:
+            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_erased = watch.done() and not work.done()
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+        (watch if is_erased else work).result()
+
+    async def _until_erased(self, erasures: Erasures) -> None:
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            more = await self._insist(erasures.more)
+            if more.has("batch", self.batch.id) or more.has("lines", self.batch.input.id):
+                return
+
+    @property
+    def _look_seconds(self) -> float:
+        return max(_LOOK_SECONDS, _LOOK_SECONDS_A_JOB * self._site.num_jobs)
+
+    async def _insist(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        """As the site's, within this work: whatever becomes of who waits for it, an erasure waits for the call."""
+        assert self._working is not None, "it does not run"
+        return await self._site.insist(self._working.call, call, *arguments)
+
+    async def _work(self) -> None:
         while not self.batch.is_final:
             before = self._kept
             match self.batch.status:
@@ -113,15 +157,15 @@ class Job:
                     "batch", batch=self.batch.id, key=self._tenant, status=self.batch.status, was=before.batch.status
                 )
         self._site.counts.forget(self.batch.id)
-        await self._site.insist(self._site.kept.close, self._tenant, self.batch.id)
+        await self._insist(self._site.kept.close, self._tenant, self.batch.id)
 
     async def _advance(self, seen: Kept, batch: Batch) -> None:
         """Makes `batch` the state after the one that was seen, unless somebody has made another one meanwhile."""
-        self.look(await self._site.insist(self._site.kept.advance, seen, batch))
+        self.look(await self._insist(self._site.kept.advance, seen, batch))
 
     async def _validate(self) -> None:
         seen = self._kept
-        num_lines, problems = await self._site.insist(self._validated)
+        num_lines, problems = await self._insist(self._validated)
         now = self._site.now()
         if problems:
             await self._advance(seen, states.failed(seen.batch, problems, now))
@@ -140,19 +184,19 @@ class Job:
         if seen.batch.status == "cancelling":
             await self._end()
         elif seen.batch.status == "in_progress":
-            counts = await self._site.insist(self._site.counts.of, self._tenant, seen.batch.id)
+            counts = await self._insist(self._site.counts.of, self._tenant, seen.batch.id)
             if counts.num_completed + counts.num_failed == seen.batch.num_lines:
                 await self._advance(seen, states.finalizing(seen.batch, counts, self._site.now()))
             else:
                 # Another gateway has ended it, and cleared the lines away.
-                self.look(await self._site.insist(self._site.kept.following, seen))
+                self.look(await self._insist(self._site.kept.following, seen))
 
     async def _settle(self) -> None:
         """Settles each part, made or not."""
-        plan = await self._site.insist(self._planned)
-        there = await self._site.insist(self._site.kept.settled_parts, self._tenant, self.batch.id)
+        plan = await self._insist(self._planned)
+        there = await self._insist(self._site.kept.settled_parts, self._tenant, self.batch.id)
         # After the listing: lines are cleared away once a batch has ended, and not before.
-        self.look(await self._site.insist(self._site.kept.following, self._kept))
+        self.look(await self._insist(self._site.kept.following, self._kept))
         if self.batch.is_final:
             return
         self._num_settled = sum(map(plan.num_lines_of, there))
@@ -166,7 +210,9 @@ class Job:
                 for part in left[start:] + left[:start]:
                     await room.acquire()
                     has_place = await self._site.parts.take(self._tenant, self._stops)
-                    group.create_task(self._make_part(plan, part, room, has_place=has_place))
+                    # Also of one that is cancelled before it begins.
+                    making = group.create_task(self._make_part(plan, part))
+                    making.add_done_callback(partial(self._give_back, room, has_place=has_place))
         finally:
             looking.cancel()
             # A damaged state, which it may have met, is met again by the next change.
@@ -176,38 +222,40 @@ class Job:
         pieces = self._site.files.pieces(self._tenant, self.batch.input)
         return lines.planned(pieces, self.batch.lines_a_part)
 
-    async def _make_part(self, plan: lines.Plan, part: int, room: asyncio.Semaphore, *, has_place: bool) -> None:
+    def _give_back(self, room: asyncio.Semaphore, _: object, *, has_place: bool) -> None:
+        room.release()
+        if has_place:
+            self._site.parts.give_back()
+
+    async def _make_part(self, plan: lines.Plan, part: int) -> None:
         site, batch = self._site, self.batch
-        try:
-            if await site.insist(site.kept.is_settled, self._tenant, batch.id, part):
-                self._num_settled += plan.num_lines_of(part)
-                return
-            begun_at = site.clock.now()
-            read = await site.insist(
-                lines.lines_of_part,
-                lambda offset: site.files.pieces(self._tenant, batch.input, offset),
-                plan,
-                part,
-                self._wanted(),
-            )
-            made = await asyncio.gather(*[asyncio.create_task(self._outcome(line)) for line in read])
-            own = outcomes.settled(batch.id, made)
-            counts = (await site.insist(site.kept.settle, self._tenant, batch.id, part, own)).counts
-            site.counts.note(batch.id, part, counts)
-            self._num_settled += len(read)
-            site.count("completed", counts.num_completed)
-            site.count("failed", counts.num_failed)
-            if not self._stops.why:
-                done = WorkedOff(ready_at=begun_at, done_at=site.clock.now(), num_rows=len(read))
-                site.worked_off.append(done)
-        finally:
-            room.release()
-            if has_place:
-                site.parts.give_back()
+        if await self._insist(site.kept.is_settled, self._tenant, batch.id, part):
+            self._num_settled += plan.num_lines_of(part)
+            return
+        begun_at = site.clock.now()
+        read = await self._insist(
+            lines.lines_of_part,
+            lambda offset: site.files.pieces(self._tenant, batch.input, offset),
+            plan,
+            part,
+            self._wanted(),
+        )
+        made = await asyncio.gather(*[asyncio.create_task(self._outcome(line)) for line in read])
+        own = outcomes.settled(batch.id, made)
+        counts = (await self._insist(site.kept.settle, self._tenant, batch.id, part, own)).counts
+        site.counts.note(batch.id, part, counts)
+        self._num_settled += len(read)
+        site.count("completed", counts.num_completed)
+        site.count("failed", counts.num_failed)
+        if not self._stops.why:
+            done = WorkedOff(ready_at=begun_at, done_at=site.clock.now(), num_rows=len(read))
+            site.worked_off.append(done)
 
     async def _outcome(self, line: lines.Line) -> Answered | Unmade:
         """A line's outcome, whatever happens; it has a place only while it is asked."""
         site, batch, num_failures = self._site, self.batch, 0
+        if not line.custom_id or self._erased.has("line", batch.input.id, line.custom_id):
+            return Unmade(custom_id="", code=ERASED)
         name = outcomes.request_id(batch.id, line.custom_id)
         for attempt in itertools.count():
             if not await site.lines.take(self._tenant, self._stops):
@@ -235,10 +283,10 @@ class Job:
         """Writes the files and ends the batch; whoever does it again finds both."""
         seen = self._kept
         try:
-            counts, output, errors = await self._site.insist(self._written)
+            counts, output, errors = await self._insist(self._written)
         except ObjectMissing:
             # Another gateway has ended it and cleared the lines away; or somebody has deleted a damaged part.
-            self.look(await self._site.insist(self._site.kept.following, seen))
+            self.look(await self._insist(self._site.kept.following, seen))
             if not self.batch.is_final:
                 await self._settle()
             return
@@ -272,9 +320,9 @@ class Job:
 
     async def _keep_looking(self) -> None:
         while not self._stops.why:
-            await asyncio.sleep(max(_LOOK_SECONDS, _LOOK_SECONDS_A_JOB * self._site.num_jobs))
+            await asyncio.sleep(self._look_seconds)
             self._look_at_time()
-            self.look(await self._site.insist(self._site.kept.following, self._kept))
+            self.look(await self._insist(self._site.kept.following, self._kept))
 
     def _look_at_time(self) -> None:
         if self._site.clock.now() >= self.batch.expires_at:

@@ -1,10 +1,21 @@
 """The places that lines of batches have at once: shared evenly between clients, whoever has more lines.
 
-Each free place goes to the next client in turn, and within a client to who came first. Used from one event loop.
+Clients take fair turns (`headrace.fairness`), and within a client goes who came first. Used from one event loop.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from headrace.fairness import FairLine
+
+
+@dataclass(eq=False, kw_only=True)
+class _Waiting:
+    number: int
+    costs: Mapping[str, float]
+    turn: "asyncio.Future[bool]"
 
 
 class LinePlaces:
@@ -12,18 +23,19 @@ class LinePlaces:
 
     def __init__(self, num_max: int) -> None:
         self._num_free = num_max
-        # Clients that wait, in the order in which they get the next places.
-        self._lines: OrderedDict[str, deque[asyncio.Future[bool]]] = OrderedDict()
+        self._line = FairLine[_Waiting]()
+        self._numbers = count()
 
     async def take(self, tenant: str, stops: "Stops") -> bool:
         """Waits for a place. False: the batch stopped before there was one."""
         if stops.why:
             return False
-        if self._num_free and not self._lines:
+        if self._num_free and not self._line:
             self._num_free -= 1
             return True
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(tenant, deque()).append(turn)
+        one = _Waiting(number=next(self._numbers), costs={tenant: 1.0}, turn=turn)
+        self._line.add(one)
         stops.waiting.add(turn)
         try:
             return await turn
@@ -33,17 +45,18 @@ class LinePlaces:
             raise
         finally:
             stops.waiting.discard(turn)
+            if one in self._line:
+                self._line.remove(one)
 
     def give_back(self) -> None:
-        while self._lines:
-            tenant, line = next(iter(self._lines.items()))
-            turn = line.popleft()
-            self._lines.move_to_end(tenant)
-            if not line:
-                del self._lines[tenant]
-            if not turn.done():
-                turn.set_result(True)
-                return
+        while (one := self._line.first()) is not None:
+            if one.turn.done():
+                # It stopped, or was given up, a moment ago.
+                self._line.remove(one)
+                continue
+            self._line.begin(one)
+            one.turn.set_result(True)
+            return
         self._num_free += 1
 
 

@@ -8,7 +8,7 @@ clock; the client's own word (`conversation.item.truncate`) replaces that.
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from headrace.errors import HeadraceError, InvalidInput
@@ -48,7 +48,17 @@ class Call:
         self._all_heard.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = self._loop.create_future()
-        self._answers = Answers(talk, events, parts, send=socket.send, work=self._work, all_heard=self._all_heard.wait)
+        # Turns that are understood, and of which the client is not told yet.
+        self._untold: set[asyncio.Future[None]] = set()
+        self._answers = Answers(
+            talk,
+            events,
+            parts,
+            send=socket.send,
+            work=self._work,
+            all_heard=self._all_heard.wait,
+            all_told=self._all_told,
+        )
         self._speech_item = ""
         self._uncommitted = 0
 
@@ -62,10 +72,11 @@ class Call:
         await self._send(self._events.event("session.created", session=self._session()))
         told = {"id": f"conv_{self._parts.name}", "object": "realtime.conversation"}
         await self._send(self._events.event("conversation.created", conversation=told))
+        # Before its client is heard: who comes back learns first whether an answer goes on.
+        self._answers.resume()
         self._work(self._follow_ears())
         reading = self._work(self._read())
         try:
-            self._answers.resume()
             await asyncio.wait({reading, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
                 self._failed.result()
@@ -136,7 +147,8 @@ class Call:
             case "response.create":
                 await self._wanted(event)
             case "response.cancel":
-                if not await self._answers.cut("client_cancelled"):
+                # One that is over stays as it is, though it may still be playing: then its client says how far.
+                if not self._answers.is_busy or not await self._answers.cut("client_cancelled"):
                     raise invalid("No answer goes on that could be cancelled.", code="response_cancel_not_active")
             case str() as kind:
                 raise invalid(f"Events of type {kind[:64]!r} are not taken here; docs/voice.md lists those that are.")
@@ -220,7 +232,7 @@ class Call:
             raise wrong("response", "an object", wish)
         if wish.get("conversation") == "none" or wish.get("input") is not None:
             raise invalid("Answers beside the conversation are not here.", param="response.conversation")
-        if self._answers.is_busy:
+        if not await self._answers.may_begin():
             message = "An answer goes on; cancel it, or wait for its response.done."
             raise invalid(message, code="conversation_already_has_active_response")
         added = wish.get("instructions")
@@ -240,6 +252,10 @@ class Call:
         """A turn has ended: an answer waits until it is understood."""
         self._num_unheard += 1
         self._all_heard.clear()
+
+    async def _all_told(self) -> None:
+        if self._untold:
+            await asyncio.wait(set(self._untold))
 
     def _understood(self) -> None:
         self._num_unheard -= 1
@@ -266,55 +282,69 @@ class Call:
     async def _turn(self, heard: Heard, *, is_detected: bool) -> None:
         name = self._speech_item or new_item()
         self._speech_item, self._uncommitted = "", 0 if is_detected else self._uncommitted
+        kept: Awaitable[None] | None = None
+        last = self._talk.state.items[-1].id if self._talk.state.items else None
         if is_detected:
             self._expect()
-            await self._talk.happened(TurnEvent(kind="speech_stopped", item=name, ms=heard.ms))
+            kept = self._talk.happened(TurnEvent(kind="speech_stopped", item=name, ms=heard.ms))
+        # It is listened to while the turn's end is being kept.
+        is_committed = asyncio.Event()
+        is_answered = is_detected and self.settings.answers_turns
+        self._work(self._understand(name, heard.pcm, is_committed, is_answered=is_answered))
+        if kept is not None:
+            await kept
             told = {"audio_end_ms": heard.ms, "item_id": name}
             await self._send(self._events.event("input_audio_buffer.speech_stopped", **told))
-        last = self._talk.state.items[-1].id if self._talk.state.items else None
         await self._send(self._events.event("input_audio_buffer.committed", previous_item_id=last, item_id=name))
-        is_answered = is_detected and self.settings.answers_turns
-        self._work(self._understand(name, heard.pcm, is_answered=is_answered))
+        is_committed.set()
 
-    async def _understand(self, name: str, pcm: bytes, *, is_answered: bool) -> None:
-        try:
-            await self._transcribe(name, pcm, is_answered=is_answered)
-        finally:
-            self._understood()
-
-    async def _transcribe(self, name: str, pcm: bytes, *, is_answered: bool) -> None:
-        told = TurnTold(generation=self._talk.state.generation + 1)
+    async def _understand(self, name: str, pcm: bytes, is_committed: asyncio.Event, *, is_answered: bool) -> None:
+        """A turn's text: part of the conversation at once, so that an answer begins; told once it is kept."""
+        turn = TurnTold(generation=self._talk.state.generation + 1)
         where = {"item_id": name, "content_index": 0}
         try:
-            text = await self._parts.chain.heard(pcm, unit=f"{self._parts.name}/{name}", report=told.steps.append)
+            text = await self._parts.chain.heard(pcm, unit=f"{self._parts.name}/{name}", report=turn.steps.append)
         except HeadraceError as error:
             refusal = refusal_of(error)
             failed = {"type": refusal.kind, "code": refusal.code, "message": refusal.message}
-            told.error = error
-            self._parts.told(told)
-            await self._send(
-                self._events.event("conversation.item.input_audio_transcription.failed", **where, error=failed)
-            )
+            turn.error = error
+            self._parts.told(turn)
+            await is_committed.wait()
+            kind = "conversation.item.input_audio_transcription.failed"
+            await self._send(self._events.event(kind, **where, error=failed))
+            self._understood()
             return
-        answering: TurnEvent | None = None
-        if text:
-            said = TurnEvent(kind="said", item=name, text=text)
-            last = self._talk.state.items[-1].id if self._talk.state.items else None
-            if is_answered:
-                await self._answers.cut("turn_detected")
-                wish = AnswerWish(instructions=self.settings.instructions, is_spoken=self.settings.speaks)
-                answering = self._answers.next_answer(wish)
-                await self._talk.happened(said, answering)
-            else:
-                await self._talk.happened(said)
+        kept = await self._said(name, text, turn, is_answered=is_answered) if text else None
+        # Only now: what was cut for this turn is told without waiting for it.
+        is_told: asyncio.Future[None] = self._loop.create_future()
+        self._untold.add(is_told)
+        self._understood()
+        try:
+            if kept is not None:
+                await kept
+            await is_committed.wait()
             if (item := self._talk.state.item(name)) is not None:
-                for event in self._events.item_came(item, before=last, is_audio=True):
+                before = self._talk.state.before(name)
+                for event in self._events.item_came(item, before=before, is_audio=True):
                     await self._send(event)
-        usage = {"type": "duration", "seconds": round(len(pcm) / 32_000, 3)}
-        completed = "conversation.item.input_audio_transcription.completed"
-        await self._send(self._events.event(completed, **where, transcript=text, usage=usage))
-        if answering is not None:
-            self._answers.go_on(answering, told=told)
+            usage = {"type": "duration", "seconds": round(len(pcm) / 32_000, 3)}
+            kind = "conversation.item.input_audio_transcription.completed"
+            await self._send(self._events.event(kind, **where, transcript=text, usage=usage))
+        finally:
+            self._untold.discard(is_told)
+            is_told.set_result(None)
+
+    async def _said(self, name: str, text: str, turn: TurnTold, *, is_answered: bool) -> Awaitable[None]:
+        """Returns what waits until it is kept."""
+        said = TurnEvent(kind="said", item=name, text=text)
+        if not is_answered:
+            return self._talk.happened(said)
+        await self._answers.cut("turn_detected")
+        wish = AnswerWish(instructions=self.settings.instructions, is_spoken=self.settings.speaks)
+        answering = self._answers.next_answer(wish)
+        kept = self._talk.happened(said, answering)
+        self._answers.go_on(answering, kept, told=turn)
+        return kept
 
     async def _send(self, event: bytes) -> None:
         await self._socket.send(event)

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from headrace.clock import Clock
+from headrace.engines.asker import Asker, asking_for
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable
+from headrace.handoff.erasures import ErasedData
 from headrace.inbox.intake import Intake
 from headrace.inbox.log import LogUnavailable
 from headrace.rollout.routing import Pin
@@ -41,10 +43,11 @@ from headrace.serving.gateway.request_headers import SESSION, VERSION_SET, check
 from headrace.serving.gateway.unit import Unit
 from headrace.serving.service import Service
 from headrace.store.objects import ObjectStore, new_nonce
+from headrace.voice.erasing import ended_calls
 from headrace.voice.hearing import check_installed, hearing_stages
 from headrace.voice.kept import CallStore, TakenCall, call_name
 from headrace.voice.lanes import Lane
-from headrace.voice.segments import CallTaken, SegmentWriter
+from headrace.voice.segments import CallErased, CallTaken, SegmentWriter
 
 if TYPE_CHECKING:
     from headrace.serving.gateway.http_protocol import GatewayProtocol
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 PATH = CALLS
 _KEY_PROTOCOL = "openai-insecure-api-key."
 _BETA_PROTOCOL = "openai-beta.realtime-v1"
-_GOING_DOWN, _TAKEN = 1012, 4000
+_GOING_DOWN, _TAKEN, _ERASED = 1012, 4000, 4001
 # For the store: some calls come, some are written down, and each may take its time.
 _NUM_THREADS = 8
 _DROP_SECONDS, _SWEEP_SECONDS = 5.0, 3_600.0
@@ -88,6 +91,10 @@ class Calls:
     ) -> None:
         """Raises: InvalidInput: what spoken turns need is not installed."""
         check_installed()
+        # Before the first call: one that comes back under a name of long ago begins with the same numbers.
+        with closing(intake.reader()) as reader:
+            for call, last in ended_calls(store, intake.nonce, reader.calls()).items():
+                intake.forget(call, *last)
         self._service, self._keys, self._clock = service, keys, clock
         self._admission, self._pinning = admission, pinning
         self._outcomes, self._records = outcomes, records
@@ -97,6 +104,7 @@ class Calls:
         self._sweeping: asyncio.Task[None] | None = None
         self._lane = Lane(hearing_stages, failed=self._lane_failed)
         self._calls: dict[asyncio.Task[None], _Held] = {}
+        self._taking: set[asyncio.Future[TakenCall]] = set()
         self._renewing: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -183,7 +191,8 @@ class Calls:
                 override=override,
                 received_ms=None if received is None else int(received),
             )
-            task = asyncio.get_running_loop().create_task(work, name="call")
+            with asking_for(Asker(work_class="live", tenants={key: 1.0})):
+                task = asyncio.get_running_loop().create_task(work, name="call")
             self._calls[task] = _Held(socket)
             task.add_done_callback(self._calls.pop)
         return socket
@@ -204,7 +213,11 @@ class Calls:
         self._end_other(name)
         try:
             assert self._kept is not None, "calls were not started"
-            taken = await self._kept.take(name)
+            taking = asyncio.ensure_future(self._kept.take(name, key))
+            self._taking.add(taking)
+            taking.add_done_callback(self._taking.discard)
+            taken = await taking
+            self._calls[_this_task()] = _Held(socket, name, None, taken)
             pin, loaded = await self._pinning.pin(session, session=session, override=override, is_drawn=False)
             spoken = loaded.chain
             assert isinstance(spoken, SpokenChain), "a service that hears loads sets that hear"
@@ -299,6 +312,19 @@ class Calls:
         with suppress(HeadraceError, Refusal):
             await self._pinning.pin(session, session=session, override=None, is_drawn=False)
 
+    async def erase(self, data: ErasedData) -> None:
+        """Ends calls that belong to an erasure: it returns once nothing of them is written any more."""
+        # Who takes one from here on sees the erasure.
+        await asyncio.gather(*self._taking, return_exceptions=True)
+        for task, held in list(self._calls.items()):
+            if held.taken is not None and data.has("call", held.name):
+                await held.taken.erase()
+                held.socket.close(_ERASED, "The call was erased; begin another session.")
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if self._kept is not None:
+            await self._kept.segments.erase(lambda call: data.has("call", call))
+
     def _end_other(self, name: str) -> None:
         """The client has come back: its earlier connection here, which it may not know to be lost, ends."""
         for task, held in list(self._calls.items()):
@@ -324,6 +350,8 @@ class Calls:
 
 def _refusal_of(error: Exception) -> Refusal:
     match error:
+        case CallErased():
+            return Refusal(410, str(error), code="call_erased")
         case CallTaken():
             return Refusal(409, str(error), code="call_taken")
         case StoreUnavailable() | LogUnavailable():

@@ -1,5 +1,6 @@
 """What a client gets of one answer: its events from `response.created` to `response.done`, however it ends."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,19 @@ from headrace.voice.turns import Item
 
 Send = Callable[[bytes], Awaitable[None]]
 
+FAILED, TOO_LONG = "failed", "max_output_tokens"
+"""Reasons in turn events: the answer could not be made; the writer stopped at its limit."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Reply:
     """Attributes:
     item: the answer's item as it was when the answer began.
     before: the item in front of it.
+    is_newest: whether no answer has begun since.
     sent: called with the milliseconds of each piece of audio that was sent.
+    is_cut: nothing more of it is sent but its end.
+    has_begun, has_ended: its client was told.
     """
 
     events: ServerEvents
@@ -25,15 +32,22 @@ class Reply:
     item: Item
     before: str | None
     speaks: bool
-    is_wanted: Callable[[], bool]
+    is_newest: Callable[[], bool]
     sent: Callable[[int], None]
     said: list[str] = field(default_factory=list)
     is_ended: bool = False
     is_cut: bool = False
+    has_begun: asyncio.Event = field(default_factory=asyncio.Event)
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def id(self) -> str:
         return f"resp_{self.item.id}"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether what is made for it is still sent."""
+        return self.is_newest() and not self.is_ended and not self.is_cut
 
     async def begin(self) -> None:
         events, item = self.events, self.item
@@ -45,28 +59,31 @@ class Reply:
         await self.send(
             events.event("response.content_part.added", **self._where, part=events.part("", is_audio=self.speaks))
         )
+        self.has_begun.set()
 
     async def sentence(self, sentence: SpokenSentence, *, from_byte: int = 0) -> None:
-        """Sends a sentence, its audio from that byte on; stops where it is no longer wanted."""
+        """Sends a sentence, its audio from that byte on, once the answer has begun; stops where it is not wanted."""
+        await self.has_begun.wait()
+        if not self.is_wanted:
+            return
         text = sentence.text if not self.said else f" {sentence.text}"
         self.said.append(sentence.text)
         kind = "response.output_audio_transcript.delta" if self.speaks else "response.output_text.delta"
         await self.send(self.events.event(kind, **self._where, delta=text))
         for start in range(from_byte, len(sentence.pcm), PIECE_BYTES):
-            if not self.is_wanted():
+            if not self.is_wanted:
                 return
             piece = sentence.pcm[start : start + PIECE_BYTES]
             self.sent(len(piece) // MS_BYTES)
             await self.send(self.events.audio(self._where, piece))
 
-    async def end(self, item: Item, status: str, *, reason: str = "", failed: Refusal | None = None) -> None:
-        """Args:
-        item: as it is now.
-        status: completed, cancelled, incomplete or failed.
-        """
+    async def end(self, item: Item, *, failed: Refusal | None = None) -> None:
+        """Tells how the answer ended, once it has begun. Args: item: as it is now. failed: why."""
         if self.is_ended:
             return
+        status = _status(item)
         self.is_ended, self.is_cut = True, status == "cancelled"
+        await self.has_begun.wait()
         events, is_whole = self.events, status == "completed"
         text = " ".join(self.said)
         if self.speaks:
@@ -81,11 +98,14 @@ class Reply:
         await self.send(events.event("response.output_item.done", response_id=self.id, output_index=0, item=told))
         for event in events.item_ended(item, before=self.before, is_audio=self.speaks, is_whole=is_whole):
             await self.send(event)
-        details: dict[str, Any] = {"type": status, **({"reason": reason} if reason else {})}
-        if failed is not None:
+        details: dict[str, Any] = {"type": status}
+        if status != "failed":
+            details["reason"] = item.reason
+        elif failed is not None:
             details["error"] = {"type": failed.kind, "code": failed.code, "message": failed.message}
         body = self._response(status) | {"output": [told], "status_details": None if is_whole else details}
         await self.send(events.event("response.done", response=body))
+        self.has_ended.set()
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -105,3 +125,10 @@ class Reply:
             "usage": usage,
             **named,
         }
+
+
+def _status(item: Item) -> str:
+    """How an answer ended, in the API's word."""
+    if item.is_cut:
+        return "failed" if item.reason == FAILED else "cancelled"
+    return "incomplete" if item.reason else "completed"

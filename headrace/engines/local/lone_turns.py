@@ -1,4 +1,5 @@
-"""Live turns of a causal language model: decoded side by side, they join and leave between two tokens."""
+"""Turns of a causal language model that are asked alone: those of one class are decoded side by side; they join and
+leave between two tokens."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ from headrace.engines.local.text_pieces import TextPieces
 from headrace.errors import HeadraceError
 
 REPLICA = "in process"
-# More rows slow every token of every turn; on CPU threads about in proportion.
+# Of a class. More rows slow every token of every turn; on CPU threads about in proportion.
 NUM_ROWS_MAX = 8
 
 
 @dataclass(eq=False)
-class LiveTurn:
+class LoneTurn:
     """The model's thread reads it, an event loop listens to it."""
 
     turn: Turn
@@ -36,13 +37,13 @@ class LiveTurn:
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, said)
 
 
-class LiveTurns:
+class LoneTurns:
     """Those under way; used by the model's thread alone."""
 
     def __init__(self, local: LocalModel) -> None:
         self._local = local
         self._batch = self._empty()
-        self._turns: dict[Row, LiveTurn] = {}
+        self._turns: dict[Row, LoneTurn] = {}
 
     @property
     def num(self) -> int:
@@ -53,7 +54,7 @@ class LiveTurns:
         """How many more may join now."""
         return NUM_ROWS_MAX - len(self._turns) if self._batch.can_be_joined else 0
 
-    def advance(self, new: Sequence[LiveTurn]) -> None:
+    def advance(self, new: Sequence[LoneTurn]) -> None:
         """Makes one token for every turn, and the first token for new ones."""
         batch = self._batch
         gone = {row for row in batch.rows if self._turns[row].is_dropped}
@@ -86,7 +87,7 @@ def draw_of(local: LocalModel, turn: Turn) -> Draw:
     return Draw.seeded(temperature=turn.temperature, top_p=turn.top_p, seed=turn.seed, device=local.device)
 
 
-def _take(live: LiveTurn, token_id: int, local: LocalModel) -> bool:
+def _take(live: LoneTurn, token_id: int, local: LocalModel) -> bool:
     """Passes on the token's text. True: the answer has ended."""
     live.num_made += 1
     reason: FinishReason | None = "length" if live.num_made >= live.turn.max_tokens else None
