@@ -92,7 +92,9 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     room = keys_max - len(known) + len(tick.retired)
     if room <= 0:
         tick.reasons.append(f"{len(known):,} windows are not made and reviewed yet: no further one is asked for.")
-    tick.requests = tick.requests[:num_in_time]
+    if len(tick.requests) > num_in_time:
+        # The others are found again by the next tick.
+        tick.requests, cursor["looked_at"] = tick.requests[:num_in_time], 0.0
     cursor["next"] = _ask_all(
         tick, handoffs.objects, campaigns, cursor["asked"], cursor["next"], min(num_in_time - len(tick.requests), room)
     )
