@@ -100,7 +100,11 @@ def sealed_windows(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     is_asking = campaigns or hours.requests
     num_in_time = min(REQUESTS_MAX, num_runs_in_time(context, time.monotonic() - began)) if is_asking else 0
     # An hour is asked for again at the next tick. There are few, so windows wait for them, and not they for windows.
-    tick.requests = [*hours.requests[: math.ceil(num_in_time / 2)], *tick.requests][:num_in_time]
+    of_hours = hours.requests[: math.ceil(num_in_time / 2)]
+    if len(tick.requests) > num_in_time - len(of_hours):
+        # The others are found again by the next tick.
+        tick.requests, cursor["looked_at"] = tick.requests[: num_in_time - len(of_hours)], 0.0
+    tick.requests = [*of_hours, *tick.requests]
     cursor["next"] = _ask_all(
         tick, handoffs.objects, campaigns, cursor["asked"], cursor["next"], min(num_in_time - len(tick.requests), room)
     )

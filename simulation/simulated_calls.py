@@ -126,7 +126,8 @@ class SimulatedLog:
 
     def _tell(self, group: "list[tuple[Sequence[TurnRow], asyncio.Future[object]]]") -> None:
         for _, future in group:
-            future.done() or future.set_result(None)
+            if not future.done():
+                future.set_result(None)
         self._is_writing = bool(self._waiting)
         if self._waiting:
             self._begin()

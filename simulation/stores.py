@@ -45,11 +45,14 @@ class MemoryStore:
         self._end()
         return made
 
-    def replace(self, key: str, body: bytes) -> bool:
+    def replace(self, key: str, body: bytes, *, of: bytes) -> bool:
         self._begin("replace", key)
-        is_there = self.bodies.pop(key, None) is not None and self._make(key, body)
+        found = self.bodies.get(key)
+        is_same = found is not None and found.body == of
+        if is_same:
+            self.bodies[key] = Kept(bytes(body), self.clock.now(), self._name())
         self._end()
-        return is_there
+        return is_same
 
     def read(self, key: str) -> bytes:
         self._begin("read", key)

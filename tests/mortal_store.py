@@ -20,9 +20,9 @@ class MortalStore(LocalStore):
         self._live()
         return super().create(key, body, durable=durable)
 
-    def replace(self, key: str, body: bytes) -> bool:
+    def replace(self, key: str, body: bytes, *, of: bytes) -> bool:
         self._live()
-        return super().replace(key, body)
+        return super().replace(key, body, of=of)
 
     @contextmanager
     def write_part(self, key: str) -> Iterator[LocalPart]:

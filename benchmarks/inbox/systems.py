@@ -7,6 +7,7 @@
 | redis | a stream, `appendonly yes`, `appendfsync always`; several events as one pipeline |
 """
 
+import http.client
 import json
 import socket
 import subprocess
@@ -28,7 +29,7 @@ _START_SECONDS_MAX = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """`program` is looked for on the path and in the directories given with --bin.
+    """`program` is looked for on the path and in the directories given with --bin. `is_ready`: beyond listening.
 
     `shapes`: connections and events of a request, singly and in requests of many; a peer's best one counts.
     """
@@ -37,6 +38,7 @@ class System:
     program: str
     command: Callable[[Path, int], list[str]]
     shapes: tuple[tuple[int, int], ...]
+    is_ready: Callable[[int], bool] | None = None
 
 
 def _headrace(directory: Path, port: int) -> list[str]:
@@ -50,6 +52,15 @@ def _headrace(directory: Path, port: int) -> list[str]:
     options = ["--service", str(directory / "service.yaml"), "--store", str(directory / "store"), "--initialize"]
     options += ["--inbox", str(campaigns), "--inbox-log", str(directory / "log")]
     return ["-m", "headrace.serving.gateway", *options, "--port", str(port), "--log", str(directory / "gateway.jsonl")]
+
+
+def _gateway_is_ready(port: int) -> bool:
+    """It listens before: its service is loaded while it takes events, and is no part of what they cost."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/readyz")
+    status = connection.getresponse().status
+    connection.close()
+    return status == http.HTTPStatus.OK
 
 
 def _jetstream(directory: Path, port: int) -> list[str]:
@@ -83,7 +94,13 @@ PEERS = {
         ),
     )
 }
-OURS = System(name="headrace", program=sys.executable, command=_headrace, shapes=((64, 1), (64, 1_000)))
+OURS = System(
+    name="headrace",
+    program=sys.executable,
+    command=_headrace,
+    shapes=((64, 1), (64, 1_000)),
+    is_ready=_gateway_is_ready,
+)
 
 
 @dataclass
@@ -113,7 +130,7 @@ def serving(system: System, program: str, directory: Path, *, campaign: str | No
             [program, *system.command(directory, port)], stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(port, process, directory)
+        wait_for(port, process, directory, system.is_ready)
         if system.name == "jetstream":
             _create_stream(port)
         yield Server(port, process)
@@ -121,17 +138,21 @@ def serving(system: System, program: str, directory: Path, *, campaign: str | No
         end_group(process)
 
 
-def wait_for(port: int, process: "subprocess.Popen[bytes]", directory: Path) -> None:
-    """Until somebody listens there. Raises: RuntimeError: the process ended, or did not in time."""
+def wait_for(
+    port: int, process: "subprocess.Popen[bytes]", directory: Path, is_ready: Callable[[int], bool] | None = None
+) -> None:
+    """Until somebody listens there, and is ready. Raises: RuntimeError: the process ended, or did not in time."""
     ends = time.monotonic() + _START_SECONDS_MAX
     while time.monotonic() < ends:
         if process.poll() is not None:
             break
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            if not is_ready or is_ready(port):
+                return
         except OSError:
-            time.sleep(0.05)
+            pass
+        time.sleep(0.05)
     raise RuntimeError(f"{directory.name} did not start: {(directory / 'server.log').read_text()[-2000:]}")
 
 

@@ -8,7 +8,7 @@ Pipecat's through five processors of a pipeline for each call. Calls: `--calls` 
 is that of the whole process, with the side that makes the frames.
 
 `turns`: 1,000 calls on one gateway's log (SQLite, a wait for the disk at every commit), each with a turn event at a
-time, in the order of a conversation: as fast as they go, which is the capacity, and at an offered rate of 2,000 events
+time, in the order of a conversation: as fast as they go, which is the capacity, and at an offered rate of 2,100 events
 a second, whether they are kept in time or not. Each is kept in the log, and the call in the store, as in a gateway.
 Added time: from when an event is offered until it is kept, at the offered rate. Beside it the same events of the same
 calls in JetStream (`sync_interval: always`, a file stream, over one connection by its protocol): each a message; and,

@@ -31,7 +31,8 @@ from headrace.voice.segments import SegmentWriter, event_text
 from headrace.voice.turns import CallState, TurnEvent, applied
 
 _NUM_CALLS, _NUM_THREADS = 1_000, 8
-_EVENTS_A_SECOND, _ADDED_MS_MAX = 2_000.0, 25.0
+# A little more is offered than must be kept: the last ones are kept after the time.
+_EVENTS_A_SECOND, _RATE_MIN, _ADDED_MS_MAX = 2_100.0, 2_000.0, 25.0
 _WARM_UP_SECONDS = 2.0
 _OURS, _SINGLY, _TOGETHER = "Headrace", "JetStream, singly", "JetStream, what waits as one batch"
 
@@ -67,27 +68,27 @@ def measure_turns(options: VoiceOptions, directory: Path) -> Outcome:
                 with serving(PEERS["jetstream"], program, where) as server:
                     one = runner.run(_peer(server.port, options.seconds, together=name == _TOGETHER))
         found[name].append(one)
-        progress.print(f"  {name}: {one.capacity:,.0f}/s, at the rate {_shown(one, 0.5)}, p99 {_shown(one, 0.99)} ms")
+        p50, p99 = (_shown(_at(one.added, share)) for share in (0.5, 0.99))
+        progress.print(f"  {name}: {one.capacity:,.0f}/s, at the rate {p50}, p99 {p99} ms")
     rows = [
-        [name, f"{_capacity(rounds):,.0f}", _shown(_typical(rounds), 0.5), _shown(_typical(rounds), 0.99)]
+        [name, f"{_capacity(rounds):,.0f}", *(_shown(_added_ms(rounds, share)) for share in (0.5, 0.99))]
         for name, rounds in found.items()
     ]
     columns = ("1,000 calls", "as fast as they go, events/s", f"at {_EVENTS_A_SECOND:,.0f}/s: added ms p50", "p99")
     print_table("Turn events, each on the disk", columns, rows)
-    ours = _typical(found[_OURS])
+    ours = found[_OURS]
     return Outcome(
         body={
             name: {
                 "events_a_second": rounded(_capacity(rounds)),
-                "added_ms_p50": rounded(_at(_typical(rounds).added, 0.5)),
-                "added_ms_p99": rounded(_at(_typical(rounds).added, 0.99)),
+                "added_ms_p50": rounded(_added_ms(rounds, 0.5)),
+                "added_ms_p99": rounded(_added_ms(rounds, 0.99)),
             }
             for name, rounds in found.items()
         },
         bars={
-            # What comes within a hundredth of the rate is the pace's own.
-            "turn_events_a_second": at_least(rounded(ours.rate), 0.99 * _EVENTS_A_SECOND),
-            "turn_added_ms_p99": at_most(rounded(_at(ours.added, 0.99)), _ADDED_MS_MAX),
+            "turn_events_a_second": at_least(rounded(statistics.median(one.rate for one in ours)), _RATE_MIN),
+            "turn_added_ms_p99": at_most(rounded(_added_ms(ours, 0.99)), _ADDED_MS_MAX),
         },
     )
 
@@ -96,13 +97,13 @@ def _capacity(rounds: list[_Round]) -> float:
     return statistics.median(one.capacity for one in rounds)
 
 
-def _typical(rounds: list[_Round]) -> _Round:
-    """That of the median p99, the lower one of two."""
-    return sorted(rounds, key=lambda one: _at(one.added, 0.99))[(len(rounds) - 1) // 2]
+def _added_ms(rounds: list[_Round], share: float) -> float:
+    """The median round's; 0: beyond the capacity."""
+    return statistics.median(_at(one.added, share) for one in rounds)
 
 
-def _shown(one: _Round, share: float) -> str:
-    return f"{_at(one.added, share):.1f}" if one.added else "–"
+def _shown(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds else "–"
 
 
 async def _ours(directory: Path, seconds: float) -> _Round:

@@ -106,6 +106,11 @@ def erase(
     named_by: dict[AskedKind, str | None] = {"event": event, "prompt": prompt, "tenant": tenant, "call": call}
     if sum([listed, verify is not None, *(name is not None for name in named_by.values())]) != 1:
         raise InvalidInput("Say one of --event, --prompt, --tenant and --call, or --list, or --verify.")
+    if lost_log is not None and len(lost_log) < _LOG_CHARACTERS_MIN:
+        raise InvalidInput(
+            f"--lost-log names a log by at least {_LOG_CHARACTERS_MIN} characters of its name, got {lost_log!r}; the "
+            "sentence that waits for it shows them."
+        )
     _check_narrowing(named_by, campaign=campaign, source=source, batch=batch, key=key)
     objects, clock = open_objects(context, store), SystemClock()
     if listed:
@@ -207,7 +212,7 @@ def _carry_out(objects: "ObjectStore", clock: "Clock", erasure: "Erasure", *, lo
 
     # Before the rest: what a log, or its gateway, wrote until it had carried this out is there now.
     logs = waiting_logs(objects, erasure)
-    for log in [log for log in logs if lost_log and len(lost_log) >= _LOG_CHARACTERS_MIN and log.startswith(lost_log)]:
+    for log in [log for log in logs if lost_log and log.startswith(lost_log)]:
         note_erased(objects, clock, log, erasure.number, 0, is_lost=True)
         del logs[log]
     carried = carry_out(objects, clock, erasure)

@@ -117,7 +117,7 @@ def carry_out(objects: ObjectStore, clock: Clock, erasure: Erasure) -> Carried:
         erase_calls(objects, data)
     # Once nobody works at them any more: files would go from under who does.
     if not writers and (erasure.num_files or erasure.num_batches or erasure.num_lines):
-        erase_batches(objects, data)
+        erase_batches(objects, clock, data)
     return Carried(held=tuple(rewriter.held), writers=writers, damaged=tuple(damaged.sentences))
 
 

@@ -11,10 +11,9 @@ from headrace.errors import ObjectMissing
 from headrace.handoff.erasures import erased_contents
 from headrace.handoff.manifest import Manifest
 from headrace.handoff.versions import HandoffStore
-from headrace.inbox.sealed import EVENTS_ASSET, NUMBER, WINDOW, SealedWindow, windows_chain
+from headrace.inbox.sealed import EVENTS_ASSET, NUMBER, WINDOW, windows_chain
 from headrace.keys import window_of_key
-from headrace.store.objects import new_nonce
-from headrace.store.small_objects import encode_object
+from headrace.store.small_objects import replace_object
 
 
 def recount(handoffs: HandoffStore, events: Manifest) -> None:
@@ -23,8 +22,8 @@ def recount(handoffs: HandoffStore, events: Manifest) -> None:
     Raises: HandoffCorrupt: the window's object, or its events, are damaged.
     """
     if found := _miscounted(handoffs, events):
-        key, window = found
-        handoffs.objects.replace(key, encode_object(key, WINDOW, window, nonce=new_nonce()))
+        key, left = found
+        replace_object(handoffs.objects, key, WINDOW, lambda window: replace(window, tenants=left))
 
 
 def is_miscounted(handoffs: HandoffStore, events: Manifest) -> bool:
@@ -32,8 +31,8 @@ def is_miscounted(handoffs: HandoffStore, events: Manifest) -> bool:
     return _miscounted(handoffs, events) is not None
 
 
-def _miscounted(handoffs: HandoffStore, events: Manifest) -> tuple[str, SealedWindow] | None:
-    """Its key, and the window as it should be."""
+def _miscounted(handoffs: HandoffStore, events: Manifest) -> tuple[str, dict[str, int]] | None:
+    """The window's key, and the counts as they should be."""
     place, number = window_of_key(events.partition), events.attributes.get(NUMBER, "")
     if events.asset != EVENTS_ASSET or not erased_contents(events) or place is None or not number.isdecimal():
         return None
@@ -47,4 +46,4 @@ def _miscounted(handoffs: HandoffStore, events: Manifest) -> tuple[str, SealedWi
     counts = Counter(opened(handoffs, events).table(["tenant"])["tenant"].to_pylist())
     # Blank rows have no tenant.
     left = {name: counts[name] for name in sorted({*window.tenants, ""}) if counts[name]}
-    return None if left == window.tenants else (chain.key(int(number)), replace(window, tenants=left))
+    return None if left == window.tenants else (chain.key(int(number)), left)

@@ -221,9 +221,10 @@ class EventLog:
         found = self._connection.execute("SELECT part FROM parts WHERE is_sealed LIMIT 1").fetchone()
         if found is None:
             return False
+        (part,) = found
         with self._transaction():
-            if kept.forget(self._connection, *found, _NUM_FORGOTTEN):
-                self._connection.execute("DELETE FROM parts WHERE part = ?", found)
+            if kept.forget(self._connection, part, _NUM_FORGOTTEN):
+                self._connection.execute("DELETE FROM parts WHERE part = ?", (part,))
         return True
 
     def erased(self) -> set[int]:
@@ -432,5 +433,5 @@ def _padded(rows: Sequence[tuple[object, ...]]) -> Iterator[tuple[list[object], 
     for start in range(0, len(rows), _ROWS_A_STATEMENT[-1]):
         some = rows[start : start + _ROWS_A_STATEMENT[-1]]
         size = next(size for size in _ROWS_A_STATEMENT if size >= len(some))
-        values = [value for row in [*some, *some[-1:] * (size - len(some))] for value in row]
+        values = [value for row in [*some, *[some[-1]] * (size - len(some))] for value in row]
         yield values, ",".join([f"({','.join('?' * len(some[0]))})"] * size)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.clock import Clock
 from headrace.errors import HandoffCorrupt, IllegalTransition, ObjectMissing
@@ -152,7 +151,7 @@ class Sealer:
             content=[*erased_contents(handoff.manifest), handoff.content_digest][0],
             closed_by=part.closed_by or "seconds",
             log=self._log,
-            offset_max=pc.max(events[OFFSET]).as_py(),
+            offset_max=int(events[OFFSET].to_numpy().max()),
             sealed_at=_iso(int(self._clock.now() * _MICROSECONDS)),
             turn=turn,
             event_class=min(table["class"].unique().to_pylist(), key=CLASSES.index),

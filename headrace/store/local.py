@@ -9,6 +9,7 @@ What this does not know: other machines' page caches. Over NFS a reader may see 
 """
 
 import errno
+import fcntl
 import os
 import socket
 import threading
@@ -22,8 +23,9 @@ from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing
 from headrace.store.objects import Entry, Segment, check_key, new_nonce
 from headrace.store.refusals import os_reason, os_refusal
 
-# Both begin with a dot, and no key's first segment does.
+# All begin with a dot, and no key's first segment does.
 _TEMPORARY = ".tmp"
+_REPLACING = ".replacing"
 _NODES = ".nodes"
 # Smaller writes are buffered; larger ones go to the kernel without a copy.
 _BUFFER_BYTES = 64 * 1024
@@ -64,13 +66,15 @@ class LocalStore:
             part.seal()
             return self._link(part.path, key)
 
-    def replace(self, key: str, body: bytes) -> bool:
+    def replace(self, key: str, body: bytes, *, of: bytes) -> bool:
         with self._temporary(key) as part:
             part.write(body)
             part.seal()
             target = self.local_path(key)
-            with self._os_errors(key):
-                if not target.is_file():
+            with self._os_errors(key), (self.directory / _REPLACING).open("ab") as alone:
+                # Ends with the file.
+                fcntl.flock(alone, fcntl.LOCK_EX)
+                if not target.is_file() or target.read_bytes() != of:
                     return False
                 part.path.replace(target)
                 self._make_durable(target.parent)

@@ -75,9 +75,10 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def replace(self, key: str, body: bytes) -> bool:
-        """Gives an object another content, durably: a reader finds the one or the other. False: there is none.
+    def replace(self, key: str, body: bytes, *, of: bytes) -> bool:
+        """Gives an object another content, durably: a reader finds the one or the other.
 
+        False: its content is not `of`, or there is none; nothing was changed. Of several replacements one wins.
         For erasures alone, and objects that are read whole: everybody takes it for granted that no object changes.
         """
         ...

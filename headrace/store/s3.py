@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from headrace.errors import HandoffCorrupt, InvalidInput, ObjectMissing, StoreOutage
 from headrace.keys import digest_text
@@ -98,12 +98,26 @@ class S3Store:
 
         return self._send(key, put)
 
-    def replace(self, key: str, body: bytes) -> bool:
+    def replace(self, key: str, body: bytes, *, of: bytes) -> bool:
         path = self._path(key)
-        if not self.exists(key):
+
+        def put() -> bool:
+            found = obstore.get(self._client, path)
+            present = found.bytes().to_bytes()
+            if present == body:  # by an attempt whose reply was lost, or by somebody who wrote the same
+                return True
+            if present != of:
+                return False
+            try:
+                obstore.put(self._client, path, body, mode={"e_tag": found.meta["e_tag"]})
+            except PreconditionError:
+                return False
+            return True
+
+        try:
+            return self._send(key, put)
+        except ObjectMissing:
             return False
-        self._send(key, lambda: obstore.put(self._client, path, body, mode="overwrite"))
-        return True
 
     def read(self, key: str) -> bytes:
         path = self._path(key)

@@ -13,8 +13,8 @@ from headrace.errors import HandoffCorrupt, ObjectMissing
 from headrace.handoff.erasures import ErasedData
 from headrace.rollout.layout import ROOT, What, rollout_prefix
 from headrace.store.chain import Head
-from headrace.store.objects import ObjectStore, new_nonce
-from headrace.store.small_objects import encode_object
+from headrace.store.objects import ObjectStore
+from headrace.store.small_objects import replace_object
 from headrace.voice.kept import KeptCall, call_chain
 from headrace.voice.segments import SEGMENT, notes_prefix, segment_chain, writers
 
@@ -56,15 +56,14 @@ def erase_calls(objects: ObjectStore, data: ErasedData) -> None:
             for key in objects.list(prefix):
                 objects.delete(key)
             objects.delete_prefix(prefix)
-    for key, writer, number in _segments(objects):
-        segment = segment_chain(objects, *writer)
-        try:
-            found = segment.read(number)
-        except ObjectMissing:  # no call needed it any more
-            continue
-        left = tuple(row for row in found.rows if not data.has("call", row[0]))
-        if len(left) < len(found.rows):
-            objects.replace(key, encode_object(key, SEGMENT, replace(found, rows=left), nonce=new_nonce()))
+    for key, _, _ in _segments(objects):
+        with suppress(ObjectMissing):  # no call needed it any more
+            replace_object(
+                objects,
+                key,
+                SEGMENT,
+                lambda one: replace(one, rows=tuple(row for row in one.rows if not data.has("call", row[0]))),
+            )
     for key, call in _notes(objects):
         if data.has("call", call):
             objects.delete(key)

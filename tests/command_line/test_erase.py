@@ -138,6 +138,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         (*B, "-m", "x"),
         "Error: This deletes for good, and there is no terminal to ask on: pass --yes, or --dry-run.",
     ),
+    "a source without an event": (("--tenant", "a", "--source", "b"), "Error: --source goes with --event."),
+    "a key of no call": ((*B, "--key", "b"), "Error: --key goes with --call."),
+    "a batch of a campaign": (
+        (*B, "--batch", "b"),
+        "Error: A line of a batch has no campaign and no source: say --batch",
+    ),
+    "half of a log's name": (
+        (*B, "--lost-log", "0193"),
+        "Error: --lost-log names a log by at least 8 characters of its",
+    ),
+    "a call that is not": (("--call", "sess_1"), "Error: No call of a session 'sess_1' is in this store. If a log may"),
     "an erasure that is not": (
         ("--verify", "7"),
         "Error: No erasure has number 7; `headrace erase --list` shows",

@@ -55,6 +55,7 @@ ELSEWHERE = {
     "check": "tests/command_line/checked_project.py",
     "dropped": "tests/command_line/test_dropped.py",
     "erase": "tests/command_line/test_erase.py",
+    "inbox refused": "tests/serving/gateway/test_inbox_nats.py",
     "inbox status": "tests/command_line/test_inbox.py",
     "inbox undelivered": "tests/serving/gateway/test_inbox_webhook.py",
     "labels import": "tests/command_line/test_labels.py",

@@ -50,8 +50,10 @@ class Inbox:
         if not self.site.journal.head():
             self.site.initialize()
 
-    def seal(self, events: Sequence[Mapping[str, Any]], *, window: int = 1, late_part: int = 0) -> SealedWindow:
-        sealed = seal_window(self.objects, events, window=window, late_part=late_part)
+    def seal(
+        self, events: Sequence[Mapping[str, Any]], *, window: int = 1, late_part: int = 0, **more: Any
+    ) -> SealedWindow:
+        sealed = seal_window(self.objects, events, window=window, late_part=late_part, **more)
         self.site.partition = content_partition(sealed)
         return sealed
 

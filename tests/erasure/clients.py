@@ -41,10 +41,14 @@ def line(name: str) -> dict[str, Any]:
 
 @dataclass
 class Client:
-    """`names`: of its four lines, the first two of which have their outcome."""
+    """Attributes:
+    log: that has the turn events of its calls.
+    names: of its four lines.
+    """
 
     objects: ObjectStore
     key: str
+    log: str = "log-1"
 
     def __post_init__(self) -> None:
         self.files, self.batches = Files(self.objects, SERVICE, CLOCK), Batches(self.objects, SERVICE)
@@ -97,7 +101,7 @@ class Client:
         events = [
             TurnEvent(kind="said", item=f"u{number}", text=secret(f"{self.key}-{session}")) for number in range(2)
         ]
-        source = Source(writer="writer-1", segment=1, log="log-1", epoch=1)
+        source = Source(writer="writer-1", segment=1, log=self.log, epoch=1)
         chain = call_chain(self.objects, SERVICE, call)
         for number in (1, 2):
             state = applied(CallState(), events[: number - 1])
@@ -110,10 +114,10 @@ class Client:
         leave_note(self.objects, SERVICE, "writer-0", call, 1)
 
 
-def make_clients(objects: ObjectStore) -> tuple[Kept, Kept]:
+def make_clients(objects: ObjectStore, *, log: str = "log-1") -> tuple[Kept, Kept]:
     """Ada's and Bob's: each has a batch that has ended, one that goes on, and a call. Returns Bob's two batches."""
     for key in ("ada-ltd", "bob"):
-        client = Client(objects, key)
+        client = Client(objects, key, log)
         ended = client.end(client.begin(client.send(client.names)), client.names)
         others = [f"{name}-again" for name in client.names]
         under_way = client.begin(client.send(others))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -178,6 +179,25 @@ def test_it_waits_for_an_upload_and_for_who_works_at_a_batch(store: LocalStore) 
     assert ask(store, CALL).writers == ("a" * 32,)
     lease.release()
     assert ask(store, CALL).is_over
+
+
+def test_several_erasures_at_once_undo_nothing_of_each_other(made: tuple[Path, str, str], store: LocalStore) -> None:
+    """Of the same segment, the same files and the same settled lines."""
+    wanted = [CALL, Asked(kind="call", name="sess-1", key="ada-ltd")]
+    wanted += [line_of(made[1], f"bob-{number}") for number in (0, 1, 2)]
+    wanted += [line_of(made[2], f"bob-{number}-again") for number in (0, 1)]
+    with ThreadPoolExecutor(len(wanted)) as threads:
+        list(threads.map(lambda asked: ask(LocalStore(store.directory), asked), wanted))
+    for asked in wanted:  # those that had to wait for another one
+        assert ask(store, asked).is_over
+
+    for gone in ("bob-sess-1", "ada-ltd-sess-1", "bob-0", "bob-1", "bob-2", "bob-0-again", "bob-1-again"):
+        assert files_with(store.directory, secret(gone)) == [], gone
+    for left in ("bob-3", "bob-2-again", "ada-ltd-0"):
+        assert files_with(store.directory, secret(left)), left
+    assert sorted(one.asked for one in erasures(store)) == ["call"] * 2 + ["event"] * 5
+    for one in erasures(store):
+        assert remains(store, CLOCK, one) == []
 
 
 def test_a_tenant_of_nothing_and_one_with_an_odd_name(store: LocalStore) -> None:

@@ -47,13 +47,18 @@ def test_an_object_is_created_once_and_reads_back(any_store: ObjectStore) -> Non
 
 
 def test_an_object_gets_another_content_and_what_is_not_there_none(any_store: ObjectStore) -> None:
-    assert not any_store.replace("windows/1.json", b"nothing")
-    assert not any_store.exists("windows/1.json")
-    assert any_store.create("windows/1.json", b"first")
-    for body in (b"second", b""):
-        assert any_store.replace("windows/1.json", body)
-        assert any_store.read("windows/1.json") == body
-    assert any_store.list("windows") == ["windows/1.json"]
+    key = "windows/1.json"
+    assert not any_store.replace(key, b"nothing", of=b"")
+    assert not any_store.exists(key)
+    assert any_store.create(key, b"first")
+    assert any_store.replace(key, b"second", of=b"first")
+    assert not any_store.replace(key, b"third", of=b"first")
+    assert any_store.read(key) == b"second"
+    with ThreadPoolExecutor(6) as threads:
+        wins = list(threads.map(lambda who: any_store.replace(key, bytes([who]), of=b"second"), range(6)))
+    assert sum(wins) == 1
+    assert any_store.read(key) == bytes([wins.index(True)])
+    assert any_store.list("windows") == [key]
 
 
 def test_of_many_threads_that_create_one_key_exactly_one_wins(any_store: ObjectStore) -> None:

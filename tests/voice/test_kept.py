@@ -225,8 +225,7 @@ def test_a_call_that_is_erased_while_a_gateway_has_it_is_written_nowhere_any_mor
 
 
 def test_a_killed_gateways_log_forgets_calls_that_have_gone_on_elsewhere_or_are_over(tmp_path: Path) -> None:
-    clock = FixedClock()
-    store = MemoryStore(clock)
+    store = MemoryStore(clock := FixedClock())
 
     async def work() -> None:
         with gateway(store, tmp_path / "a") as (calls, intake):

@@ -15,8 +15,8 @@ import uvloop
 from benchmarks.inbox.steps.pace import NUM_STEPS, Task, run_units, step_result, task_of_arguments
 from headrace.clock import SystemClock
 from headrace.inbox.intake import Intake
-from headrace.inbox.log import TurnRow
 from headrace.inbox.sealing import Sealer
+from headrace.inbox.turn_rows import TurnRow
 from headrace.store.local import LocalStore
 
 

@@ -176,7 +176,7 @@ PEERS = {
             module="benchmarks.inbox.steps.temporal_units",
             interpreter=_PYTHON,
             serving=_temporal,
-            concurrencies=(1, 16, 64),
+            concurrencies=(1, 4, 16),
         ),
     )
 }

@@ -8,14 +8,15 @@ A gateway that works at such a batch holds a lease, sees the erasure and stops; 
 (`headrace.serving.gateway.batches.job`). The erasure waits for the leases, so nothing of it is written behind it.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
+from headrace.clock import Clock
 from headrace.errors import ObjectMissing
-from headrace.handoff.erasures import ErasedData
-from headrace.inbox.batches.files import KEPT_FILE, PIECE_BYTES, file_key, part_key
+from headrace.handoff.erasures import ErasedData, Erasures
+from headrace.inbox.batches.files import KEPT_FILE, PIECE_BYTES, File, file_key, part_key
 from headrace.inbox.batches.kept import Batches, lines_prefix, mark_key, settled_key
 from headrace.inbox.batches.lines import STUB, custom_id_of
 from headrace.inbox.batches.outcomes import OUTPUTS, SETTLED, Settled, Unmade, request_id, settled
@@ -30,12 +31,11 @@ from headrace.inbox.batches.places import (
     tenants_prefix,
 )
 from headrace.inbox.batches.states import ERASED, Batch
-from headrace.keys import partition_from_path, partition_path
+from headrace.keys import digest_text, partition_from_path, partition_path
+from headrace.store.leases import Leases
 from headrace.store.local import LocalStore
 from headrace.store.objects import ObjectStore, new_nonce
-from headrace.store.small_objects import Kind, encode_object, read_object
-
-T = TypeVar("T")
+from headrace.store.small_objects import read_object, replace_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,14 @@ def scope_of_requests(objects: ObjectStore, beginning: str) -> BatchScope:
     return scope
 
 
-def erase_batches(objects: ObjectStore, data: ErasedData) -> None:
+def erase_batches(objects: ObjectStore, clock: Clock, data: ErasedData) -> None:
     """Raises: HandoffCorrupt: something that may hold it is damaged."""
+    # Another erasure waits for what this one writes, unless that is without its lines, too.
+    with Leases(objects, clock).hold(new_nonce()):
+        _erase(objects, data, Erasures(objects).all())
+
+
+def _erase(objects: ObjectStore, data: ErasedData, everything: ErasedData) -> None:
     for client in clients(objects):
         for name in _batch_names(objects, client):
             if data.has("batch", name):
@@ -120,7 +126,7 @@ def erase_batches(objects: ObjectStore, data: ErasedData) -> None:
                 _drop_file(objects, client, name)
         # Outcomes first: what they are of is found by the input file.
         for batch in _batches_with_lines(objects, client, data):
-            _cut_outcomes(objects, client, batch, data)
+            _cut_outcomes(objects, client, batch, data, everything)
         for name in _file_names(objects, client):
             if data.has("lines", name):
                 _cut_input(objects, client, name, data)
@@ -166,11 +172,16 @@ def _drop_file(objects: ObjectStore, client: Client, name: str) -> None:
 
 def _cut_input(objects: ObjectStore, client: Client, name: str, data: ErasedData) -> None:
     for part in list(_inputs_with(objects, client, name, data)):
-        lines = objects.read(part).split(b"\n")
-        for place, line in enumerate(lines):
-            if _is_erased(line, name, data):
-                lines[place] = STUB.ljust(len(line))
-        objects.replace(part, b"\n".join(lines))
+        with suppress(ObjectMissing):
+            while not _is_cut(objects, part, name, data):
+                pass  # another erasure was faster
+
+
+def _is_cut(objects: ObjectStore, part: str, name: str, data: ErasedData) -> bool:
+    body = objects.read(part)
+    lines = body.split(b"\n")
+    left = [STUB.ljust(len(line)) if _is_erased(line, name, data) else line for line in lines]
+    return left == lines or objects.replace(part, b"\n".join(left), of=body)
 
 
 def _inputs_with(objects: ObjectStore, client: Client, name: str, data: ErasedData) -> Iterator[str]:
@@ -181,43 +192,58 @@ def _inputs_with(objects: ObjectStore, client: Client, name: str, data: ErasedDa
                 yield part
 
 
-def _cut_outcomes(objects: ObjectStore, client: Client, batch: Batch, data: ErasedData) -> None:
-    for key, made in _settled(objects, client, batch):
-        output, errors = (_left(text, batch, data) for text in (made.output, made.errors))
-        num_output, num_errors = _num_ends(made.output) - _num_ends(output), _num_ends(made.errors) - _num_ends(errors)
-        if num_output or num_errors:
-            # Each has its outcome still, so that the batch ends with as many as it has lines.
-            erased = settled(batch.id, [Unmade(custom_id="", code=ERASED)] * (num_output + num_errors))
-            counts = replace(
-                made.counts,
-                num_completed=made.counts.num_completed - num_output,
-                num_failed=made.counts.num_failed + num_output,
-            )
-            _replace(objects, key, SETTLED, Settled(counts=counts, output=output, errors=errors + erased.errors))
+def _cut_outcomes(objects: ObjectStore, client: Client, batch: Batch, data: ErasedData, everything: ErasedData) -> None:
+    for key, _ in _settled(objects, client, batch):
+        with suppress(ObjectMissing):
+            replace_object(objects, key, SETTLED, lambda made: _settled_left(made, batch, data))
     for name in filter(None, (batch.output_file, batch.error_file)):
-        _cut_output(objects, client, name, batch, data)
+        with suppress(ObjectMissing):
+            key = file_key(client.prefix, name)
+            replace_object(
+                objects,
+                key,
+                KEPT_FILE,
+                lambda file: (
+                    _file_left(objects, client, file, batch, everything)
+                    if _has_erased(objects, part_key(client.prefix, file.part), batch, data)
+                    else file
+                ),
+            )
+        for part in _parts(objects, client, name):
+            # What it was before.
+            if _has_erased(objects, part, batch, data):
+                objects.delete(part)
 
 
-def _cut_output(objects: ObjectStore, client: Client, name: str, batch: Batch, data: ErasedData) -> None:
-    """A file of pictures may be large: what is left of it is streamed into another part, which takes its place."""
-    key = file_key(client.prefix, name)
-    try:
-        file = read_object(objects, key, KEPT_FILE)
-    except ObjectMissing:
-        return
+def _settled_left(made: Settled, batch: Batch, data: ErasedData) -> Settled:
+    output, errors = (_left(text, batch, data) for text in (made.output, made.errors))
+    num_output, num_errors = _num_ends(made.output) - _num_ends(output), _num_ends(made.errors) - _num_ends(errors)
+    # Each has its outcome still, so that the batch ends with as many as it has lines.
+    erased = settled(batch.id, [Unmade(custom_id="", code=ERASED)] * (num_output + num_errors))
+    counts = replace(
+        made.counts,
+        num_completed=made.counts.num_completed - num_output,
+        num_failed=made.counts.num_failed + num_output,
+    )
+    return Settled(counts=counts, output=output, errors=errors + erased.errors)
+
+
+def _file_left(objects: ObjectStore, client: Client, file: File, batch: Batch, data: ErasedData) -> File:
+    """A file of pictures may be large: what is left of it is streamed into another part, whose name follows from both.
+
+    So whoever makes it again, after a kill or at the same time, makes the same.
+    """
     old = part_key(client.prefix, file.part)
-    if _has_erased(objects, old, batch, data):
-        part, num_bytes, num_lines = f"{name}-{new_nonce()[:8]}", 0, 0
-        with objects.write_part(part_key(client.prefix, part)) as writer:
-            for line in _lines(objects, old):
-                if not _is_erased(line, batch.input.id, data):
-                    num_bytes, num_lines = num_bytes + len(line), num_lines + 1
+    digest = hashlib.sha256(b"".join(sorted(data.digests))).hexdigest()
+    part, num_bytes, num_lines = f"{file.id}-{digest_text('left', file.part, digest)[:8]}", 0, 0
+    key = part_key(client.prefix, part)
+    with objects.write_part(key) if not objects.exists(key) else nullcontext() as writer:
+        for line in _lines(objects, old):
+            if not _is_erased(line, batch.input.id, data):
+                num_bytes, num_lines = num_bytes + len(line), num_lines + 1
+                if writer is not None:  # else it is there
                     writer.write(line)
-        file = replace(file, part=part, num_bytes=num_bytes, num_lines=num_lines)
-        _replace(objects, key, KEPT_FILE, file)
-    for other in _parts(objects, client, name):
-        if other != part_key(client.prefix, file.part):
-            objects.delete(other)
+    return replace(file, part=part, num_bytes=num_bytes, num_lines=num_lines)
 
 
 def _outcomes_with(objects: ObjectStore, client: Client, batch: Batch, data: ErasedData) -> Iterator[str]:
@@ -318,7 +344,3 @@ def _lines(objects: ObjectStore, part: str) -> Iterator[bytes]:
 def _is_there(objects: ObjectStore, place: str, name: str) -> bool:
     """Whether it is more than an empty directory."""
     return objects.exists(f"{place}/{name}") or bool(objects.list(f"{place}/{name}"))
-
-
-def _replace(objects: ObjectStore, key: str, kind: Kind[T], value: T) -> None:
-    objects.replace(key, encode_object(key, kind, value, nonce=new_nonce()))

@@ -20,7 +20,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -110,7 +110,7 @@ class Gateway:
 
     def take(self, cycle: RequestResponseCycle, answer: Answer) -> bool:
         """An event in a request that came whole; see `WholeRequests`."""
-        request = Request(cycle.scope, cycle.receive, cycle.send)
+        request = Request(cast("Any", cycle.scope), cast("Any", cycle.receive), cast("Any", cycle.send))
         try:
             request.check()
             self._authenticate(request)

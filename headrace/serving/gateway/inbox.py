@@ -205,7 +205,7 @@ class Inbox:
                 refuse(_not_kept(error))
                 return
             self._count([event], taken.result())
-            answer(_said(Counter(taken.result()), []), [*request.answer_headers, JSON])
+            answer(_said({taken.result()[0]: 1}, []), [*request.answer_headers, JSON])
 
         taking.add_done_callback(answer_it)
         return True
@@ -272,8 +272,8 @@ class Inbox:
         return quotas.refusal(event.tenant, time.monotonic(), backlog.drain)
 
     def _backlog_seconds(self, campaign: str) -> float | None:
-        standing = self._intake.standings.get(campaign, CampaignStanding())
-        return self._backlogs[campaign].seconds(standing.num_waiting)
+        standing = self._intake.standings.get(campaign)
+        return self._backlogs[campaign].seconds(standing.num_waiting if standing else 0)
 
     def _figures(self) -> dict[str, dict[str, float]]:
         """Campaign → figure → value."""

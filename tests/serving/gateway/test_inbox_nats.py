@@ -7,24 +7,24 @@ import random
 import re
 import shutil
 import signal
-import sqlite3
 import ssl
 import subprocess
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import nats
 import pytest
-from nats.errors import TimeoutError as NoMessage
 from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
 from headrace.command_line.main import app
-from headrace.inbox.kept import in_order
+from headrace.inbox.kept import OFFSET, in_order
+from headrace.inbox.schema import FILE, open_to_read
 from headrace.inbox.sealed import sealed_windows, window_events
 from simulation.servers.gateway_site import GatewayProcess, Site
 from simulation.servers.nats import NatsServer
@@ -66,13 +66,12 @@ def make_stream(server: NatsServer, **config: Any) -> None:
 
 def ids(directory: Path) -> list[str]:
     """Of the events in the log, in the order in which they were taken."""
-    file = directory / "log" / "inbox.db"
-    if not file.exists():
+    if not (directory / "log" / FILE).exists():
         return []
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(open_to_read(directory / "log")) as connection:
         parts = [part for (part,) in connection.execute("SELECT part FROM parts")]
-        rows = [row for part in parts for row in in_order(connection, part).to_pylist()]
-    return [row["id"] for row in sorted(rows, key=lambda row: row["offset"])]
+        tables = [in_order(connection, part).select([OFFSET, "id"]).to_pylist() for part in parts]
+    return [row["id"] for row in sorted(chain(*tables), key=lambda row: row[OFFSET])]
 
 
 def figure(gateway: GatewayProcess, name: str) -> float:
@@ -197,7 +196,7 @@ async def thief(jetstream: JetStreamContext) -> None:
     try:
         for message in await subscription.fetch(40, timeout=1):
             await message.ack()
-    except NoMessage:
+    except TimeoutError:
         pass  # the gateway was faster
 
 
