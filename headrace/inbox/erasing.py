@@ -14,10 +14,11 @@ from annotated_types import Ge
 from headrace.clock import Clock, iso
 from headrace.errors import InvalidInput, ObjectMissing
 from headrace.handoff.erasures import ROOT, Erasure, data_of, erasure_chain
+from headrace.inbox.intake import Intake
 from headrace.inbox.log import EventLog
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealing import OWNER, owner_key
-from headrace.keys import partition_from_path
+from headrace.keys import feed_service, partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 
@@ -57,6 +58,19 @@ def note_erased(objects: ObjectStore, clock: Clock, log: str, number: int, num_e
     create_object(objects, log_erased_key(log, number), LOG_ERASED, said)
 
 
+def erase_in_intake(objects: ObjectStore, clock: Clock, intake: Intake) -> list[tuple[int, int]]:
+    """Has a running gateway's log carry out what it has not. Returns each erasure's number, and how many events.
+
+    Raises: LogUnavailable, StoreUnavailable: to be tried again.
+    """
+    done: list[tuple[int, int]] = []
+    for number in unfinished(objects, intake.nonce, intake.erased):
+        num_events = intake.erase(number, data_of(objects, number)).result()
+        note_erased(objects, clock, intake.nonce, number, num_events)
+        done.append((number, num_events))
+    return done
+
+
 def erase_in_log(objects: ObjectStore, clock: Clock, directory: Path) -> None:
     """Carries out all erasures in the log of a gateway that does not run.
 
@@ -83,7 +97,8 @@ def waiting_logs(objects: ObjectStore, erasure: Erasure) -> dict[str, str]:
         HandoffCorrupt: nobody can tell whose log a campaign's is.
     """
     found: dict[str, str] = {}
-    for campaign in erasure.campaigns:
+    of_calls = [name for name in inboxes(objects) if feed_service(name) in erasure.campaigns]
+    for campaign in sorted({*erasure.campaigns, *of_calls}):
         try:
             log = read_object(objects, owner_key(campaign), OWNER).log
         except ObjectMissing:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from headrace.generation.inbox_status import InboxStatus
 from headrace.inbox.batches.status import BatchesStatus
 from headrace.inbox.results import EventResult
+from headrace.voice.hours_status import CallsStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +15,8 @@ class InboxesBody:
     inboxes: tuple[InboxStatus, ...]
     batches: tuple[BatchesStatus, ...]
     """Of services that have had batches; none, if one campaign is asked for."""
+    calls: tuple[CallsStatus, ...]
+    """Of services that record their calls; none, if one campaign is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,6 +191,7 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
             outcomes=outcomes,
             records=records,
             clock=clock,
+            looks_for_erasures=inbox is None,
         )
     host_metrics = partial(metrics_of, engine_host.socket_file) if engine_host else None
 

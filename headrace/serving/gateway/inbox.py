@@ -19,9 +19,8 @@ from pydantic_core import from_json
 
 from headrace.clock import Clock
 from headrace.errors import InvalidInput, reason_of
-from headrace.handoff.erasures import data_of
 from headrace.inbox.backlog import Backlog
-from headrace.inbox.erasing import note_erased, unfinished
+from headrace.inbox.erasing import erase_in_intake
 from headrace.inbox.events import Event, Refused, event_of, lines_of, read_event
 from headrace.inbox.finished import FinishedWindows
 from headrace.inbox.intake import CampaignStanding, Intake, IntakeFull
@@ -124,9 +123,7 @@ class Inbox:
 
     def _erase(self) -> bool:
         """Has the log carry out the store's erasures; no campaign has news by that."""
-        for number in unfinished(self._store, self._intake.nonce, self._intake.erased):
-            num_events = self._intake.erase(number, data_of(self._store, number)).result()
-            note_erased(self._store, self._clock, self._intake.nonce, number, num_events)
+        for number, num_events in erase_in_intake(self._store, self._clock, self._intake):
             self._records.event("inbox erased", erasure=number, num_events=num_events)
         return False
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 from headrace.clock import Clock
 from headrace.engines.spoken_chain import SpokenChain
 from headrace.errors import HandoffCorrupt, HeadraceError, StoreUnavailable, reason_of
+from headrace.inbox.erasing import erase_in_intake
 from headrace.inbox.intake import Intake
 from headrace.inbox.log import LogUnavailable
 from headrace.keys import call_feed
@@ -89,8 +90,13 @@ class Calls:
         outcomes: Outcomes,
         records: Records,
         clock: Clock,
+        looks_for_erasures: bool,
     ) -> None:
-        """Raises: InvalidInput: what spoken turns need is not installed."""
+        """Args: looks_for_erasures: nobody else here has the log carry out the store's.
+
+        Raises: InvalidInput: what spoken turns need is not installed.
+        """
+        self._looks_for_erasures = looks_for_erasures
         check_installed()
         self._service, self._keys, self._clock = service, keys, clock
         self._admission, self._pinning = admission, pinning
@@ -161,11 +167,22 @@ class Calls:
             await asyncio.sleep(_DROP_SECONDS)
             needed = [held.taken.segment for held in self._calls.values() if held.taken is not None]
             await kept.segments.drop_before(min(needed, default=kept.segments.number))
+            if self._looks_for_erasures:
+                await self._in_thread(kept, self._erase)
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
                 for work in self._sweeps(kept):
-                    with suppress(HeadraceError, OSError):
-                        await asyncio.get_running_loop().run_in_executor(kept.threads, work)
+                    await self._in_thread(kept, work)
+
+    @staticmethod
+    async def _in_thread(kept: CallStore, work: Callable[[], object]) -> None:
+        """What fails now is done by the next round."""
+        with suppress(HeadraceError, OSError):
+            await asyncio.get_running_loop().run_in_executor(kept.threads, work)
+
+    def _erase(self) -> None:
+        for number, num_events in erase_in_intake(self._store, self._clock, self._intake):
+            self._records.event("inbox erased", erasure=number, num_events=num_events)
 
     def _sweeps(self, kept: CallStore) -> Iterator[Callable[[], object]]:
         yield partial(kept.sweep, session_seconds=self._service.session_seconds)
