@@ -13,6 +13,7 @@ from headrace.keys import CallHour
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.voice.hours import seal_hour
+from headrace.voice.hours_status import calls_status
 from headrace.voice.mirroring import mirror_hour
 from headrace.voice.references import read_references
 from headrace_dagster.assets.generation import GPU_MEMORY_MIB
@@ -33,7 +34,8 @@ def recorded_calls(context: dg.AssetExecutionContext, store: StoreResource) -> d
     """
     hour = CallHour.parse(context.partition_key)
     sealed = seal_hour(store.handoffs(), hour, ZONE, run_id=context.run.run_id)
-    return dg.MaterializeResult(value=sealed.rows, metadata=sealed.figures())
+    status = calls_status(store.objects(), hour.service, ZONE, SystemClock().now())
+    return dg.MaterializeResult(value=sealed.rows, metadata=sealed.figures() | status.figures())
 
 
 @GENERATION.asset(calls, code_version="1", gpus=1, gpu_memory_mib=GPU_MEMORY_MIB, deps=["recorded_calls"])

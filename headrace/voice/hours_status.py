@@ -40,6 +40,10 @@ class CallsStatus:
     problem: str | None
     """Why something of it cannot be read; null: it can."""
 
+    def figures(self) -> dict[str, int]:
+        """For a materialization's metadata."""
+        return {"num_late_parts": self.num_late_parts, "num_calls_waiting": self.num_calls_waiting}
+
 
 def calls_status(objects: ObjectStore, service: str, zone: tzinfo, now: float) -> CallsStatus:
     """Args: zone: the project's. now: seconds since the epoch."""

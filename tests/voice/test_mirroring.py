@@ -1,13 +1,13 @@
 """Mirrored calls: two sets hear the same turns, and the gate learns how their words and delays differ."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.clock import FixedClock
-from headrace.engines.base import Answer, EngineFailed, Message, Turn
+from headrace.engines.base import Answer, EngineFailed, Message, Piece, Turn
 from headrace.engines.chain import LoadedRole, RoleChain
 from headrace.engines.echo import EchoEngine
 from headrace.engines.echo_media import EchoMediaEngine
@@ -60,7 +60,7 @@ class Pen(EchoEngine):
 
     asked: list[Sequence[Message]]
 
-    async def stream(self, turn: Turn) -> Any:
+    async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         self.asked.append(turn.messages)
         async for piece in super().stream(turn):
             yield piece

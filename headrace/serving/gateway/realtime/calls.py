@@ -117,6 +117,12 @@ class Calls:
     def num_open(self) -> int:
         return len(self._calls)
 
+    @property
+    def num_unsealed(self) -> int:
+        """Recorded calls of which no hour is sealed yet."""
+        standing = self._intake.standings.get(self._recorder.feed) if self._recorder else None
+        return standing.num_waiting if standing else 0
+
     def start(self) -> None:
         threads = DaemonThreads(_NUM_THREADS, "calls")
         recording = self._service.recording
