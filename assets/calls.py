@@ -13,7 +13,9 @@ from headrace.keys import CallHour
 from headrace.rollout.journal import Journal
 from headrace.rollout.states import fold
 from headrace.voice.hours import seal_hour
+from headrace.voice.hours_status import calls_status
 from headrace.voice.mirroring import mirror_hour
+from headrace.voice.references import read_references
 from headrace_dagster.assets.generation import GPU_MEMORY_MIB
 from headrace_dagster.assets.stages import GENERATION
 from headrace_dagster.handoff_io import StoreResource
@@ -32,7 +34,8 @@ def recorded_calls(context: dg.AssetExecutionContext, store: StoreResource) -> d
     """
     hour = CallHour.parse(context.partition_key)
     sealed = seal_hour(store.handoffs(), hour, ZONE, run_id=context.run.run_id)
-    return dg.MaterializeResult(value=sealed.rows, metadata=sealed.figures())
+    status = calls_status(store.objects(), hour.service, ZONE, SystemClock().now())
+    return dg.MaterializeResult(value=sealed.rows, metadata=sealed.figures() | status.figures())
 
 
 @GENERATION.asset(calls, code_version="1", gpus=1, gpu_memory_mib=GPU_MEMORY_MIB, deps=["recorded_calls"])
@@ -50,6 +53,7 @@ def mirrored_calls(
     """
     hour, objects = CallHour.parse(context.partition_key), store.objects()
     service = rollouts.served().find(hour.service)
+    references = service.recording.references if service.recording else None
     mirrored = mirror_hour(
         store.handoffs(),
         hour,
@@ -57,6 +61,7 @@ def mirrored_calls(
         fold(Journal(objects, service.name, SystemClock()).entries()),
         open_sets=partial(engines.open_replaying, service=service, objects=objects),
         run_id=context.run.run_id,
+        references=read_references(rollouts.campaigns.home_directory() / references) if references else None,
         progress=lambda done, num: context.log.info(f"{done:,} of {num:,} turns"),
     )
     return dg.MaterializeResult(value=mirrored.rows, metadata=mirrored.figures())

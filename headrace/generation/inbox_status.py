@@ -12,7 +12,7 @@ from headrace.handoff.versions import HandoffStore
 from headrace.inbox.backlog import Backlog
 from headrace.inbox.made import made_windows, sealed_events, windows_of
 from headrace.inbox.sealed import windows_chain
-from headrace.keys import partition_from_path
+from headrace.keys import feed_service, partition_from_path
 from headrace.store.objects import ObjectStore
 
 _ROOT = "inbox"
@@ -57,7 +57,8 @@ class InboxStatus:
 def campaigns_with_windows(objects: ObjectStore) -> list[str]:
     """Those of which a window is sealed in this store."""
     names = map(partition_from_path, objects.children(_ROOT))
-    return sorted(name for name in names if objects.children(windows_chain(objects, name).prefix))
+    campaigns = (name for name in names if feed_service(name) is None)
+    return sorted(name for name in campaigns if objects.children(windows_chain(objects, name).prefix))
 
 
 def inbox_status(handoffs: HandoffStore, campaign: str, now: float, *, keeps_late: bool = False) -> InboxStatus:

@@ -20,7 +20,7 @@ from headrace.inbox.delivery_tables import erase_deliveries
 from headrace.inbox.log import EventLog
 from headrace.inbox.schema import FILE
 from headrace.inbox.sealing import OWNER, owner_key
-from headrace.keys import partition_from_path
+from headrace.keys import feed_service, partition_from_path
 from headrace.store.objects import ObjectStore
 from headrace.store.small_objects import Kind, create_object, read_object
 
@@ -126,9 +126,12 @@ def waiting_logs(objects: ObjectStore, erasure: Erasure) -> dict[str, str]:
         HandoffCorrupt: nobody can tell whose log a campaign's is.
     """
     found: dict[str, str] = {}
-    for campaign in erasure.campaigns:
+    of_calls = [name for name in inboxes(objects) if feed_service(name) in erasure.campaigns]
+    for campaign in sorted({*erasure.campaigns, *of_calls}):
+        service = feed_service(campaign)
+        whose = f"campaign {campaign}" if service is None else f"calls of {service}"
         try:
-            found.setdefault(read_object(objects, owner_key(campaign), OWNER).log, f"campaign {campaign}")
+            found.setdefault(read_object(objects, owner_key(campaign), OWNER).log, whose)
         except ObjectMissing:
             continue  # its prompts are files
     # Turn events of a call may be in any of these, since it may have gone from one gateway to another.

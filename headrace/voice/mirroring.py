@@ -11,6 +11,7 @@ all its words wrong. A set that answers no turn at all is away, and nothing is s
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from headrace.handoff.layout import asset_prefix
 from headrace.handoff.media.reading import MediaSet
 from headrace.handoff.schemas import MIRRORED_CALLS
 from headrace.handoff.versions import Handoff, HandoffStore
-from headrace.keys import CallHour, partition_from_path
+from headrace.keys import CallHour, digest_text, partition_from_path
 from headrace.rollout.gates import MIRRORED_FIRST_AUDIO, MIRRORED_WORD_ERRORS
 from headrace.rollout.sequential.samples import Sample
 from headrace.rollout.states import RolloutState
@@ -103,11 +104,13 @@ def mirror_hour(
     sets = VersionSets(handoffs.objects)
     candidate = sets.get(_wanted(sets, state, wanted))
     stable = sets.get(state.stable)
+    turns, said = list(_spoken_turns(handoffs, calls)), references or {}
+    listened = [(row, said[row]) for turn in turns if (row := turn.row["row_id"]) in said]
     once = {"version_set": candidate.id, "stable_set": stable.id, "calls": calls.content_digest}
-    turns = list(_spoken_turns(handoffs, calls))
+    once |= {"references": digest_text(*chain.from_iterable(listened))} if listened else {}
     rows = handoffs.find(MIRRORED, hour.key, **once)
     if rows is None:
-        made = _compared(turns, candidate, stable, open_sets, references or {}, progress) if turns else []
+        made = _compared(turns, candidate, stable, open_sets, said, progress) if turns else []
         rows = handoffs.publish(
             MIRRORED,
             hour.key,

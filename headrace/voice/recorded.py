@@ -36,6 +36,9 @@ class Recording:
     """So long after its end an hour is sealed. Calls that are known later are sealed as late ones of their hour."""
     audio_days: Annotated[float, Gt(0)] = 7.0
     """Audio that waits for its hour to be sealed is deleted after so many days."""
+    references: str | None = None
+    """File of the project, with the columns row_id and text: what was said in turns to which somebody has listened.
+    Mirrors measure word errors by it; null: by what the set of the call heard."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -78,7 +78,12 @@ class LogUntilRecorded:
 
 @dataclass(kw_only=True, eq=False)
 class CallRecorder:
-    """`feed`: the log's inbox of calls. `audio`: None: texts and times alone. `told`: gets what could not be done."""
+    """Attributes:
+    feed: the log's inbox of calls.
+    audio: None: texts and times alone.
+    told: gets what could not be done.
+    has_recovered: everything that was begun before is recorded, so that turns may be forgotten.
+    """
 
     log: LogUntilRecorded
     reader: Begun
@@ -86,6 +91,7 @@ class CallRecorder:
     audio: AudioWriter | None
     clock: Clock
     told: Callable[[str], None]
+    has_recovered: bool = False
 
     def begin(self, call: str, epoch: int, keep: Keep) -> "CallRecording":
         """Records a call that was taken; `keep` as `TakenCall` has it."""
@@ -108,6 +114,7 @@ class CallRecorder:
             if recorded is not None:
                 num += sum(await self.log.take([recorded.event(self.feed)]))
             self.log.recorded(call, epoch, last)
+        self.has_recovered = True
         return num
 
 
@@ -167,4 +174,6 @@ class CallRecording:
         except (HeadraceError, ValueError) as error:
             recorder.told(f"call {self.call[:12]} is recorded later: {error}")
             return
-        recorder.log.recorded(self.call, self.epoch, self._sequence - 1)
+        # That forgets its earlier epochs, too.
+        if recorder.has_recovered:
+            recorder.log.recorded(self.call, self.epoch, self._sequence - 1)

@@ -1,6 +1,7 @@
 """`headrace inbox`: what waits, and what became of each event; and what other commands say of events."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from headrace.inbox.batches.files import Files
 from headrace.inbox.batches.kept import Batches
 from headrace.inbox.batches.outcomes import settled
 from headrace.inbox.rules import InboxRules
+from headrace.keys import CallHour
+from headrace.voice.hours import seal_hour
 from simulation.campaign_site import make_campaign
 from tests.batch_builders import make_batch, seal_file
 from tests.command_line.builders import checked_json, run
 from tests.command_line.checked_project import Project, said
 from tests.generation.builders import Site
 from tests.inbox_builders import event, seal_window
+from tests.voice.recorded_builders import Recorded, at
 
 FILE = """\
 name: orders
@@ -208,3 +212,32 @@ def test_the_status_tells_what_waits_of_batches(inbox: Inbox) -> None:
         ["assistant", "2", "40", "32"],
     ]
     assert inbox.call("inbox", "status", "orders", "--json").output.count("assistant") == 0
+
+
+def test_the_status_tells_what_waits_of_recorded_calls(inbox: Inbox) -> None:
+    day = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+    objects, hour = inbox.site.handoffs.objects, CallHour(day=day, service="voices", hour=14)
+    assert checked_json(inbox.call("inbox", "status", "--json"), "inbox-status")["calls"] == []
+    gateway = Recorded(inbox.home / "log", objects)
+    gateway.call("c1", "14:10:00", "Hello.", day=day)
+    gateway.call("c2", "14:20:00", "Hello.", day=day)
+    gateway.seal("15:05:01", day=day)
+    [waiting] = checked_json(inbox.call("inbox", "status", "--json"), "inbox-status")["calls"]
+    assert (waiting["num_hours"], waiting["num_windows_waiting"], waiting["num_calls_waiting"]) == (0, 1, 2)
+    assert waiting["oldest_waiting_seconds"] > 0
+    seal_hour(inbox.site.handoffs, hour, UTC, run_id="run")
+    gateway.call("c3", "14:30:00", "Late.", day=day, arrives=at("20:00:00", day=day))
+    gateway.seal("22:00:00", day=day)
+    [after] = checked_json(inbox.call("inbox", "status", "--json"), "inbox-status")["calls"]
+    told = {name: after[name] for name in after if name.startswith("num_")}
+    assert told == {
+        "num_hours": 1,
+        "num_late_parts": 0,
+        "num_unmade": 0,
+        "num_windows_waiting": 1,
+        "num_calls_waiting": 1,
+    }
+    assert (after["newest"], after["problem"]) == (hour.key, None)
+    assert f"{hour.key}, " in inbox.call("inbox", "status").stdout
+    body = checked_json(inbox.call("inbox", "status", "--json"), "inbox-status")
+    assert [one["campaign"] for one in body["inboxes"]] == ["orders"]

@@ -34,6 +34,7 @@ _LOADERS: dict[str, Callable[[Path], Any]] = {
     "images": load_images,
     "recipe": load_recipe,
     "service": load_service,
+    "service that hears": load_service,
 }
 # What a part of a file is put into.
 _WHOLE = {
@@ -234,7 +235,9 @@ def _without_placeholders(words: list[str]) -> list[str]:
 
 def _put_into(kind: str, part: str) -> str:
     given = yaml.safe_load(part)
-    whole = yaml.safe_load((CHECKOUT / _WHOLE[kind]).read_text())
+    # No service in the checkout hears; the page about calls has one.
+    heard = next(block.text for block in ALL if block.note == "check: service" and "hearing:" in block.text)
+    whole = yaml.safe_load((CHECKOUT / _WHOLE[kind]).read_text() if kind in _WHOLE else heard)
     if kind == "campaign" and "roles" in given:
         whole = {key: value for key, value in whole.items() if key not in _ONE_WRITER}
     return yaml.safe_dump({**whole, **given}, sort_keys=False)

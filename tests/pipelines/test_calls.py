@@ -122,7 +122,8 @@ def test_an_hour_of_calls_becomes_a_partition_and_what_is_late_another(deploymen
     two.seal("22:00:00", day=DAY)
     [late] = deployment.requests(sealed_windows)
     assert late.partition_key == LATE.key
-    assert deployment.materialize(recorded_calls, LATE.key)["late_part"] == 1
+    told = deployment.materialize(recorded_calls, LATE.key)
+    assert (told["late_part"], told["num_late_parts"], told["num_calls_waiting"]) == (1, 1, 0)
     assert deployment.requests(sealed_windows) == []
     assert [said_in(deployment.objects, hour.key) for hour in (HOUR, LATE)] == [["Hello."], ["Late."]]
     # Asked for again, by hand: nothing is made twice.

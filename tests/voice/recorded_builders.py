@@ -1,6 +1,7 @@
 """Gateways that have recorded calls: their logs, and what they seal of them."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ def at(time: str, *, day: str = DAY, zone: tzinfo = UTC_ZONE, fold: int = 0) -> 
 
 
 def pcm(seed: int, ms: int, rate: int) -> bytes:
-    return bytes((seed + place) % 251 for place in range(ms * rate // 1000 * 2))
+    """Noise of its own."""
+    return random.Random(seed).randbytes(ms * rate // 1000 * 2)
 
 
 @dataclass
@@ -45,6 +47,12 @@ class Recorded:
     directory: Path
     store: Any
     clock: FixedClock = field(default_factory=lambda: FixedClock(at("13:00:00")))
+
+    @property
+    def log(self) -> str:
+        """Its nonce."""
+        with closing(self.open()) as log:
+            return log.nonce
 
     def open(self) -> EventLog:
         return EventLog(self.directory, {}, own_rules=lambda nonce: RULES.feed_rules(SERVICE, nonce))
@@ -59,6 +67,7 @@ class Recorded:
         zone: tzinfo = UTC_ZONE,
         fold: int = 0,
         session: str = "",
+        tenant: str = "ana",
         arrives: float | None = None,
         audio: Sequence[tuple[bytes, bytes]] | None = None,
     ) -> None:
@@ -67,7 +76,7 @@ class Recorded:
         Args: audio: what was asked and played in each turn; it is in the store already.
         """
         ends = at(ended, day=day, zone=zone, fold=fold)
-        events = call_events(texts, ends=ends, session=session or f"sess_{name}")
+        events = call_events(texts, ends=ends, session=session or f"sess_{name}", tenant=tenant)
         if audio is not None:
             events = asyncio.run(self._with_audio(name, epoch, events, audio))
         with closing(self.open()) as log:
@@ -107,8 +116,8 @@ class Recorded:
             seal_all(log, sealer)
 
 
-def call_events(texts: Sequence[str], *, ends: float, session: str) -> list[TurnEvent]:
-    events = [begun(Caller(session=session, tenant="ana", version_set="a" * 64), generation=0, kept_ms=0)]
+def call_events(texts: Sequence[str], *, ends: float, session: str, tenant: str) -> list[TurnEvent]:
+    events = [begun(Caller(session=session, tenant=tenant, version_set="a" * 64), generation=0, kept_ms=0)]
     for place, text in enumerate(texts):
         when, generation = ends - 10.0 * (len(texts) - place), place + 1
         item = f"a{generation}"

@@ -166,10 +166,20 @@ def test_a_run_that_is_killed_at_any_write_is_followed_by_one_that_makes_the_sam
         store.num_left = place
         with pytest.raises(Killed):
             seal(store)
-        # A call that is sealed meanwhile belongs to the late part if the hour was decided, else to the hour.
         store.num_left = None
+        is_decided, _ = left_of_hour(store, HOUR, UTC_ZONE)
+        # Meanwhile a gateway seals another call of that hour.
+        three = Recorded(directory / "three", store)
+        three.call("c3", "14:12:00", "Meanwhile.")
+        three.seal("15:30:00")
         seal(store)
-        assert outcome(directory) == expected, f"killed at write {place}"
+        if is_decided:
+            assert outcome(directory) == expected, f"killed at write {place}"
+            seal(store, LATE)
+            assert said_in(store, LATE.key) == ["Meanwhile."]
+        else:
+            assert sorted(said_in(store, HOUR.key)) == sorted([*expected[0], "Meanwhile."])
+        assert left_of_hour(store, HOUR, UTC_ZONE) == (1 + is_decided, [])
 
 
 def test_the_hour_is_that_of_the_projects_zone(tmp_path: Path, store: LocalStore) -> None:

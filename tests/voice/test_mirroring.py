@@ -27,6 +27,7 @@ from headrace.user_files.shapes import from_mapping
 from headrace.version_sets.sets import VersionSet, VersionSets
 from headrace.voice.hours import seal_hour
 from headrace.voice.mirroring import MirroredHour, hours_to_mirror, mirror_hour, mirrored_evidence
+from headrace.voice.references import read_references
 from headrace.voice.replaying import Replaying
 from simulation.servers.calls import spoken_roles
 from tests.rollout.builders import state_of
@@ -59,7 +60,7 @@ class Pen(EchoEngine):
 
     asked: list[Sequence[Message]]
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[Piece]:
+    async def stream(self, turn: Turn) -> AsyncGenerator[Piece, None]:
         self.asked.append(turn.messages)
         async for piece in super().stream(turn):
             yield piece
@@ -176,6 +177,22 @@ def test_what_a_person_says_was_said_goes_before_what_was_heard(calls: Calls) ->
     told = rows.table(["is_listened", "stable_word_errors", "candidate_word_errors"]).to_pylist()
     assert [tuple(one.values()) for one in told] == [(True, 1, 0), (False, 0, 0), (False, 0, 0)]
     assert calls.evidence()[MIRRORED_WORD_ERRORS] == (3, round(-0.25 / 3, 6))
+    # Another text of a person is another comparison.
+    assert calls.mirror(references={row: TEXTS[0]}).rows.version == 2
+
+
+def test_references_are_read_from_a_persons_file(tmp_path: Path) -> None:
+    file = tmp_path / "heard.jsonl"
+    file.write_text('{"row_id": "a", "text": "One."}\n{"row_id": "b", "text": "Two."}\n')
+    assert read_references(file) == {"a": "One.", "b": "Two."}
+    file.write_text('{"row_id": "a", "text": "One."}\n{"row_id": "a", "text": "Two."}\n')
+    with pytest.raises(InvalidInput, match="line 2: turn a… has another text before"):
+        read_references(file)
+    file.write_text('{"row_id": "a"}\n')
+    with pytest.raises(InvalidInput, match="wanted row_id and text as texts, got 'a' and None"):
+        read_references(file)
+    with pytest.raises(InvalidInput, match="line 0: unreadable"):
+        read_references(tmp_path / "gone.jsonl")
 
 
 def test_a_turn_that_the_candidate_alone_fails_has_all_its_words_wrong(calls: Calls) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ class Gateway:
         )
 
     async def begin(self, *texts: str) -> "Talking":
-        """Takes the call, and says that."""
+        """Takes the call, as soon as what was begun before is recorded, and says that."""
+        with suppress(LogUnavailable):
+            await self.recorder.recover()
         taken = await self.calls.take(CALL)
         talking = Talking(taken, self.recorder.begin(CALL, taken.epoch, taken.keep), self.clock)
         await talking.happened(talking.recording.first(CALLER, taken.state))
@@ -195,6 +198,35 @@ def test_a_log_that_takes_nothing_has_the_call_recorded_when_it_is_opened_again(
 
     asyncio.run(work())
     assert sealed(tmp_path, store, "log") == ["Hello."]
+
+
+def test_what_could_not_be_recovered_is_not_forgotten_with_what_follows(
+    tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        gateway = Gateway(tmp_path / "log", store)
+        await gateway.begin("Hello.")
+        gateway.kill()
+        again = Gateway(tmp_path / "log", store)
+        take = again.intake.take
+
+        async def full(events: object) -> list[bool]:
+            raise LogUnavailable("The disk is full.")
+
+        monkeypatch.setattr(again.intake, "take", full)
+        call = await again.begin("And again.")
+        monkeypatch.setattr(again.intake, "take", take)
+        await call.recording.end()
+        # Until its log would have forgotten what it is told to.
+        await asyncio.sleep(0.6)
+        again.kill()
+        third = Gateway(tmp_path / "log", store)
+        # "And again." is in the log's inbox already.
+        assert await third.recorder.recover() == 1
+        third.kill()
+
+    asyncio.run(work())
+    assert sorted(sealed(tmp_path, store, "log")) == ["And again.", "Hello."]
 
 
 def test_audio_is_where_its_event_says_before_anybody_waits_for_it(tmp_path: Path, store: LocalStore) -> None:

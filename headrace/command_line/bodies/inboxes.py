@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from headrace.generation.inbox_status import InboxStatus
 from headrace.inbox.batches.status import BatchesStatus
 from headrace.inbox.results import EventResult
+from headrace.voice.hours_status import CallsStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class InboxesBody:
     """Of services that have had batches; none, if one campaign is asked for."""
     streams: tuple[StreamStatus, ...]
     """Of the log that --inbox-log names; none without it."""
+    calls: tuple[CallsStatus, ...]
+    """Of services that record their calls; none, if one campaign is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

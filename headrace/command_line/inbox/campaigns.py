@@ -1,7 +1,8 @@
-"""Which campaigns of the project take events, and what they do with late ones."""
+"""Which campaigns of the project take events, and what they do with late ones; the zone of its days and hours."""
 
 import os
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from headrace.command_line.project import find_project
 
@@ -12,3 +13,8 @@ def keep_late_of_project() -> dict[str, bool]:
 
     campaigns = load_campaigns(find_project(Path.cwd(), os.environ).settings().campaigns)
     return {one.name: one.keeps_late for one in campaigns if one.takes_events}
+
+
+def zone_of_project() -> ZoneInfo:
+    """Raises: InvalidSetting."""
+    return ZoneInfo(find_project(Path.cwd(), os.environ).settings().timezone)

@@ -1,4 +1,4 @@
-"""`headrace inbox status`: a line for each campaign that takes events, and for each service that has batches."""
+"""`headrace inbox status`: a line for each campaign that takes events, and for each service with batches or calls."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,24 +33,26 @@ def status(
 ) -> None:
     """Show how many windows are sealed, made and waiting, what came late, and how long what waits will take.
 
-    Beside them, the batches of services that have not ended, unless one campaign is asked for, and the streams of a
-    gateway's log.
+    Beside them, the batches of services that have not ended, and the hours of services that record their calls, unless
+    one campaign is asked for, and the streams of a gateway's log.
 
-    Exit 1: a campaign's chain of windows is damaged, or a batch.
+    Exit 1: a campaign's chain of windows is damaged, or a batch, or an hour of calls.
     """
     from headrace.clock import SystemClock
     from headrace.command_line.bodies.inboxes import InboxesBody
-    from headrace.command_line.inbox.campaigns import keep_late_of_project
+    from headrace.command_line.inbox.campaigns import keep_late_of_project, zone_of_project
     from headrace.command_line.opening import nearest, open_handoffs
     from headrace.command_line.output import age_text, print_json, print_lines, print_table
     from headrace.generation.inbox_status import inbox_statuses
     from headrace.inbox.batches.status import batches_statuses
+    from headrace.voice.hours_status import calls_statuses
 
     now = SystemClock().now()
     handoffs = open_handoffs(context, store)
     keep_late = keep_late_of_project()
     found = inbox_statuses(handoffs, now, keep_late=keep_late)
     batches = batches_statuses(handoffs.objects, now) if campaign is None else ()
+    calls = calls_statuses(handoffs.objects, zone_of_project(), now) if campaign is None else ()
     if campaign is not None:
         known = [one.campaign for one in found]
         found = tuple(one for one in found if one.campaign == campaign)
@@ -58,8 +60,8 @@ def status(
             raise InvalidInput(f"No campaign {campaign!r} takes events here.{nearest(campaign, known)}")
     streams = _streams(inbox_log, campaign) if inbox_log is not None else ()
     if as_json:
-        print_json(InboxesBody(inboxes=found, batches=batches, streams=streams))
-    elif not found and not batches:
+        print_json(InboxesBody(inboxes=found, batches=batches, streams=streams, calls=calls))
+    elif not (found or batches or calls):
         say(
             f"No campaign takes events: none of the project has an inbox, and {handoffs.objects.uri('inbox')} is empty."
         )
@@ -106,7 +108,23 @@ def status(
             ["CAMPAIGN", "STREAM", "READ", "WRITTEN", "REFUSED"], rows, right=["READ", "REFUSED"], marked="bold"
         )
         print_lines([f"{one.campaign}: {one.note}" for one in streams if one.note])
-    if any(one.problem for one in (*found, *batches)):
+    if calls and not as_json:
+        rows = [
+            [
+                one.service,
+                f"{one.num_hours:,}",
+                f"{one.num_late_parts:,}",
+                f"{one.num_unmade:,}",
+                f"{one.num_calls_waiting:,}",
+                "-" if one.oldest_waiting_seconds is None else age_text(max(one.oldest_waiting_seconds, 0.0)),
+                "none" if one.newest is None else f"{one.newest}, {age_text(one.lag_seconds or 0.0)} ago",
+            ]
+            for one in calls
+        ]
+        headers = ["SERVICE", "HOURS", "LATE", "NOT MADE", "CALLS WAITING", "OLDEST", "NEWEST"]
+        print_table(headers, rows, right=headers[1:6], marked="bold")
+        print_lines([f"{one.service}: {one.problem}" for one in calls if one.problem])
+    if any(one.problem for one in (*found, *batches, *calls)):
         raise typer.Exit(1)
 
 

@@ -233,6 +233,9 @@ def assemble(settings: Settings, service: Service, *, port: int | None, num_conn
     )
     metrics.watch("plan_fresh", "1: the plan was read within a second.", lambda: float(lease.fresh()))
     metrics.watch("calls", "Calls that go on, of a service that hears.", lambda: calls.num_open if calls else 0)
+    metrics.watch(
+        "recorded_calls_unsealed", "Recorded calls without a sealed hour.", lambda: calls.num_unsealed if calls else 0
+    )
     metrics.watch("ready", "1: units should be sent here.", lambda: float(readiness.is_ready))
     metrics.watch("loaded_sets", "Version sets that are loaded.", lambda: len(sets.ids))
     metrics.watch("log_lines_dropped", "Lines that found no room or no disk.", lambda: records.num_dropped)

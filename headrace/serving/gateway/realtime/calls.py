@@ -121,6 +121,12 @@ class Calls:
     def num_open(self) -> int:
         return len(self._calls)
 
+    @property
+    def num_unsealed(self) -> int:
+        """Recorded calls of which no hour is sealed yet."""
+        standing = self._intake.standings.get(self._recorder.feed) if self._recorder else None
+        return standing.num_waiting if standing else 0
+
     def start(self) -> None:
         threads = DaemonThreads(_NUM_THREADS, "calls")
         recording = self._service.recording
@@ -174,8 +180,13 @@ class Calls:
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
                 for work in self._sweeps(kept):
-                    with suppress(HeadraceError, OSError):
-                        await asyncio.get_running_loop().run_in_executor(kept.threads, work)
+                    await self._in_thread(kept, work)
+
+    @staticmethod
+    async def _in_thread(kept: CallStore, work: Callable[[], object]) -> None:
+        """What fails now is done by the next round."""
+        with suppress(HeadraceError, OSError):
+            await asyncio.get_running_loop().run_in_executor(kept.threads, work)
 
     def _sweeps(self, kept: CallStore) -> Iterator[Callable[[], object]]:
         yield partial(kept.sweep, session_seconds=self._service.session_seconds)
