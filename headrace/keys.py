@@ -198,10 +198,6 @@ class CallHour:
         """Its key in the dimension of hours."""
         return f"{self.service}-h{self.hour:02d}{_late(self.late_part)}"
 
-    @property
-    def key(self) -> str:
-        return f"{self.day}|{self.name}"
-
     @classmethod
     def find(cls, key: str) -> "CallHour | None":
         """None: the key is none of an hour."""
@@ -216,6 +212,10 @@ class CallHour:
         if found := cls.find(key):
             return found
         raise InvalidInput(f"Partition key {key!r} is not DAY|SERVICE-hHOUR, such as 2026-11-22|voices-h14.")
+
+    @property
+    def key(self) -> str:
+        return f"{self.day}|{self.name}"
 
 
 def call_feed(service: str, log: str) -> str:
