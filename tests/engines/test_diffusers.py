@@ -126,7 +126,8 @@ def test_of_pictures_that_wait_live_ones_come_first_and_batch_ones_never_wait_fo
         await asyncio.sleep(0)
         while engine._num_waiting:
             await asyncio.sleep(0.001)
-        classes: list[WorkClass] = ["batch", *["flex"] * 20, "live"]
+        many: list[WorkClass] = ["flex" for _ in range(20)]
+        classes: list[WorkClass] = ["batch", *many, "live"]
         others = [asyncio.ensure_future(one(work_class)) for work_class in classes]
         await asyncio.sleep(0)
         begins.set()
