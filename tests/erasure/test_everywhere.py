@@ -51,9 +51,13 @@ def test_no_file_of_store_and_log_has_anything_of_a_tenant_and_all_of_another_st
     make_everything(tmp_path)
     words = ("erase", "--tenant", "ada-ltd", "-m", "ticket", "--yes", "--wait", "0")
     around = {"store": tmp_path / "store", "env": {"HEADRACE_HOME": str(tmp_path / "home")}}
-    texts = {name: (name, f"sealed-of-{name}", f"open-of-{name}", f"turn-of-{name}", f"{name}-0") for name in TENANTS}
-    texts["bob"] += (call_name("bob", "sess-1"),)
-    texts["ada-ltd"] += (call_name("ada-ltd", "sess-1"),)
+    texts = {
+        name: [
+            *(name, f"sealed-of-{name}", f"open-of-{name}", f"turn-of-{name}", f"{name}-0"),
+            call_name(name, "sess-1"),
+        ]
+        for name in TENANTS
+    }
     before = {text: files_with(tmp_path, text) for name in TENANTS for text in texts[name]}
     assert all(before.values()), before
 
