@@ -26,17 +26,6 @@ class Weather(Protocol):
     def pause(self, most: float) -> float: ...
 
 
-class Killable(Protocol):
-    """A gateway: its process and its loop."""
-
-    @property
-    def world(self) -> Weather: ...
-    @property
-    def process(self) -> Process: ...
-    @property
-    def loop(self) -> SimulatedLoop: ...
-
-
 class _Pipe:
     """One direction of a connection: in order, each message after some milliseconds."""
 
@@ -84,11 +73,12 @@ class _Pipe:
 class Line:
     """A client's end of a connection; `server` is the gateway's."""
 
-    def __init__(self, world: Weather, clients: SimulatedLoop, gateway: Killable) -> None:
+    def __init__(self, world: Weather, clients: SimulatedLoop, gateway: SimulatedLoop, process: Process) -> None:
+        """Args: gateway, process: of whoever is at the other end."""
         self._world = world
-        self._to_client, self._to_server = _Pipe(world, clients), _Pipe(world, gateway.loop)
+        self._to_client, self._to_server = _Pipe(world, clients), _Pipe(world, gateway)
         self._is_open = True
-        self.server = ServerEnd(gateway, self._to_client, self._to_server)
+        self.server = ServerEnd(world, process, self._to_client, self._to_server)
 
     async def send(self, text: str) -> None:
         if not self._is_open:
@@ -115,8 +105,8 @@ class Line:
 class ServerEnd:
     """What `headrace.serving.gateway.realtime.websocket.Socket` is to a call."""
 
-    def __init__(self, gateway: Killable, to_client: _Pipe, to_server: _Pipe) -> None:
-        self._gateway, self._world = gateway, gateway.world
+    def __init__(self, world: Weather, process: Process, to_client: _Pipe, to_server: _Pipe) -> None:
+        self._world, self._process = world, process
         self._to_client, self._to_server = to_client, to_server
         self.is_open = True
         self.hears: Callable[[dict[str, Any]], None] = lambda event: None
@@ -141,7 +131,7 @@ class ServerEnd:
         if b"audio.delta" not in text and self._world.chance.random() < share:
             scheduler = self._world.scheduler
             late = self._world.pause(_KILLED_WITHIN_SECONDS)
-            scheduler.at(scheduler.now + late, lambda: scheduler.kill(self._gateway.process))
+            scheduler.at(scheduler.now + late, lambda: scheduler.kill(self._process))
         if self._world.chance.random() < 0.1:
             # Its client takes a moment to read.
             await asyncio.sleep(self._world.pause(0.02))

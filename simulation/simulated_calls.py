@@ -291,7 +291,7 @@ class Gateways:
             ready = [one for one in self._present if one is not None and one.is_ready]
             if ready:
                 gateway = self._world.chance.choice(ready)
-                line = Line(self._world, self._clients, gateway)
+                line = Line(self._world, self._clients, gateway.loop, gateway.process)
                 gateway.accept(line, query)
                 return line
 
