@@ -40,7 +40,7 @@ def body_of(result: Result, *, exit_code: int = 0) -> Any:
 
 
 def test_a_dry_run_of_a_name_that_nobody_has_says_so(home: Path) -> None:
-    shown = call(home, "--tenant", "ada", "--dry-run")
+    shown = call(home, "--tenant", "ada", "--campaign", "orders", "--dry-run")
 
     assert shown.exit_code == 0, shown.output
     assert "Nothing in this store is of it: check how it is written." in " ".join(shown.stdout.split())
