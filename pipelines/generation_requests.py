@@ -21,7 +21,7 @@ from headrace.version_sets.media_settings import MemberKind
 from headrace_dagster.assets.generation import MEDIA_ASSETS
 from pipelines.jobs import ASSETS_OF_JOB, WITH_MEDIA
 from pipelines.ticks import RunsUnderWay
-from pipelines.window_order import class_tags, known_windows, turn_of
+from pipelines.window_order import class_tags, known_windows, run_key_of, turn_of
 
 # Kind of part → the job that makes it of texts that are there.
 _LATER_JOBS: dict[MemberKind, str] = {"image": "paint", "speech": "speak"}
@@ -116,7 +116,7 @@ def _starts(
     begun = claims_under_way(handoffs.objects, campaign.name) if prompts and campaign.apart is None else {}
     return [
         dg.RunRequest(
-            run_key=f"{key}:{inputs_digest(one)[:16]}",
+            run_key=run_key_of(f"{key}:{inputs_digest(one)[:16]}", (sealed or {}).get(key)),
             partition_key=key,
             tags={**class_tags((sealed or {}).get(key)), **campaign.tags_apart("text")},
             job_name=WITH_MEDIA.name

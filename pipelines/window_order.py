@@ -49,3 +49,10 @@ def class_tags(window: SealedWindow | None) -> dict[str, str]:
         return {}
     tags = {PRIORITY_TAG: str(_PRIORITY[window.event_class])}
     return tags | ({PREEMPTIBLE: "true"} if window.event_class == "batch" else {})
+
+
+def run_key_of(said: str, window: SealedWindow | None) -> str:
+    """`said`, of this window's log alone: Dagster keeps run keys for good, and starts none twice. The same events in
+    another store, behind the same instance, would else never be made.
+    """
+    return said if window is None else f"{said}:{window.log[:8]}"

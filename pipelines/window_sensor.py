@@ -37,7 +37,7 @@ from headrace.handoff.row_tables import CONTENT, REVIEWED
 from headrace.handoff.versions import HandoffStore
 from headrace.inbox.made import begun_windows, made_windows
 from headrace.inbox.sealed import windows_following
-from headrace.keys import CAMPAIGN_SHARDS, window_of_key
+from headrace.keys import CAMPAIGN_SHARDS, ContentPartition, window_of_key
 from headrace.serving.service import load_services
 from headrace.store.objects import ObjectStore
 from headrace_dagster.resources.campaigns import campaigns_resource
@@ -46,7 +46,7 @@ from pipelines.call_hours import CallHours
 from pipelines.generation_requests import REQUESTS_MAX
 from pipelines.jobs import JOBS
 from pipelines.ticks import RunsUnderWay, num_runs_in_time, tick_result, warn
-from pipelines.window_order import class_tags
+from pipelines.window_order import class_tags, known_windows, run_key_of
 from resources.settings import settings_from_environment
 
 # How often windows of days that are over are looked at: that lists the campaigns' partitions.
@@ -163,7 +163,7 @@ def _ask(tick: _Tick, objects: ObjectStore, campaign: Campaign, seen: int, num_m
                 "and no run can make it: set an earlier first day, and this sensor's cursor back to {}."
             )
         elif not (window.is_late and campaign.keeps_late):
-            run_key = f"window:{partition.key}:{window.content[:16]}"
+            run_key = run_key_of(f"window:{partition.key}:{window.content[:16]}", window)
             request = dg.RunRequest(
                 run_key=run_key,
                 partition_key=partition.key,
@@ -197,7 +197,7 @@ def _look_back(
         for key, part in made_windows(handoffs, campaign.name).items():
             is_over = part.day < oldest
             if is_over and key not in reviewed and not under_way.make((REVIEWED,), key):
-                asks += _review(tick, handoffs, key)
+                asks += _review(tick, handoffs, key, part)
             if part.campaign_shard not in known or len(tick.retired) >= _RETIRED_MAX:
                 continue
             is_wanted_away = is_over or len(known) - len(tick.retired) > num_kept
@@ -214,11 +214,12 @@ def _was_reviewed(handoffs: HandoffStore, key: str) -> bool:
     return False
 
 
-def _review(tick: _Tick, handoffs: HandoffStore, key: str) -> list[dg.RunRequest]:
+def _review(tick: _Tick, handoffs: HandoffStore, key: str, part: ContentPartition) -> list[dg.RunRequest]:
     try:
         content = handoffs.open(CONTENT, key)
     except (HandoffCorrupt, HandoffMissing) as error:
         tick.problems.append(str(error))
         return []
-    run_key = f"{key}:review:{content.content_digest[:16]}"
+    window = known_windows(handoffs.objects, {key: part}).get(key)
+    run_key = run_key_of(f"{key}:review:{content.content_digest[:16]}", window)
     return [dg.RunRequest(run_key=run_key, partition_key=key, job_name=JOBS["review"].name)]

@@ -45,6 +45,7 @@ def seal_window(
     late_part: int = 0,
     day: str = "2026-11-22",
     sealed_at: str = "2026-11-22T13:01:00+00:00",
+    log: str = "log",
     **more: Any,
 ) -> SealedWindow:
     """Seals the next object of the campaign's chain. `events`: in the order that the window has. `more`: its fields."""
@@ -52,7 +53,7 @@ def seal_window(
     clock = FixedClock(datetime.fromisoformat(sealed_at).timestamp())
     chain = windows_chain(objects, campaign)
     number = chain.newest() + 1
-    once = {"inbox_log": "log", "inbox_number": str(number)}
+    once = {"inbox_log": log, "inbox_number": str(number)}
     sealed = HandoffStore(objects, clock).publish(
         EVENTS_ASSET, name, events_table(*events), code_version="1", run_id="inbox", once=once
     )
@@ -70,7 +71,7 @@ def seal_window(
             num_events=len(events),
             content=sealed.content_digest,
             closed_by="watermark",
-            log="log",
+            log=log,
             offset_max=number * 1000,
             sealed_at=sealed_at,
             **more,

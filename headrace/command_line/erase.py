@@ -348,6 +348,9 @@ def _print_plan(plan: "ErasurePlanBody") -> None:
     if any(others.values()):
         of_api = ", ".join(counted(num, noun) for noun, num in others.items() if num)
         lines.append(f"Of calls and of the Batch API: {of_api}.")
+    if not (rows or plan.num_events or plan.num_prompts or any(others.values())):
+        # As of a name that is spelt wrong, which nobody else would notice.
+        lines.append("Nothing in this store is of it: check how it is written. Logs of gateways are not looked into.")
     lines += [
         f"The attempt at {one.partition} of run {one.run_id} ends without rows; launch it again, as a new run."
         for one in plan.attempts

@@ -18,7 +18,7 @@ _LIBRARIES = {
     "CUDA_VISIBLE_DEVICES": "Set for each run by the launcher to the GPUs that it was given; empty for a run without.",
     "DAGSTER_HOME": "The instance's directory; `make setup` writes it into `.env`, which `dg`, `make dev` and every "
     "`headrace` command take before the environment's: `DAGSTER_HOME=/other headrace queue` shows the instance of the "
-    "`.env`. A second state beside the first wants another line there.",
+    "`.env`. `make` puts the checkout's own back there: a second instance wants a second checkout.",
     "HF_HUB_OFFLINE": "`1`, the default in our own processes: nothing waits on a model hub.",
     "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN": "An MLflow server's credentials.",
 }

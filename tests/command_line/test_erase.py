@@ -39,6 +39,13 @@ def body_of(result: Result, *, exit_code: int = 0) -> Any:
     return checked_json(result, "erase", exit_code=exit_code)
 
 
+def test_a_dry_run_of_a_name_that_nobody_has_says_so(home: Path) -> None:
+    shown = call(home, "--tenant", "ada", "--campaign", "orders", "--dry-run")
+
+    assert shown.exit_code == 0, shown.output
+    assert "Nothing in this store is of it: check how it is written." in " ".join(shown.stdout.split())
+
+
 def test_a_dry_run_shows_what_would_go_and_where_else_to_look_and_changes_nothing(home: Path) -> None:
     before = sorted(home.rglob("*"))
     shown = call(home, *B, "--dry-run")
@@ -50,6 +57,7 @@ def test_a_dry_run_shows_what_would_go_and_where_else_to_look_and_changes_nothin
     assert "reports/orders/2026-11-22.html goes; materialize campaign_report of that day again." in lines
     assert "Dagster's event log (/var/dagster)" in lines
     assert "dagster run delete review-run" in lines
+    assert "check how it is written" not in lines
     plan = body_of(call(home, *B, "--dry-run", "--json"))["plan"]
     assert plan["num_rows"] == {
         "inbox_events": 1,

@@ -13,8 +13,8 @@ from tests.docs.blocks import CHECKOUT
 
 # Programs of others that a block may call.
 OTHERS = {
-    *(".", "cat", "cd", "curl", "cut", "dagster", "export", "git", "grep", "head", "jq", "kill", "mkdir", "openssl"),
-    *("nats-server", "pip", "printf", "pytest", "sha256sum", "sleep", "sort", "uniq"),
+    *(".", "cat", "cd", "curl", "cut", "dagster", "echo", "export", "git", "grep", "head", "jq"),
+    *("kill", "mkdir", "nats-server", "openssl", "pip", "printf", "pytest", "sha256sum", "sleep", "sort", "uniq"),
 }
 
 

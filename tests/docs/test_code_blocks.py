@@ -180,7 +180,7 @@ def test_the_erasure_works_as_it_stands(tmp_path: Path) -> None:
 
     told = ("Nothing of erasure 1 is left in this store.", '"taken":0,"repeated":1', "No file has it.")
     assert [one for one in told if one not in ended.stdout] == [], ended.stdout + ended.stderr
-    assert f"{tmp_path}/store/handoff/inbox_events/slogans-w000001/parts" in ended.stdout, "Bob's text is there"
+    assert f"{tmp_path}/erasure/store/handoff/inbox_events/slogans-w000001/parts" in ended.stdout, "Bob's text is there"
 
 
 @pytest.mark.parametrize("block", of("yaml"))

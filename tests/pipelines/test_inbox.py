@@ -1,6 +1,7 @@
 """A campaign's inbox in Dagster, end to end: sealed windows become keys, runs, prompts, rows, reviews and results."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from headrace.version_sets.sets import VersionSets
 from headrace_dagster.handoff_io import ArrowHandoffIOManager, StoreResource
 from headrace_dagster.resources.campaigns import CampaignsResource, campaigns_resource
 from headrace_dagster.resources.engines import EnginesResource
-from pipelines import window_sensor
+from pipelines import window_order, window_sensor
 from pipelines.automation import LOOKBACK_DAYS
 from pipelines.definitions import defs
 from pipelines.generation_requests import QUEUED_MAX, REQUESTS_MAX
@@ -306,6 +307,25 @@ def test_a_store_that_was_replaced_begins_anew(deployment: Deployment) -> None:
     deployment.cursor = json.dumps({"asked": {"orders": 41}})
 
     assert [one.partition_key for one in deployment.tick()] == [f"{TODAY}|orders-w000001"]
+
+
+def test_the_same_events_in_another_store_are_made_there_although_the_instance_has_run_them(
+    deployment: Deployment,
+) -> None:
+    asked = list[str | None]()
+    for log in ("first log", "second log"):
+        shutil.rmtree(deployment.home / "store", ignore_errors=True)
+        window_order._KNOWN.clear()  # of another process, as whoever moves a store starts
+        deployment.cursor = None
+        deployment.roll_out()
+        deployment.seal("a", log=log)
+        [listed] = deployment.tick()
+        deployment.materialize(prompts, partition=f"{TODAY}|orders-w000001")
+        [generated] = deployment.generated()
+        for request in (listed, generated):
+            deployment.run_of(request, dg.DagsterRunStatus.SUCCESS)
+        asked += [listed.run_key, generated.run_key]
+    assert len({*asked}) == 4
 
 
 def test_a_window_of_a_day_that_has_not_begun_waits_and_those_after_it_too(deployment: Deployment) -> None:
