@@ -6,10 +6,11 @@ and begins anew when it returns. An event whose time is further ahead of its arr
 its arrival, here and for its window: one clock that runs ahead would otherwise make everybody else late.
 
 A window covers a span of event time. It is closed by the watermark, once that has reached its end; by rows, once it is
-full; or by seconds, so long after its first event came in. A window that was closed early is followed by another of the
-same span. An event is late if the watermark had reached its span's end when it arrived; nothing else makes it late. It
-goes to a late part of the newest window of its span, which is closed by rows or seconds. A span of which every event is
-late has a window of late parts alone. A caller may keep events in time of one span apart, in lanes.
+full, of events or of their bytes; or by seconds, so long after its first event came in. A window that was closed early
+is followed by another of the same span. An event is late if the watermark had reached its span's end when it arrived;
+nothing else makes it late. It goes to a late part of the newest window of its span, which is closed by rows or seconds.
+A span of which every event is late has a window of late parts alone. A caller may keep events in time of one span
+apart, in lanes.
 
 Knows nothing of duplicates: whoever calls it has taken them out. Costs a look at one source an event, however many
 sources there are, and memory for each that is not idle and each window that is open.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from headrace.inbox.rules import InboxRules
+from headrace.inbox.rules import WINDOW_BYTES_MAX, InboxRules
 from headrace.inbox.sealed import ClosedBy
 
 _MICROSECONDS = 1_000_000
@@ -58,6 +59,7 @@ class Part:
         opened_at: when its first event arrived.
         number: its place in the campaign's chain, given when it is closed; 0: it is open.
         lane: what its events have in common, such as one tenant; empty: nothing.
+        num_bytes: of its events, about; after a restart what the log keeps of them.
     """
 
     part: int
@@ -70,6 +72,7 @@ class Part:
     closed_by: ClosedBy | None = None
     number: int = 0
     lane: str = ""
+    num_bytes: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -152,13 +155,14 @@ class Windows:
         """Those that are not idle, as of the last event or the last `advance`."""
         return self._sources
 
-    def place(self, time: int | None, source: str, now: int, lane: str = "") -> Part:
+    def place(self, time: int | None, source: str, now: int, lane: str = "", num_bytes: int = 0) -> Part:
         """The part that the event belongs to, which may have been closed by it.
 
         Args:
             time: of the event, microseconds since the epoch; None: it happened when it arrived.
             now: when it arrived.
             lane: events in time of different lanes go to different windows of their span.
+            num_bytes: of the event.
         """
         at = now if time is None or time > now + self._skew else time
         self._hear(source, at, now)
@@ -170,8 +174,9 @@ class Windows:
         key = (begins, ends, is_late, "" if is_late else lane)
         part = self._open.get(key) or self._begin(key, now)
         part.num_events += 1
+        part.num_bytes += num_bytes
         self._changes.parts[part.part] = part
-        if part.num_events >= self._rules.rows_max:
+        if part.num_events >= self._rules.rows_max or part.num_bytes >= WINDOW_BYTES_MAX:
             self._close(part, "rows")
             self._set_next()
         return part

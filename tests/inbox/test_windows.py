@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.inbox.rules import WINDOW_BYTES_MAX
 from headrace.inbox.windows import Part, Span, SpanKey, Windows
 from simulation.event_oracle import Expected, expected_windows
 from simulation.event_streams import SECOND, START, Sent, StreamShape, stream
@@ -207,3 +208,16 @@ def test_many_sources_cost_a_look_at_one_of_them() -> None:
     for number in range(20_000):
         filled.put(sent(number / 1_000, source=f"till-{number}", event=str(number)))
     assert len(filled.windows.sources) <= 1_001
+
+
+def test_a_window_is_closed_by_its_bytes_before_whoever_seals_it_runs_out_of_memory() -> None:
+    windows = Filled(rows_max=1_000).windows
+    large = WINDOW_BYTES_MAX // 2
+    first = windows.place(START, "shop", START, num_bytes=large)
+    windows.place(START, "shop", START, num_bytes=large - 1)
+    assert first.closed_by is None
+    assert windows.place(START, "shop", START, num_bytes=1) is first
+    assert first.closed_by == "rows"
+    assert first.num_events == 3
+    second = windows.place(START, "shop", START, num_bytes=1)
+    assert (second.window, second.begins, second.closed_by) == (2, first.begins, None)
