@@ -221,3 +221,24 @@ def test_a_window_is_closed_by_its_bytes_before_whoever_seals_it_runs_out_of_mem
     assert first.num_events == 3
     second = windows.place(START, "shop", START, num_bytes=1)
     assert (second.window, second.begins, second.closed_by) == (2, first.begins, None)
+
+
+def test_events_of_spans_without_end_cost_each_a_look_at_its_own_part() -> None:
+    class Looks(dict[Any, Part]):
+        """Counts looks at all open parts."""
+
+        num = 0
+
+        def values(self) -> Any:
+            Looks.num += 1
+            return super().values()
+
+    windows = Filled(window_seconds=60, close_seconds=600).windows
+    windows._open = Looks()
+    windows.place(START, "shop", START)
+    for number in range(200):
+        windows.place(number * 60 * SECOND, "archive", START)
+    assert Looks.num < 10
+    assert len(windows.open_parts) == 201
+    windows.advance(START + 600 * SECOND)
+    assert windows.open_parts == []
