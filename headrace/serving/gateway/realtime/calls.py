@@ -236,6 +236,7 @@ class Calls:
                 taken.keep,
                 clock=self._clock,
                 num_items_max=self._service.limits.num_messages_max,
+                characters_max=self._service.limits.request_bytes_max,
             )
             voice = (member.speech.voice if member.speech else "") or member.model_name
             call = Call(socket, events, talk, parts, model=self._service.name, voice=voice)
