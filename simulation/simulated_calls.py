@@ -249,7 +249,7 @@ class Gateway:
                 told=lambda told: None,
                 received_ms=received_ms,
             )
-            talk = Talk(taken.state, taken.keep, clock=self._calls.clock, num_items_max=64)
+            talk = Talk(taken.state, taken.keep, clock=self._calls.clock, num_items_max=64, characters_max=100_000)
             call = Call(socket, events, talk, parts, model=_SERVICE, voice="simulated")
             socket.hears = lambda event: call.tap.tell(self._heard(event))
             await call.run()

@@ -41,6 +41,8 @@ _ROWS_A_STATEMENT = (1, 8, 64, 512)
 _NUM_FORGOTTEN = 10_000
 # Of sources whose digests are begun; some hundred bytes each.
 _NUM_BEGUN_MAX = 10_000
+# What a part's events have in the file: read from the rows' heads, without the events.
+_PART_BYTES = "(SELECT COALESCE(SUM(LENGTH(events)), 0) FROM record_batches WHERE part = parts.part)"
 _PART_COLUMNS = "part, window, late_part, begins, ends, opened_at, num_events, closed_by, number"
 
 
@@ -130,7 +132,8 @@ class EventLog:
             "SELECT watermark, next_window, next_number FROM campaigns WHERE campaign = ?", (campaign,)
         ).fetchone()
         sources = run("SELECT source, newest, heard FROM sources WHERE campaign = ?", (campaign,))
-        parts = run(f"SELECT {_PART_COLUMNS}, lane FROM parts WHERE campaign = ? AND closed_by IS NULL", (campaign,))
+        columns = f"{_PART_COLUMNS}, lane, {_PART_BYTES}"
+        parts = run(f"SELECT {columns} FROM parts WHERE campaign = ? AND closed_by IS NULL", (campaign,))
         return Windows(
             self._rules[campaign],
             new_part=self._new_part,
@@ -169,7 +172,8 @@ class EventLog:
                 is_new[index] = name not in known
             rows: dict[int, list[kept.Row]] = {}
             for event in (event for event, new in zip(events, is_new, strict=True) if new):
-                part = self.windows[event.campaign].place(event.time, event.source, now, self._lane(event)).part
+                windows, lane = self.windows[event.campaign], self._lane(event)
+                part = windows.place(event.time, event.source, now, lane, _num_bytes(event)).part
                 time = now if event.time is None else event.time
                 row = (self._next_offset, event.id, event.source, time, *event[4:])
                 rows.setdefault(part, []).append(row)
@@ -412,6 +416,12 @@ class EventDigests:
     def _begin(self, campaign: bytes, source: bytes) -> blake2b:
         head = b"%d:%d:" % (len(campaign), len(source))
         return blake2b(head + campaign + source, key=self._salt, digest_size=16)
+
+
+def _num_bytes(event: Event) -> int:
+    """Of its texts."""
+    texts = (event.id, event.source, event.key, event.tenant, event.data)
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 class _KeptSpans:

@@ -14,7 +14,7 @@ _BURST_SECONDS = 10.0
 _RETRY_SECONDS_MAX = 3_600.0
 # While nobody knows how fast events are worked off.
 _UNKNOWN_SECONDS = 60.0
-# Buckets of tenants that sent nothing for so long are full, and forgotten.
+# With so many buckets, those of tenants that sent nothing for ten seconds are looked for: they are full, and forgotten.
 _NUM_BUCKETS_MAX = 10_000
 
 
@@ -25,6 +25,8 @@ class Quotas:
         self._campaign, self._tenants = campaign, tenants
         # Tenant → events that it may send now, and when that was so.
         self._buckets: dict[str, tuple[float, float]] = {}
+        # Twice as many as were left by the last look: each look is paid for by as many new ones.
+        self._num_buckets_max = _NUM_BUCKETS_MAX
         self._waiting: Mapping[str, int] = {}
         self._since: Counter[str] = Counter()
 
@@ -60,10 +62,11 @@ class Quotas:
 
     def _left(self, tenant: str, rate: float, now: float) -> float:
         full = max(rate * _BURST_SECONDS, 1.0)
-        if tenant not in self._buckets and len(self._buckets) >= _NUM_BUCKETS_MAX:
+        if tenant not in self._buckets and len(self._buckets) >= self._num_buckets_max:
             self._buckets = {
                 name: (left, since) for name, (left, since) in self._buckets.items() if now - since < _BURST_SECONDS
             }
+            self._num_buckets_max = max(_NUM_BUCKETS_MAX, 2 * len(self._buckets))
         left, since = self._buckets.get(tenant, (full, now))
         return min(left + (now - since) * rate, full)
 

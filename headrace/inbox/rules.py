@@ -23,6 +23,8 @@ from headrace.user_files.shapes import from_mapping
 from headrace.user_files.yaml_file import read_yaml
 
 NUM_EVENTS_MAX = 1_000
+# Of a window, beside rows_max: whoever seals or processes one has all of it in memory, some times over.
+WINDOW_BYTES_MAX = 256 * 2**20
 # Of an id, a source, a key: they are kept in indexes.
 NAME_CHARACTERS_MAX = 512
 # Events of live traffic are of no use after some minutes; OpenAI's batches are promised within a day.
@@ -108,7 +110,7 @@ class InboxRules:
     lateness_seconds: Annotated[float, Ge(0)] = 60.0
     """How much older than a source's newest event another one of it may be and still be on time."""
     rows_max: Annotated[int, Ge(1), Le(1_000_000)] = 10_000
-    """A window with so many events is closed; further ones of the same time go to another window."""
+    """A window with so many events, or 256 MiB of them, is closed; further ones of its time go to another window."""
     close_seconds: Annotated[float, Gt(0)] | None = None
     """A window is closed so long after its first event came in, whatever the watermark; null: after window_seconds +
     lateness_seconds + idle_seconds. Late events are sealed so long after the first of them."""

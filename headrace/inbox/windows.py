@@ -6,10 +6,11 @@ and begins anew when it returns. An event whose time is further ahead of its arr
 its arrival, here and for its window: one clock that runs ahead would otherwise make everybody else late.
 
 A window covers a span of event time. It is closed by the watermark, once that has reached its end; by rows, once it is
-full; or by seconds, so long after its first event came in. A window that was closed early is followed by another of the
-same span. An event is late if the watermark had reached its span's end when it arrived; nothing else makes it late. It
-goes to a late part of the newest window of its span, which is closed by rows or seconds. A span of which every event is
-late has a window of late parts alone. A caller may keep events in time of one span apart, in lanes.
+full, of events or of their bytes; or by seconds, so long after its first event came in. A window that was closed early
+is followed by another of the same span. An event is late if the watermark had reached its span's end when it arrived;
+nothing else makes it late. It goes to a late part of the newest window of its span, which is closed by rows or seconds.
+A span of which every event is late has a window of late parts alone. A caller may keep events in time of one span
+apart, in lanes.
 
 Where events are made by the process that takes them (`ClockRules`), its clock is the only source, and says something
 also when no event does.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from headrace.inbox.rules import InboxRules
+from headrace.inbox.rules import WINDOW_BYTES_MAX, InboxRules
 from headrace.inbox.sealed import ClosedBy
 
 _MICROSECONDS = 1_000_000
@@ -63,6 +64,7 @@ class Part:
         opened_at: when its first event arrived.
         number: its place in the campaign's chain, given when it is closed; 0: it is open.
         lane: what its events have in common, such as one tenant; empty: nothing.
+        num_bytes: of its events, about; after a restart what the log keeps of them.
     """
 
     part: int
@@ -75,6 +77,7 @@ class Part:
     closed_by: ClosedBy | None = None
     number: int = 0
     lane: str = ""
+    num_bytes: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -157,13 +160,14 @@ class Windows:
         """Those that are not idle, as of the last event or the last `advance`."""
         return self._sources
 
-    def place(self, time: int | None, source: str, now: int, lane: str = "") -> Part:
+    def place(self, time: int | None, source: str, now: int, lane: str = "", num_bytes: int = 0) -> Part:
         """The part that the event belongs to, which may have been closed by it.
 
         Args:
             time: of the event, microseconds since the epoch; None: it happened when it arrived.
             now: when it arrived.
             lane: events in time of different lanes go to different windows of their span.
+            num_bytes: of the event.
         """
         at = now if time is None or time > now + self._skew else time
         if not self._rules.is_by_clock:
@@ -176,8 +180,9 @@ class Windows:
         key = (begins, ends, is_late, "" if is_late else lane)
         part = self._open.get(key) or self._begin(key, now)
         part.num_events += 1
+        part.num_bytes += num_bytes
         self._changes.parts[part.part] = part
-        if part.num_events >= self._rules.rows_max:
+        if part.num_events >= self._rules.rows_max or part.num_bytes >= WINDOW_BYTES_MAX:
             self._close(part, "rows")
             self._set_next()
         return part
@@ -247,7 +252,10 @@ class Windows:
         self._changes.spans[key] = span
         part = Part(self._new_part(), span.window, span.num_late_parts, begins, ends, now, lane=lane)
         self._open[open_key] = part
-        self._set_next()
+        # Not by a look at all: whoever sends an event for each hour of ten years opens as many parts.
+        if not part.late_part:
+            self._next_end = min(self._next_end, ends)
+        self._next_seconds = min(self._next_seconds, now + self._closes_after)
         return part
 
     def _close(self, part: Part, closed_by: ClosedBy) -> None:

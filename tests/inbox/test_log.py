@@ -44,6 +44,18 @@ def test_the_same_event_is_taken_once_even_after_its_window_was_sealed_and_forgo
         assert file.execute("SELECT count(*) FROM parts").fetchone() == (0,)
 
 
+def test_a_log_that_is_opened_again_knows_how_many_bytes_its_windows_have(tmp_path: Path) -> None:
+    large = make_event("a", data='{"text": "' + "ä" * 100_000 + '"}')
+    with closing(make_log(tmp_path)) as log:
+        log.append([large], START)
+        log.append([make_event("b")], START)
+        (part,) = log.windows[CAMPAIGN].open_parts
+        assert part.num_bytes > 200_000
+    with closing(make_log(tmp_path)) as log:
+        (part,) = log.windows[CAMPAIGN].open_parts
+        assert 200_000 < part.num_bytes < 210_000
+
+
 def test_another_source_or_campaign_makes_another_event(tmp_path: Path) -> None:
     with closing(make_log(tmp_path)) as log:
         log.append([make_event("a")], START)

@@ -55,3 +55,19 @@ def test_no_tenant_gets_more_than_its_rate_and_one_burst(sent: list[tuple[str, f
         now += pause
         taken[tenant] += quotas.refusal(tenant, now, None) is None
         assert taken[tenant] <= max(rate * 10, 1) + rate * now + 1e-6
+
+
+def test_tenants_without_end_cost_each_event_as_little_as_few_do() -> None:
+    class Moment(float):
+        """Counts how often somebody asks how long ago a tenant sent something."""
+
+        num_asked = 0
+
+        def __sub__(self, other: float) -> float:
+            Moment.num_asked += 1
+            return float(self) - other
+
+    quotas, num = make_quotas(others=Tenant(events_per_second=1.0)), 12_000
+    for number in range(num):
+        assert quotas.refusal(f"tenant {number}", Moment(5.0), None) is None
+    assert Moment.num_asked < 4 * num

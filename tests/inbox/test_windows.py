@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.inbox.rules import WINDOW_BYTES_MAX
 from headrace.inbox.windows import Part, Span, SpanKey, Windows
 from simulation.event_oracle import Expected, expected_windows
 from simulation.event_streams import SECOND, START, Sent, StreamShape, stream
@@ -207,3 +208,37 @@ def test_many_sources_cost_a_look_at_one_of_them() -> None:
     for number in range(20_000):
         filled.put(sent(number / 1_000, source=f"till-{number}", event=str(number)))
     assert len(filled.windows.sources) <= 1_001
+
+
+def test_a_window_is_closed_by_its_bytes_before_whoever_seals_it_runs_out_of_memory() -> None:
+    windows = Filled(rows_max=1_000).windows
+    large = WINDOW_BYTES_MAX // 2
+    first = windows.place(START, "shop", START, num_bytes=large)
+    windows.place(START, "shop", START, num_bytes=large - 1)
+    assert first.closed_by is None
+    assert windows.place(START, "shop", START, num_bytes=1) is first
+    assert first.closed_by == "rows"
+    assert first.num_events == 3
+    second = windows.place(START, "shop", START, num_bytes=1)
+    assert (second.window, second.begins, second.closed_by) == (2, first.begins, None)
+
+
+def test_events_of_spans_without_end_cost_each_a_look_at_its_own_part() -> None:
+    class Looks(dict[Any, Part]):
+        """Counts looks at all open parts."""
+
+        num = 0
+
+        def values(self) -> Any:
+            Looks.num += 1
+            return super().values()
+
+    windows = Filled(window_seconds=60, close_seconds=600).windows
+    windows._open = Looks()
+    windows.place(START, "shop", START)
+    for number in range(200):
+        windows.place(number * 60 * SECOND, "archive", START)
+    assert Looks.num < 10
+    assert len(windows.open_parts) == 201
+    windows.advance(START + 600 * SECOND)
+    assert windows.open_parts == []

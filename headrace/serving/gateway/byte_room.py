@@ -67,3 +67,25 @@ class ByteRoom:
             if not turn.done():  # who waits for it may be on its way out
                 self._free -= taken
                 turn.set_result(None)
+
+
+class SharedRoom(ByteRoom):
+    """Room of which one client gets a part at most: a few slow requests of one must not keep all others out.
+
+    Args:
+        one_bytes_max: of a client's requests at once; who asks for more gets all of it.
+    """
+
+    def __init__(self, bytes_max: int, seconds_max: float, *, one_bytes_max: int) -> None:
+        super().__init__(bytes_max, seconds_max)
+        self._one_bytes_max = one_bytes_max
+        # By API key, of which there are as many as the keys' file names.
+        self._own: dict[str, ByteRoom] = {}
+
+    @asynccontextmanager
+    async def room_of(self, client: str, num_bytes: int) -> AsyncIterator[None]:
+        """Raises: as `room_for`."""
+        if client not in self._own:
+            self._own[client] = ByteRoom(self._one_bytes_max, self._seconds_max)
+        async with self._own[client].room_for(num_bytes), self.room_for(num_bytes):
+            yield

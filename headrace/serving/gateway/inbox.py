@@ -26,7 +26,7 @@ from headrace.inbox.log import LogUnavailable
 from headrace.inbox.quotas import Quotas
 from headrace.inbox.rules import NUM_EVENTS_MAX, InboxRules, campaigns_of_files
 from headrace.serving.daemon_threads import DaemonThreads
-from headrace.serving.gateway.byte_room import ByteRoom
+from headrace.serving.gateway.byte_room import SharedRoom
 from headrace.serving.gateway.http_messages import JSON, Request, json_body
 from headrace.serving.gateway.http_protocol import Answer
 from headrace.serving.gateway.inbox_results import ResultStreams
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 # Of one request: 1,000 events of 8 KiB.
 REQUEST_BYTES_MAX = 8 * 2**20
-# Of all requests that are being read or written. Their events take about three times as much.
-_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX = 16 * 2**20, 10.0
+# Of all requests that are being read or written, and of one client's. Their events take about three times as much.
+_BYTES_UNDER_WAY_MAX, _ONES_BYTES_MAX, _WAITING_SECONDS_MAX = 16 * 2**20, 8 * 2**20, 10.0
 # Reading so many takes about a millisecond; then others have their turn.
 _NUM_A_TURN = 200
 # Of an event that is read where its connection is: a few microseconds.
@@ -94,7 +94,7 @@ class Inbox:
         }
         self._readers = self._readers_of_streams(records, metrics)
         self.results = ResultStreams(store, self._rules, counted=CountedStreams(limits), records=records)
-        self._room = ByteRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX)
+        self._room = SharedRoom(_BYTES_UNDER_WAY_MAX, _WAITING_SECONDS_MAX, one_bytes_max=_ONES_BYTES_MAX)
         self._count = metrics.inbox_events
         metrics.watch_inboxes(self._figures)
 
@@ -162,7 +162,7 @@ class Inbox:
         """
         length = request.headers.get(b"content-length", b"")
         num_bytes = min(int(length), REQUEST_BYTES_MAX) if length.isdigit() else REQUEST_BYTES_MAX
-        async with self._room.room_for(num_bytes):
+        async with self._room.room_of(request.key or "", num_bytes):
             is_alone, outcomes = await self._outcomes(request)
         if is_alone and isinstance(alone := outcomes[0], Refused):
             raise _refusal(alone)

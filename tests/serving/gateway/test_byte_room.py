@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from headrace.serving.gateway.byte_room import ByteRoom
+from headrace.serving.gateway.byte_room import ByteRoom, SharedRoom
 from headrace.serving.gateway.refusals import Refusal
 
 
@@ -78,5 +78,27 @@ def test_no_room_is_lost_or_made_whatever_is_cancelled(seed: int) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         async with asyncio.timeout(1), room.room_for(10):
             pass
+
+    asyncio.run(scenario())
+
+
+def test_one_client_that_never_ends_leaves_room_for_others() -> None:
+    async def scenario() -> None:
+        room, leaves, came = SharedRoom(16, 5.0, one_bytes_max=8), asyncio.Event(), []
+
+        async def hold(client: str) -> None:
+            async with room.room_of(client, 8):
+                came.append(client)
+                await leaves.wait()
+
+        slow = [asyncio.create_task(hold("slow")) for _ in range(5)]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(hold("other"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert came == ["slow", "other"]
+        leaves.set()
+        await asyncio.gather(*slow, other)
+        assert came.count("slow") == 5
 
     asyncio.run(scenario())

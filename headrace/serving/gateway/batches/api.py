@@ -23,7 +23,7 @@ from headrace.serving.gateway.batches.pages import listed, page_of
 from headrace.serving.gateway.batches.upload import FormReader
 from headrace.serving.gateway.batches.work import BatchWork
 from headrace.serving.gateway.body_fields import encodable, object_of, wrong
-from headrace.serving.gateway.byte_room import ByteRoom
+from headrace.serving.gateway.byte_room import SharedRoom
 from headrace.serving.gateway.http_messages import Request, json_body
 from headrace.serving.gateway.refusals import Refusal, invalid, not_ready, overloaded
 
@@ -31,8 +31,8 @@ Handler = Callable[[Request], Awaitable[None]]
 T = TypeVar("T")
 # Of a form around its file.
 _FORM_BYTES_MAX = 64 * 1024
-# Uploads that are read at once; each has a piece in memory, and one on its way to the store.
-_UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX = 8, 10.0
+# Uploads that are read at once, and those of one client; each has a piece in memory, and one on its way to the store.
+_UPLOADS_AT_ONCE, _ONES_UPLOADS, _WAITING_SECONDS_MAX = 8, 6, 10.0
 # Of one API key, input and output files together.
 _BYTES_KEPT_MAX = 20 * 2**30
 _NUM_OPEN_MAX = 100
@@ -66,7 +66,7 @@ class BatchApi:
         self._work, self._clock = work, clock
         # Of its own: a client does not wait for the reading of others' batches.
         self._threads = DaemonThreads(_NUM_THREADS, "batch-api")
-        self._room = ByteRoom(_UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX)
+        self._room = SharedRoom(_UPLOADS_AT_ONCE, _WAITING_SECONDS_MAX, one_bytes_max=_ONES_UPLOADS)
 
     def route(self, path: str) -> tuple[tuple[str, ...], Handler] | None:
         """The methods of a path and who answers it; None: the path is not ours."""
@@ -104,7 +104,7 @@ class BatchApi:
         bytes_max = FILE_BYTES_MAX + _FORM_BYTES_MAX
         request.connection.expect_body(bytes_max)
         key, now = _key(request), self._clock.now()
-        async with self._room.room_for(1):
+        async with self._room.room_of(key, 1):
             if await self._call(self._files.num_bytes_kept, key) > _BYTES_KEPT_MAX:
                 message = f"This API key keeps more than {_BYTES_KEPT_MAX >> 30} GiB of files here; delete some first."
                 raise Refusal(413, message, code="storage_exceeded")

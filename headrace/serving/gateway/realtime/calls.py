@@ -302,6 +302,7 @@ class Calls:
                 keep,
                 clock=self._clock,
                 num_items_max=self._service.limits.num_messages_max,
+                characters_max=self._service.limits.request_bytes_max,
             )
             if recording is not None:
                 caller = Caller(session=session, tenant=key, version_set=loaded.id)

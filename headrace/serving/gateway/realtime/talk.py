@@ -15,22 +15,36 @@ it is called."""
 class Talk:
     """Attributes: state: the call as it is now."""
 
-    def __init__(self, state: CallState, keep: Keep, *, clock: Clock, num_items_max: int) -> None:
+    def __init__(self, state: CallState, keep: Keep, *, clock: Clock, num_items_max: int, characters_max: int) -> None:
+        """Args: characters_max: of all items' texts: a call is in memory, kept, and asked of engines as a whole."""
         self.state = state
-        self._keep, self._clock, self._num_items_max = keep, clock, num_items_max
+        self._keep, self._clock = keep, clock
+        self._num_items_max, self._characters_max = num_items_max, characters_max
 
     def happened(self, *events: TurnEvent) -> Awaitable[None]:
-        """Applies events before it returns; what it returns waits until they are kept. With too many items, the first
-        ones go."""
+        """Applies events before it returns; what it returns waits until they are kept. With too many items, or
+        too much text, the first ones go."""
         now = self._clock.now()
         stamped = [replace(event, at=now) for event in events]
         state = applied(self.state, stamped)
-        if (extra := len(state.items) - self._num_items_max) > 0:
+        if (extra := self._num_extra(state, events)) > 0:
             gone = [TurnEvent(kind="removed", at=now, item=item.id) for item in state.items[:extra]]
             stamped += gone
             state = applied(state, gone)
         self.state = state
         return self._keep(stamped, state)
+
+    def _num_extra(self, state: CallState, events: Sequence[TurnEvent]) -> int:
+        """How many items, from the first on, are too many. The last one stays, however long it is."""
+        num = max(len(state.items) - self._num_items_max, 0)
+        if not any(event.text for event in events):
+            return num
+        lengths = [len(one.text) + sum(len(sentence.text) for sentence in one.sentences) for one in state.items]
+        left = sum(lengths[num:])
+        while left > self._characters_max and num < len(lengths) - 1:
+            left -= lengths[num]
+            num += 1
+        return num
 
 
 def new_item() -> str:

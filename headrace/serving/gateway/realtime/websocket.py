@@ -1,7 +1,8 @@
 """One WebSocket on a connection of the gateway: frames by the library `websockets`, bytes by the connection itself.
 
 The connection keeps its limits: how long a client may take no byte, and that it counts among all connections. A client
-that sends faster than it is read is not read on; one that is gone without a word is noticed by a ping.
+that sends faster than it is read is not read on; one that is gone without a word is noticed by a ping. What costs a
+client next to nothing (empty frames, empty messages, pings that it does not want answered) takes no memory for it.
 """
 
 import asyncio
@@ -18,12 +19,16 @@ from websockets.typing import Subprotocol
 SUBPROTOCOL = Subprotocol("realtime")
 # Bytes of messages that wait to be read; then the client waits.
 _UNREAD_BYTES_MAX = 2**20
+# What a message takes beside its text.
+_MESSAGE_BYTES = 64
 _PING_SECONDS = 20.0
 
 
 class Line(Protocol):
-    """The connection below."""
+    """The connection below. `is_stalled`: its client takes no more bytes for now."""
 
+    @property
+    def is_stalled(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
     def pause_reading(self) -> None: ...
@@ -44,7 +49,10 @@ class Socket:
         self._protocol = ServerProtocol(max_size=message_bytes_max, select_subprotocol=_subprotocol)
         self._messages: deque[str] = deque()
         self._num_unread, self._is_paused = 0, False
-        self._parts: list[bytes] = []
+        # Of a message whose end has not come.
+        self._begun = bytearray()
+        # The answer to the last ping of a client that takes nothing now: it needs no answers to those before.
+        self._pong = b""
         self._some = asyncio.Event()
         self._is_lost = False
         self._is_heard = True
@@ -76,7 +84,7 @@ class Socket:
         while True:
             while self._messages:
                 message = self._messages.popleft()
-                self._num_unread -= len(message)
+                self._num_unread -= len(message) + _MESSAGE_BYTES
                 if self._is_paused and self._num_unread < _UNREAD_BYTES_MAX // 2:
                     self._is_paused = False
                     self._line.resume_reading()
@@ -93,6 +101,7 @@ class Socket:
         self._protocol.send_text(text)
         self._flush()
         await self._line.drain()
+        self._flush()
 
     def close(self, code: int, reason: str) -> None:
         if self.is_open:
@@ -108,7 +117,10 @@ class Socket:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._take(event)
-        self._flush()
+        if self._line.is_stalled and self.is_open:
+            self._pong = next((data for data in reversed(self._protocol.data_to_send()) if data), self._pong)
+        else:
+            self._flush()
         if self._num_unread > _UNREAD_BYTES_MAX and not self._is_paused:
             self._is_paused = True
             self._line.pause_reading()
@@ -123,20 +135,23 @@ class Socket:
         if frame.opcode is Opcode.BINARY:
             self._protocol.fail(1003, "Events are JSON in text frames.")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._parts.append(bytes(frame.data))
+            self._begun += frame.data
             if not frame.fin:
                 return
-            whole, self._parts = b"".join(self._parts), []
+            whole, self._begun = self._begun, bytearray()
             try:
                 message = whole.decode()
             except UnicodeDecodeError:
                 self._protocol.fail(1007, "Text frames are UTF-8.")
                 return
             self._messages.append(message)
-            self._num_unread += len(message)
+            self._num_unread += len(message) + _MESSAGE_BYTES
         self._some.set()
 
     def _flush(self) -> None:
+        if self._pong and self.is_open:
+            self._line.write(self._pong)
+        self._pong = b""
         for data in self._protocol.data_to_send():
             # An empty piece: nothing more is sent.
             if data:
