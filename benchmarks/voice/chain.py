@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from benchmarks.measuring import at_most, print_table, rounded
 from benchmarks.parts import Outcome
@@ -23,6 +22,7 @@ from headrace.engines.media_chain import LoadedMaker
 from headrace.engines.registry import open_engine, open_hearing_engine, open_media_engine
 from headrace.engines.sound_samples import levels_of, mono_of, pcm_of, resampled
 from headrace.engines.spoken_chain import LoadedListener, SpokenChain
+from headrace.text.word_errors import word_errors
 from headrace.version_sets.sets import VersionSet
 from headrace.voice.turns import answer_seed
 from simulation.servers.calls import SAMPLE_RATE, Caller, calling, spoken_roles
@@ -153,9 +153,5 @@ def _called(caller: Caller, pcm: bytes) -> _Heard:
 
 
 def _error_rate(heard: list[_Heard]) -> float:
-    wrong = sum(Levenshtein.distance(_words(said), _words(one.text)) for said, one in zip(_PROMPTS, heard, strict=True))
-    return wrong / sum(len(_words(said)) for said in _PROMPTS)
-
-
-def _words(text: str) -> list[str]:
-    return "".join(sign if sign.isalnum() or sign == "'" else " " for sign in text.lower()).split()
+    counted = [word_errors(said, one.text) for said, one in zip(_PROMPTS, heard, strict=True)]
+    return sum(wrong for wrong, _ in counted) / sum(num_words for _, num_words in counted)
