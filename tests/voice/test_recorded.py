@@ -168,3 +168,9 @@ def test_a_gateway_that_is_killed_has_recorded_what_it_had(place: int) -> None:
     else:
         assert part[0].said == whole.said
         assert whole.answer.startswith(part[0].answer)
+
+
+def test_an_answer_that_was_made_whole_and_is_cut_before_its_client_knows_is_cut() -> None:
+    late = [TurnEvent(kind="cut", generation=1, text="turn_detected"), TurnEvent(kind="played", item="a1", ms=1000)]
+    [turn] = turns_of(said("u1", "Hello"), *answer(1, "One.", "Two."), *late, ended_at=99.0)
+    assert (turn.answer, turn.is_cut, turn.first_audio_ms) == ("One.", True, 400)

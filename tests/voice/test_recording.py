@@ -84,7 +84,7 @@ class Gateway:
 
 class Talking:
     def __init__(self, taken: TakenCall, recording: CallRecording, clock: FixedClock) -> None:
-        self.recording, self._clock = recording, clock
+        self.taken, self.recording, self._clock = taken, recording, clock
         self.state: CallState = taken.state
 
     async def happened(self, *events: TurnEvent) -> None:
@@ -151,6 +151,29 @@ def test_a_call_whose_gateway_was_killed_is_recorded_when_it_starts_again(tmp_pa
     one.seal("23:59:59")
     seal_hour(HandoffStore(store), HOUR, UTC_ZONE, run_id="run")
     assert said_in(store, HOUR.key) == ["Hello."]
+
+
+def test_a_call_that_the_log_alone_has_goes_on_from_it_though_it_is_recorded(tmp_path: Path, store: LocalStore) -> None:
+    async def work() -> None:
+        gateway = Gateway(tmp_path / "log", store)
+        await gateway.begin("Hello.")
+        gateway.kill()
+        # The store failed while it was said.
+        store.delete_prefix(f"rollout/{SERVICE}/turns")
+        again = Gateway(tmp_path / "log", store)
+        assert await again.recorder.recover() == 1
+        # Until its log would have forgotten what it is told to.
+        await asyncio.sleep(0.6)
+        call = await again.begin("And again.")
+        assert [item.text for item in call.state.items] == ["Hello.", "And again."]
+        await call.recording.end()
+        await call.taken.close()
+        while again.intake.reader().calls():
+            await asyncio.sleep(0.01)
+        again.kill()
+
+    asyncio.run(work())
+    assert sorted(sealed(tmp_path, store, "log")) == ["And again.", "Hello."]
 
 
 def test_a_call_that_goes_on_elsewhere_is_recorded_by_each_as_far_as_it_had_it(

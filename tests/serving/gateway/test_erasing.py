@@ -119,12 +119,22 @@ def test_a_log_that_is_gone_with_its_disk_is_not_waited_for(make_site: Callable[
     assert places_with(tmp_path, "ada-ltd") == []
 
 
-def test_a_call_goes_while_it_is_held_and_its_session_has_no_other_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recording", [None, {}], ids=["kept", "recorded"])
+def test_a_call_goes_while_it_is_held_and_its_session_has_no_other_one(
+    tmp_path: Path, recording: dict[str, object] | None
+) -> None:
     pytest.importorskip("faster_whisper", reason="The extra `voice` is not installed: pip install 'headrace[voice]'.")
-    site = Site.make(tmp_path / "site", spoken_roles())
+    site = Site.make(tmp_path / "site", {**spoken_roles(), "recording": recording})
     site.initialize()
     with site.started("--inbox-log", str(tmp_path / "log")):
         gateway = site.gateways[0]
+        # Where calls are recorded, this one waits in the log for its hour, and its answer's audio in the store.
+        with calling(gateway, query="session=sofa") as caller:
+            caller.say(f"{SECRET} before")
+            caller.send("response.create")
+            caller.until("response.done")
+        if recording is not None:
+            eventually(lambda: bool(site.store.list(f"rollout/{site.service.name}/recordings")), "audio is kept")
         with calling(gateway, query="session=kitchen") as other, calling(gateway, query="session=sofa") as caller:
             for one, text in ((caller, SECRET), (other, "the others words")):
                 one.say(text)
@@ -141,6 +151,7 @@ def test_a_call_goes_while_it_is_held_and_its_session_has_no_other_one(tmp_path:
             other.say("and more")
             other.until("conversation.item.done")
         assert places_with(tmp_path, SECRET) == []
+        assert site.store.list(f"rollout/{site.service.name}/recordings") == []
         assert files_with(tmp_path / "site/store/rollout", "the others words")
         with pytest.raises(AssertionError, match="call_erased"), calling(gateway, query="session=sofa"):
             """It is told before its session begins."""
