@@ -207,7 +207,7 @@ class TakenCall:
         self._newest = kept.state
         self._failed: CallTaken | None = None
         self._is_erased = False
-        self._writing = threading.Lock()
+        self._writing: asyncio.Future[None] | None = None
         self._checkpoints = asyncio.get_running_loop().create_task(self._keep_checkpoints(), name="checkpoints")
 
     @property
@@ -252,12 +252,7 @@ class TakenCall:
         """Keeps nothing more of the call: it returns once nothing of it is being written down."""
         self._failed, self._is_erased = erased_call(), True
         self._checkpoints.cancel()
-        # A thread may be writing it down.
-        await asyncio.get_running_loop().run_in_executor(self._calls.threads, self._wait_for_writing)
-
-    def _wait_for_writing(self) -> None:
-        with self._writing:
-            return
+        await self._written()
 
     async def close(self) -> None:
         """Keeps the call as it is now, if the store answers in time."""
@@ -285,25 +280,30 @@ class TakenCall:
                 continue  # the next one has it all
 
     async def _checkpoint(self, *, is_last: bool = False) -> None:
+        # That of a task that was cancelled goes on.
+        await self._written()
         calls = self._calls
         (mine,) = self._kept.sources
         source = replace(mine, segment=calls.segments.number)
         kept = replace(self._kept, at=calls.clock.now(), state=self._newest, sources=(source,))
         is_durable = is_last or kept.at - self._durable_at > _DURABLE_SECONDS
-        await asyncio.get_running_loop().run_in_executor(calls.threads, self._write, kept, is_durable)
+        self._writing = asyncio.get_running_loop().run_in_executor(calls.threads, self._write, kept, is_durable)
+        self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._writing)
         self._kept = kept
         if is_durable:
             self._durable_at, self._durable_sequence = kept.at, kept.state.sequence
             calls.log.forget(self._call, mine.epoch, kept.state.sequence - 1)
 
+    async def _written(self) -> None:
+        """Returns once no thread is writing the call down."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
     def _write(self, kept: KeptCall, is_durable: bool) -> None:
         """In a thread. Raises: CallTaken; as `Chain.create`."""
-        with self._writing:
-            if self._is_erased:
-                raise erased_call()
-            self._write_next(kept, is_durable)
-
-    def _write_next(self, kept: KeptCall, is_durable: bool) -> None:
+        if self._is_erased:
+            raise erased_call()
         chain = self._calls.chain(self._call)
         if not chain.create(self._number + 1, kept, is_listed=True, durable=is_durable).won:
             raise CallTaken("The call goes on elsewhere: somebody came back with its session.")

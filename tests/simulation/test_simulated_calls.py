@@ -99,7 +99,7 @@ def all_is_heard(patch: pytest.MonkeyPatch) -> None:
     ("plant", "kind", "first"),
     [
         pytest.param(believed("said"), "lost", 2, id="a turn is acknowledged before it is kept"),
-        pytest.param(believed("cut"), "stale", 39, id="a cut is told before it is kept"),
+        pytest.param(believed("cut"), "stale", 37, id="a cut is told before it is kept"),
         pytest.param(believed("sentence"), "twice", 3, id="a sentence is sent before it is kept"),
         pytest.param(nobody_resumes, "twice", 0, id="an answer does not go on after a kill"),
         pytest.param(resumes_with_an_end, "lost", 0, id="an answer is given up after a kill"),
