@@ -121,6 +121,12 @@ def test_two_campaigns_and_a_live_service_share_a_host_with_memory_for_two_of_th
     assert num_asked
 
 
+def batch_lines_of(host: RunningHost) -> tuple[int, int]:
+    """How many the model works on, and how many wait."""
+    row = row_of(host)
+    return row.at_work_by_class["batch"], row.waiting_by_class["batch"]
+
+
 def test_lines_of_a_batch_give_way_to_live_units_at_the_model(
     host: RunningHost, make_site: Callable[..., Site], client_of: Clients
 ) -> None:
@@ -133,12 +139,13 @@ def test_lines_of_a_batch_give_way_to_live_units_at_the_model(
     with ThreadPoolExecutor(1) as thread:
         with stopped(model):
             batch = begin(client, jsonl(*[line(f"l-{number}") for number in range(40)]))
-            eventually(lambda: row_of(host).waiting_by_class["batch"] == 8, "lines are with the model, and more wait")
+            # How many of them one piece of work has depends on how close together they came.
+            eventually(lambda: sum(batch_lines_of(host)) == 24, "all lines that may be are at the host")
+            at_work, waiting = batch_lines_of(host)
+            assert at_work <= 16
             live = thread.submit(text_of, client)
             eventually(lambda: row_of(host).at_work_by_class["live"] == 1, "a live unit passes them")
-            row = row_of(host)
-            assert row.at_work_by_class == {"live": 1, "flex": 0, "batch": 16}
-            assert row.waiting_by_class == {"live": 0, "flex": 0, "batch": 8}
+            assert batch_lines_of(host) == (at_work, waiting)
         assert live.result() == whole
     assert at_end(client, batch).request_counts.completed == 40
 
