@@ -132,22 +132,22 @@ def test_lines_of_a_batch_give_way_to_live_units_at_the_model(
 ) -> None:
     site = make_site()
     site.initialize()
-    # More lines at once than are one piece of work at the model: half of the 32 turns that it does at once.
-    client = client_of(start_on(host, site, "--batches", "--batch-lines", "24"))
+    # More lines at once than the 32 turns of a class that the model does at once.
+    client = client_of(start_on(host, site, "--batches", "--batch-lines", "48"))
     whole, model = text_of(client), row_of(host).pid
     assert model
     with ThreadPoolExecutor(1) as thread:
         with stopped(model):
-            batch = begin(client, jsonl(*[line(f"l-{number}") for number in range(40)]))
+            batch = begin(client, jsonl(*[line(f"l-{number}") for number in range(60)]))
             # How many of them one piece of work has depends on how close together they came.
-            eventually(lambda: sum(batch_lines_of(host)) == 24, "all lines that may be are at the host")
+            eventually(lambda: sum(batch_lines_of(host)) == 48, "all lines that may be are at the host")
             at_work, waiting = batch_lines_of(host)
-            assert at_work <= 16
+            assert at_work <= 32 < waiting + at_work
             live = thread.submit(text_of, client)
             eventually(lambda: row_of(host).at_work_by_class["live"] == 1, "a live unit passes them")
             assert batch_lines_of(host) == (at_work, waiting)
         assert live.result() == whole
-    assert at_end(client, batch).request_counts.completed == 40
+    assert at_end(client, batch).request_counts.completed == 60
 
 
 def test_pictures_are_the_same_too(host: RunningHost, make_site: Callable[..., Site], client_of: Clients) -> None:
