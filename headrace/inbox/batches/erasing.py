@@ -198,21 +198,35 @@ def _cut_outcomes(objects: ObjectStore, client: Client, batch: Batch, data: Eras
             replace_object(objects, key, SETTLED, lambda made: _settled_left(made, batch, data))
     for name in filter(None, (batch.output_file, batch.error_file)):
         with suppress(ObjectMissing):
-            key = file_key(client.prefix, name)
-            replace_object(
-                objects,
-                key,
-                KEPT_FILE,
-                lambda file: (
-                    _file_left(objects, client, file, batch, everything)
-                    if _has_erased(objects, part_key(client.prefix, file.part), batch, data)
-                    else file
-                ),
-            )
+            _cut_file(objects, client, name, batch, data, everything)
         for part in _parts(objects, client, name):
             # What it was before.
             if _has_erased(objects, part, batch, data):
                 objects.delete(part)
+
+
+def _cut_file(
+    objects: ObjectStore, client: Client, name: str, batch: Batch, data: ErasedData, everything: ErasedData
+) -> None:
+    """Raises: ObjectMissing: the file is gone, or lacks its part."""
+    key = file_key(client.prefix, name)
+
+    def left(file: File) -> File:
+        part = part_key(client.prefix, file.part)
+        if not objects.exists(part):
+            raise ObjectMissing(part)
+        return _file_left(objects, client, file, batch, everything) if _has_erased(objects, part, batch, data) else file
+
+    while True:
+        before = read_object(objects, key, KEPT_FILE).part
+        try:
+            replace_object(objects, key, KEPT_FILE, left)
+        except ObjectMissing:
+            # Another erasure has put another part in its place.
+            if read_object(objects, key, KEPT_FILE).part != before:
+                continue
+            raise
+        return
 
 
 def _settled_left(made: Settled, batch: Batch, data: ErasedData) -> Settled:
@@ -328,7 +342,9 @@ def _has_erased(objects: ObjectStore, part: str, batch: Batch, data: ErasedData)
 
 def _lines(objects: ObjectStore, part: str) -> Iterator[bytes]:
     """A part's lines with their ends, of whatever length."""
-    [entry] = [one for one in objects.entries(part.rpartition("/")[0]) if one.key == part]
+    entry = next((one for one in objects.entries(part.rpartition("/")[0]) if one.key == part), None)
+    if entry is None:
+        raise ObjectMissing(part)
     kept: list[bytes] = []
     for offset in range(0, entry.num_bytes, PIECE_BYTES):
         [piece] = objects.read_ranges(part, [(offset, min(PIECE_BYTES, entry.num_bytes - offset))])
