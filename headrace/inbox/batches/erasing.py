@@ -218,15 +218,17 @@ def _cut_file(
         return _file_left(objects, client, file, batch, everything) if _has_erased(objects, part, batch, data) else file
 
     while True:
-        before = read_object(objects, key, KEPT_FILE).part
+        before, missing = read_object(objects, key, KEPT_FILE).part, None
         try:
-            replace_object(objects, key, KEPT_FILE, left)
-        except ObjectMissing:
-            # Another erasure has put another part in its place.
-            if read_object(objects, key, KEPT_FILE).part != before:
-                continue
-            raise
-        return
+            if replace_object(objects, key, KEPT_FILE, left):
+                return
+        except ObjectMissing as error:
+            missing = error
+        # Another erasure may have put another part in its place meanwhile.
+        if read_object(objects, key, KEPT_FILE).part == before:
+            if missing is not None:
+                raise missing
+            return
 
 
 def _settled_left(made: Settled, batch: Batch, data: ErasedData) -> Settled:
