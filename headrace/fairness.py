@@ -18,6 +18,8 @@ WorkClass = Literal["live", "flex", "batch"]
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
 # Whose work is that nobody named a tenant for, and what a turn of it costs.
 NOBODY: Mapping[str, float] = {"": 1.0}
+# With more tenants, those whose work ended are looked for.
+_NUM_ENDS_MAX = 100
 
 
 class FairClock:
@@ -25,6 +27,8 @@ class FairClock:
 
     def __init__(self) -> None:
         self._ends: dict[str, float] = {}
+        # Twice as many as the last look left: each look is paid for by as many new tenants.
+        self._num_ends_max = _NUM_ENDS_MAX
         # Of lines of which work begins one by one: the highest start of what has begun; and the start of the next piece
         # of those who wait, by who shares it.
         self._now = 0.0
@@ -42,11 +46,9 @@ class FairClock:
     def turn(self, costs: Mapping[str, float], now: float) -> float:
         """The start of a piece of work, which is put into the line for good.
 
-        Forgets tenants whose work all ended before now.
-
         Args: costs: tenant → how much of it is theirs, divided by their weight.
         """
-        self._ends = {tenant: end for tenant, end in self._ends.items() if end > now}
+        self._forget(now)
         start = self.start(costs, now)
         self._add(costs, start)
         return start
@@ -68,7 +70,13 @@ class FairClock:
         del self._next[sharers]
         self._now = max(self._now, start)
         self._add(costs, start)
-        self._ends = {tenant: end for tenant, end in self._ends.items() if end > self._now}
+        self._forget(self._now)
+
+    def _forget(self, now: float) -> None:
+        """Whose work ended before now starts now, as does who was never here."""
+        if len(self._ends) > self._num_ends_max:
+            self._ends = {tenant: end for tenant, end in self._ends.items() if end > now}
+            self._num_ends_max = max(_NUM_ENDS_MAX, 2 * len(self._ends))
 
     def _add(self, costs: Mapping[str, float], start: float) -> None:
         for tenant, cost in costs.items():
